@@ -1,0 +1,78 @@
+# Needs GNU make, Git, Python 3.9 or later with its venv module, and a network to install Python packages from.
+# To use another Python: make test PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?= -n auto --timeout 300
+
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+CHECKED = jens tests setup.py $(wildcard bin/jens-* benchmarks)
+
+.PHONY: help demo test lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
+	@echo 'make test     linters, type checks and all tests'
+	@echo 'make lint     linters and type checks alone'
+	@echo 'make format   put the code into its standard form'
+	@echo 'make .venv    install Jens from this directory into ./.venv, commands in .venv/bin'
+	@echo 'make clean    remove what these have made, ./demo and ./.venv included'
+
+demo: $(VENV)/.installed
+	@test -e demo/main.conf || $(VENV)/bin/jens-init demo --example
+	@$(VENV)/bin/jens-update -c demo/main.conf
+	@echo
+	@echo 'demo/environments'
+	@cd demo/environments && find * | LC_ALL=C sort | while read -r path; do \
+	    printf '    %s' "$$path" | sed 's|[^/ ][^/]*/|    |g'; \
+	    if [ -L "$$path" ]; then echo " -> $$(readlink "$$path")"; else echo; fi; \
+	done
+	@echo
+	@echo 'Look next at'
+	@echo '    demo/environments/production  what Puppet would read'
+	@echo '    demo/log/jens-update.log      what the run did'
+	@echo '    demo/main.conf                what this instance uses'
+	@echo 'and after a change to a repository run'
+	@echo '    $(VENV)/bin/jens-update -c demo/main.conf'
+
+test: lint
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check $(CHECKED)
+	$(VENV)/bin/ruff format --check $(CHECKED)
+	$(VENV)/bin/mypy $(filter-out benchmarks,$(CHECKED))
+
+format: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check --fix-only $(CHECKED)
+	$(VENV)/bin/ruff format $(CHECKED)
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find bin conf examples jens tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: $(VENV)
+$(VENV): $(VENV)/.installed
+
+# Each stamp is made last, so an installation that was interrupted is done again. The scripts are copied by the
+# installation, hence the dependency on them; changes to jens/ need nothing.
+$(VENV)/.installed: setup.py $(wildcard bin/jens-*)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { $(require-python) && $(PYTHON) -m venv --clear $(VENV); }
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+define require-python
+{ command -v git >/dev/null || \
+    { echo 'Git is not installed; Jens needs Git 2.39 or later.' >&2; exit 1; }; } && \
+{ command -v $(PYTHON) >/dev/null || \
+    { echo '$(PYTHON) is not installed; Jens needs Python 3.9 or later (make PYTHON=... names another).' >&2; exit 1; }; } && \
+{ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
+    { echo '$(PYTHON) is too old; Jens needs Python 3.9 or later (make PYTHON=... names another).' >&2; exit 1; }; } && \
+{ $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+    { echo '$(PYTHON) cannot make virtual environments; on Debian install python3-venv.' >&2; exit 1; }; }
+endef

@@ -1,0 +1,352 @@
+"""Repositories on disk: scanned, prepared by workers (nothing visible), switched in one burst, cleared away."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jens import files, gitwrapper, mirrors
+from jens.errors import GitError, GitTimeoutError
+from jens.layout import Layout, commit_entry, is_checkout_name
+from jens.mirrors import Mirror, RefusedError, Remotes
+from jens.model import Commit, Event, Ref, RepoId
+from jens.repositories import (
+    Needs,
+    OnDisk,
+    RefsPlan,
+    commits_to_check_out,
+    describe,
+    links_to_put,
+    plan_refs,
+    settle,
+    stand_still,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is."""
+
+    repo: RepoId
+    url: str | None
+    needs: Needs
+    recorded: Mapping[Commit, str]
+    ask: bool = True
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside."""
+
+    repo: RepoId
+    disk: OnDisk
+    plan: RefsPlan
+    staged: Mapping[str, Path]
+    events: tuple[Event, ...] = ()
+    is_known: bool = True
+    failed: bool = False
+
+
+def scan(layout: Layout, repo: RepoId) -> OnDisk:
+    """Look at a repository's directory below clonedir. Raises OSError when it cannot be read."""
+    links: dict[str, str] = {}
+    checkouts: set[str] = set()
+    clones: set[str] = set()
+    strays: set[str] = set()
+    try:
+        entries = list(os.scandir(layout.clone(repo)))
+    except FileNotFoundError:
+        return OnDisk()
+    for entry in entries:
+        if entry.is_symlink():
+            if not entry.name.startswith("."):
+                links[entry.name] = os.readlink(entry.path)
+        elif not entry.is_dir(follow_symlinks=False) or entry.name.startswith((files.STAGING, files.TRASH)):
+            continue
+        elif is_checkout_name(entry.name):
+            if _is_complete(layout, repo, entry.name[1:]):
+                checkouts.add(entry.name[1:])
+        else:
+            (clones if os.path.lexists(os.path.join(entry.path, ".git")) else strays).add(entry.name)
+    targets = {commit_entry(commit): commit for commit in checkouts}
+    resolved = {entry: targets.get(target) for entry, target in links.items()}
+    return OnDisk(resolved, frozenset(checkouts), frozenset(clones), frozenset(strays))
+
+
+def _is_complete(layout: Layout, repo: RepoId, commit: str) -> bool:
+    # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
+    return os.path.lexists(layout.checkout(repo, commit) / ".git") or gitwrapper.has_record(layout.bare(repo), commit)
+
+
+def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+    """Bring the mirror up to date and lay out all commits that are needed, aside. One worker a repository.
+
+    Never raises for what is wrong with one repository: it comes back as events.
+    """
+    repo = request.repo
+    events: list[Event] = []
+    disk = OnDisk()
+    try:
+        disk = scan(layout, repo)
+        mirror, problems = _mirror(layout, remotes, request, disk)
+        events += problems
+        if mirror is None:
+            return Prepared(repo, disk, RefsPlan({}), {}, tuple(events), is_known=False, failed=True)
+        disk = _mend(layout, repo, disk, events)
+        return _lay_out(layout, remotes, request, disk, mirror, events)
+    except (GitError, OSError) as error:
+        events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
+        return _prepared(request, disk, stand_still(request.needs.refs, disk), events, failed=True)
+
+
+def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+    """What ``prepare`` would come to, as far as that can be told without fetching anything."""
+    repo, bare = request.repo, layout.bare(request.repo)
+    try:
+        disk = scan(layout, repo)
+        mirror = Mirror(mirrors.read_heads(bare), answered=False)
+        if request.url is not None and request.ask:
+            mirror = mirrors.ask(bare, request.url, remotes)
+        commits = [ref for ref in request.needs.refs if isinstance(ref, Commit)]
+        known = {commit: commit.digits if commit.is_full else request.recorded.get(commit) for commit in commits}
+        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.answered)
+        return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
+    except (GitError, OSError) as error:
+        event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
+        return Prepared(repo, OnDisk(), RefsPlan({}), {}, (event,), is_known=not request.is_new, failed=True)
+
+
+def _mirror(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk) -> tuple[Mirror | None, Sequence[Event]]:
+    """The mirror as up to date as can be; None when there is none, and why."""
+    repo, url, bare = request.repo, request.url, layout.bare(request.repo)
+    present = gitwrapper.is_repository(bare)
+    if url is None or (present and not request.ask):
+        return Mirror(mirrors.read_heads(bare), answered=False), ()
+    if not present and not os.path.lexists(bare) and not disk.checkouts:
+        return _clone(bare, url, request, remotes)
+    try:
+        if not present:
+            return mirrors.renew_mirror(bare, url, sorted(disk.checkouts), remotes), [
+                _renewed(repo, "is missing or no repository")
+            ]
+        mirror = mirrors.update_mirror(bare, url, remotes)
+        return mirror, [replace(event, text=f"{repo}: {event.text}") for event in mirror.events]
+    except GitTimeoutError as error:
+        return Mirror(mirrors.read_heads(bare), answered=False), [_unable("fetch", repo, error)]
+    except GitError as error:
+        return _examine(bare, url, request, disk, remotes, error)
+
+
+def _clone(bare: Path, url: str, request: Request, remotes: Remotes) -> tuple[Mirror | None, Sequence[Event]]:
+    try:
+        return mirrors.clone_mirror(bare, url, sorted(request.needs.mandatory, key=str), remotes), ()
+    except RefusedError as error:
+        return None, [Event(logging.ERROR, f"Refusing new repository {request.repo}: {error}")]
+    except GitError as error:
+        return None, [_unable("clone", request.repo, error)]
+
+
+def _examine(
+    bare: Path, url: str, request: Request, disk: OnDisk, remotes: Remotes, error: GitError
+) -> tuple[Mirror, Sequence[Event]]:
+    """After a failed fetch: when it is the mirror that is damaged, make it anew."""
+    stale = Mirror(mirrors.read_heads(bare), answered=False)
+    if error.verb == "ls-remote" or gitwrapper.is_sound(bare):
+        return stale, [_unable("fetch", request.repo, error)]
+    try:
+        mirror = mirrors.renew_mirror(bare, url, sorted(disk.checkouts), remotes)
+    except GitError as again:
+        return stale, [_unable("fetch", request.repo, again)]
+    return mirror, [_renewed(request.repo, f"was damaged ({error.problem})")]
+
+
+def _renewed(repo: RepoId, reason: str) -> Event:
+    return Event(logging.WARNING, f"The mirror of {repo} {reason}, it was made anew")
+
+
+def _unable(verb: str, repo: RepoId, error: GitError) -> Event:
+    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
+
+
+def _mend(layout: Layout, repo: RepoId, disk: OnDisk, events: list[Event]) -> OnDisk:
+    """Adopt checkouts of Jens 1.x, and restore what ties checkouts to their mirror."""
+    bare = layout.bare(repo)
+    spoilt = set()
+    for commit in sorted(disk.checkouts):
+        checkout = layout.checkout(repo, commit)
+        if (checkout / ".git").is_dir():
+            if not _adopt(bare, commit, checkout, events):
+                spoilt.add(commit)
+        elif not _is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
+            gitwrapper.restore_record(bare, commit, checkout)
+    return replace(disk, checkouts=disk.checkouts - spoilt)
+
+
+def _is_tied(bare: Path, commit: str, checkout: Path) -> bool:
+    return gitwrapper.has_record(bare, commit) and (checkout / ".git").is_file()
+
+
+def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool:
+    """Make a commit's clone of Jens 1.x a checkout; False when its files are not those of the commit."""
+    try:
+        same = gitwrapper.checked_out_commit(checkout) == commit and gitwrapper.is_unchanged(checkout)
+        if not same and gitwrapper.commits_like(bare, commit):
+            events.append(Event(logging.WARNING, f"'{checkout}' was changed by hand, it is laid out anew"))
+            return False
+    except GitError:
+        events.append(Event(logging.WARNING, f"'{checkout}' is kept, though Git has lost its commit"))
+        return True
+    if gitwrapper.commits_like(bare, commit):
+        gitwrapper.add_record(bare, commit, checkout)
+        trash = checkout.parent / files.staging_name(checkout.parent).name
+        os.rename(checkout / ".git", trash)
+        gitwrapper.restore_record(bare, commit, checkout)
+        files.remove_tree(trash)
+    return True
+
+
+def _lay_out(
+    layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, mirror: Mirror, events: list[Event]
+) -> Prepared:
+    repo = request.repo
+    resolution = mirrors.resolve_commits(
+        repo,
+        layout.bare(repo),
+        [ref for ref in request.needs.refs if isinstance(ref, Commit)],
+        request.recorded,
+        sorted(disk.checkouts),
+        (request.url, remotes) if request.url is not None and request.ask else None,
+    )
+    plan = plan_refs(repo, request.needs, mirror.heads, resolution.commits, disk, answered=mirror.answered)
+    events += [*resolution.events, *plan.events, *_announcements(layout, repo, disk, plan)]
+    staged: dict[str, Path] = {}
+    failed = []
+    for commit in commits_to_check_out(plan, disk):
+        try:
+            staged[commit] = _check_out(layout, repo, commit)
+        except (GitError, OSError) as error:
+            failed.append(commit)
+            events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
+    settled = settle(plan, disk, failed)
+    events += _updated(layout, repo, disk, settled)
+    unanswered = request.ask and request.url is not None and not mirror.answered
+    return _prepared(request, disk, settled, events, staged, failed=bool(failed) or unanswered)
+
+
+def _prepared(
+    request: Request,
+    disk: OnDisk,
+    plan: RefsPlan,
+    events: Sequence[Event],
+    staged: Mapping[str, Path] | None = None,
+    *,
+    failed: bool,
+) -> Prepared:
+    # A new repository counts as known once something of it is expanded: environments do not hold it before.
+    known = not request.is_new or bool(plan.targets)
+    return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
+
+
+def _check_out(layout: Layout, repo: RepoId, commit: str) -> Path:
+    clone = layout.clone(repo)
+    files.make_directory(clone)
+    staging = files.staging_name(clone)
+    try:
+        gitwrapper.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit))
+    except BaseException:
+        files.remove_tree(staging)
+        files.remove_tree(gitwrapper.record_path(layout.bare(repo), commit))
+        raise
+    return staging
+
+
+def _announcements(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    lines = []
+    for entry, old, _new in describe(disk, plan):
+        verb = "Updating" if old else "Populating new"
+        lines.append(Event(logging.INFO, f"{verb} ref '{layout.clone(repo) / entry}'"))
+    return lines
+
+
+def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    return [
+        Event(logging.INFO, f"Updated ref '{layout.clone(repo) / entry}' ({new[:7]})")
+        for entry, old, new in describe(disk, plan)
+        if old
+    ]
+
+
+# What follows is done by the caller alone, when all workers are done.
+
+
+def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
+    """Move finished checkouts into place, once all of them are on stable storage. Raises OSError when that fails."""
+    if any(work.staged for work in prepared):
+        files.flush_file_system(layout.clonedir)
+    settled, events = [], []
+    for work in prepared:
+        failed = []
+        for commit, staging in work.staged.items():
+            try:
+                files.replace_tree(staging, layout.checkout(work.repo, commit))
+            except OSError as error:
+                failed.append(commit)
+                events.append(Event(logging.ERROR, f"Unable to put {work.repo} at {commit} in place: {error}"))
+        settled.append(replace(work, plan=settle(work.plan, work.disk, failed), staged={}))
+    return settled, events
+
+
+def obstacles(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
+    """Directories that are about to give way to a branch link, with the commit whose files are there already."""
+    return {
+        (work.repo, entry): commit
+        for work in prepared
+        for entry, commit in links_to_put(work.plan, work.disk).items()
+        if entry in work.disk.clones | work.disk.strays
+    }
+
+
+def switch(layout: Layout, prepared: Sequence[Prepared]) -> list[Event]:
+    """Move all branch links that must move, in one burst."""
+    events = []
+    for work in prepared:
+        for entry, commit in links_to_put(work.plan, work.disk).items():
+            path = layout.clone(work.repo) / entry
+            try:
+                files.put_link(path, commit_entry(commit))
+            except OSError as error:
+                events.append(Event(logging.ERROR, f"Unable to switch '{path}' to {commit[:7]}: {error}"))
+    return events
+
+
+def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list[Event]:
+    """Take branch links away; a 1.x clone goes to the trash, which is emptied by the next run."""
+    events = []
+    for entry in entries:
+        path = layout.clone(repo) / entry
+        try:
+            if path.is_symlink():
+                path.unlink()
+            else:
+                files.move_to_trash(path)
+        except OSError as error:
+            events.append(Event(logging.ERROR, f"Unable to remove '{path}': {error}"))
+    return events
+
+
+def remove_mirror(layout: Layout, repo: RepoId) -> list[Event]:
+    """Remove a repository's mirror; its checkouts go when nobody can be reading them any more."""
+    try:
+        files.discard(layout.bare(repo))
+    except OSError as error:
+        return [Event(logging.ERROR, f"Unable to remove '{layout.bare(repo)}': {error}")]
+    return []
+
+
+def referenced(work: Prepared, kept: Iterable[Ref]) -> frozenset[str]:
+    """The commits whose checkouts are in use by the refs that are kept."""
+    return frozenset(work.plan.targets[ref] for ref in kept if ref in work.plan.targets)

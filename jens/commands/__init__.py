@@ -1,0 +1,1 @@
+"""One file a command line tool: arguments, exit codes, what is printed."""

@@ -1,0 +1,165 @@
+"""What all tools share: arguments, the log, and the one place where an exception becomes an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Callable, NoReturn
+
+from jens import __version__
+from jens.config import DEFAULT_PATH, Config
+from jens.errors import (
+    ConfigError,
+    DirectoryError,
+    EnvironmentsError,
+    JensError,
+    LibraryError,
+    LockFailedError,
+    LockHeldError,
+    MetadataError,
+    RepositoriesError,
+)
+from jens.names import one_line
+
+OK = 0
+CONFIGURATION = 2
+DIRECTORY = 3
+REFUSED = 10
+METADATA = 20
+REPOSITORIES = 30
+PURGE_REFUSED = 31
+ENVIRONMENTS = 40
+LOCKED = 50
+LOCK_FAILED = 51
+NOT_ALL_WELL = 60
+UNFORESEEN = 70
+INTERRUPTED = 130
+
+_EXIT_CODES = {
+    ConfigError: CONFIGURATION,
+    DirectoryError: DIRECTORY,
+    MetadataError: METADATA,
+    LibraryError: REPOSITORIES,
+    RepositoriesError: REPOSITORIES,
+    EnvironmentsError: ENVIRONMENTS,
+    LockHeldError: LOCKED,
+    LockFailedError: LOCK_FAILED,
+}
+
+FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
+
+log = logging.getLogger(__name__)
+
+
+def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that every tool has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    if with_config:
+        help_text = f"configuration file (default: {DEFAULT_PATH})"
+        parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help=help_text)
+    return parser
+
+
+class _OneLine(logging.Formatter):
+    """Whatever a message quotes, it stays one line; tracebacks keep theirs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+
+def set_up_logging(config: Config, tool: str, *, verbose: bool = False) -> None:
+    """Log to ``logdir/TOOL.log``, which may be rotated meanwhile. Raises DirectoryError."""
+    path = config.main.logdir / f"{tool}.log"
+    root = logging.getLogger()
+    tear_down_logging()
+    try:
+        handlers: list[logging.Handler] = [WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")]
+    except OSError as error:
+        raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
+    if verbose:
+        handlers.append(logging.StreamHandler())
+    for handler in handlers:
+        handler.setFormatter(_OneLine(FORMAT))
+        root.addHandler(handler)
+    root.setLevel(config.main.debuglevel)
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def tear_down_logging() -> None:
+    """Close what ``set_up_logging`` opened."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler.formatter, _OneLine)]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does."""
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    raise Terminated
+
+
+def run_tool(work: Callable[[], int]) -> int:
+    """Run a tool to its exit code; complaints are one line on stderr, and in the log."""
+    umask = os.umask(0o022)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = work()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; do not let the interpreter complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return complain("Interrupted", INTERRUPTED)
+    except JensError as error:
+        return _foreseen(error)
+    except Exception as error:  # noqa: BLE001 - the top
+        return _unforeseen(error)
+    finally:
+        tear_down_logging()
+        signal.signal(signal.SIGTERM, before)
+        os.umask(umask)
+
+
+def _foreseen(error: JensError) -> int:
+    code = exit_code(error)
+    if code is None:
+        return _unforeseen(error)
+    if code == LOCKED:
+        log.info("%s", error)
+        return code
+    return complain(str(error), code)
+
+
+def exit_code(error: JensError) -> int | None:
+    """The exit code of a kind of error, None when it should have been dealt with before."""
+    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), None)
+
+
+def complain(text: str, code: int) -> int:
+    """Say what ended a tool, and return its exit code."""
+    line = one_line(text)
+    log.error("%s", line)
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: Exception) -> int:
+    log.error("Unforeseen error", exc_info=error)
+    hint = "the log has the details" if logging.getLogger().handlers else "there is no log yet"
+    print(
+        f"{Path(sys.argv[0]).name}: unforeseen {type(error).__name__}: {one_line(str(error))} ({hint})", file=sys.stderr
+    )
+    return UNFORESEEN

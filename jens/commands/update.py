@@ -1,0 +1,114 @@
+"""jens-update: one run, under the lock."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from jens import maintenance, preview, update
+from jens.commands.common import (
+    LOCKED,
+    NOT_ALL_WELL,
+    OK,
+    PURGE_REFUSED,
+    argument_parser,
+    complain,
+    exit_code,
+    run_tool,
+    set_up_logging,
+)
+from jens.config import Config, load_config
+from jens.errors import JensError
+from jens.lastrun import LastRun, record
+from jens.layout import Layout
+from jens.locking import run_lock
+from jens.model import Report
+from jens.repostage import Progress, no_progress
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-update``."""
+    arguments = _arguments(argv)
+    return run_tool(lambda: _main(arguments))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argument_parser(
+        "Bring the Puppet environments up to date: mirror what changed, lay out the commits that environments "
+        "need, and build each environment as a tree of links."
+    )
+    parser.add_argument("-p", "--poll", action="store_true", help="ask every remote, whatever the configured mode")
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="look at everything, print what would change, change nothing"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="copy the log to stderr")
+    parser.add_argument("--strict", action="store_true", help=f"exit {NOT_ALL_WELL} when anything failed")
+    parser.add_argument("--allow-purge", action="store_true", help="remove even more at once than purgelimit allows")
+    return parser.parse_args(argv)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    set_up_logging(config, "jens-update", verbose=arguments.verbose)
+    maintenance.check_directories(config)
+    with run_lock(config):
+        maintenance.make_directories(config)
+        code = _dry_run(config, arguments) if arguments.dry_run else _run(config, arguments)
+    log.info("Done")
+    return code
+
+
+def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
+    lines = preview.run(config, update.Options(allow_purge=arguments.allow_purge))
+    for line in lines:
+        print(line)
+    return OK
+
+
+def _run(config: Config, arguments: argparse.Namespace) -> int:
+    begin = time.time()
+    report = Report()
+    code: int | None = None
+    try:
+        report = update.run(config, update.Options(allow_purge=arguments.allow_purge, progress=_progress()))
+        code = _code(report, strict=arguments.strict)
+        return code
+    except JensError as error:
+        code = exit_code(error)
+        report = Report(failures=(str(error),))
+        raise
+    finally:
+        if code is not None and code != LOCKED:
+            _record(config, LastRun(begin, time.time() - begin, code, report.failures))
+
+
+def _code(report: Report, *, strict: bool) -> int:
+    if report.purge_refused:
+        return complain(
+            "More would be removed than purgelimit allows, nothing of it was; see --allow-purge", PURGE_REFUSED
+        )
+    return NOT_ALL_WELL if strict and report.failures else OK
+
+
+def _record(config: Config, last_run: LastRun) -> None:
+    try:
+        record(Layout.of(config), last_run)
+    except OSError as error:
+        log.error("Unable to remember how this run went: %s", error)
+
+
+def _progress() -> Progress:
+    """A line on stderr that counts repositories, on a terminal only."""
+    if not sys.stderr.isatty():
+        return no_progress
+
+    def show(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        print(f"\rRepositories: {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,300 @@
+"""Which environments there must be: planned from values, then made, changed and taken away."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from jens import files, trees
+from jens.guard import PurgeGuard
+from jens.layout import Layout, entry_ref
+from jens.metadata import read_definition
+from jens.model import (
+    COMMON,
+    HOSTGROUPS,
+    MODULES,
+    PARTITIONS,
+    SITE,
+    Branch,
+    Declared,
+    Definition,
+    Event,
+    IllFormed,
+    RepoId,
+)
+from jens.names import is_environment_name, one_line
+from jens.trees import Found, Planner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier runs left: remembered definitions (None: lost), and environments on disk.
+
+    For those without a usable remembered definition, one is inferred from their links.
+    """
+
+    remembered: Mapping[str, Definition | None]
+    existing: Collection[str]
+    inferred: Mapping[str, Definition]
+
+    def definition(self, name: str) -> Definition | None:
+        """What an environment was last built from, as far as anything can tell."""
+        return self.remembered.get(name) or self.inferred.get(name)
+
+
+@dataclass(frozen=True)
+class EnvironmentsPlan:
+    """What to do with each environment; those in ``protected`` and ``refused`` are not removed after all."""
+
+    new: tuple[Definition, ...]
+    changed: tuple[Definition, ...]
+    unchanged: tuple[Definition, ...]
+    deleted: tuple[str, ...]
+    protected: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    ill_formed: tuple[IllFormed, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """What every environment is to be built from."""
+        return (*self.new, *self.changed, *self.unchanged)
+
+
+def plan_environments(
+    declared: Mapping[str, Declared], past: Past, protected: Collection[str], guard: PurgeGuard
+) -> EnvironmentsPlan:
+    """Compare definitions with what is there. An ill-formed one never takes an environment away."""
+    wanted: dict[str, Definition] = {}
+    ill_formed = []
+    for name, definition in declared.items():
+        if isinstance(definition, Definition):
+            wanted[name] = definition
+        else:
+            ill_formed.append(definition)
+    undeclared = (set(past.remembered) | set(past.inferred)) - set(declared)
+    spared = undeclared & set(protected)
+    deleted = undeclared - spared
+    refusals = []
+    if guard.refuses(deleted, set(past.remembered) | set(past.inferred)):
+        refusals.append(_refusal(deleted))
+        spared |= deleted
+        deleted = set()
+    for name in spared | {definition.name for definition in ill_formed}:
+        before = past.definition(name)
+        if before is not None:
+            wanted[name] = before
+    new = [name for name in wanted if name not in past.existing]
+    changed = [name for name in wanted if name in past.existing and _differs(wanted[name], past.remembered.get(name))]
+    return EnvironmentsPlan(
+        new=tuple(wanted[name] for name in sorted(new)),
+        changed=tuple(wanted[name] for name in sorted(changed)),
+        unchanged=tuple(wanted[name] for name in sorted(set(wanted) - set(new) - set(changed))),
+        deleted=tuple(sorted(deleted)),
+        protected=tuple(sorted(undeclared & set(protected))),
+        refusals=tuple(refusals),
+        ill_formed=tuple(sorted(ill_formed, key=lambda definition: definition.name)),
+    )
+
+
+def _differs(wanted: Definition, remembered: Definition | None) -> bool:
+    # What was inferred from links has no source: there is nothing to rebuild it from.
+    return bool(wanted.source) and (remembered is None or remembered.source != wanted.source)
+
+
+def _refusal(deleted: Collection[str]) -> str:
+    return (
+        f"Refusing to remove {len(deleted)} of the environments at once: {sorted(deleted)}; "
+        "if that is what the environment metadata means, run jens-update --allow-purge"
+    )
+
+
+def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Past:
+    """Look at the cache and at the disk. Raises OSError."""
+    remembered: dict[str, Definition | None] = {}
+    for name in filter(is_environment_name, os.listdir(layout.definitions)):
+        remembered[name] = _remembered(layout, name, declared.get(name), hashprefix)
+    existing = [
+        entry.name
+        for entry in os.scandir(layout.environmentsdir)
+        if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
+    ]
+    inferred = {}
+    for name in existing:
+        if remembered.get(name) is None:
+            definition = infer(layout, name, trees.read(layout.environment(name)))
+            if name in remembered or SITE in definition.overrides:  # otherwise it is a stranger's
+                inferred[name] = definition
+    return Past(remembered, existing, inferred)
+
+
+def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
+    try:
+        source = (layout.definitions / name).read_bytes()
+    except OSError:
+        return None
+    if isinstance(declared, Definition) and declared.source == source:
+        return declared
+    definition = read_definition(f"{name}.yaml", source, hashprefix)
+    return definition if isinstance(definition, Definition) else None
+
+
+def infer(layout: Layout, name: str, found: Found) -> Definition:
+    """The definition, as a snapshot, that the links of an environment amount to."""
+    overrides = {}
+    for link, text in found.links.items():
+        target = layout.parse_target(name, link, text)
+        ref = entry_ref(target.entry) if target else None
+        if target and ref:
+            overrides[target.repo] = ref
+    return Definition(name, None, overrides, parser=trees.parser_of(found.conf))
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What environments are built from now (for one that had to wait, from both), and what failed."""
+
+    standing: tuple[Definition, ...]
+    failures: tuple[str, ...]
+
+
+class Stage:
+    """The environments stage: applies a plan, one environment after the other."""
+
+    def __init__(self, layout: Layout, past: Past, planner: Planner) -> None:
+        self._layout = layout
+        self._past = past
+        self._planner = planner
+        self._standing: list[Definition] = []
+        self._failures: list[str] = []
+        self._done: dict[str, bytes] = {}
+
+    def apply(self, plan: EnvironmentsPlan) -> Applied:
+        """Make, remove and change environments. What is wrong with one spoils only that one."""
+        for refusal in plan.refusals:
+            log.error("%s", refusal)
+        for bad in plan.ill_formed:
+            self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
+        log.info("New environments: %s", [definition.name for definition in plan.new])
+        log.info("Existing and changed environments: %s", [definition.name for definition in plan.changed])
+        log.info("Deleted environments: %s", sorted((*plan.deleted, *plan.protected)))
+        log.info("Creating new environments...")
+        for definition in plan.new:
+            log.info("Creating new environment '%s'", definition.name)
+            self._build(definition)
+        log.info("Purging deleted environments...")
+        for name in plan.deleted:
+            self._delete(name)
+        for name in plan.protected:
+            log.warning("Refusing to delete '%s' as it's protected", name)
+        log.info("Recreating changed environments...")
+        for definition in plan.changed:
+            log.info("Recreating environment '%s'", definition.name)
+            self._build(definition)
+        log.info("Refreshing not changed environments...")
+        for definition in plan.unchanged:
+            self._refresh(definition)
+        self._remember()
+        return Applied(tuple(self._standing), tuple(self._failures))
+
+    def _fail(self, text: str) -> None:
+        log.error("%s", text)
+        self._failures.append(text)
+
+    def _build(self, definition: Definition) -> None:
+        _announce(definition)
+        self._refresh(definition)
+
+    def _refresh(self, definition: Definition) -> None:
+        self._standing.append(definition)
+        try:
+            complete = self._put(definition)
+        except OSError as error:
+            self._fail(f"Unable to refresh environment '{definition.name}': {error}")
+            complete = False
+        if complete:
+            self._done[definition.name] = definition.source
+            return
+        before = self._past.definition(definition.name)
+        if before is not None:
+            self._standing.append(before)
+
+    def _put(self, definition: Definition) -> bool:
+        """Bring one environment up to date; False when links of it have to wait."""
+        path = self._layout.environment(definition.name)
+        wanted = self._planner.tree(definition)
+        found = trees.read(path)
+        held = trees.hold(wanted, found, self._planner.waiting(definition))
+        if found.blocked or "" in found.missing:
+            trees.create(path, held)
+        else:
+            changes = trees.plan_changes(held, found)
+            trees.change(path, changes)
+            if changes.count:
+                log.debug("Environment '%s': %d changes", definition.name, changes.count)
+        waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
+        if waiting:
+            log.warning(
+                "Environment '%s' has links that wait for what could not be fetched: %s", definition.name, waiting
+            )
+        return not waiting
+
+    def _delete(self, name: str) -> None:
+        log.info("Deleting environment '%s'", name)
+        path = self._layout.environment(name)
+        try:
+            files.discard(path)
+            files.remove_tree(self._layout.definitions / name)
+        except OSError as error:
+            self._fail(f"Unable to delete environment '{name}': {error}")
+            before = self._past.definition(name)
+            self._standing += [before] if before else []
+        else:
+            log.info("Deleted '%s'", path)
+
+    def _remember(self) -> None:
+        new = {}
+        for name, source in self._done.items():
+            before = self._past.remembered.get(name)
+            if source and (before is None or before.source != source):
+                new[self._layout.definitions / name] = source
+        try:
+            files.write_files(self._layout.definitions, new)
+        except OSError as error:
+            self._fail(f"Unable to remember definitions in '{self._layout.definitions}': {error}")
+
+
+def _announce(definition: Definition) -> None:
+    lines = {MODULES: "Processing modules...", HOSTGROUPS: "Processing hostgroups...", COMMON: "Processing site..."}
+    for partition in PARTITIONS:
+        log.info("%s", lines[partition])
+        for repo in sorted(repo for repo in definition.overrides if repo.partition == partition):
+            ref = definition.overrides[repo]
+            treeish = ref.name if isinstance(ref, Branch) else ref.digits
+            log.info("%s '%s' overridden to use treeish '%s'", partition, one_line(repo.name), one_line(treeish))
+    log.info("Processing common Hiera data...")
+
+
+def definitions_in_force(plan: EnvironmentsPlan, past: Past) -> list[Definition]:
+    """Every definition whose refs must be there while the plan is carried out: after it, and before it."""
+    before = [past.definition(definition.name) for definition in plan.changed]
+    return [*plan.definitions, *(definition for definition in before if definition is not None)]
+
+
+def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
+    """Lead links around entries that are about to be replaced by something else than a link.
+
+    A directory cannot be exchanged for a link in one step, so for that moment environments use the checkout itself.
+    """
+    failures = []
+    for name in names:
+        path = layout.environment(name)
+        try:
+            for link, text in trees.links_through(layout, name, trees.read(path), entries).items():
+                files.put_link(path / link, text)
+        except OSError as error:
+            failures.append(Event(logging.ERROR, f"Unable to refresh environment '{name}': {error}"))
+    return failures

@@ -1,0 +1,139 @@
+"""What can end a run or spoil one item: one base, a few kinds.
+
+The kinds carry fields; the sentence an administrator reads is made in ``__str__``. Which exit code
+a kind has is known to jens.commands alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class JensError(Exception):
+    """Base of everything that Jens foresees."""
+
+
+class ConfigError(JensError):
+    """The configuration cannot be used."""
+
+    def __init__(self, path: Path, problem: str, section: str = "", key: str = "") -> None:
+        super().__init__(path, problem, section, key)
+        self.path = path
+        self.problem = problem
+        self.section = section
+        self.key = key
+
+    def __str__(self) -> str:
+        where = f"{self.path}: "
+        if self.section:
+            where += f"[{self.section}] "
+        if self.key:
+            where += f"{self.key}: "
+        return where + self.problem
+
+
+class DirectoryError(JensError):
+    """A configured directory or file is not what the run needs."""
+
+    def __init__(self, key: str, path: Path, problem: str) -> None:
+        super().__init__(key, path, problem)
+        self.key = key
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.key} '{self.path}': {self.problem}"
+
+
+class MetadataError(JensError):
+    """A metadata repository could not be refreshed."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Metadata in '{self.path}' could not be refreshed: {self.problem}"
+
+
+class LibraryError(JensError):
+    """The library cannot be used."""
+
+    def __init__(self, path: Path, problem: str, line: int = 0) -> None:
+        super().__init__(path, problem, line)
+        self.path = path
+        self.problem = problem
+        self.line = line
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"The library of repositories is unusable: {where}: {self.problem}"
+
+
+class StageError(JensError):
+    """A stage of the run failed as a whole, not one of its items."""
+
+    def __init__(self, problem: object) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Unable to refresh {self.stage}: {self.problem}"
+
+    stage = ""
+
+
+class RepositoriesError(StageError):
+    """The repositories stage failed as a whole."""
+
+    stage = "repositories"
+
+
+class EnvironmentsError(StageError):
+    """The environments stage failed as a whole."""
+
+    stage = "environments"
+
+
+class LockHeldError(JensError):
+    """Somebody else holds the lock."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"Lock '{self.path}' is held by another process"
+
+
+class LockFailedError(JensError):
+    """The lock could not even be tried."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Lock '{self.path}' could not be tried: {self.problem}"
+
+
+class GitError(JensError):
+    """Git could not do what it was asked for.
+
+    ``problem`` is Git's own complaint in one line, without user names and passwords.
+    """
+
+    def __init__(self, verb: str, problem: str, status: int | None = None) -> None:
+        super().__init__(verb, problem, status)
+        self.verb = verb
+        self.problem = problem
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"git {self.verb}: {self.problem}"
+
+
+class GitTimeoutError(GitError):
+    """Git did not end in time and was ended."""

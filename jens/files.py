@@ -1,0 +1,129 @@
+"""How the file system is changed: single steps, each of which is done or not, whenever it is interrupted.
+
+Names that begin with STAGING or TRASH are never read by anybody; ``sweep`` clears them away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+STAGING = ".new-"
+TRASH = ".trash-"
+
+
+def staging_name(parent: Path) -> Path:
+    """A fresh name in ``parent`` for something that is still being made."""
+    return parent / f"{STAGING}{secrets.token_hex(6)}"
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, unless it is there."""
+    path.mkdir(0o755, parents=True, exist_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file's content: written aside, flushed and renamed."""
+    aside = staging_name(path.parent)
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        remove_tree(aside)
+        raise
+    _fsync_directory(path.parent)
+
+
+def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
+    """``write_file`` for many files in one directory, with a single flush for all of them."""
+    aside = {path: staging_name(directory) for path in contents}
+    try:
+        for path, content in contents.items():
+            aside[path].write_bytes(content)
+        if contents:
+            flush_file_system(directory)
+        for path, staging in aside.items():
+            os.replace(staging, path)
+    finally:
+        for staging in aside.values():
+            remove_tree(staging)
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_link(path: Path, target: str) -> None:
+    """Make ``path`` a link to ``target`` in one rename; a directory in its place moves to the trash first."""
+    aside = staging_name(path.parent)
+    os.symlink(target, aside)
+    try:
+        try:
+            os.rename(aside, path)
+        except IsADirectoryError:
+            move_to_trash(path)
+            os.rename(aside, path)
+    except BaseException:
+        aside.unlink()
+        raise
+
+
+def replace_tree(staging: Path, path: Path) -> None:
+    """Rename a finished directory to ``path``; whatever is there gives way to it and is deleted after."""
+    trash = move_to_trash(path) if os.path.lexists(path) else None
+    os.rename(staging, path)
+    if trash is not None:
+        remove_tree(trash)
+
+
+def move_to_trash(path: Path) -> Path:
+    """Take something out of its readers' sight in one rename; returns where it is now."""
+    trash = path.parent / f"{TRASH}{secrets.token_hex(6)}"
+    os.rename(path, trash)
+    return trash
+
+
+def discard(path: Path) -> None:
+    """Remove a file, link or tree: out of sight first, then deleted as far as it can be."""
+    if os.path.lexists(path):
+        remove_tree(move_to_trash(path))
+
+
+def remove_tree(path: Path) -> None:
+    """Delete what can be deleted now; links are never followed.
+
+    What is still busy (NFS keeps deleted files that somebody has open) stays for the next ``sweep``.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def sweep(directory: Path) -> None:
+    """Delete what an earlier run left in ``directory`` under a staging or trash name."""
+    for name in os.listdir(directory):
+        if name.startswith((STAGING, TRASH)):
+            remove_tree(directory / name)
+
+
+def flush_file_system(path: Path) -> None:
+    """Put everything written to the file system of ``path`` on stable storage: syncfs(2), Linux."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,261 @@
+"""One Git process, started, watched and ended: environment, locks, time limits and errors in one place.
+
+GitPython starts the process; the module that imports this one needs to know nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from jens.errors import GitError, GitTimeoutError
+from jens.names import one_line, redact
+
+#: Variables of Git that carry traffic; all others change results and are dropped.
+_KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
+
+
+def _forget_inherited_variables() -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_") and not name.startswith(_KEPT)]:
+        del os.environ[name]
+
+
+_forget_inherited_variables()  # GitPython obeys GIT_PYTHON_* while it is imported
+
+import git  # noqa: E402  # isort: skip
+
+logging.getLogger("git").setLevel(logging.WARNING)  # it would log command lines
+
+#: Seconds between a polite end and a forced one.
+_GRACE = 2.0
+#: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
+_DRAIN = 0.5
+#: Seconds to wait for a Git process that outlived an earlier run.
+_PATIENCE = 60.0
+_LOCK = "jens.lock"
+
+_ALWAYS = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
+_LOCAL = {**_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+_SETTINGS = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.sharedRepository=umask"),
+    *("-c", "fetch.writeCommitGraph=false"),
+    *("-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false"),
+    *("-c", "submodule.recurse=false"),
+)
+
+
+@dataclass(frozen=True)
+class GitOptions:
+    """How remotes are spoken to; time limits in seconds, 0 for none."""
+
+    ssh_command: str = ""
+    timeout: int = 120
+    clonetimeout: int = 1800
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    git_dir: Path | None = None,
+    work_tree: Path | None = None,
+    lock_dir: Path | None = None,
+    shared: bool = False,
+    remote: GitOptions | None = None,
+    limit: float = 0,
+    stdin: bytes = b"",
+    settings: Sequence[str] = (),
+) -> bytes:
+    """Run Git to its end and return what it printed.
+
+    ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``). The user's
+    configuration counts only for commands that speak to a remote. Raises GitError, GitTimeoutError.
+    """
+    command = ["git", *_SETTINGS, *settings]
+    command += [f"--git-dir={git_dir}"] if git_dir else []
+    command += [f"--work-tree={work_tree}"] if work_tree else []
+    environment = _LOCAL if remote is None else {**_ALWAYS, **_ssh_environment(remote.ssh_command)}
+    with contextlib.ExitStack() as stack:
+        descriptors: tuple[int, ...] = ()
+        if git_dir and not shared:
+            descriptors = (stack.enter_context(_repository_lock(lock_dir or git_dir)),)
+        source = stack.enter_context(_input(stdin))
+        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)
+
+
+def _ssh_environment(configured: str) -> dict[str, str]:
+    if configured:
+        # GIT_SSH_COMMAND too: core.sshCommand in the user's configuration would beat GIT_SSH.
+        return {"GIT_SSH": configured, "GIT_SSH_COMMAND": shlex.quote(configured)}
+    if os.environ.get("GIT_SSH") or os.environ.get("GIT_SSH_COMMAND") or _user_ssh_command():
+        return {}
+    return {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
+
+
+@functools.cache
+def _user_ssh_command() -> bool:
+    try:
+        return bool(_finish("config", ["git", "config", "--get", "core.sshCommand"], _ALWAYS, (), None, 0))
+    except GitError:
+        return False
+
+
+@contextlib.contextmanager
+def _input(content: bytes) -> Iterator[BinaryIO | None]:
+    if not content:
+        yield None
+        return
+    with open(os.memfd_create("input"), "w+b") as file:
+        file.write(content)
+        file.seek(0)
+        yield file
+
+
+@contextlib.contextmanager
+def _repository_lock(directory: Path) -> Iterator[int]:
+    """Hold a repository's lock, which Git's process inherits: as long as it lives, nobody else begins.
+
+    Whoever holds it knows that no Git of ours is at work, so that lock files of Git's are left-overs.
+    """
+    try:
+        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise GitError("open", f"{directory / _LOCK}: {error.strerror}") from error
+    try:
+        _wait_for(descriptor, directory)
+        _remove_stale_locks(directory)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise GitError("lock", f"another Git process is still at work in '{directory}'") from None
+            time.sleep(0.02)
+
+
+def _remove_stale_locks(directory: Path) -> None:
+    for name in ("HEAD.lock", "config.lock", "index.lock", "packed-refs.lock", "shallow.lock", "gc.pid"):
+        (directory / name).unlink(missing_ok=True)
+    for parent, _, names in os.walk(directory / "refs"):
+        for name in names:
+            if name.endswith(".lock"):
+                Path(parent, name).unlink(missing_ok=True)
+
+
+def _finish(
+    verb: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    descriptors: tuple[int, ...],
+    source: BinaryIO | None,
+    limit: float,
+) -> bytes:
+    try:
+        handle = git.Git("/").execute(
+            command,
+            istream=source or subprocess.DEVNULL,
+            as_process=True,
+            env=dict(environment),
+            start_new_session=True,
+            pass_fds=descriptors,
+        )
+    except (OSError, git.GitCommandNotFound) as error:
+        raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
+    process: subprocess.Popen[bytes] = handle.proc  # type: ignore[assignment]
+    with _watched(process):
+        output, complaints = _communicate(verb, process, limit)
+    if process.returncode != 0:
+        raise GitError(verb, _summary(complaints, process.returncode), process.returncode)
+    return output
+
+
+_running: dict[int, subprocess.Popen[bytes]] = {}
+_running_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    with _running_lock:
+        _running[process.pid] = process
+    try:
+        yield
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        with _running_lock:
+            del _running[process.pid]
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def stop_all() -> None:
+    """End every Git process that this program has running, children included."""
+    with _running_lock:
+        processes = list(_running.values())
+    for process in processes:
+        _signal_group(process.pid, signal.SIGKILL)
+
+
+def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + limit if limit else float("inf")
+    while True:
+        wait = min(_DRAIN, max(0.0, deadline - time.monotonic()))
+        exited = process.poll() is not None
+        try:
+            return process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired as expired:
+            if exited:  # and yet nobody closed the pipe: a helper that has detached itself
+                return expired.output or b"", expired.stderr or b""
+        if time.monotonic() >= deadline and process.poll() is None:
+            _end(process)
+            raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _signal_group(process.pid, signal.SIGTERM)  # lets Git remove its lock files
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _summary(complaints: bytes, status: int) -> str:
+    """Git's complaint in one line: from its first ``fatal:`` or ``error:`` on, hints left out."""
+    lines = [line.strip() for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines
+    text = "; ".join(lines[:6]) or f"ended with status {status}"
+    return one_line(redact(text))

@@ -1,0 +1,284 @@
+"""The only module that speaks Git: flat verbs, the repository's path first.
+
+Every Git process runs in a process group of its own, without a terminal, with a time limit where a remote is
+involved, and, where it writes, holding a lock on the repository that outlives this program if it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from jens.errors import GitError
+from jens.gitprocess import GitOptions, run, stop_all
+
+__all__ = ["GitOptions", "stop_all"]
+
+_HEADS = "refs/heads/"
+_ID = re.compile(r"[0-9a-f]{40}")
+_MIRROR = f"+{_HEADS}*:{_HEADS}*"
+_CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
+
+
+# Remotes and mirrors
+
+
+def remote_heads(url: str, options: GitOptions) -> dict[str, str]:
+    """The branches of a remote, name to commit. Raises GitError, GitTimeoutError."""
+    output = run(["ls-remote", "--heads", "--", url], remote=options, limit=options.timeout)
+    heads = {}
+    for line in output.decode("utf-8", "surrogateescape").splitlines():
+        commit, _, ref = line.partition("\t")
+        if ref.startswith(_HEADS):
+            if not _ID.fullmatch(commit):
+                raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
+            heads[ref[len(_HEADS) :]] = commit
+    return heads
+
+
+def clone(bare: Path, url: str, options: GitOptions) -> None:
+    """Mirror a remote's branches, and nothing else, into a new bare repository."""
+    # --no-local: a path is mirrored through Git's protocol like any other remote, sharing no files with it.
+    arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--origin=origin", "--template="]
+    run([*arguments, "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+
+
+def fetch(bare: Path, url: str, options: GitOptions) -> None:
+    """Make the branches of a mirror those of the remote: moved, rewritten and deleted ones too."""
+    arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
+    run([*arguments, "--", url, _MIRROR], git_dir=bare, remote=options, limit=options.timeout)
+
+
+def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> None:
+    """Fetch one commit by its full id, reachable from a branch or not."""
+    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
+    run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
+
+
+def heads(bare: Path) -> dict[str, str]:
+    """The branches of a mirror, name to commit, read from its files: gitrepository-layout(5).
+
+    Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
+    """
+    found = dict(_packed_heads(bare))
+    top = bare / "refs" / "heads"
+    for directory, _, files in os.walk(top):
+        for name in files:
+            if name.endswith(".lock"):
+                continue
+            path = os.path.join(directory, name)
+            commit = Path(path).read_text("ascii", "replace").strip()
+            branch = os.path.relpath(path, top)
+            if _ID.fullmatch(commit):
+                found[branch] = commit
+            else:
+                found.pop(branch, None)
+    return found
+
+
+def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
+    try:
+        lines = (bare / "packed-refs").read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    except FileNotFoundError:
+        return
+    for line in lines:
+        commit, _, ref = line.partition(" ")
+        if ref.startswith(_HEADS) and _ID.fullmatch(commit):
+            yield ref[len(_HEADS) :], commit
+
+
+def is_repository(path: Path) -> bool:
+    """Whether a directory looks like a bare repository (or a ``.git`` directory)."""
+    return (path / "HEAD").is_file() and (path / "objects").is_dir()
+
+
+def mirrored_url(bare: Path) -> str | None:
+    """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it."""
+    try:
+        match = _CONFIGURED_URL.search((bare / "config").read_text("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    if match is None:
+        return None
+    url = match.group("url")
+    if url.startswith('"') and url.endswith('"'):
+        url = url[1:-1]
+    return re.sub(r"\\(.)", r"\1", url)
+
+
+def record_url(bare: Path, url: str) -> None:
+    """Remember the URL that a mirror was fetched from, where ``git remote -v`` shows it."""
+    run(["config", "--replace-all", "remote.origin.url", url], git_dir=bare)
+
+
+def commits_like(bare: Path, digits: str) -> list[str]:
+    """The ids of all commits in a repository that begin with these digits; other objects do not count."""
+    ids = [digits]
+    if len(digits) < 40:
+        ids = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
+    if not ids:
+        return []
+    output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin="\n".join(ids).encode("ascii"))
+    return [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
+
+
+def is_sound(bare: Path) -> bool:
+    """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all."""
+    try:
+        run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
+    except GitError:
+        return False
+    return True
+
+
+# Checkouts: linked worktrees, built aside
+
+
+def record_path(bare: Path, commit: str) -> Path:
+    """The worktree record of the checkout of a commit."""
+    return bare / "worktrees" / commit
+
+
+def add_record(bare: Path, commit: str, checkout: Path) -> None:
+    """Tell a bare of a checkout, so that its commit stays: a locked worktree record.
+
+    Without ``locked`` Git would drop the record whenever clonedir is not mounted. Source: gitrepository-layout(5).
+    """
+    record = record_path(bare, commit)
+    record.mkdir(parents=True, exist_ok=True)
+    (record / "HEAD").write_text(f"{commit}\n", "ascii")
+    (record / "commondir").write_text("../..\n", "ascii")
+    (record / "gitdir").write_text(f"{checkout}/.git\n", "utf-8")
+    (record / "locked").write_text("in use by Jens\n", "ascii")
+
+
+def has_record(bare: Path, commit: str) -> bool:
+    """Whether a bare knows of the checkout of a commit."""
+    record = record_path(bare, commit)
+    return all((record / name).is_file() for name in ("HEAD", "commondir", "gitdir", "locked"))
+
+
+def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
+    """Write the ``.git`` of a worktree that is, or will be, at ``checkout``.
+
+    A relative path, so that an instance can be moved as a whole.
+    """
+    record = os.path.relpath(os.path.realpath(record_path(bare, commit)), os.path.realpath(checkout))
+    (directory / ".git").write_text(f"gitdir: {record}\n", "utf-8")
+
+
+def check_out(bare: Path, commit: str, staging: Path, checkout: Path) -> None:
+    """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``."""
+    staging.mkdir(mode=0o755)
+    add_record(bare, commit, checkout)
+    record = record_path(bare, commit)
+    for left_over in ("index", "index.lock"):
+        (record / left_over).unlink(missing_ok=True)
+    run(["read-tree", "-u", "--reset", commit], git_dir=record, work_tree=staging, lock_dir=bare)
+    point_to_record(staging, bare, commit, checkout)
+
+
+def restore_record(bare: Path, commit: str, checkout: Path) -> None:
+    """Make the record of a checkout that is in place already, and its ``.git``; no file of it is touched."""
+    add_record(bare, commit, checkout)
+    run(["read-tree", "--reset", commit], git_dir=record_path(bare, commit), work_tree=checkout, lock_dir=bare)
+    (checkout / ".git").unlink(missing_ok=True)
+    point_to_record(checkout, bare, commit, checkout)
+
+
+def is_unchanged(checkout: Path) -> bool:
+    """Whether the files of a checkout are those of its commit; untracked ones count as a change."""
+    return not run(["status", "--porcelain", "--ignored"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
+
+
+def checked_out_commit(checkout: Path) -> str:
+    """The full id of what a checkout has checked out. Raises GitError."""
+    output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
+    return output.decode("ascii").strip()
+
+
+# The metadata clones
+
+
+def refresh_clone(directory: Path, options: GitOptions, *, reset: bool) -> str:
+    """Fetch what a clone's branch tracks, reset the work tree to it, and return its commit."""
+    git_dir = directory / ".git"
+    remote, ref, tracking = _upstream(git_dir)
+    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", remote, f"+{ref}:{tracking}"]
+    run(arguments, git_dir=git_dir, remote=options, limit=options.timeout)
+    commit = (
+        run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True).decode("ascii").strip()
+    )
+    if reset:
+        run(["reset", "--quiet", "--hard", commit], git_dir=git_dir, work_tree=directory)
+    return commit
+
+
+def _upstream(git_dir: Path) -> tuple[str, str, str]:
+    """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
+    try:
+        branch = run(["symbolic-ref", "--quiet", "HEAD"], git_dir=git_dir, shared=True).decode("utf-8").strip()
+    except GitError as error:
+        raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
+    fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
+    output = (
+        run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True).decode("utf-8").strip("\n")
+    )
+    remote, ref, tracking = output.split("\0") if output else ("", "", "")
+    if tracking.startswith("refs/remotes/"):
+        return remote, ref, tracking
+    # A clone of a repository that was still empty, or one whose branch was set up by hand.
+    short = branch[len(_HEADS) :]
+    return "origin", branch, f"refs/remotes/origin/{short}"
+
+
+def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
+    """Make an ordinary clone."""
+    arguments = ["clone", "--quiet", "--origin=origin", "--template="]
+    run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
+
+
+def make_repository(directory: Path, message: str) -> None:
+    """Make a directory a repository with one commit of all its files on branch master."""
+    git_dir = directory / ".git"
+    run(["init", "--quiet", "--template=", "--initial-branch=master", str(directory)])
+    run(["add", "--all"], git_dir=git_dir, work_tree=directory)
+    author = ("-c", "user.name=Jens", "-c", "user.email=jens@example.org")
+    run(["commit", "--quiet", "--message", message], git_dir=git_dir, work_tree=directory, settings=author)
+
+
+def read_files(directory: Path, commit: str, path: str = "") -> dict[str, bytes | None]:
+    """The files at the top of a commit (or just the one at ``path``), name to content.
+
+    What is neither file nor directory (a symbolic link, a submodule) has None for a content.
+    """
+    git_dir = directory / ".git"
+    arguments = ["ls-tree", "-z", commit, *(["--", path] if path else [])]
+    found: dict[str, str | None] = {}
+    for line in run(arguments, git_dir=git_dir, shared=True).decode("utf-8", "surrogateescape").split("\0")[:-1]:
+        attributes, _, name = line.partition("\t")
+        mode, _, blob = attributes.split(" ")
+        if mode.startswith("100"):
+            found[name] = blob
+        elif mode != "040000":
+            found[name] = None
+    contents = _read_blobs(git_dir, [blob for blob in found.values() if blob])
+    return {name: contents[blob] if blob else None for name, blob in found.items()}
+
+
+def _read_blobs(git_dir: Path, blobs: list[str]) -> dict[str, bytes]:
+    if not blobs:
+        return {}
+    output = run(["cat-file", "--batch"], git_dir=git_dir, shared=True, stdin="\n".join(blobs).encode("ascii"))
+    contents, position = {}, 0
+    for _ in blobs:
+        end = output.index(b"\n", position)
+        header = output[position:end].decode("ascii").split()
+        if len(header) != 3:
+            raise GitError("cat-file", f"object {header[0]} is missing")
+        start, size = end + 1, int(header[2])
+        contents[header[0]] = output[start : start + size]
+        position = start + size + 1
+    return contents

@@ -1,0 +1,26 @@
+"""The purge guard: removals need good evidence, and a metadata repository gone wrong is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+#: So few removals at once are nothing unusual, whatever their share.
+FEW = 10
+
+
+@dataclass(frozen=True)
+class PurgeGuard:
+    """Says when a run would remove too much; ``limit`` in percent, 100 switches the guard off."""
+
+    limit: int
+    allowed: bool = False
+
+    def refuses(self, removed: Collection[object], known: Collection[object]) -> bool:
+        """Whether removing these of the known ones is more than a run may do by itself."""
+        return self.is_on and len(removed) > FEW and len(removed) * 100 > self.limit * len(known)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is refused at all."""
+        return not self.allowed and self.limit < 100

@@ -1,0 +1,100 @@
+"""The inventory: which refs of which repositories are expanded, and at which commit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import Any
+
+from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
+from jens.names import is_branch_name, is_repository_name
+from jens.state import StateError, read_state, write_state
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[0-9a-f]{40}")
+_DIGITS = re.compile(r"[0-9a-f]{4,40}")
+
+
+def fetch(layout: Layout) -> Inventory:
+    """The inventory as last persisted, or, when that cannot be used, as it is on disk."""
+    log.info("Fetching repositories inventory...")
+    try:
+        return decode(read_state(layout.inventory, VERSION))
+    except StateError as error:
+        log.debug("%s", error)
+        log.warning("Inventory on disk not found or corrupt, generating...")
+        return generate(layout)
+
+
+def persist(layout: Layout, inventory: Inventory) -> None:
+    """Raises OSError."""
+    write_state(layout.inventory, VERSION, encode(inventory))
+
+
+def generate(layout: Layout) -> Inventory:
+    """What bares and checkouts on disk say: every repository with a mirror, every expanded ref."""
+    log.info("Generating inventory of bares and clones...")
+    found: dict[RepoId, dict[Ref, str]] = {repo: {} for repo in layout.repositories_in(layout.baredir)}
+    for repo in layout.repositories_in(layout.clonedir):
+        refs = _expanded(layout, repo)
+        if refs or repo in found:
+            found[repo] = refs
+    return found
+
+
+def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
+    refs: dict[Ref, str] = {}
+    checkouts: list[str] = []
+    for entry in os.scandir(layout.clone(repo)):
+        if entry.is_symlink():
+            target, ref = os.readlink(entry.path), entry_ref(entry.name)
+            if isinstance(ref, Branch) and is_checkout_name(target) and layout.checkout(repo, target[1:]).is_dir():
+                refs[ref] = target[1:]
+        elif is_checkout_name(entry.name):
+            checkouts.append(entry.name[1:])
+    followed = set(refs.values())
+    refs.update({Commit(commit): commit for commit in checkouts if commit not in followed})
+    return refs
+
+
+def encode(inventory: Inventory) -> dict[str, Any]:
+    """Partition, name, then branches and commits, each with the commit's full id."""
+    content: dict[str, dict[str, Any]] = {partition: {} for partition in PARTITIONS}
+    for repo, refs in inventory.items():
+        content[repo.partition][repo.name] = {
+            "branches": {ref.name: commit for ref, commit in refs.items() if isinstance(ref, Branch)},
+            "commits": {ref.digits: commit for ref, commit in refs.items() if isinstance(ref, Commit)},
+        }
+    return content
+
+
+def decode(content: Any) -> Inventory:
+    """The reverse of ``encode``; raises StateError for what it cannot have made."""
+    try:
+        return {
+            RepoId(partition, _expect(name, is_repository_name(name))): _decode_refs(refs)
+            for partition in PARTITIONS
+            for name, refs in content[partition].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StateError(f"not an inventory: {error}") from error
+
+
+def _decode_refs(refs: Any) -> dict[Ref, str]:
+    found: dict[Ref, str] = {}
+    for name, commit in refs["branches"].items():
+        found[Branch(_expect(name, is_branch_name(name)))] = _expect(commit, _ID.fullmatch(commit))
+    for digits, commit in refs["commits"].items():
+        found[Commit(_expect(digits, _DIGITS.fullmatch(digits)))] = _expect(commit, _ID.fullmatch(commit))
+    return found
+
+
+def _expect(value: str, condition: object) -> str:
+    if not condition:
+        raise ValueError(f"unexpected {value!r}")
+    return value

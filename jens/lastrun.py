@@ -1,0 +1,36 @@
+"""How the last run went, for those who look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from jens.layout import Layout
+from jens.state import write_state
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """``begin`` in seconds since the epoch, ``seconds`` it took, its exit status, and what failed."""
+
+    begin: float
+    seconds: float
+    status: int
+    failures: tuple[str, ...]
+
+    def encode(self) -> dict[str, Any]:
+        """As written to disk; the time is UTC, ISO 8601."""
+        return {
+            "began": datetime.fromtimestamp(self.begin, timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "status": self.status,
+            "failed": list(self.failures),
+        }
+
+
+def record(layout: Layout, last_run: LastRun) -> None:
+    """Raises OSError."""
+    write_state(layout.last_run, VERSION, last_run.encode())

@@ -1,0 +1,182 @@
+"""Where everything is: the only module that spells a path. No Git, no YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.config import Config
+from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, PARTITIONS, SITE, Branch, Commit, Ref, RepoId
+from jens.names import is_branch_name, is_repository_name
+
+_CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
+_COMMIT_ENTRY = re.compile(r"\.[0-9a-f]{4,40}")
+
+#: Links of an environment for each repository of a partition: where, and below the checkout what.
+_LINKS = {
+    MODULES: (("modules/{}", "code"), ("hieradata/module_names/{}", "data")),
+    HOSTGROUPS: (
+        ("hostgroups/hg_{}", "code"),
+        ("hieradata/hostgroups/{}", "data/hostgroup"),
+        ("hieradata/fqdns/{}", "data/fqdns"),
+    ),
+}
+
+#: Directories of an environment, parents first; they exist even when empty. "" is the environment itself.
+ENVIRONMENT_DIRECTORIES = (
+    "",
+    "modules",
+    "hostgroups",
+    "hieradata",
+    "hieradata/module_names",
+    "hieradata/hostgroups",
+    "hieradata/fqdns",
+)
+
+ENVIRONMENT_CONF = "environment.conf"
+
+
+class Target(NamedTuple):
+    """What a link of an environment points to: an entry of a repository's checkouts, and a path below it."""
+
+    repo: RepoId
+    entry: str
+    below: str
+
+
+def branch_entry(branch: Branch) -> str:
+    """The entry of a branch below clonedir: ``~`` stands for ``/``, which Git forbids in names."""
+    return branch.name.replace("/", "~")
+
+
+def commit_entry(digits: str) -> str:
+    """The entry of a commit below clonedir."""
+    return f".{digits}"
+
+
+def ref_entry(ref: Ref, commit: str | None) -> str:
+    """The entry that an environment's links name; a commit that was never resolved keeps its digits."""
+    return branch_entry(ref) if isinstance(ref, Branch) else commit_entry(commit or ref.digits)
+
+
+def entry_ref(entry: str) -> Ref | None:
+    """The ref that an entry stands for, or None when it is none of ours."""
+    if _COMMIT_ENTRY.fullmatch(entry):
+        return Commit(entry[1:])
+    name = entry.replace("~", "/")
+    return Branch(name) if is_branch_name(name) else None
+
+
+def is_checkout_name(entry: str) -> bool:
+    """Whether an entry is named as a checkout is."""
+    return _CHECKOUT.fullmatch(entry) is not None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The configured directories and all that lies in them."""
+
+    baredir: Path
+    clonedir: Path
+    cachedir: Path
+    environmentsdir: Path
+    common_hieradata_items: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Layout:
+        """The layout that a configuration asks for."""
+        main = config.main
+        return cls(main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.common_hieradata_items)
+
+    def bare(self, repo: RepoId) -> Path:
+        """The mirror of a repository."""
+        return self.baredir / repo.partition / repo.name
+
+    def clone(self, repo: RepoId) -> Path:
+        """The directory of a repository's checkouts."""
+        return self.clonedir / repo.partition / repo.name
+
+    def checkout(self, repo: RepoId, commit: str) -> Path:
+        """The files of a commit (40 digits)."""
+        return self.clone(repo) / commit_entry(commit)
+
+    def ref(self, repo: RepoId, ref: Ref, commit: str | None = None) -> Path:
+        """Where an expanded ref is read."""
+        return self.clone(repo) / ref_entry(ref, commit)
+
+    def environment(self, name: str) -> Path:
+        """What Puppet reads as the environment of this name."""
+        return self.environmentsdir / name
+
+    @property
+    def definitions(self) -> Path:
+        """The remembered definitions."""
+        return self.cachedir / "environments"
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory file."""
+        return self.cachedir / "inventory.json"
+
+    @property
+    def unreferenced(self) -> Path:
+        """Since when checkouts are needed by nobody."""
+        return self.cachedir / "unreferenced.json"
+
+    @property
+    def dangling(self) -> Path:
+        """Which links were known to dangle."""
+        return self.cachedir / "dangling.json"
+
+    @property
+    def last_run(self) -> Path:
+        """How the last run went."""
+        return self.cachedir / "last-run.json"
+
+    def partitions(self, top: Path) -> list[Path]:
+        """The partitions' directories below baredir or clonedir."""
+        return [top / partition for partition in PARTITIONS]
+
+    def repositories_in(self, top: Path) -> list[RepoId]:
+        """The repositories that have a directory below baredir or clonedir."""
+        return [
+            RepoId(partition, entry.name)
+            for partition in PARTITIONS
+            for entry in os.scandir(top / partition)
+            if is_repository_name(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+
+    def links(self, repo: RepoId) -> dict[str, str]:
+        """The links of an environment that holds a repository: path in the environment, path below the checkout."""
+        if repo == SITE:
+            return {"site": "code"}
+        if repo == HIERADATA:
+            return {f"hieradata/{item}": f"data/{item}" for item in self.common_hieradata_items}
+        return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
+
+    def link_prefix(self, depth: int) -> str:
+        """The way from a link that is ``depth`` directories below its environment to clonedir.
+
+        Computed from where the directories really are: a link is followed from there.
+        """
+        return "../" * (depth + 1) + os.path.relpath(
+            os.path.realpath(self.clonedir), os.path.realpath(self.environmentsdir)
+        )
+
+    def link_target(self, link: str, target: Target) -> str:
+        """The text of a link of an environment."""
+        return f"{self.link_prefix(link.count('/'))}/{target.repo}/{target.entry}/{target.below}"
+
+    def parse_target(self, environment: str, link: str, text: str) -> Target | None:
+        """What a link points to, whatever way it is written; None when it leads elsewhere than clonedir."""
+        here = os.path.join(os.path.realpath(self.environmentsdir), environment, os.path.dirname(link))
+        path = os.path.normpath(os.path.join(here, text))
+        for top in (os.path.realpath(self.clonedir), str(self.clonedir)):
+            if path.startswith(top + os.sep):
+                parts = path[len(top) + 1 :].split(os.sep, 3)
+                if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
+                    return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+        return None

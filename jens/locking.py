@@ -1,0 +1,67 @@
+"""One run at a time: a context manager around flock(2). It does not know what it protects."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jens.config import Config
+from jens.errors import LockFailedError, LockHeldError
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def run_lock(config: Config, attempts: int = 1, pause: float = 10) -> Iterator[None]:
+    """Hold the lock; try ``attempts`` times, ``pause`` seconds apart.
+
+    Raises LockHeldError when somebody else holds it to the end, LockFailedError when it cannot be tried.
+    """
+    name = config.lock.name
+    if config.lock.type == "DISABLED":
+        yield
+        return
+    path = config.filelock.lockdir / name
+    descriptor = _obtain(path, name, attempts, pause)
+    try:
+        yield
+    finally:
+        log.info("Releasing lock '%s'...", name)
+        os.close(descriptor)
+
+
+def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
+    for attempt in range(1, attempts + 1):
+        log.info("Obtaining lock '%s' (attempt: %d)...", name, attempt)
+        try:
+            return _lock(path)
+        except BlockingIOError:
+            if attempt < attempts:
+                time.sleep(pause)
+        except OSError as error:
+            raise LockFailedError(path, error.strerror or str(error)) from error
+    raise LockHeldError(path)
+
+
+def _lock(path: Path) -> int:
+    """Lock the file that ``path`` names at the moment the lock is held.
+
+    Somebody may remove the file between open and flock; a lock on a file without a name protects nothing.
+    Opened for reading only: flock needs no more, and root may have made the file.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,46 @@
+"""The configured directories: whether they can be used, and what must be in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jens import files
+from jens.config import Config
+from jens.errors import DirectoryError
+from jens.layout import Layout
+
+_WRITABLE = ("logdir", "baredir", "clonedir", "cachedir", "environmentsdir")
+_METADATA = ("environmentsmetadatadir", "repositorymetadatadir")
+
+
+def check_directories(config: Config) -> None:
+    """Raises DirectoryError for the first configured directory that a run could not use."""
+    for key in (*_WRITABLE, *_METADATA):
+        check_writable(key, getattr(config.main, key))
+    for key in _METADATA:
+        path: Path = getattr(config.main, key)
+        if not os.path.lexists(path / ".git"):
+            raise DirectoryError(key, path, "is no Git repository, expected a clone of the metadata")
+
+
+def check_writable(key: str, path: Path) -> None:
+    """Raises DirectoryError unless this is a directory to work in."""
+    if not path.is_dir():
+        problem = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise DirectoryError(key, path, problem)
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise DirectoryError(key, path, "cannot be written")
+
+
+def make_directories(config: Config) -> None:
+    """Make what lies inside the configured directories. Raises DirectoryError."""
+    layout = Layout.of(config)
+    inside = {"baredir": layout.partitions(layout.baredir), "clonedir": layout.partitions(layout.clonedir)}
+    inside["cachedir"] = [layout.definitions]
+    for key, paths in inside.items():
+        for path in paths:
+            try:
+                files.make_directory(path)
+            except OSError as error:
+                raise DirectoryError(key, path, f"cannot be made: {error.strerror}") from error

@@ -1,0 +1,159 @@
+"""Bringing one repository's mirror up to date: asked, cloned, fetched, and made anew when it is damaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jens import files, gitwrapper
+from jens.errors import GitError, GitTimeoutError
+from jens.gitwrapper import GitOptions
+from jens.model import Branch, Commit, Event, RepoId
+from jens.names import server_of
+from jens.repositories import missing_mandatory, resolve
+
+
+class Remotes:
+    """The remotes of one run: a server that did not answer in time is not tried again."""
+
+    def __init__(self, options: GitOptions) -> None:
+        self.options = options
+        self._silent: set[str] = set()
+
+    @contextmanager
+    def speaking_to(self, url: str) -> Iterator[GitOptions]:
+        """Guard one conversation. Raises GitError at once when the server was silent before."""
+        server = server_of(url)
+        if server and server in self._silent:
+            raise GitError("ls-remote", f"not tried, {server} did not answer in time before")
+        try:
+            yield self.options
+        except GitTimeoutError:
+            self._silent.add(server)
+            raise
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What is known of a repository's branches; ``answered``: the remote said so in this run."""
+
+    heads: Mapping[str, str]
+    answered: bool
+    events: tuple[Event, ...] = ()
+
+
+class RefusedError(Exception):
+    """A new repository is not taken in; the message says why."""
+
+
+def clone_mirror(bare: Path, url: str, mandatory: Sequence[Branch], remotes: Remotes) -> Mirror:
+    """Take in a new repository: aside first, so that a refused one leaves nothing. Raises GitError, RefusedError."""
+    staging = files.staging_name(bare.parent)
+    try:
+        with remotes.speaking_to(url) as options:
+            gitwrapper.clone(staging, url, options)
+        heads = gitwrapper.heads(staging)
+        missing = missing_mandatory(mandatory, heads)
+        if missing:
+            raise RefusedError(f"it has no branch {', '.join(map(repr, missing))}, which every repository must have")
+        files.replace_tree(staging, bare)
+    finally:
+        files.remove_tree(staging)
+    return Mirror(heads, answered=True)
+
+
+def ask(bare: Path, url: str, remotes: Remotes) -> Mirror:
+    """What the remote has, without fetching it. Raises GitError."""
+    with remotes.speaking_to(url) as options:
+        heads = gitwrapper.remote_heads(url, options)
+    if not heads:
+        problem = "the remote has no branches at all, those of the mirror stay"
+        return Mirror(read_heads(bare), answered=False, events=(Event(logging.ERROR, problem),))
+    return Mirror(heads, answered=True)
+
+
+def update_mirror(bare: Path, url: str, remotes: Remotes) -> Mirror:
+    """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
+    answer = ask(bare, url, remotes)
+    moved = gitwrapper.mirrored_url(bare) != url
+    if not answer.answered or (read_heads(bare) == answer.heads and not moved):
+        return answer
+    with remotes.speaking_to(url) as options:
+        gitwrapper.fetch(bare, url, options)
+    if moved:
+        gitwrapper.record_url(bare, url)
+    return Mirror(read_heads(bare), answered=True)
+
+
+def read_heads(bare: Path) -> dict[str, str]:
+    """The mirror's branches; none when there is no usable mirror."""
+    try:
+        return gitwrapper.heads(bare)
+    except OSError:
+        return {}
+
+
+def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> Mirror:
+    """Make a damaged mirror anew, salvaging the commits of existing checkouts. Raises GitError."""
+    staging = files.staging_name(bare.parent)
+    try:
+        with remotes.speaking_to(url) as options:
+            gitwrapper.clone(staging, url, options)
+        for commit in checkouts:
+            if bare.is_dir() and not gitwrapper.commits_like(staging, commit):
+                _salvage(staging, bare, commit, remotes.options)
+        files.replace_tree(staging, bare)
+    finally:
+        files.remove_tree(staging)
+    return Mirror(gitwrapper.heads(bare), answered=True)
+
+
+def _salvage(new: Path, damaged: Path, commit: str, options: GitOptions) -> None:
+    with suppress(GitError):  # its checkout stays all the same
+        gitwrapper.fetch_commit(new, str(damaged), commit, options)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which commits the declared ones are, and what could not be resolved."""
+
+    commits: Mapping[Commit, str | None]
+    events: tuple[Event, ...] = ()
+
+
+def resolve_commits(
+    repo: RepoId,
+    bare: Path,
+    commits: Sequence[Commit],
+    recorded: Mapping[Commit, str],
+    checkouts: Sequence[str],
+    remote: tuple[str, Remotes] | None,
+) -> Resolution:
+    """Look for declared commits: recorded, in the mirror, on disk, and full ids at the remote, if one is given."""
+    found: dict[Commit, str | None] = {}
+    events: list[Event] = []
+    for commit in commits:
+        full = commit.digits if commit.is_full else recorded.get(commit)
+        if full is not None and full in checkouts:
+            found[commit] = full
+            continue
+        candidates = gitwrapper.commits_like(bare, full or commit.digits)
+        if full is not None and not candidates and remote is not None:
+            candidates = _fetch_commit(bare, full, remote)
+        found[commit], problem = resolve(commit, candidates, checkouts)
+        if problem:
+            events.append(Event(logging.ERROR, f"{repo}: commit {commit.digits} {problem}"))
+    return Resolution(found, tuple(events))
+
+
+def _fetch_commit(bare: Path, commit: str, remote: tuple[str, Remotes]) -> list[str]:
+    url, remotes = remote
+    try:
+        with remotes.speaking_to(url) as options:
+            gitwrapper.fetch_commit(bare, url, commit, options)
+    except GitError:
+        return []
+    return gitwrapper.commits_like(bare, commit)

@@ -1,0 +1,159 @@
+"""The values that travel through a run. None of them knows about files, YAML, Git or Config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+MODULES = "modules"
+HOSTGROUPS = "hostgroups"
+COMMON = "common"
+PARTITIONS = (MODULES, HOSTGROUPS, COMMON)
+
+
+#: Puppet language versions that a definition may ask for.
+PARSERS = ("current", "future")
+
+
+class RepoId(NamedTuple):
+    """A repository's name within a site."""
+
+    partition: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.name}"
+
+
+SITE = RepoId(COMMON, "site")
+HIERADATA = RepoId(COMMON, "hieradata")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A ref that follows ``refs/heads/NAME``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A ref that stays: 4 to 40 hexadecimal digits in lower case, without the hash prefix."""
+
+    digits: str
+
+    @property
+    def is_full(self) -> bool:
+        """Whether these are all 40 digits."""
+        return len(self.digits) == 40
+
+    def __str__(self) -> str:
+        return f"commit {self.digits}"
+
+
+Ref = Union[Branch, Commit]
+
+#: What a snapshot uses of ``common`` when it does not override it.
+SNAPSHOT_COMMON = Branch("master")
+
+
+def ref_order(ref: Ref) -> tuple[bool, str]:
+    """Sort key: branches by name, then commits."""
+    if isinstance(ref, Branch):
+        return (False, ref.name)
+    return (True, ref.digits)
+
+
+@dataclass(frozen=True)
+class Library:
+    """Every repository with its clone URL, and the entries that cannot be used, with the reason.
+
+    What is on disk under the name of an unusable entry is kept as it is.
+    """
+
+    urls: Mapping[RepoId, str]
+    unusable: Mapping[RepoId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A well-formed definition; ``source`` is the file's content, as remembered on disk."""
+
+    name: str
+    default: Branch | None
+    overrides: Mapping[RepoId, Ref]
+    notifications: tuple[str, ...] = ()
+    parser: str | None = None
+    source: bytes = b""
+
+    def ref_of(self, repo: RepoId) -> Ref | None:
+        """The ref of a repository in this environment, or None when it does not hold it."""
+        override = self.overrides.get(repo)
+        if override is not None:
+            return override
+        if self.default is not None:
+            return self.default
+        return SNAPSHOT_COMMON if repo in (SITE, HIERADATA) else None
+
+    @property
+    def address(self) -> str:
+        """Whom to tell, for a log line."""
+        return ", ".join(self.notifications) or "nobody to notify"
+
+
+@dataclass(frozen=True)
+class IllFormed:
+    """A definition that cannot be used: its environment stays as it was."""
+
+    name: str
+    reason: str
+
+
+Declared = Union[Definition, IllFormed]
+
+
+#: Which refs of which repositories are expanded, and at which commit (40 digits).
+Inventory = Mapping[RepoId, Mapping[Ref, str]]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What environments can rely on once repositories were switched.
+
+    ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs of which nobody
+    could say whether they exist: their remote could not be asked, or their checkout could not be made. Links that
+    would move there wait.
+    """
+
+    inventory: Inventory
+    missing: frozenset[tuple[RepoId, Ref]] = frozenset()
+    undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line for the log, made by a worker and logged by whoever folds the results.
+
+    An ERROR among them is also a failure of the run (with ``--strict``).
+    """
+
+    level: int
+    text: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something was not done that should have been."""
+        return self.level >= logging.ERROR
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run went: what failed, one sentence each, and which removals were held back."""
+
+    failures: tuple[str, ...] = ()
+    purge_refused: bool = False

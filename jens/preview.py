@@ -1,0 +1,73 @@
+"""A dry run: the plan, printed. It reads metadata, remotes and disk, and changes nothing that is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from jens import checkouts, metadata, trees
+from jens.checkouts import Prepared
+from jens.config import Config
+from jens.environments import EnvironmentsPlan
+from jens.layout import Layout
+from jens.mirrors import Remotes
+from jens.model import Expansion
+from jens.names import one_line
+from jens.repositories import RepositoriesPlan, describe
+from jens.repostage import workers
+from jens.trees import Planner
+from jens.update import Options, Plans, git_options, plan
+
+
+def run(config: Config, options: Options) -> list[str]:
+    """The lines that say what a run would do. Raises MetadataError, LibraryError, DirectoryError."""
+    layout = Layout.of(config)
+    remotes = Remotes(git_options(config))
+    plans = plan(config, layout, options, metadata.refresh(config, remotes.options, reset=False))
+    requests = plans.work.requests()
+    with workers(config.git.jobs) as submit:
+        futures = [submit(checkouts.foresee, layout, remotes, request) for request in requests]
+        foreseen = [future.result() for future in futures]
+    lines = [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
+    lines += _links(config, layout, plans, foreseen)
+    return lines or ["Nothing would change."]
+
+
+def _repositories(plan: RepositoriesPlan, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    yield from (f"Would take in repository {repo}" for repo in plan.new)
+    for work in foreseen:
+        yield from (event.text for event in work.events if event.is_failure)
+        for entry, old, new in describe(work.disk, work.plan):
+            yield (
+                f"Would move {work.repo} {entry} from {old[:7]} to {new[:7]}"
+                if old
+                else f"Would expand {work.repo} {entry} at {new[:7]}"
+            )
+    yield from (f"Would remove repository {repo}" for repo in plan.deleted)
+    yield from plan.refusals
+
+
+def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
+    yield from (f"Would create environment '{definition.name}'" for definition in plan.new)
+    yield from (f"Would recreate environment '{definition.name}'" for definition in plan.changed)
+    yield from (f"Would delete environment '{name}'" for name in plan.deleted)
+    yield from (f"Would refuse to delete environment '{name}', it is protected" for name in plan.protected)
+    yield from plan.refusals
+    for bad in plan.ill_formed:
+        yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"
+
+
+def _links(config: Config, layout: Layout, plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    works = [work for work in foreseen if work.is_known]
+    expansion = Expansion(
+        {work.repo: work.plan.targets for work in works},
+        frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
+        frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
+    )
+    planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
+    for definition in plans.environments.definitions:
+        found = trees.read(layout.environment(definition.name))
+        wanted = trees.hold(planner.tree(definition), found, planner.waiting(definition))
+        changes = trees.plan_changes(wanted, found)
+        if changes.put or changes.remove:
+            counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"
+            yield f"Would {counts} of environment '{definition.name}'"

@@ -1,0 +1,242 @@
+"""What must be expanded of which repository: plans, made of values, touching nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jens.guard import PurgeGuard
+from jens.layout import branch_entry, commit_entry
+from jens.model import (
+    COMMON,
+    HIERADATA,
+    PARTITIONS,
+    SITE,
+    SNAPSHOT_COMMON,
+    Branch,
+    Commit,
+    Definition,
+    Event,
+    Library,
+    Ref,
+    RepoId,
+    ref_order,
+)
+
+
+@dataclass(frozen=True)
+class RepositoriesPlan:
+    """Which repositories to take in, to bring up to date, to keep as they are, and to remove."""
+
+    new: tuple[RepoId, ...]
+    existing: tuple[RepoId, ...]
+    kept: tuple[RepoId, ...]
+    deleted: tuple[RepoId, ...]
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def remaining(self) -> list[RepoId]:
+        """Every repository that is not removed, in the order of work."""
+        repos = [*self.new, *self.existing, *self.kept]
+        return sorted(repos, key=lambda repo: (PARTITIONS.index(repo.partition), repo.name))
+
+
+def plan_repositories(library: Library, known: Iterable[RepoId], guard: PurgeGuard) -> RepositoriesPlan:
+    """Compare the library with what is known from earlier runs."""
+    before = set(known)
+    gone = before - set(library.urls) - set(library.unusable)
+    refused: set[RepoId] = set()
+    refusals = []
+    for partition in PARTITIONS:
+        removed = {repo for repo in gone if repo.partition == partition}
+        if _refuses(guard, partition, removed, {repo for repo in before if repo.partition == partition}):
+            refused |= removed
+            refusals.append(_refusal(partition, removed))
+    return RepositoriesPlan(
+        new=tuple(sorted(set(library.urls) - before)),
+        existing=tuple(sorted(set(library.urls) & before)),
+        kept=tuple(sorted((before & set(library.unusable)) | refused)),
+        deleted=tuple(sorted(gone - refused)),
+        refusals=tuple(refusals),
+    )
+
+
+def _refuses(guard: PurgeGuard, partition: str, removed: set[RepoId], known: set[RepoId]) -> bool:
+    if partition == COMMON:
+        return guard.is_on and not removed.isdisjoint({SITE, HIERADATA})
+    return guard.refuses(removed, known)
+
+
+def _refusal(partition: str, removed: set[RepoId]) -> str:
+    return (
+        f"Refusing to remove {len(removed)} of the {partition} at once: {sorted(repo.name for repo in removed)}; "
+        "if that is what the library means, run jens-update --allow-purge"
+    )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Refs that a repository must have expanded, and why: ``implied`` ones only where it has that branch."""
+
+    mandatory: frozenset[Branch] = frozenset()
+    overrides: frozenset[Ref] = frozenset()
+    implied: frozenset[Branch] = frozenset()
+
+    @property
+    def refs(self) -> list[Ref]:
+        """All of them, sorted."""
+        return sorted(self.mandatory | self.overrides | self.implied, key=ref_order)
+
+
+def plan_needs(
+    repos: Iterable[RepoId], mandatory: Sequence[str], definitions: Iterable[Definition]
+) -> dict[RepoId, Needs]:
+    """Which refs definitions need of each repository, and nothing else."""
+    overrides: dict[RepoId, set[Ref]] = {}
+    defaults: set[Branch] = set()
+    common: set[Branch] = set()
+    for definition in definitions:
+        for repo, ref in definition.overrides.items():
+            overrides.setdefault(repo, set()).add(ref)
+        if definition.default is not None:
+            defaults.add(definition.default)
+        else:
+            common.add(SNAPSHOT_COMMON)
+    always = frozenset(map(Branch, mandatory))
+    everywhere, special = frozenset(defaults), frozenset(defaults | common)
+    return {
+        repo: Needs(always, frozenset(overrides.get(repo, ())), special if repo in (SITE, HIERADATA) else everywhere)
+        for repo in repos
+    }
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """What is in a repository's directory below clonedir.
+
+    ``links`` has every link with the commit whose complete checkout it points to, None for one that was bent;
+    ``clones`` are directories with a Git repository of their own, as Jens 1.x laid branches out; ``strays`` are
+    directories that are nothing of ours.
+    """
+
+    links: Mapping[str, str | None] = field(default_factory=dict)
+    checkouts: frozenset[str] = frozenset()
+    clones: frozenset[str] = frozenset()
+    strays: frozenset[str] = frozenset()
+
+    def commit_of(self, ref: Ref) -> str | None:
+        """The commit that a ref is expanded at; an abbreviated one is not looked for."""
+        if isinstance(ref, Branch):
+            return self.links.get(branch_entry(ref))
+        return ref.digits if ref.digits in self.checkouts else None
+
+
+@dataclass(frozen=True)
+class RefsPlan:
+    """What becomes of each needed ref: expanded at a commit, missing (the remote said so), or nobody knows."""
+
+    targets: Mapping[Ref, str]
+    missing: frozenset[Ref] = frozenset()
+    undetermined: frozenset[Ref] = frozenset()
+    events: tuple[Event, ...] = ()
+
+
+def missing_mandatory(mandatory: Iterable[Branch], heads: Mapping[str, str]) -> list[str]:
+    """The mandatory branches that a repository does not have."""
+    return sorted(branch.name for branch in mandatory if branch.name not in heads)
+
+
+def plan_refs(
+    repo: RepoId,
+    needs: Needs,
+    heads: Mapping[str, str],
+    commits: Mapping[Commit, str | None],
+    disk: OnDisk,
+    *,
+    answered: bool,
+) -> RefsPlan:
+    """Compare what is needed with what the mirror has (``heads``, resolved ``commits``) and what is on disk.
+
+    ``answered`` tells whether the mirror is what the remote said in this run: only then is anything gone.
+    """
+    targets: dict[Ref, str] = {}
+    absent: list[Ref] = []
+    events: list[Event] = []
+    for ref in needs.refs:
+        commit = heads.get(ref.name) if isinstance(ref, Branch) else commits.get(ref)
+        if commit is None and ref in needs.mandatory and isinstance(ref, Branch):
+            commit = disk.commit_of(ref)
+            events.append(_lost(repo, ref, commit))
+        if commit is not None:
+            targets[ref] = commit
+        else:
+            absent.append(ref)
+    if answered:
+        return RefsPlan(targets, missing=frozenset(absent), events=tuple(events))
+    still = stand_still(absent, disk)
+    return RefsPlan({**targets, **still.targets}, undetermined=still.undetermined, events=tuple(events))
+
+
+def stand_still(refs: Iterable[Ref], disk: OnDisk) -> RefsPlan:
+    """A plan that changes nothing: what is expanded stays, of the rest nobody knows."""
+    now = {ref: disk.commit_of(ref) for ref in refs}
+    targets = {ref: commit for ref, commit in now.items() if commit is not None}
+    return RefsPlan(targets, undetermined=frozenset(now) - set(targets))
+
+
+def _lost(repo: RepoId, branch: Branch, commit: str | None) -> Event:
+    consequence = f"the last checkout ({commit[:7]}) stays" if commit else "there is no checkout of it"
+    return Event(logging.ERROR, f"{repo} has no mandatory branch '{branch}', {consequence}")
+
+
+def settle(plan: RefsPlan, disk: OnDisk, failed: Iterable[str]) -> RefsPlan:
+    """The plan once checkouts of some commits could not be made: branches stay where they are, commits wait."""
+    lost = set(failed)
+    targets: dict[Ref, str] = {}
+    undetermined = set(plan.undetermined)
+    for ref, commit in plan.targets.items():
+        now = disk.commit_of(ref)
+        if commit not in lost:
+            targets[ref] = commit
+        elif now is not None:
+            targets[ref] = now
+        else:
+            undetermined.add(ref)
+    return replace(plan, targets=targets, undetermined=frozenset(undetermined))
+
+
+def commits_to_check_out(plan: RefsPlan, disk: OnDisk) -> list[str]:
+    """The commits whose checkouts are not there yet."""
+    return sorted(set(plan.targets.values()) - disk.checkouts)
+
+
+def links_to_put(plan: RefsPlan, disk: OnDisk) -> dict[str, str]:
+    """The branch links that are not what they should be: entry to commit."""
+    wanted = {branch_entry(ref): commit for ref, commit in plan.targets.items() if isinstance(ref, Branch)}
+    return {entry: commit for entry, commit in sorted(wanted.items()) if disk.links.get(entry) != commit}
+
+
+def entries_to_remove(disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
+    """The links, and 1.x clones in the place of links, that stand for no ref that is kept."""
+    wanted = {branch_entry(ref) for ref in kept if isinstance(ref, Branch)}
+    return sorted((set(disk.links) | disk.clones) - wanted)
+
+
+def resolve(commit: Commit, candidates: Sequence[str], checkouts: Iterable[str]) -> tuple[str | None, str]:
+    """The full id of a commit, or None and why not: the mirror decides, then complete checkouts on disk."""
+    if len(candidates) == 1:
+        return candidates[0], ""
+    on_disk = [found for found in checkouts if found.startswith(commit.digits)]
+    if len(on_disk) == 1:
+        return on_disk[0], ""
+    return None, "is ambiguous" if candidates else "is unknown"
+
+
+def describe(disk: OnDisk, plan: RefsPlan) -> Iterable[tuple[str, str | None, str]]:
+    """What changes: entry, the commit it has now or None, the commit it will have."""
+    for entry, commit in links_to_put(plan, disk).items():
+        yield entry, disk.links.get(entry), commit
+    for ref, commit in sorted(plan.targets.items(), key=lambda item: ref_order(item[0])):
+        if isinstance(ref, Commit) and commit not in disk.checkouts:
+            yield commit_entry(commit), None, commit

@@ -1,0 +1,212 @@
+"""The repositories stage: everything prepared in parallel, switched in one burst, cleared away at the very end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Callable
+
+from jens import checkouts, gitwrapper, retention
+from jens.checkouts import Prepared, Request
+from jens.layout import Layout
+from jens.mirrors import Remotes
+from jens.model import PARTITIONS, Commit, Event, Expansion, Inventory, Library, Ref, RepoId
+from jens.names import one_line
+from jens.repositories import Needs, RepositoriesPlan, entries_to_remove
+
+log = logging.getLogger(__name__)
+
+#: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
+DEFAULT_JOBS = 8
+
+#: Told how many repositories of how many are done.
+Progress = Callable[[int, int], None]
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+#: Given entries of repositories and the commits that their checkouts are at.
+Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The stage's orders: ``needs`` hold while environments change, ``lasting`` ones are expected to hold after."""
+
+    library: Library
+    plan: RepositoriesPlan
+    inventory: Inventory
+    needs: Mapping[RepoId, Needs]
+    lasting: Mapping[RepoId, Needs]
+
+    def requests(self) -> list[Request]:
+        """One for each repository that is not removed."""
+        return [self._request(repo) for repo in self.plan.remaining]
+
+    def _request(self, repo: RepoId) -> Request:
+        known = self.inventory.get(repo, {})
+        recorded = {ref: commit for ref, commit in known.items() if isinstance(ref, Commit)}
+        url = self.library.urls.get(repo)
+        return Request(repo, url, self.needs[repo], recorded, ask=url is not None, is_new=repo in self.plan.new)
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Callable[..., Future[Prepared]]]:
+    """Something to submit work to; its Git processes end with it, however it is left."""
+    pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
+    futures: list[Future[Prepared]] = []
+
+    def submit(function: Callable[..., Prepared], *arguments: object) -> Future[Prepared]:
+        futures.append(pool.submit(function, *arguments))
+        return futures[-1]
+
+    try:
+        yield submit
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not all(future.done() for future in futures):  # a worker may go on to its next process
+            gitwrapper.stop_all()
+            time.sleep(0.02)
+        raise
+    finally:
+        pool.shutdown()
+
+
+class RepositoriesStage:
+    """Holds what workers brought back, from one step of the run to the next."""
+
+    def __init__(self, layout: Layout, remotes: Remotes, work: Work) -> None:
+        self._layout = layout
+        self._remotes = remotes
+        self._work = work
+        self._prepared: list[Prepared] = []
+        self._removed: dict[RepoId, set[Ref]] = {}
+        self.failures: list[str] = []
+
+    def prepare(self, jobs: int, progress: Progress) -> None:
+        """Have everything fetched and laid out, nothing visible yet; logged in the order of the partitions."""
+        requests = self._work.requests()
+        self._tell(_complaints(self._work))
+        with workers(jobs) as submit:
+            futures = {
+                request.repo: submit(checkouts.prepare, self._layout, self._remotes, request) for request in requests
+            }
+            _count(futures.values(), progress)
+            for partition in PARTITIONS:
+                self._collect(partition, futures)
+            self._prepared = [futures[request.repo].result() for request in requests]
+
+    def _collect(self, partition: str, futures: Mapping[RepoId, Future[Prepared]]) -> None:
+        plan = self._work.plan
+        log.info("Refreshing bare repositories (%s)", partition)
+        log.info("New repositories: %s", [repo.name for repo in _of(partition, plan.new)])
+        log.info("Deleted repositories: %s", [repo.name for repo in _of(partition, plan.deleted)])
+        log.info("Cloning and expanding NEW bare repositories...")
+        for repo in _of(partition, plan.new):
+            log.info("Cloning and expanding %s...", repo)
+            self._tell(futures[repo].result().events)
+        log.info("Expanding EXISTING bare repositories...")
+        for repo in _of(partition, (*plan.existing, *plan.kept)):
+            work = futures[repo].result()
+            self._tell(work.events)
+            self._announce(repo, entries_to_remove(work.disk, _kept(work, self._work.lasting[repo])))
+        log.info("Purging REMOVED bare repositories...")
+        for repo in _of(partition, plan.deleted):
+            log.info("Deleting %s...", repo)
+            self._announce(repo, entries_to_remove(checkouts.scan(self._layout, repo), ()))
+
+    def _announce(self, repo: RepoId, entries: Iterable[str]) -> None:
+        for entry in entries:
+            log.info("Removing %s", self._layout.clone(repo) / entry)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
+            log.log(event.level, "%s", event.text)
+            if event.is_failure:
+                self.failures.append(event.text)
+
+    def switch(self, detour: Detour) -> None:
+        """Put the new checkouts in place, then move all branch links. Raises OSError.
+
+        ``detour`` leads environments to checkouts themselves where a directory must give way to a branch link.
+        """
+        retention.reclaim(self._layout, self._commits())
+        self._prepared, events = checkouts.publish(self._layout, self._prepared)
+        self._tell(events)
+        obstacles = checkouts.obstacles(self._prepared)
+        if obstacles:
+            self._tell(detour(obstacles))
+        self._tell(checkouts.switch(self._layout, self._prepared))
+
+    def _known(self) -> list[Prepared]:
+        return [work for work in self._prepared if work.is_known]
+
+    def _commits(self) -> dict[RepoId, set[str]]:
+        return {work.repo: set(work.plan.targets.values()) for work in self._known()}
+
+    def inventory(self) -> Inventory:
+        """Which refs are expanded now, and at which commit."""
+        return {
+            work.repo: {
+                ref: commit for ref, commit in work.plan.targets.items() if ref not in self._removed.get(work.repo, ())
+            }
+            for work in self._known()
+        }
+
+    def expansion(self) -> Expansion:
+        """What environments can rely on."""
+        return Expansion(
+            self.inventory(),
+            frozenset((work.repo, ref) for work in self._known() for ref in work.plan.missing),
+            frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
+        )
+
+    def clear_away(self, needs: Mapping[RepoId, Needs], retention_time: float) -> None:
+        """Remove what nothing needs any more, now that no environment uses it. Raises OSError."""
+        for work in self._known():
+            kept = _kept(work, needs[work.repo])
+            self._removed[work.repo] = set(work.plan.targets) - kept
+            self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
+        for repo in self._work.plan.deleted:
+            entries = entries_to_remove(checkouts.scan(self._layout, repo), ())
+            self._tell(checkouts.remove_entries(self._layout, repo, entries))
+            self._tell(checkouts.remove_mirror(self._layout, repo))
+        needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
+        spared = {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
+        self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time))
+
+
+def _kept(work: Prepared, needs: Needs) -> set[Ref]:
+    """The refs whose entries stay: those needed, unless the remote said that they are gone."""
+    return set(needs.refs) - work.plan.missing
+
+
+def _complaints(work: Work) -> Iterable[Event]:
+    for repo, reason in sorted(work.library.unusable.items()):
+        name = one_line(str(repo))
+        yield Event(
+            logging.ERROR, f"The library's entry {name} is unusable ({one_line(reason)}), what is on disk is kept"
+        )
+    for refusal in work.plan.refusals:
+        yield Event(logging.ERROR, refusal)
+
+
+def _of(partition: str, repos: Iterable[RepoId]) -> list[RepoId]:
+    return sorted(repo for repo in repos if repo.partition == partition)
+
+
+def _count(futures: Collection[Future[Prepared]], progress: Progress) -> None:
+    done: list[object] = []
+
+    def one_more(future: object) -> None:
+        done.append(future)
+        progress(len(done), len(futures))
+
+    for future in futures:
+        future.add_done_callback(one_more)

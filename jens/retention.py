@@ -1,0 +1,150 @@
+"""Checkouts that nobody needs any more: they stay a while, since servers may still be reading them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+from jens import files, gitwrapper
+from jens.layout import Layout, is_checkout_name
+from jens.model import Event, RepoId
+from jens.state import StateError, read_state, write_state
+
+VERSION = 1
+
+#: Since when (seconds since the epoch) which checkout is needed by nobody.
+Unreferenced = Mapping[tuple[RepoId, str], float]
+
+log = logging.getLogger(__name__)
+
+
+def clear_left_overs(layout: Layout, retention: float) -> None:
+    """What earlier runs left behind: half-made things, trash, and checkouts whose time is over.
+
+    First of all in a run, or a full disk would never recover.
+    """
+    for directory in _directories_with_left_overs(layout):
+        files.sweep(directory)
+    now = time.time()
+    for (repo, commit), since in recall(layout).items():
+        if is_over(since, now, retention) and commit not in _linked(layout, repo):
+            remove_checkout(layout, repo, commit)
+
+
+def _directories_with_left_overs(layout: Layout) -> list[Path]:
+    return [
+        layout.environmentsdir,
+        layout.cachedir,
+        layout.definitions,
+        *layout.partitions(layout.baredir),
+        *layout.partitions(layout.clonedir),
+        *(layout.clone(repo) for repo in layout.repositories_in(layout.clonedir)),
+    ]
+
+
+def is_over(since: float, now: float, retention: float) -> bool:
+    """Whether something may go; a time in the future counts as now."""
+    return max(0.0, now - since) >= retention
+
+
+def recall(layout: Layout) -> Unreferenced:
+    """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
+    try:
+        content = read_state(layout.unreferenced, VERSION)
+        return {(RepoId(*key.split("/")[:2]), key.split("/")[2]): float(since) for key, since in content.items()}
+    except (StateError, AttributeError, TypeError, ValueError, IndexError):
+        return {}
+
+
+def remember(layout: Layout, unreferenced: Unreferenced) -> None:
+    """Raises OSError."""
+    content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
+    write_state(layout.unreferenced, VERSION, content)
+
+
+def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
+    """Forget that these were unreferenced, before the first link points at one of them again.
+
+    Were the run killed after that, the next one would otherwise delete what is in use. Raises OSError.
+    """
+    remember(layout, _without(recall(layout), needed))
+
+
+def _without(unreferenced: Unreferenced, needed: Mapping[RepoId, Set[str]]) -> Unreferenced:
+    return {
+        (repo, commit): since
+        for (repo, commit), since in unreferenced.items()
+        if commit not in needed.get(repo, frozenset())
+    }
+
+
+def plan_retention(
+    found: Mapping[RepoId, Set[str]],
+    needed: Mapping[RepoId, Set[str]],
+    before: Unreferenced,
+    now: float,
+    retention: float,
+) -> tuple[Unreferenced, list[tuple[RepoId, str]]]:
+    """Which checkouts wait, since when, and which ones go."""
+    waiting: dict[tuple[RepoId, str], float] = {}
+    over = []
+    for repo, commits in found.items():
+        for commit in sorted(commits - needed.get(repo, frozenset())):
+            since = min(before.get((repo, commit), now), now)
+            if is_over(since, now, retention):
+                over.append((repo, commit))
+            else:
+                waiting[repo, commit] = since
+    return waiting, over
+
+
+def retire_checkouts(
+    layout: Layout, needed: Mapping[RepoId, Set[str]], spared: Set[RepoId], retention: float
+) -> list[Event]:
+    """Let the time of unneeded checkouts begin, and remove those whose time is over. Raises OSError.
+
+    Of ``spared`` repositories it is not known what they need.
+    """
+    repos = layout.repositories_in(layout.clonedir)
+    found = {repo: _checkouts(layout, repo) - _linked(layout, repo) for repo in repos if repo not in spared}
+    waiting, over = plan_retention(found, needed, recall(layout), time.time(), retention)
+    remember(layout, waiting)
+    events = []
+    for repo, commit in over:
+        try:
+            remove_checkout(layout, repo, commit)
+        except OSError as error:
+            events.append(Event(logging.ERROR, f"Unable to remove '{layout.checkout(repo, commit)}': {error}"))
+    for repo in set(repos) - set(needed):
+        remove_if_empty(layout, repo)
+    return events
+
+
+def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:
+    return {name[1:] for name in os.listdir(layout.clone(repo)) if is_checkout_name(name)}
+
+
+def _linked(layout: Layout, repo: RepoId) -> Set[str]:
+    """The commits that branch links point to, whatever else is said of them."""
+    clone = layout.clone(repo)
+    if not clone.is_dir():
+        return frozenset()
+    return {os.readlink(entry.path)[1:] for entry in os.scandir(clone) if entry.is_symlink()}
+
+
+def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> None:
+    """Remove a checkout and its mirror's record of it. Raises OSError."""
+    files.discard(layout.checkout(repo, commit))
+    files.remove_tree(gitwrapper.record_path(layout.bare(repo), commit))
+    log.debug("Removed '%s'", layout.checkout(repo, commit))
+
+
+def remove_if_empty(layout: Layout, repo: RepoId) -> None:
+    """Remove the directory of a repository that is gone, once nothing is left in it."""
+    try:
+        os.rmdir(layout.clone(repo))
+    except OSError:
+        log.debug("'%s' is not empty yet", layout.clone(repo))

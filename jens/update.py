@@ -1,0 +1,122 @@
+"""The update run, from top to bottom: only the order, nothing of how anything is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jens import dangling, environments, gitwrapper, inventory, metadata, retention
+from jens.config import Config
+from jens.environments import Applied, EnvironmentsPlan, Past
+from jens.errors import EnvironmentsError, RepositoriesError, StageError
+from jens.gitwrapper import GitOptions
+from jens.guard import PurgeGuard
+from jens.layout import Layout
+from jens.mirrors import Remotes
+from jens.model import Expansion, Library, Report
+from jens.names import one_line
+from jens.repositories import plan_needs, plan_repositories
+from jens.repostage import Progress, RepositoriesStage, Work, no_progress
+from jens.trees import Planner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the administrator asked for; ``progress`` is told how many repositories of how many are done."""
+
+    allow_purge: bool = False
+    progress: Progress = no_progress
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What a run found out before it touched anything that is published."""
+
+    library: Library
+    past: Past
+    environments: EnvironmentsPlan
+    work: Work
+
+
+def run(config: Config, options: Options) -> Report:
+    """Bring everything up to date. Raises MetadataError, LibraryError, DirectoryError, StageError."""
+    layout = Layout.of(config)
+    remotes = Remotes(git_options(config))
+    with staged(RepositoriesError):
+        retention.clear_left_overs(layout, config.main.retention)
+    with executed("refresh_metadata"):
+        log.info("Refreshing metadata...")
+        commits = metadata.refresh(config, remotes.options)
+    with executed("refresh_repositories"), staged(RepositoriesError):
+        log.info("Refreshing repositories...")
+        plans = plan(config, layout, options, commits)
+        repositories = RepositoriesStage(layout, remotes, plans.work)
+        repositories.prepare(config.git.jobs, options.progress)
+        repositories.switch(lambda entries: environments.detour(layout, plans.past.existing, entries))
+        log.info("Persisting repositories inventory...")
+        inventory.persist(layout, repositories.inventory())
+    with executed("refresh_environments"), staged(EnvironmentsError):
+        log.info("Refreshing environments...")
+        applied = refresh_environments(config, layout, plans, repositories.expansion())
+        needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
+        repositories.clear_away(needs, config.main.retention)
+        inventory.persist(layout, repositories.inventory())
+    refused = plans.work.plan.refusals or plans.environments.refusals
+    return Report((*repositories.failures, *applied.failures), bool(refused))
+
+
+def git_options(config: Config) -> GitOptions:
+    """How remotes are spoken to, as configured."""
+    return GitOptions(config.git.ssh_cmd_path, config.git.timeout, config.git.clonetimeout)
+
+
+@contextmanager
+def executed(step: str) -> Iterator[None]:
+    """Log how long a step took."""
+    begin = time.perf_counter()
+    yield
+    log.info("Executed '%s' in %.2f ms", step, (time.perf_counter() - begin) * 1000)
+
+
+@contextmanager
+def staged(failure: type[StageError]) -> Iterator[None]:
+    """Turn what no single item is to blame for into the failure of a stage."""
+    try:
+        yield
+    except OSError as error:
+        log.debug("The stage failed", exc_info=True)
+        raise failure(error) from error
+
+
+def plan(config: Config, layout: Layout, options: Options, commits: metadata.Snapshot) -> Plans:
+    """Read metadata, cache and disk, and decide what there must be."""
+    main = config.main
+    guard = PurgeGuard(main.purgelimit, options.allow_purge)
+    library = metadata.read_library(config, commits.repositories)
+    declared = metadata.read_definitions(config, commits.environments)
+    past = environments.recall(layout, declared, main.hashprefix)
+    for_environments = environments.plan_environments(declared, past, main.protectedenvironments, guard)
+    known = inventory.fetch(layout)
+    mirrored = [repo for repo in layout.repositories_in(layout.baredir) if gitwrapper.is_repository(layout.bare(repo))]
+    for_repositories = plan_repositories(library, {*known, *mirrored}, guard)
+    in_force = environments.definitions_in_force(for_environments, past)
+    needs = plan_needs(for_repositories.remaining, main.mandatorybranches, in_force)
+    lasting = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions)
+    return Plans(library, past, for_environments, Work(library, for_repositories, known, needs, lasting))
+
+
+def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:
+    """Bring environments in line with their definitions and with what repositories are expanded to."""
+    for definition in (*plans.environments.new, *plans.environments.changed):
+        for doubt in metadata.doubts(definition, plans.library):
+            log.warning("Environment '%s' (%s) %s", definition.name, one_line(definition.address), doubt)
+    planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
+    applied = environments.Stage(layout, plans.past, planner).apply(plans.environments)
+    found = dangling.find(layout, applied.standing, expansion)
+    dangling.report(layout, applied.standing, found, expansion)
+    return applied

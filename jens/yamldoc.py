@@ -1,0 +1,107 @@
+"""YAML as a tree of nodes: every value keeps its line, nothing in the text is ever executed or expanded.
+
+Metadata comes from everyone at a site. Working on PyYAML's node graph rather than on constructed
+objects means that aliases cost nothing, tags construct nothing, and a problem can name its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import yaml
+
+try:
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # pragma: no cover - PyYAML without libyaml
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+Node = yaml.nodes.Node
+
+#: Nobody writes larger metadata by hand.
+LARGEST = 4 * 1024 * 1024
+
+_STRING = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class YamlError(Exception):
+    """The text is not what was expected; ``line`` counts from 1, 0 when there is none to name."""
+
+    def __init__(self, text: str, line: int = 0) -> None:
+        super().__init__(text, line)
+        self.text = text
+        self.line = line
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line else self.text
+
+
+def parse(source: bytes) -> Node | None:
+    """The root node of the only document in the text, None when there is none. Raises YamlError."""
+    if len(source) > LARGEST:
+        raise YamlError(f"larger than {LARGEST} bytes")
+    try:
+        loader = _Loader(source.decode("utf-8-sig"))
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise YamlError("not UTF-8 text") from error
+    except RecursionError as error:
+        raise YamlError("nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise YamlError(f"not YAML: {error.problem or error.context}", line) from error
+    except yaml.YAMLError as error:
+        raise YamlError(f"not YAML: {str(error).splitlines()[0]}") from error
+
+
+def line_of(node: Node) -> int:
+    """The line a node begins in, from 1."""
+    return int(node.start_mark.line) + 1
+
+
+def is_null(node: Node) -> bool:
+    """Whether a node is null, written or implied."""
+    return bool(node.tag == _NULL)
+
+
+def string(node: Node) -> str | None:
+    """The text of a string; None for anything else, numbers and dates included."""
+    return str(node.value) if node.tag == _STRING else None
+
+
+def kind(node: Node) -> str:
+    """What a node is, for a message."""
+    return "null" if is_null(node) else str(node.tag).rpartition(":")[2]
+
+
+def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
+    """A mapping's entries by the text of their keys, as (key node, value node); merge keys are followed.
+
+    Of keys given twice the last one counts, as in every YAML reader at a site. Raises YamlError when the
+    node is no mapping or has a key that is no scalar.
+    """
+    found: dict[str, tuple[Node, Node]] = {}
+    for key, value in _pairs(node, what, set()):
+        if not isinstance(key, yaml.ScalarNode):
+            raise YamlError(f"{what} has a key that is no plain text", line_of(key))
+        found[str(key.value)] = (key, value)
+    return found
+
+
+def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
+    """Pairs in rising precedence; each mapping is merged once, however often it is named."""
+    if not isinstance(node, yaml.MappingNode):
+        raise YamlError(f"{what} is expected to be a mapping, not {kind(node)}", line_of(node))
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            merged = reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]
+            for source in merged:
+                yield from _pairs(source, f"what is merged into {what}", seen)
+    yield from ((key, value) for key, value in node.value if key.tag != _MERGE)

@@ -1,0 +1,69 @@
+"""Everything setuptools needs to know about Jens; pyproject.toml only configures the development tools."""
+
+from __future__ import annotations
+
+import os
+import re
+from glob import glob
+
+from setuptools import setup
+
+DOCDIR = os.path.join("share", "doc", "puppet-jens")
+
+
+def version() -> str:
+    """Return the version without importing jens, whose dependencies may not be installed yet."""
+    with open(os.path.join("jens", "__init__.py"), encoding="utf-8") as source:
+        match = re.search(r'^__version__ = "([^"]+)"$', source.read(), re.MULTILINE)
+    if match is None:
+        raise RuntimeError('jens/__init__.py: expected a line __version__ = "..."')
+    return match.group(1)
+
+
+def tree(top: str, destination: str) -> list[tuple[str, list[str]]]:
+    """Return ``data_files`` that install the files below ``top`` as they lie, below ``destination``/``top``."""
+    found = []
+    for directory, subdirectories, files in os.walk(top):
+        subdirectories[:] = sorted(name for name in subdirectories if name != ".git")
+        if files:
+            sources = [os.path.join(directory, name) for name in sorted(files)]
+            found.append((os.path.join(destination, directory), sources))
+    return found
+
+
+setup(
+    name="jens",
+    version=version(),
+    description="A librarian that keeps Puppet environments up to date from many Git repositories",
+    license="GPL-3.0-or-later",
+    classifiers=[
+        "Environment :: Console",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: System :: Systems Administration",
+    ],
+    python_requires=">=3.9",
+    packages=["jens", "jens.commands"],
+    scripts=sorted(glob("bin/*")),
+    data_files=[(DOCDIR, ["conf/main.conf"]), *tree("examples", DOCDIR)],
+    # No lower bound above what AlmaLinux 9 and EPEL carry: the RPM's requirements are made from these.
+    install_requires=[
+        "GitPython>=3.1.40",
+        "configobj>=5.0.6",
+        "PyYAML>=5.4.1",
+    ],
+    extras_require={
+        # Linters are held to one series, so that every machine has the same opinion.
+        "test": [
+            "mypy>=1.15,<1.20",
+            "pytest>=7",
+            "pytest-timeout>=2.1",
+            "pytest-xdist>=3",
+            "ruff>=0.17,<0.18",
+            "types-PyYAML",
+            "types-setuptools",
+        ],
+    },
+    zip_safe=False,
+)

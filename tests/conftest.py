@@ -1,0 +1,279 @@
+"""A site to tell stories of: remotes that teams push to, an instance of Jens, and what Puppet then sees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from jens.commands import update
+
+_REAL_HOME = Path(os.path.expanduser("~"))
+_FORBIDDEN = tuple(str(path) for path in (_REAL_HOME, Path("/etc"), Path("/var")))
+_CHECKOUT_OF_JENS = str(Path(__file__).resolve().parent.parent)
+_guarding = False
+
+MODULE = {"code/manifests/init.pp": "class dummy {}\n", "data/dummy.yaml": "--- {}\n"}
+HOSTGROUP = {
+    "code/manifests/init.pp": "class hg_myapp {}\n",
+    "data/hostgroup/myapp.yaml": "--- {}\n",
+    "data/fqdns/web01.example.org.yaml": "--- {}\n",
+}
+SITE_CODE = {"code/site.pp": "node default {}\n"}
+HIERADATA = {
+    "data/common.yaml": "--- {}\n",
+    "data/environments/production.yaml": "--- {}\n",
+    "data/hardware/kvm.yaml": "--- {}\n",
+    "data/operatingsystems/RedHat.yaml": "--- {}\n",
+}
+
+
+def _guard(event: str, arguments: tuple[object, ...]) -> None:
+    """Stop a test of ours that is about to write where only the real system should."""
+    if not _guarding or event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink"):
+        return
+    if event == "open" and not (
+        isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    ):
+        return
+    for argument in arguments[:2]:
+        path = os.fspath(argument) if isinstance(argument, (str, os.PathLike)) else ""
+        if isinstance(path, str) and path.startswith(_FORBIDDEN) and not path.startswith(_CHECKOUT_OF_JENS):
+            raise AssertionError(f"a test is about to touch {path} ({event})")
+
+
+sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test touches $HOME, /etc, /var or the caller's Git configuration."""
+    global _guarding  # noqa: PLW0603 - an audit hook cannot be taken back, only told to look away
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        "[init]\n\tdefaultBranch = main\n[core]\n\tautocrlf = true\n[user]\n\tname = Ann\n\temail = ann@example.org\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CONFIG_HOME", "GIT_SSH", "GIT_SSH_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "argv", ["jens-test"])
+    _guarding = not str(tmp_path).startswith(_FORBIDDEN)
+    yield
+    _guarding = False
+
+
+def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
+    """Run Git as a user of the site does."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=directory,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    assert done.returncode == 0, (arguments, done.stderr.decode())
+    return done.stdout.decode("utf-8", "surrogateescape").strip()
+
+
+@dataclass
+class Remote:
+    """A repository on a Git server."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> Remote:
+        path.mkdir(parents=True)
+        git("init", "--quiet", "--bare", "--initial-branch=master", directory=path)
+        git("config", "uploadpack.allowAnySHA1InWant", "true", directory=path)
+        return cls(path)
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.path}"
+
+    def push(
+        self, files: Mapping[str, str | None], branch: str = "master", *, onto: str | None = None, rewrite: bool = False
+    ) -> str:
+        """Commit changes (None deletes) on a branch and return the commit's id.
+
+        A new branch begins at ``onto``, if that is given; with ``rewrite`` the branch begins its history anew.
+        """
+        ref = f"refs/heads/{branch}"
+        known = subprocess.run(
+            ["git", "rev-parse", "-q", "--verify", ref], cwd=self.path, capture_output=True, check=False
+        )
+        parent = None if rewrite else (ref if known.returncode == 0 else onto and f"refs/heads/{onto}")
+        lines = [f"commit {ref}\n", "committer Ann <ann@example.org> now\n", "data 4\npush\n"]
+        lines += [f"from {git('rev-parse', parent, directory=self.path)}\n"] if parent else []
+        for name, content in files.items():
+            if content is None:
+                lines.append(f"D {name}\n")
+            else:
+                lines.append(f"M 100644 inline {name}\ndata {len(content.encode())}\n{content}\n")
+        stream = "".join(lines).encode()
+        git("fast-import", "--quiet", "--force", "--date-format=now", directory=self.path, stdin=stream)
+        return self.commit(branch)
+
+    def commit(self, branch: str = "master") -> str:
+        return git("rev-parse", f"refs/heads/{branch}", directory=self.path)
+
+    def delete(self, branch: str) -> None:
+        git("update-ref", "-d", f"refs/heads/{branch}", directory=self.path)
+
+    def branch(self, name: str, at: str = "master") -> None:
+        git("update-ref", f"refs/heads/{name}", self.commit(at), directory=self.path)
+
+
+@dataclass
+class Outcome:
+    """What an administrator sees of a run."""
+
+    code: int
+    stdout: str
+    stderr: str
+    log: str
+
+    def lines(self, level: str = "") -> list[str]:
+        """The log's lines without time and process, those of one level when it is given."""
+        lines = [line.split("] ", 1)[1] for line in self.log.splitlines() if "] " in line]
+        return [line for line in lines if line.startswith(level)]
+
+    def has(self, text: str) -> bool:
+        return any(text in line for line in self.lines())
+
+
+@dataclass
+class Site:
+    """Remotes, the two metadata repositories, and one instance of Jens."""
+
+    root: Path
+    capture: pytest.CaptureFixture[str]
+    settings: dict[str, str] = field(default_factory=dict)
+    remotes: dict[str, Remote] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("bare", "clone", "cache", "environments", "log", "lock", "spool"):
+            (self.root / name).mkdir(parents=True)
+        self.library = Remote.create(self.root / "remotes" / "repositories")
+        self.definitions = Remote.create(self.root / "remotes" / "environments")
+        self.library.push({"README": "The library\n"})
+        self.definitions.push({"README": "The environments\n"})
+        git("clone", "-q", self.definitions.url, str(self.root / "metadata" / "environments"), directory=self.root)
+        git("clone", "-q", self.library.url, str(self.root / "metadata" / "repository"), directory=self.root)
+
+    # What teams do
+
+    def add(self, repo: str, files: Mapping[str, str] | None = None, branches: tuple[str, ...] = ()) -> Remote:
+        """A new repository with branch master (and others at the same commit); ``publish`` tells the library."""
+        kinds = {"modules": MODULE, "hostgroups": HOSTGROUP, "common/site": SITE_CODE, "common/hieradata": HIERADATA}
+        remote = Remote.create(self.root / "remotes" / f"{repo}.git")
+        remote.push(files or kinds.get(repo) or kinds[repo.split("/", maxsplit=1)[0]])
+        for branch in branches:
+            remote.branch(branch)
+        self.remotes[repo] = remote
+        self.urls[repo] = remote.url
+        return remote
+
+    def publish(self, text: str | None = None) -> None:
+        """Push the library: what ``urls`` says, or another text."""
+        if text is None:
+            text = "repositories:\n"
+            for partition in ("common", "hostgroups", "modules"):
+                entries = {repo: url for repo, url in sorted(self.urls.items()) if repo.startswith(f"{partition}/")}
+                text += f"  {partition}:{'' if entries else ' {}'}\n"
+                text += "".join(f"    {repo.split('/')[1]}: '{url}'\n" for repo, url in entries.items())
+        self.library.push({"repositories.yaml": text})
+
+    def define(self, name: str, text: str = "default: master\nnotifications: ann@example.org\n") -> None:
+        """Push a definition."""
+        self.definitions.push({f"{name}.yaml": text})
+
+    def retire(self, name: str) -> None:
+        """Push the removal of a definition."""
+        self.definitions.push({f"{name}.yaml": None})
+
+    # What the administrator does
+
+    @property
+    def config(self) -> Path:
+        path = self.root / "main.conf"
+        settings = {
+            **{f"main.{name}dir": str(self.root / name) for name in ("bare", "clone", "cache", "environments", "log")},
+            "main.environmentsmetadatadir": str(self.root / "metadata" / "environments"),
+            "main.repositorymetadatadir": str(self.root / "metadata" / "repository"),
+            "main.repositorymetadata": str(self.root / "metadata" / "repository" / "repositories.yaml"),
+            "main.mandatorybranches": "master,",
+            "main.common_hieradata_items": "common.yaml, environments, hardware, operatingsystems",
+            "filelock.lockdir": str(self.root / "lock"),
+            "messaging.queuedir": str(self.root / "spool"),
+            **self.settings,
+        }
+        sections: dict[str, list[str]] = {}
+        for key, value in settings.items():
+            section, name = key.split(".")
+            sections.setdefault(section, []).append(f"{name} = {value}")
+        path.write_text("".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items()))
+        return path
+
+    def update(self, *arguments: str) -> Outcome:
+        """Run jens-update."""
+        log = self.root / "log" / "jens-update.log"
+        begin = log.stat().st_size if log.exists() else 0
+        self.capture.readouterr()
+        code = update.main(["-c", str(self.config), *arguments])
+        captured = self.capture.readouterr()
+        text = log.read_bytes()[begin:].decode() if log.exists() else ""
+        return Outcome(code, captured.out, captured.err, text)
+
+    # What Puppet sees
+
+    def read(self, path: str) -> str:
+        """A file below environmentsdir."""
+        return (self.root / "environments" / path).read_text()
+
+    def exists(self, path: str) -> bool:
+        """Whether a path below environmentsdir leads to something."""
+        return (self.root / "environments" / path).exists()
+
+    def links(self, environment: str) -> dict[str, str]:
+        """Every link of an environment, with its text."""
+        top = self.root / "environments" / environment
+        return {str(path.relative_to(top)): os.readlink(path) for path in sorted(top.rglob("*")) if path.is_symlink()}
+
+    def environments(self) -> list[str]:
+        return sorted(os.listdir(self.root / "environments"))
+
+    def expanded(self, repo: str) -> dict[str, str]:
+        """The expanded branches of a repository, with their commits."""
+        clone = self.root / "clone" / repo
+        return {path.name: os.readlink(path)[1:] for path in sorted(clone.iterdir()) if path.is_symlink()}
+
+    def checkouts(self, repo: str) -> set[str]:
+        """The commits of a repository that are laid out."""
+        clone = self.root / "clone" / repo
+        return {path.name[1:] for path in clone.iterdir() if not path.is_symlink()} if clone.is_dir() else set()
+
+
+@pytest.fixture
+def bare_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
+    """A site whose library is not written yet."""
+    return Site(tmp_path / "site", capsys)
+
+
+@pytest.fixture
+def site(bare_site: Site) -> Site:
+    """A small site: a module, a hostgroup, the common repositories, environment production; no run yet."""
+    for repo in ("common/hieradata", "common/site", "hostgroups/myapp", "modules/dummy"):
+        bare_site.add(repo)
+    bare_site.publish()
+    bare_site.define("production")
+    return bare_site
