@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jens import files, gitwrapper, mirrors
-from jens.errors import GitError, GitTimeoutError
+from jens import files, gitwrapper, mending, mirrors
+from jens.errors import GitError
 from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.mirrors import Mirror, RefusedError, Remotes
+from jens.mirrors import Mirror, RefusedError, Remotes, Request
 from jens.model import Commit, Event, Ref, RepoId
 from jens.repositories import (
-    Needs,
     OnDisk,
     RefsPlan,
     commits_to_check_out,
@@ -24,18 +23,6 @@ from jens.repositories import (
     settle,
     stand_still,
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is."""
-
-    repo: RepoId
-    url: str | None
-    needs: Needs
-    recorded: Mapping[Commit, str]
-    ask: bool = True
-    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,12 +79,13 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     disk = OnDisk()
     try:
         disk = scan(layout, repo)
-        mirror, problems = _mirror(layout, remotes, request, disk)
-        events += problems
-        if mirror is None:
-            return Prepared(repo, disk, RefsPlan({}), {}, tuple(events), is_known=False, failed=True)
-        disk = _mend(layout, repo, disk, events)
-        return _lay_out(layout, remotes, request, disk, mirror, events)
+        mirror = mirrors.bring_up_to_date(layout.bare(repo), request, remotes, sorted(disk.checkouts))
+        events += mirror.events
+        mended, warnings = mending.mend(layout, repo, disk)
+        events += warnings
+        return _lay_out(layout, remotes, request, mended, mirror, events)
+    except RefusedError as refusal:
+        return Prepared(repo, disk, RefsPlan({}), {}, (refusal.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
         return _prepared(request, disk, stand_still(request.needs.refs, disk), events, failed=True)
@@ -110,7 +98,7 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         disk = scan(layout, repo)
         mirror = Mirror(mirrors.read_heads(bare), answered=False)
         if request.url is not None and request.ask:
-            mirror = mirrors.ask(bare, request.url, remotes)
+            mirror = mirrors.ask(bare, request.url, repo, remotes)
         commits = [ref for ref in request.needs.refs if isinstance(ref, Commit)]
         known = {commit: commit.digits if commit.is_full else request.recorded.get(commit) for commit in commits}
         plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.answered)
@@ -118,95 +106,6 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     except (GitError, OSError) as error:
         event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
         return Prepared(repo, OnDisk(), RefsPlan({}), {}, (event,), is_known=not request.is_new, failed=True)
-
-
-def _mirror(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk) -> tuple[Mirror | None, Sequence[Event]]:
-    """The mirror as up to date as can be; None when there is none, and why."""
-    repo, url, bare = request.repo, request.url, layout.bare(request.repo)
-    present = gitwrapper.is_repository(bare)
-    if url is None or (present and not request.ask):
-        return Mirror(mirrors.read_heads(bare), answered=False), ()
-    if not present and not os.path.lexists(bare) and not disk.checkouts:
-        return _clone(bare, url, request, remotes)
-    try:
-        if not present:
-            return mirrors.renew_mirror(bare, url, sorted(disk.checkouts), remotes), [
-                _renewed(repo, "is missing or no repository")
-            ]
-        mirror = mirrors.update_mirror(bare, url, remotes)
-        return mirror, [replace(event, text=f"{repo}: {event.text}") for event in mirror.events]
-    except GitTimeoutError as error:
-        return Mirror(mirrors.read_heads(bare), answered=False), [_unable("fetch", repo, error)]
-    except GitError as error:
-        return _examine(bare, url, request, disk, remotes, error)
-
-
-def _clone(bare: Path, url: str, request: Request, remotes: Remotes) -> tuple[Mirror | None, Sequence[Event]]:
-    try:
-        return mirrors.clone_mirror(bare, url, sorted(request.needs.mandatory, key=str), remotes), ()
-    except RefusedError as error:
-        return None, [Event(logging.ERROR, f"Refusing new repository {request.repo}: {error}")]
-    except GitError as error:
-        return None, [_unable("clone", request.repo, error)]
-
-
-def _examine(
-    bare: Path, url: str, request: Request, disk: OnDisk, remotes: Remotes, error: GitError
-) -> tuple[Mirror, Sequence[Event]]:
-    """After a failed fetch: when it is the mirror that is damaged, make it anew."""
-    stale = Mirror(mirrors.read_heads(bare), answered=False)
-    if error.verb == "ls-remote" or gitwrapper.is_sound(bare):
-        return stale, [_unable("fetch", request.repo, error)]
-    try:
-        mirror = mirrors.renew_mirror(bare, url, sorted(disk.checkouts), remotes)
-    except GitError as again:
-        return stale, [_unable("fetch", request.repo, again)]
-    return mirror, [_renewed(request.repo, f"was damaged ({error.problem})")]
-
-
-def _renewed(repo: RepoId, reason: str) -> Event:
-    return Event(logging.WARNING, f"The mirror of {repo} {reason}, it was made anew")
-
-
-def _unable(verb: str, repo: RepoId, error: GitError) -> Event:
-    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
-
-
-def _mend(layout: Layout, repo: RepoId, disk: OnDisk, events: list[Event]) -> OnDisk:
-    """Adopt checkouts of Jens 1.x, and restore what ties checkouts to their mirror."""
-    bare = layout.bare(repo)
-    spoilt = set()
-    for commit in sorted(disk.checkouts):
-        checkout = layout.checkout(repo, commit)
-        if (checkout / ".git").is_dir():
-            if not _adopt(bare, commit, checkout, events):
-                spoilt.add(commit)
-        elif not _is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
-            gitwrapper.restore_record(bare, commit, checkout)
-    return replace(disk, checkouts=disk.checkouts - spoilt)
-
-
-def _is_tied(bare: Path, commit: str, checkout: Path) -> bool:
-    return gitwrapper.has_record(bare, commit) and (checkout / ".git").is_file()
-
-
-def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool:
-    """Make a commit's clone of Jens 1.x a checkout; False when its files are not those of the commit."""
-    try:
-        same = gitwrapper.checked_out_commit(checkout) == commit and gitwrapper.is_unchanged(checkout)
-        if not same and gitwrapper.commits_like(bare, commit):
-            events.append(Event(logging.WARNING, f"'{checkout}' was changed by hand, it is laid out anew"))
-            return False
-    except GitError:
-        events.append(Event(logging.WARNING, f"'{checkout}' is kept, though Git has lost its commit"))
-        return True
-    if gitwrapper.commits_like(bare, commit):
-        gitwrapper.add_record(bare, commit, checkout)
-        trash = checkout.parent / files.staging_name(checkout.parent).name
-        os.rename(checkout / ".git", trash)
-        gitwrapper.restore_record(bare, commit, checkout)
-        files.remove_tree(trash)
-    return True
 
 
 def _lay_out(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jens import files, gitwrapper
 from jens.errors import GitError, GitTimeoutError
 from jens.gitwrapper import GitOptions
-from jens.model import Branch, Commit, Event, RepoId
+from jens.model import Commit, Event, RepoId
 from jens.names import server_of
-from jens.repositories import missing_mandatory, resolve
+from jens.repositories import Needs, missing_mandatory, resolve
 
 
 class Remotes:
@@ -46,38 +46,97 @@ class Mirror:
 
 
 class RefusedError(Exception):
-    """A new repository is not taken in; the message says why."""
+    """A new repository is not taken in; the event says why."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event.text)
+        self.event = event
 
 
-def clone_mirror(bare: Path, url: str, mandatory: Sequence[Branch], remotes: Remotes) -> Mirror:
+@dataclass(frozen=True)
+class Request:
+    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is."""
+
+    repo: RepoId
+    url: str | None
+    needs: Needs
+    recorded: Mapping[Commit, str]
+    ask: bool = True
+    is_new: bool = False
+
+
+def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
+    """The mirror as up to date as it can be made; what went wrong is among its events.
+
+    ``checkouts`` are commits worth salvaging from a damaged mirror. Raises RefusedError for a new repository that
+    cannot be had, or is not as every repository must be.
+    """
+    url, is_there = request.url, gitwrapper.is_repository(bare)
+    if url is None or (is_there and not request.ask):
+        return Mirror(read_heads(bare), answered=False)
+    if request.is_new and not is_there and not checkouts:
+        return _take_in(bare, url, request, remotes)
+    if not is_there:
+        return _renew(bare, url, request, remotes, checkouts, "is missing or no repository")
+    try:
+        return update_mirror(bare, url, request.repo, remotes)
+    except GitError as error:
+        # Only when the remote is well can it be the mirror that is damaged.
+        if isinstance(error, GitTimeoutError) or error.verb == "ls-remote" or gitwrapper.is_sound(bare):
+            return Mirror(read_heads(bare), answered=False, events=(_unable("fetch", request.repo, error),))
+        return _renew(bare, url, request, remotes, checkouts, f"was damaged ({error.problem})")
+
+
+def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
+    try:
+        return clone_mirror(bare, url, request, remotes)
+    except GitError as error:
+        raise RefusedError(_unable("clone", request.repo, error)) from error
+
+
+def _renew(bare: Path, url: str, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
+    try:
+        mirror = renew_mirror(bare, url, checkouts, remotes)
+    except GitError as error:
+        return Mirror(read_heads(bare), answered=False, events=(_unable("clone", request.repo, error),))
+    event = Event(logging.WARNING, f"The mirror of {request.repo} {reason}, it was made anew")
+    return replace(mirror, events=(event,))
+
+
+def _unable(verb: str, repo: RepoId, error: GitError) -> Event:
+    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
+
+
+def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
     """Take in a new repository: aside first, so that a refused one leaves nothing. Raises GitError, RefusedError."""
     staging = files.staging_name(bare.parent)
     try:
         with remotes.speaking_to(url) as options:
             gitwrapper.clone(staging, url, options)
         heads = gitwrapper.heads(staging)
-        missing = missing_mandatory(mandatory, heads)
+        missing = ", ".join(map(repr, missing_mandatory(request.needs.mandatory, heads)))
         if missing:
-            raise RefusedError(f"it has no branch {', '.join(map(repr, missing))}, which every repository must have")
+            reason = f"it has no branch {missing}, which every repository must have"
+            raise RefusedError(Event(logging.ERROR, f"Refusing new repository {request.repo}: {reason}"))
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
     return Mirror(heads, answered=True)
 
 
-def ask(bare: Path, url: str, remotes: Remotes) -> Mirror:
+def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     """What the remote has, without fetching it. Raises GitError."""
     with remotes.speaking_to(url) as options:
         heads = gitwrapper.remote_heads(url, options)
     if not heads:
-        problem = "the remote has no branches at all, those of the mirror stay"
+        problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
         return Mirror(read_heads(bare), answered=False, events=(Event(logging.ERROR, problem),))
     return Mirror(heads, answered=True)
 
 
-def update_mirror(bare: Path, url: str, remotes: Remotes) -> Mirror:
+def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
-    answer = ask(bare, url, remotes)
+    answer = ask(bare, url, repo, remotes)
     moved = gitwrapper.mirrored_url(bare) != url
     if not answer.answered or (read_heads(bare) == answer.heads and not moved):
         return answer

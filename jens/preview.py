@@ -8,6 +8,7 @@ from jens import checkouts, metadata, trees
 from jens.checkouts import Prepared
 from jens.config import Config
 from jens.environments import EnvironmentsPlan
+from jens.errors import EnvironmentsError, RepositoriesError
 from jens.layout import Layout
 from jens.mirrors import Remotes
 from jens.model import Expansion
@@ -15,20 +16,23 @@ from jens.names import one_line
 from jens.repositories import RepositoriesPlan, describe
 from jens.repostage import workers
 from jens.trees import Planner
-from jens.update import Options, Plans, git_options, plan
+from jens.update import Options, Plans, git_options, plan, staged
 
 
 def run(config: Config, options: Options) -> list[str]:
     """The lines that say what a run would do. Raises MetadataError, LibraryError, DirectoryError."""
     layout = Layout.of(config)
     remotes = Remotes(git_options(config))
-    plans = plan(config, layout, options, metadata.refresh(config, remotes.options, reset=False))
+    commits = metadata.refresh(config, remotes.options, reset=False)
+    with staged(RepositoriesError):
+        plans = plan(config, layout, options, commits)
     requests = plans.work.requests()
     with workers(config.git.jobs) as submit:
         futures = [submit(checkouts.foresee, layout, remotes, request) for request in requests]
         foreseen = [future.result() for future in futures]
-    lines = [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
-    lines += _links(config, layout, plans, foreseen)
+    with staged(EnvironmentsError):
+        lines = [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
+        lines += _links(config, layout, plans, foreseen)
     return lines or ["Nothing would change."]
 
 

@@ -223,6 +223,12 @@ def entries_to_remove(disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
     return sorted((set(disk.links) | disk.clones) - wanted)
 
 
+def entries_put_in_vain(plan: RefsPlan, disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
+    """New links that only a definition needed which has been replaced since."""
+    wanted = {branch_entry(ref) for ref in kept if isinstance(ref, Branch)}
+    return sorted(set(links_to_put(plan, disk)) - wanted)
+
+
 def resolve(commit: Commit, candidates: Sequence[str], checkouts: Iterable[str]) -> tuple[str | None, str]:
     """The full id of a commit, or None and why not: the mirror decides, then complete checkouts on disk."""
     if len(candidates) == 1:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Callable
 
 from jens import checkouts, gitwrapper, retention
-from jens.checkouts import Prepared, Request
+from jens.checkouts import Prepared
 from jens.layout import Layout
-from jens.mirrors import Remotes
+from jens.mirrors import Remotes, Request
 from jens.model import PARTITIONS, Commit, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
-from jens.repositories import Needs, RepositoriesPlan, entries_to_remove
+from jens.repositories import Needs, RepositoriesPlan, entries_put_in_vain, entries_to_remove
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,8 @@ class RepositoriesStage:
         for work in self._known():
             kept = _kept(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
-            self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
+            unneeded = {*entries_to_remove(work.disk, kept), *entries_put_in_vain(work.plan, work.disk, kept)}
+            self._tell(checkouts.remove_entries(self._layout, work.repo, sorted(unneeded)))
         for repo in self._work.plan.deleted:
             entries = entries_to_remove(checkouts.scan(self._layout, repo), ())
             self._tell(checkouts.remove_entries(self._layout, repo, entries))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -82,6 +84,20 @@ def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
     return done.stdout.decode("utf-8", "surrogateescape").strip()
 
 
+def definition(
+    default: str | None = "master", overrides: Mapping[str, str] | None = None, *, more: str = "", mail: str = "ann"
+) -> str:
+    """The text of a definition; ``overrides`` go by ``partition/name``, ``more`` are lines of its top level."""
+    text = f"default: {default}\n" if default else ""
+    text += f"notifications: {mail}@example.org\n{more}"
+    for partition in ("common", "hostgroups", "modules"):
+        refs = {repo: ref for repo, ref in (overrides or {}).items() if repo.startswith(f"{partition}/")}
+        text += "overrides:\n" if refs and "overrides:\n" not in text else ""
+        text += f"  {partition}:\n" if refs else ""
+        text += "".join(f"    {repo.split('/')[1]}: {ref}\n" for repo, ref in refs.items())
+    return text
+
+
 @dataclass
 class Remote:
     """A repository on a Git server."""
@@ -130,6 +146,13 @@ class Remote:
 
     def branch(self, name: str, at: str = "master") -> None:
         git("update-ref", f"refs/heads/{name}", self.commit(at), directory=self.path)
+
+    def go_away(self) -> None:
+        """Become unreachable, until ``come_back``."""
+        self.path.rename(self.path.with_name(f"{self.path.name}.away"))
+
+    def come_back(self) -> None:
+        self.path.with_name(f"{self.path.name}.away").rename(self.path)
 
 
 @dataclass
@@ -249,6 +272,10 @@ class Site:
         top = self.root / "environments" / environment
         return {str(path.relative_to(top)): os.readlink(path) for path in sorted(top.rglob("*")) if path.is_symlink()}
 
+    def dangling(self, environment: str) -> list[str]:
+        """The links of an environment that lead nowhere."""
+        return [link for link in self.links(environment) if not self.exists(f"{environment}/{link}")]
+
     def environments(self) -> list[str]:
         return sorted(os.listdir(self.root / "environments"))
 
@@ -261,6 +288,21 @@ class Site:
         """The commits of a repository that are laid out."""
         clone = self.root / "clone" / repo
         return {path.name[1:] for path in clone.iterdir() if not path.is_symlink()} if clone.is_dir() else set()
+
+    def path(self, repo: str, entry: str = "") -> Path:
+        """A repository's directory below clonedir, or an entry of it."""
+        return self.root / "clone" / repo / entry
+
+    def listing(self, *tops: str) -> dict[str, str]:
+        """Everything below these directories of the instance: kind and mode, and the link's text or the content."""
+        found = {}
+        for top in tops:
+            for path in sorted((self.root / top).rglob("*")):
+                mode = path.lstat().st_mode
+                content = os.readlink(path) if path.is_symlink() else ""
+                content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else content
+                found[str(path.relative_to(self.root))] = f"{stat.filemode(mode)} {content}"
+        return found
 
 
 @pytest.fixture

@@ -55,6 +55,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     set_up_logging(config, "jens-update", verbose=arguments.verbose)
+    if config.main.mode == "ONDEMAND" and not arguments.poll:
+        log.warning("This version cannot update on demand yet, every remote is asked as in mode POLL")
     maintenance.check_directories(config)
     with run_lock(config):
         maintenance.make_directories(config)

@@ -1,0 +1,86 @@
+"""A Puppet server, as far as Jens can tell: reads every link of every environment, over and over.
+
+Run as ``reader.py ENVIRONMENTSDIR STOPFILE``; prints what it missed, then how often it looked at everything.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def look(top: Path) -> list[str]:
+    """One look at all there is: what was missing, and where two files of one commit disagreed."""
+    wrong = []
+    for environment in sorted(os.listdir(top)):
+        if environment.startswith("."):
+            continue
+        for directory, directories, names in os.walk(top / environment):
+            for name in (*directories, *names):
+                path = Path(directory, name)
+                try:
+                    wrong += _follow(path)
+                except FileNotFoundError as error:
+                    if not name.startswith("."):
+                        wrong.append(f"{path}: {error}")
+    return wrong
+
+
+def _follow(path: Path) -> list[str]:
+    os.stat(path)
+    if not path.is_symlink() or path.parent.name not in ("modules", "hostgroups") or "hieradata" in path.parts:
+        return []
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        versions = [_read(name, descriptor) for name in ("one", "two")]
+    except FileNotFoundError as error:
+        return [f"{path}: torn tree, {error}"]
+    finally:
+        os.close(descriptor)
+    return [] if versions[0] == versions[1] else [f"{path}: one commit says {versions}"]
+
+
+def _read(name: str, directory: int) -> str:
+    descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
+    with open(descriptor) as file:
+        return file.read()
+
+
+@contextmanager
+def reading(environments: Path, scratch: Path) -> Iterator[list[str]]:
+    """Have a server read all the time; afterwards the list says what it met, and ends with the number of looks."""
+    stop = scratch / "stop-reading"
+    stop.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(environments), str(stop)], stdout=subprocess.PIPE, text=True
+    )
+    met: list[str] = []
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        yield met
+        stop.touch()
+        met += process.communicate(timeout=60)[0].splitlines()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    top, stop = Path(sys.argv[1]), Path(sys.argv[2])
+    wrong = look(top)
+    print("reading", flush=True)  # noqa: T201 - its output is its result
+    looks, end = 1, time.monotonic() + 300
+    while not stop.exists() and time.monotonic() < end:
+        wrong += look(top)
+        looks += 1
+    print("\n".join([*wrong, str(looks)]))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
