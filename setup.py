@@ -46,7 +46,11 @@ setup(
     python_requires=">=3.9",
     packages=["jens", "jens.commands"],
     scripts=sorted(glob("bin/*")),
-    data_files=[(DOCDIR, ["conf/main.conf"]), *tree("examples", DOCDIR)],
+    data_files=[
+        (DOCDIR, ["conf/main.conf"]),
+        (os.path.join("share", "man", "man1"), sorted(glob("man/*.1"))),
+        *tree("examples", DOCDIR),
+    ],
     # No lower bound above what AlmaLinux 9 and EPEL carry: the RPM's requirements are made from these.
     install_requires=[
         "GitPython>=3.1.40",

@@ -19,6 +19,7 @@ from jens.repositories import (
     commits_to_check_out,
     describe,
     links_to_put,
+    missing_mandatory,
     plan_refs,
     settle,
     stand_still,
@@ -84,8 +85,8 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         mended, warnings = mending.mend(layout, repo, disk)
         events += warnings
         return _lay_out(layout, remotes, request, mended, mirror, events)
-    except RefusedError as refusal:
-        return Prepared(repo, disk, RefsPlan({}), {}, (refusal.event,), is_known=False, failed=True)
+    except RefusedError as refused:
+        return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
         return _prepared(request, disk, stand_still(request.needs.refs, disk), events, failed=True)
@@ -93,19 +94,24 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
 
 def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     """What ``prepare`` would come to, as far as that can be told without fetching anything."""
-    repo, bare = request.repo, layout.bare(request.repo)
+    repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
     try:
         disk = scan(layout, repo)
         mirror = Mirror(mirrors.read_heads(bare), answered=False)
         if request.url is not None and request.ask:
             mirror = mirrors.ask(bare, request.url, repo, remotes)
+        missing = missing_mandatory(request.needs.mandatory, mirror.heads)
+        if request.is_new and missing:
+            raise RefusedError(mirrors.refusal(repo, missing))
         commits = [ref for ref in request.needs.refs if isinstance(ref, Commit)]
         known = {commit: commit.digits if commit.is_full else request.recorded.get(commit) for commit in commits}
         plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.answered)
         return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
+    except RefusedError as refused:
+        return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
-        return Prepared(repo, OnDisk(), RefsPlan({}), {}, (event,), is_known=not request.is_new, failed=True)
+        return _prepared(request, disk, stand_still(request.needs.refs, disk), [event], failed=True)
 
 
 def _lay_out(

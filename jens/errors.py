@@ -46,15 +46,16 @@ class DirectoryError(JensError):
 
 
 class MetadataError(JensError):
-    """A metadata repository could not be refreshed."""
+    """A metadata repository could not be refreshed, or something else be done with it."""
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(path, problem)
+    def __init__(self, path: Path, problem: str, action: str = "refreshed") -> None:
+        super().__init__(path, problem, action)
         self.path = path
         self.problem = problem
+        self.action = action
 
     def __str__(self) -> str:
-        return f"Metadata in '{self.path}' could not be refreshed: {self.problem}"
+        return f"Metadata in '{self.path}' could not be {self.action}: {self.problem}"
 
 
 class LibraryError(JensError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from configobj import ConfigObj
@@ -32,24 +34,16 @@ def lay_out(directory: Path, environments: str, repositories: str) -> Path:
     Raises DirectoryError unless the directory is empty or can be made, MetadataError when a clone fails. Then
     nothing of the instance is left.
     """
-    directory = _prepare(directory)
-    try:
-        return _fill(directory, environments, repositories)
-    except BaseException:
-        _empty(directory)
-        raise
+    with _prepared(directory) as place:
+        return _fill(place, environments, repositories)
 
 
 def lay_out_example(directory: Path) -> Path:
     """Make an instance around example repositories of its own; returns its configuration file."""
     examples = find_examples()
-    directory = _prepare(directory)
-    try:
-        made = _make_example_repositories(examples, directory / "example-repositories")
-        return _fill(directory, str(made / "environments"), str(made / "repositories"))
-    except BaseException:
-        _empty(directory)
-        raise
+    with _prepared(directory) as place:
+        made = _make_example_repositories(examples, place / "example-repositories")
+        return _fill(place, str(made / "environments"), str(made / "repositories"))
 
 
 def find_examples() -> Path:
@@ -62,20 +56,25 @@ def find_examples() -> Path:
     raise DirectoryError("examples", installed[0], "does not exist, the examples are not installed")
 
 
-def _prepare(directory: Path) -> Path:
-    directory = Path(os.path.abspath(directory))
+@contextmanager
+def _prepared(directory: Path) -> Iterator[Path]:
+    """An empty directory to fill, which is as it was before when that fails."""
+    place = Path(os.path.abspath(directory))
+    was_there = os.path.lexists(place)
     try:
-        files.make_directory(directory)
-        if os.listdir(directory):
-            raise DirectoryError("directory", directory, "is not empty, expected a new or an empty one")
+        files.make_directory(place)
+        if os.listdir(place):
+            raise DirectoryError("directory", place, "is not empty, expected a new or an empty one")
     except OSError as error:
-        raise DirectoryError("directory", directory, f"cannot be used: {error.strerror}") from error
-    return directory
-
-
-def _empty(directory: Path) -> None:
-    for name in os.listdir(directory):
-        files.remove_tree(directory / name)
+        raise DirectoryError("directory", place, f"cannot be used: {error.strerror}") from error
+    try:
+        yield place
+    except BaseException:
+        for name in os.listdir(place):
+            files.remove_tree(place / name)
+        if not was_there:
+            place.rmdir()
+        raise
 
 
 def _fill(directory: Path, environments: str, repositories: str) -> Path:
@@ -86,7 +85,7 @@ def _fill(directory: Path, environments: str, repositories: str) -> Path:
         try:
             gitwrapper.clone_work_tree(_absolute(url), clone, GitOptions())
         except GitError as error:
-            raise MetadataError(clone, f"'{names.redact(url)}' cannot be cloned: {error.problem}") from error
+            raise MetadataError(clone, f"{names.redact(url)}: {error.problem}", "cloned") from error
     path = directory / "main.conf"
     files.write_file(path, "\n".join([*_configuration(directory).write(), ""]).encode())
     return path
@@ -127,5 +126,5 @@ def _make_example_repositories(examples: Path, directory: Path) -> Path:
         try:
             gitwrapper.make_repository(repository, "Begin with the example")
         except GitError as error:
-            raise MetadataError(repository, str(error)) from error
+            raise MetadataError(repository, str(error), "made") from error
     return directory

@@ -107,6 +107,12 @@ def _unable(verb: str, repo: RepoId, error: GitError) -> Event:
     return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
 
 
+def refusal(repo: RepoId, missing: Sequence[str]) -> Event:
+    """Why a new repository is not taken in."""
+    reason = f"it has no branch {', '.join(map(repr, missing))}, which every repository must have"
+    return Event(logging.ERROR, f"Refusing new repository {repo}: {reason}")
+
+
 def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
     """Take in a new repository: aside first, so that a refused one leaves nothing. Raises GitError, RefusedError."""
     staging = files.staging_name(bare.parent)
@@ -114,10 +120,9 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
         with remotes.speaking_to(url) as options:
             gitwrapper.clone(staging, url, options)
         heads = gitwrapper.heads(staging)
-        missing = ", ".join(map(repr, missing_mandatory(request.needs.mandatory, heads)))
+        missing = missing_mandatory(request.needs.mandatory, heads)
         if missing:
-            reason = f"it has no branch {missing}, which every repository must have"
-            raise RefusedError(Event(logging.ERROR, f"Refusing new repository {request.repo}: {reason}"))
+            raise RefusedError(refusal(request.repo, missing))
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)

@@ -37,8 +37,9 @@ def run(config: Config, options: Options) -> list[str]:
 
 
 def _repositories(plan: RepositoriesPlan, foreseen: Iterable[Prepared]) -> Iterator[str]:
-    yield from (f"Would take in repository {repo}" for repo in plan.new)
     for work in foreseen:
+        if work.repo in plan.new and work.is_known:
+            yield f"Would take in repository {work.repo}"
         yield from (event.text for event in work.events if event.is_failure)
         for entry, old, new in describe(work.disk, work.plan):
             yield (

@@ -95,10 +95,13 @@ def set_up_logging(config: Config, tool: str, *, verbose: bool = False) -> None:
 
 def tear_down_logging() -> None:
     """Close what ``set_up_logging`` opened."""
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler.formatter, _OneLine)]:
-        root.removeHandler(handler)
+    for handler in _our_handlers():
+        logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+def _our_handlers() -> list[logging.Handler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, _OneLine)]
 
 
 class Terminated(KeyboardInterrupt):
@@ -113,6 +116,8 @@ def run_tool(work: Callable[[], int]) -> int:
     """Run a tool to its exit code; complaints are one line on stderr, and in the log."""
     umask = os.umask(0o022)
     before = signal.signal(signal.SIGTERM, _terminate)
+    silence = logging.NullHandler()  # or Python would repeat on stderr what is logged before there is a log
+    logging.getLogger().addHandler(silence)
     try:
         code = work()
         sys.stdout.flush()
@@ -129,6 +134,7 @@ def run_tool(work: Callable[[], int]) -> int:
         return _unforeseen(error)
     finally:
         tear_down_logging()
+        logging.getLogger().removeHandler(silence)
         signal.signal(signal.SIGTERM, before)
         os.umask(umask)
 
@@ -158,7 +164,7 @@ def complain(text: str, code: int) -> int:
 
 def _unforeseen(error: Exception) -> int:
     log.error("Unforeseen error", exc_info=error)
-    hint = "the log has the details" if logging.getLogger().handlers else "there is no log yet"
+    hint = "the log has the details" if _our_handlers() else "there is no log yet"
     print(
         f"{Path(sys.argv[0]).name}: unforeseen {type(error).__name__}: {one_line(str(error))} ({hint})", file=sys.stderr
     )
