@@ -75,21 +75,29 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
 
     Never raises for what is wrong with one repository: it comes back as events.
     """
-    repo = request.repo
+    repo, bare = request.repo, layout.bare(request.repo)
     events: list[Event] = []
     disk = OnDisk()
     try:
         disk = scan(layout, repo)
-        mirror = mirrors.bring_up_to_date(layout.bare(repo), request, remotes, sorted(disk.checkouts))
+        mirror = mirrors.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
         events += mirror.events
-        mended, warnings = mending.mend(layout, repo, disk)
-        events += warnings
-        return _lay_out(layout, remotes, request, mended, mirror, events)
+        if not gitwrapper.is_repository(bare):
+            return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
+        attempt = _lay_out(layout, remotes, request, disk, mirror)
+        if attempt.is_suspicious and mirror.answered and not gitwrapper.is_sound(bare):
+            _give_up(attempt)
+            mirror = mirrors.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
+            events += mirror.events
+            attempt = _lay_out(layout, remotes, request, disk, mirror)
+        unanswered = request.ask and request.url is not None and not mirror.answered
+        failed = attempt.has_failed or unanswered
+        return _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
-        return _prepared(request, disk, stand_still(request.needs.refs, disk), events, failed=True)
+        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
 
 
 def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
@@ -111,21 +119,25 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
-        return _prepared(request, disk, stand_still(request.needs.refs, disk), [event], failed=True)
+        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), [event], failed=True)
 
 
-def _lay_out(
-    layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, mirror: Mirror, events: list[Event]
-) -> Prepared:
+@dataclass(frozen=True)
+class _Attempt:
+    """Checkouts laid out aside, as far as that went; suspicious when a damaged mirror may be why it did not."""
+
+    disk: OnDisk
+    plan: RefsPlan
+    staged: Mapping[str, Path]
+    events: Sequence[Event]
+    has_failed: bool
+    is_suspicious: bool
+
+
+def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
     repo = request.repo
-    resolution = mirrors.resolve_commits(
-        repo,
-        layout.bare(repo),
-        [ref for ref in request.needs.refs if isinstance(ref, Commit)],
-        request.recorded,
-        sorted(disk.checkouts),
-        (request.url, remotes) if request.url is not None and request.ask else None,
-    )
+    disk, events = mending.mend(layout, repo, on_disk)
+    resolution = mirrors.resolve_commits(layout.bare(repo), request, sorted(disk.checkouts), remotes)
     plan = plan_refs(repo, request.needs, mirror.heads, resolution.commits, disk, answered=mirror.answered)
     events += [*resolution.events, *plan.events, *_announcements(layout, repo, disk, plan)]
     staged: dict[str, Path] = {}
@@ -138,8 +150,12 @@ def _lay_out(
             events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
-    unanswered = request.ask and request.url is not None and not mirror.answered
-    return _prepared(request, disk, settled, events, staged, failed=bool(failed) or unanswered)
+    return _Attempt(disk, settled, staged, events, bool(failed), bool(failed) or resolution.is_suspicious)
+
+
+def _give_up(attempt: _Attempt) -> None:
+    for staging in attempt.staged.values():
+        files.remove_tree(staging)
 
 
 def _prepared(

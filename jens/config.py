@@ -130,23 +130,34 @@ def _parse(path: Path) -> ConfigObj:
     try:
         return ConfigObj(lines, configspec=configspec.lines(), interpolation=False)
     except ConfigObjError as error:
-        raise ConfigError(path, f"syntax error: {error}, expected 'key = value' lines in [sections]") from error
+        # ConfigObj's own message repeats the line, which may hold a secret.
+        line = (getattr(error, "errors", None) or [error])[0].line_number
+        raise ConfigError(path, f"syntax error at line {line}, expected 'key = value' lines in [sections]") from None
 
 
 def _unknown_keys(path: Path, raw: ConfigObj) -> list[str]:
     # Needs no validation, and must come first: validating adds what is missing.
-    known = {(key.section, key.name) for key in configspec.KEYS}
     warnings = [f"{path}: unknown key '{name}' outside any section is ignored" for name in raw.scalars]
     for section in raw.sections:
         if section not in _SECTIONS:
             warnings.append(f"{path}: unknown section [{section}] is ignored")
             continue
-        extra = [name for name in raw[section] if (section, name) not in known]
+        extra = [name for name in raw[section] if (section, name) not in configspec.NAMES]
         warnings += [f"{path}: unknown key '{name}' in [{section}] is ignored" for name in extra]
     return warnings
 
 
+def _check_shape(path: Path, raw: ConfigObj) -> None:
+    for section in configspec.SECTIONS:
+        if section in raw.scalars:
+            raise ConfigError(path, f"expected a section: [{section}]", "", section)
+        for name in raw[section].sections if section in raw else ():
+            if (section, name) in configspec.NAMES:
+                raise ConfigError(path, f"expected {configspec.expected(section, name)}, not a section", section, name)
+
+
 def _validate(path: Path, raw: ConfigObj) -> None:
+    _check_shape(path, raw)
     result = raw.validate(configspec.validator(), preserve_errors=True)
     for sections, name, _error in flatten_errors(raw, result) if result is not True else ():
         section = ".".join(sections)

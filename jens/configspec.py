@@ -71,6 +71,10 @@ KEYS = (
 )
 
 
+NAMES = frozenset((key.section, key.name) for key in KEYS)
+SECTIONS = tuple(dict.fromkeys(key.section for key in KEYS))
+
+
 def lines() -> list[str]:
     """The specification in ConfigObj's own language."""
     sections: dict[str, list[str]] = {}
@@ -92,7 +96,7 @@ def expected(section: str, name: str) -> str:
 def _check_path(value: object) -> Path:
     if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
         raise VdtTypeError(value)
-    return Path(value)
+    return Path(os.path.normpath(value))
 
 
 def _check_optional_path(value: object) -> str:

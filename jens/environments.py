@@ -247,7 +247,7 @@ class Stage:
         path = self._layout.environment(name)
         try:
             files.discard(path)
-            files.remove_tree(self._layout.definitions / name)
+            (self._layout.definitions / name).unlink(missing_ok=True)
         except OSError as error:
             self._fail(f"Unable to delete environment '{name}': {error}")
             before = self._past.definition(name)
@@ -278,10 +278,10 @@ def _announce(definition: Definition) -> None:
     log.info("Processing common Hiera data...")
 
 
-def definitions_in_force(plan: EnvironmentsPlan, past: Past) -> list[Definition]:
-    """Every definition whose refs must be there while the plan is carried out: after it, and before it."""
-    before = [past.definition(definition.name) for definition in plan.changed]
-    return [*plan.definitions, *(definition for definition in before if definition is not None)]
+def former_definitions(plan: EnvironmentsPlan, past: Past) -> list[Definition]:
+    """What changed environments are built from until they have changed."""
+    before = (past.definition(definition.name) for definition in plan.changed)
+    return [definition for definition in before if definition is not None]
 
 
 def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
@@ -294,7 +294,7 @@ def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, 
         path = layout.environment(name)
         try:
             for link, text in trees.links_through(layout, name, trees.read(path), entries).items():
-                files.put_link(path / link, text)
+                trees.put_link(path / link, text)
         except OSError as error:
             failures.append(Event(logging.ERROR, f"Unable to refresh environment '{name}': {error}"))
     return failures

@@ -5,6 +5,7 @@ Names that begin with STAGING or TRASH are never read by anybody; ``sweep`` clea
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import secrets
@@ -64,19 +65,25 @@ def _fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def put_link(path: Path, target: str) -> None:
-    """Make ``path`` a link to ``target`` in one rename; a directory in its place moves to the trash first."""
+def put_link(path: Path, target: str) -> Path | None:
+    """Make ``path`` a link to ``target`` in one rename.
+
+    A directory in its place gives way first; returned is where it is now, for the caller to delete when nobody reads
+    in it any more.
+    """
     aside = staging_name(path.parent)
     os.symlink(target, aside)
+    trash = None
     try:
         try:
             os.rename(aside, path)
         except IsADirectoryError:
-            move_to_trash(path)
+            trash = move_to_trash(path)
             os.rename(aside, path)
     except BaseException:
         aside.unlink()
         raise
+    return trash
 
 
 def replace_tree(staging: Path, path: Path) -> None:
@@ -107,8 +114,9 @@ def remove_tree(path: Path) -> None:
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):
-        path.unlink()
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def sweep(directory: Path) -> None:

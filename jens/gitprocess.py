@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jens.errors import GitError, GitTimeoutError
-from jens.names import one_line, redact
+from jens.names import one_line, redact, user_of
 
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -192,7 +192,7 @@ def _finish(
     with _watched(process):
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
-        raise GitError(verb, _summary(complaints, process.returncode), process.returncode)
+        raise GitError(verb, _summary(complaints, process.returncode, command), process.returncode)
     return output
 
 
@@ -253,9 +253,11 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _summary(complaints: bytes, status: int) -> str:
-    """Git's complaint in one line: from its first ``fatal:`` or ``error:`` on, hints left out."""
+def _summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
+    """Git's complaint in one line, without hints, and without the user names and passwords of the command's URLs."""
     lines = [line.strip() for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines
     text = "; ".join(lines[:6]) or f"ended with status {status}"
+    for user in filter(None, map(user_of, command)):
+        text = text.replace(user, "")
     return one_line(redact(text))

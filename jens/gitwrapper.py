@@ -133,6 +133,13 @@ def is_sound(bare: Path) -> bool:
     return True
 
 
+def has_heads(bare: Path) -> bool:
+    """Whether the commits of all branches are there: a cheap look for great damage."""
+    commits = "\n".join({*heads(bare).values()})
+    output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin=commits.encode("ascii"))
+    return not any(line.endswith(b" missing") for line in output.splitlines())
+
+
 # Checkouts: linked worktrees, built aside
 
 

@@ -74,17 +74,17 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     url, is_there = request.url, gitwrapper.is_repository(bare)
     if url is None or (is_there and not request.ask):
         return Mirror(read_heads(bare), answered=False)
-    if request.is_new and not is_there and not checkouts:
+    if request.is_new and not is_there:
         return _take_in(bare, url, request, remotes)
     if not is_there:
-        return _renew(bare, url, request, remotes, checkouts, "is missing or no repository")
+        return renew(bare, request, remotes, checkouts, "is missing or no repository")
     try:
         return update_mirror(bare, url, request.repo, remotes)
     except GitError as error:
         # Only when the remote is well can it be the mirror that is damaged.
         if isinstance(error, GitTimeoutError) or error.verb == "ls-remote" or gitwrapper.is_sound(bare):
             return Mirror(read_heads(bare), answered=False, events=(_unable("fetch", request.repo, error),))
-        return _renew(bare, url, request, remotes, checkouts, f"was damaged ({error.problem})")
+        return renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
 
 
 def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
@@ -94,9 +94,10 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
         raise RefusedError(_unable("clone", request.repo, error)) from error
 
 
-def _renew(bare: Path, url: str, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
+def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
+    """Make a mirror anew, if its remote can be cloned; else it stays as it is."""
     try:
-        mirror = renew_mirror(bare, url, checkouts, remotes)
+        mirror = renew_mirror(bare, request.url or "", checkouts, remotes)
     except GitError as error:
         return Mirror(read_heads(bare), answered=False, events=(_unable("clone", request.repo, error),))
     event = Event(logging.WARNING, f"The mirror of {request.repo} {reason}, it was made anew")
@@ -182,42 +183,53 @@ def _salvage(new: Path, damaged: Path, commit: str, options: GitOptions) -> None
 
 @dataclass(frozen=True)
 class Resolution:
-    """Which commits the declared ones are, and what could not be resolved."""
+    """Which commits the declared ones are, and what could not be resolved.
+
+    Suspicious when the reason may be that the mirror has lost objects.
+    """
 
     commits: Mapping[Commit, str | None]
     events: tuple[Event, ...] = ()
+    is_suspicious: bool = False
 
 
-def resolve_commits(
-    repo: RepoId,
-    bare: Path,
-    commits: Sequence[Commit],
-    recorded: Mapping[Commit, str],
-    checkouts: Sequence[str],
-    remote: tuple[str, Remotes] | None,
-) -> Resolution:
-    """Look for declared commits: recorded, in the mirror, on disk, and full ids at the remote, if one is given."""
-    found: dict[Commit, str | None] = {}
+def resolve_commits(bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes) -> Resolution:
+    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it may be asked.
+
+    Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
+    """
+    needs = request.needs
+    found: dict[Commit, str | None] = {ref: _full_id(ref, request) for ref in needs.former if isinstance(ref, Commit)}
     events: list[Event] = []
-    for commit in commits:
-        full = commit.digits if commit.is_full else recorded.get(commit)
+    suspicious = False
+    for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
+        full = _full_id(commit, request)
         if full is not None and full in checkouts:
             found[commit] = full
             continue
         candidates = gitwrapper.commits_like(bare, full or commit.digits)
-        if full is not None and not candidates and remote is not None:
-            candidates = _fetch_commit(bare, full, remote)
+        if not candidates:
+            suspicious |= not _fetch_commit(bare, full, request, remotes)
+            candidates = gitwrapper.commits_like(bare, full or commit.digits)
         found[commit], problem = resolve(commit, candidates, checkouts)
         if problem:
-            events.append(Event(logging.ERROR, f"{repo}: commit {commit.digits} {problem}"))
-    return Resolution(found, tuple(events))
+            events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
+    return Resolution(found, tuple(events), suspicious)
 
 
-def _fetch_commit(bare: Path, commit: str, remote: tuple[str, Remotes]) -> list[str]:
-    url, remotes = remote
+def _full_id(commit: Commit, request: Request) -> str | None:
+    return commit.digits if commit.is_full else request.recorded.get(commit)
+
+
+def _fetch_commit(bare: Path, commit: str | None, request: Request, remotes: Remotes) -> bool:
+    """Ask the remote for a commit; False when it is the mirror that may be to blame for not having it."""
+    if commit is None or request.url is None or not request.ask:
+        return gitwrapper.has_heads(bare)
     try:
-        with remotes.speaking_to(url) as options:
-            gitwrapper.fetch_commit(bare, url, commit, options)
-    except GitError:
-        return []
-    return gitwrapper.commits_like(bare, commit)
+        with remotes.speaking_to(request.url) as options:
+            gitwrapper.fetch_commit(bare, request.url, commit, options)
+    except GitTimeoutError:
+        return True
+    except GitError as error:
+        return "not our ref" in error.problem and gitwrapper.has_heads(bare)
+    return True

@@ -9,14 +9,15 @@ from jens.model import Branch, Commit, Ref
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]+")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _SCP = re.compile(r"(?:[^@:/\s]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
-_USER_IN_URL = re.compile(r"(?<=://)[^/\s'\"]*@")
-_USER_IN_SCP = re.compile(r"(?<![^\s'\"(<])[^\s'\"@:/(<]+@(?=[A-Za-z0-9_.\[-]+:)")
+_HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(:\d*)?")
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
+_TOKEN = r"(?<![^\s'\"(<])[^\s'\"()<>/@"
+_USER_BEFORE_HOST = re.compile(rf"{_TOKEN}:]*:[^\s'\"()<>/]*@(?=[\w.\[-])|{_TOKEN}]+@(?=[\w.\[-]+:)")
 
 
 def is_repository_name(name: str) -> bool:
@@ -55,7 +56,7 @@ def url_problem(url: str) -> str | None:
     """Why a clone URL is unacceptable, or None. The reason never repeats the URL."""
     if not url:
         return "the URL is empty"
-    if _CONTROL.search(url):
+    if not url.isprintable():
         return "the URL has control characters in it"
     if url.startswith("-"):
         return "the URL begins with a dash"
@@ -80,6 +81,10 @@ def _scheme_problem(scheme: str, rest: str) -> str | None:
     authority, _, path = rest.partition("/")
     if scheme != "file" and not authority:
         return "the URL names no host"
+    if " " in authority:
+        return "the URL has spaces before its path"
+    if scheme != "file" and not _HOST.fullmatch(authority.rpartition("@")[2]):
+        return "the URL's host and port are not of the form HOST[:PORT]"
     if authority.rpartition("@")[2].startswith("-") or authority.startswith("-"):
         return "the host of the URL begins with a dash"
     if not path:
@@ -98,8 +103,14 @@ def server_of(url: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without the user names and passwords of the URLs in it."""
-    return _USER_IN_SCP.sub("", _USER_IN_URL.sub("", text))
+    """The text without the user names and passwords of the URLs in it, and of what is left of a URL: user@host."""
+    return _USER_BEFORE_HOST.sub("", _USER_IN_URL.sub("", text))
+
+
+def user_of(url: str) -> str:
+    """User name and password of a URL, with the ``@`` behind them, or ''."""
+    match = _USER_IN_URL.search(url)
+    return match.group() if match else ""
 
 
 def one_line(text: str) -> str:

@@ -14,7 +14,7 @@ from jens.mirrors import Remotes
 from jens.model import Expansion
 from jens.names import one_line
 from jens.repositories import RepositoriesPlan, describe
-from jens.repostage import workers
+from jens.repostage import complaints, result, workers
 from jens.trees import Planner
 from jens.update import Options, Plans, git_options, plan, staged
 
@@ -27,11 +27,12 @@ def run(config: Config, options: Options) -> list[str]:
     with staged(RepositoriesError):
         plans = plan(config, layout, options, commits)
     requests = plans.work.requests()
-    with workers(config.git.jobs) as submit:
-        futures = [submit(checkouts.foresee, layout, remotes, request) for request in requests]
-        foreseen = [future.result() for future in futures]
+    with workers(config.git.jobs) as pool:
+        futures = [pool.submit(checkouts.foresee, layout, remotes, request) for request in requests]
+        foreseen = [result(future) for future in futures]
     with staged(EnvironmentsError):
-        lines = [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
+        lines = [event.text for event in complaints(plans.work)]
+        lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
         lines += _links(config, layout, plans, foreseen)
     return lines or ["Nothing would change."]
 
@@ -48,7 +49,6 @@ def _repositories(plan: RepositoriesPlan, foreseen: Iterable[Prepared]) -> Itera
                 else f"Would expand {work.repo} {entry} at {new[:7]}"
             )
     yield from (f"Would remove repository {repo}" for repo in plan.deleted)
-    yield from plan.refusals
 
 
 def _environments(plan: EnvironmentsPlan) -> Iterator[str]:

@@ -77,38 +77,66 @@ def _refusal(partition: str, removed: set[RepoId]) -> str:
 
 @dataclass(frozen=True)
 class Needs:
-    """Refs that a repository must have expanded, and why: ``implied`` ones only where it has that branch."""
+    """Refs that a repository must have expanded, and why: ``implied`` ones only where it has that branch.
+
+    ``former`` ones are needed until environments have moved on: they stay as they are, and nothing is done for them.
+    """
 
     mandatory: frozenset[Branch] = frozenset()
     overrides: frozenset[Ref] = frozenset()
     implied: frozenset[Branch] = frozenset()
+    former: frozenset[Ref] = frozenset()
 
     @property
     def refs(self) -> list[Ref]:
-        """All of them, sorted."""
+        """All of them but the former ones, sorted."""
         return sorted(self.mandatory | self.overrides | self.implied, key=ref_order)
 
 
 def plan_needs(
-    repos: Iterable[RepoId], mandatory: Sequence[str], definitions: Iterable[Definition]
+    repos: Iterable[RepoId],
+    mandatory: Sequence[str],
+    definitions: Iterable[Definition],
+    former: Iterable[Definition] = (),
 ) -> dict[RepoId, Needs]:
-    """Which refs definitions need of each repository, and nothing else."""
-    overrides: dict[RepoId, set[Ref]] = {}
-    defaults: set[Branch] = set()
-    common: set[Branch] = set()
-    for definition in definitions:
-        for repo, ref in definition.overrides.items():
-            overrides.setdefault(repo, set()).add(ref)
-        if definition.default is not None:
-            defaults.add(definition.default)
-        else:
-            common.add(SNAPSHOT_COMMON)
+    """Which refs definitions need of each repository, and nothing else; ``former`` are those being replaced."""
     always = frozenset(map(Branch, mandatory))
-    everywhere, special = frozenset(defaults), frozenset(defaults | common)
-    return {
-        repo: Needs(always, frozenset(overrides.get(repo, ())), special if repo in (SITE, HIERADATA) else everywhere)
-        for repo in repos
-    }
+    now, before = _Wanted.by(definitions), _Wanted.by(former)
+    needs = {}
+    for repo in repos:
+        current = Needs(always, now.overrides_of(repo), now.implied_of(repo))
+        past = before.overrides_of(repo) | before.implied_of(repo)
+        needs[repo] = replace(current, former=past.difference(current.refs)) if past else current
+    return needs
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a set of definitions asks for."""
+
+    overrides: Mapping[RepoId, set[Ref]]
+    defaults: frozenset[Branch]
+    by_snapshots: frozenset[RepoId]
+
+    @classmethod
+    def by(cls, definitions: Iterable[Definition]) -> _Wanted:
+        overrides: dict[RepoId, set[Ref]] = {}
+        defaults: set[Branch] = set()
+        by_snapshots: set[RepoId] = set()
+        for definition in definitions:
+            for repo, ref in definition.overrides.items():
+                overrides.setdefault(repo, set()).add(ref)
+            if definition.default is not None:
+                defaults.add(definition.default)
+            else:
+                by_snapshots |= {SITE, HIERADATA}.difference(definition.overrides)
+        return cls(overrides, frozenset(defaults), frozenset(by_snapshots))
+
+    def overrides_of(self, repo: RepoId) -> frozenset[Ref]:
+        return frozenset(self.overrides.get(repo, ()))
+
+    def implied_of(self, repo: RepoId) -> frozenset[Branch]:
+        return self.defaults | {SNAPSHOT_COMMON} if repo in self.by_snapshots else self.defaults
 
 
 @dataclass(frozen=True)
@@ -172,17 +200,25 @@ def plan_refs(
             targets[ref] = commit
         else:
             absent.append(ref)
+    targets.update(_expanded(needs.former, commits, disk))
     if answered:
         return RefsPlan(targets, missing=frozenset(absent), events=tuple(events))
-    still = stand_still(absent, disk)
-    return RefsPlan({**targets, **still.targets}, undetermined=still.undetermined, events=tuple(events))
+    targets.update(_expanded(absent, commits, disk))
+    return RefsPlan(targets, undetermined=frozenset(absent) - set(targets), events=tuple(events))
 
 
-def stand_still(refs: Iterable[Ref], disk: OnDisk) -> RefsPlan:
+def _expanded(refs: Iterable[Ref], commits: Mapping[Commit, str | None], disk: OnDisk) -> dict[Ref, str]:
+    """The refs that are expanded now, with their commits, which abbreviated ones are told by ``commits``."""
+    now = {ref: commits.get(ref) if isinstance(ref, Commit) else disk.commit_of(ref) for ref in refs}
+    return {ref: commit for ref, commit in now.items() if commit is not None and commit in disk.checkouts}
+
+
+def stand_still(needs: Needs, recorded: Mapping[Commit, str], disk: OnDisk) -> RefsPlan:
     """A plan that changes nothing: what is expanded stays, of the rest nobody knows."""
-    now = {ref: disk.commit_of(ref) for ref in refs}
-    targets = {ref: commit for ref, commit in now.items() if commit is not None}
-    return RefsPlan(targets, undetermined=frozenset(now) - set(targets))
+    refs = [*needs.refs, *needs.former]
+    commits = {ref: ref.digits if ref.is_full else recorded.get(ref) for ref in refs if isinstance(ref, Commit)}
+    targets = _expanded(refs, commits, disk)
+    return RefsPlan(targets, undetermined=frozenset(needs.refs) - set(targets))
 
 
 def _lost(repo: RepoId, branch: Branch, commit: str | None) -> Event:
@@ -221,12 +257,6 @@ def entries_to_remove(disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
     """The links, and 1.x clones in the place of links, that stand for no ref that is kept."""
     wanted = {branch_entry(ref) for ref in kept if isinstance(ref, Branch)}
     return sorted((set(disk.links) | disk.clones) - wanted)
-
-
-def entries_put_in_vain(plan: RefsPlan, disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
-    """New links that only a definition needed which has been replaced since."""
-    wanted = {branch_entry(ref) for ref in kept if isinstance(ref, Branch)}
-    return sorted(set(links_to_put(plan, disk)) - wanted)
 
 
 def resolve(commit: Commit, candidates: Sequence[str], checkouts: Iterable[str]) -> tuple[str | None, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Callable
 
 from jens import checkouts, gitwrapper, retention
@@ -16,7 +16,7 @@ from jens.layout import Layout
 from jens.mirrors import Remotes, Request
 from jens.model import PARTITIONS, Commit, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
-from jens.repositories import Needs, RepositoriesPlan, entries_put_in_vain, entries_to_remove
+from jens.repositories import Needs, RepositoriesPlan, entries_to_remove
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,12 @@ Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 
 @dataclass(frozen=True)
 class Work:
-    """The stage's orders: ``needs`` hold while environments change, ``lasting`` ones are expected to hold after."""
+    """The stage's orders."""
 
     library: Library
     plan: RepositoriesPlan
     inventory: Inventory
     needs: Mapping[RepoId, Needs]
-    lasting: Mapping[RepoId, Needs]
 
     def requests(self) -> list[Request]:
         """One for each repository that is not removed."""
@@ -57,25 +56,28 @@ class Work:
 
 
 @contextmanager
-def workers(jobs: int) -> Iterator[Callable[..., Future[Prepared]]]:
-    """Something to submit work to; its Git processes end with it, however it is left."""
+def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose Git processes end with it, however it is left."""
     pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
-    futures: list[Future[Prepared]] = []
-
-    def submit(function: Callable[..., Prepared], *arguments: object) -> Future[Prepared]:
-        futures.append(pool.submit(function, *arguments))
-        return futures[-1]
-
     try:
-        yield submit
+        yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        while not all(future.done() for future in futures):  # a worker may go on to its next process
+        waiting = Thread(target=pool.shutdown)
+        waiting.start()
+        while waiting.is_alive():  # a worker may go on to its next process
             gitwrapper.stop_all()
-            time.sleep(0.02)
+            waiting.join(0.02)
         raise
     finally:
         pool.shutdown()
+
+
+def result(future: Future[Prepared]) -> Prepared:
+    """What a worker brought back. Looks up now and then: a signal may have been given to another thread."""
+    while wait([future], timeout=0.2).not_done:
+        pass
+    return future.result()
 
 
 class RepositoriesStage:
@@ -92,15 +94,16 @@ class RepositoriesStage:
     def prepare(self, jobs: int, progress: Progress) -> None:
         """Have everything fetched and laid out, nothing visible yet; logged in the order of the partitions."""
         requests = self._work.requests()
-        self._tell(_complaints(self._work))
-        with workers(jobs) as submit:
+        self._tell(complaints(self._work))
+        with workers(jobs) as pool:
             futures = {
-                request.repo: submit(checkouts.prepare, self._layout, self._remotes, request) for request in requests
+                request.repo: pool.submit(checkouts.prepare, self._layout, self._remotes, request)
+                for request in requests
             }
             _count(futures.values(), progress)
             for partition in PARTITIONS:
                 self._collect(partition, futures)
-            self._prepared = [futures[request.repo].result() for request in requests]
+            self._prepared = [result(futures[request.repo]) for request in requests]
 
     def _collect(self, partition: str, futures: Mapping[RepoId, Future[Prepared]]) -> None:
         plan = self._work.plan
@@ -110,12 +113,12 @@ class RepositoriesStage:
         log.info("Cloning and expanding NEW bare repositories...")
         for repo in _of(partition, plan.new):
             log.info("Cloning and expanding %s...", repo)
-            self._tell(futures[repo].result().events)
+            self._tell(result(futures[repo]).events)
         log.info("Expanding EXISTING bare repositories...")
         for repo in _of(partition, (*plan.existing, *plan.kept)):
-            work = futures[repo].result()
+            work = result(futures[repo])
             self._tell(work.events)
-            self._announce(repo, entries_to_remove(work.disk, _kept(work, self._work.lasting[repo])))
+            self._announce(repo, entries_to_remove(work.disk, _kept(work, self._work.needs[repo])))
         log.info("Purging REMOVED bare repositories...")
         for repo in _of(partition, plan.deleted):
             log.info("Deleting %s...", repo)
@@ -172,8 +175,7 @@ class RepositoriesStage:
         for work in self._known():
             kept = _kept(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
-            unneeded = {*entries_to_remove(work.disk, kept), *entries_put_in_vain(work.plan, work.disk, kept)}
-            self._tell(checkouts.remove_entries(self._layout, work.repo, sorted(unneeded)))
+            self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
         for repo in self._work.plan.deleted:
             entries = entries_to_remove(checkouts.scan(self._layout, repo), ())
             self._tell(checkouts.remove_entries(self._layout, repo, entries))
@@ -188,7 +190,8 @@ def _kept(work: Prepared, needs: Needs) -> set[Ref]:
     return set(needs.refs) - work.plan.missing
 
 
-def _complaints(work: Work) -> Iterable[Event]:
+def complaints(work: Work) -> Iterable[Event]:
+    """What is wrong with the library as a whole, or with entries of it."""
     for repo, reason in sorted(work.library.unusable.items()):
         name = one_line(str(repo))
         yield Event(

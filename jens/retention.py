@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jens import files, gitwrapper
 from jens.layout import Layout, is_checkout_name
-from jens.model import Event, RepoId
+from jens.model import PARTITIONS, Event, RepoId
+from jens.names import is_repository_name
 from jens.state import StateError, read_state, write_state
 
 VERSION = 1
@@ -31,7 +32,10 @@ def clear_left_overs(layout: Layout, retention: float) -> None:
     now = time.time()
     for (repo, commit), since in recall(layout).items():
         if is_over(since, now, retention) and commit not in _linked(layout, repo):
-            remove_checkout(layout, repo, commit)
+            try:
+                remove_checkout(layout, repo, commit)
+            except OSError as error:
+                log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
 
 
 def _directories_with_left_overs(layout: Layout) -> list[Path]:
@@ -54,9 +58,16 @@ def recall(layout: Layout) -> Unreferenced:
     """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
     try:
         content = read_state(layout.unreferenced, VERSION)
-        return {(RepoId(*key.split("/")[:2]), key.split("/")[2]): float(since) for key, since in content.items()}
-    except (StateError, AttributeError, TypeError, ValueError, IndexError):
+        return {_parse_key(key): float(since) for key, since in content.items()}
+    except (StateError, AttributeError, TypeError, ValueError):
         return {}
+
+
+def _parse_key(key: str) -> tuple[RepoId, str]:
+    partition, name, commit = key.split("/")
+    if partition not in PARTITIONS or not is_repository_name(name) or not is_checkout_name(f".{commit}"):
+        raise ValueError(f"unexpected {key!r}")
+    return RepoId(partition, name), commit
 
 
 def remember(layout: Layout, unreferenced: Unreferenced) -> None:

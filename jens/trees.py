@@ -170,11 +170,21 @@ def change(path: Path, changes: Changes) -> None:
     for directory in changes.make:
         files.make_directory(path / directory)
     for link, text in changes.put.items():
-        files.put_link(path / link, text)
+        put_link(path / link, text)
     if changes.conf is not None:
         files.write_file(path / ENVIRONMENT_CONF, changes.conf)
     for name in changes.remove:
-        files.remove_tree(path / name)
+        if (path / name).is_dir() and not (path / name).is_symlink():
+            files.remove_tree(path / name)
+        else:
+            os.unlink(path / name)
+
+
+def put_link(path: Path, text: str) -> None:
+    """Put a link of an environment; a directory in its place is not ours to keep. Raises OSError."""
+    trash = files.put_link(path, text)
+    if trash is not None:
+        files.remove_tree(trash)
 
 
 def parser_of(content: bytes | None) -> str | None:

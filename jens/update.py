@@ -104,10 +104,9 @@ def plan(config: Config, layout: Layout, options: Options, commits: metadata.Sna
     known = inventory.fetch(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if gitwrapper.is_repository(layout.bare(repo))]
     for_repositories = plan_repositories(library, {*known, *mirrored}, guard)
-    in_force = environments.definitions_in_force(for_environments, past)
-    needs = plan_needs(for_repositories.remaining, main.mandatorybranches, in_force)
-    lasting = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions)
-    return Plans(library, past, for_environments, Work(library, for_repositories, known, needs, lasting))
+    former = environments.former_definitions(for_environments, past)
+    needs = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions, former)
+    return Plans(library, past, for_environments, Work(library, for_repositories, known, needs))
 
 
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:

@@ -6,6 +6,7 @@ objects means that aliases cost nothing, tags construct nothing, and a problem c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import yaml
@@ -20,6 +21,10 @@ Node = yaml.nodes.Node
 #: Nobody writes larger metadata by hand.
 LARGEST = 4 * 1024 * 1024
 
+#: Metadata needs four levels.
+DEEPEST = 100
+
+_INDENTATION = re.compile(r"^ *", re.MULTILINE)
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -42,7 +47,9 @@ def parse(source: bytes) -> Node | None:
     if len(source) > LARGEST:
         raise YamlError(f"larger than {LARGEST} bytes")
     try:
-        loader = _Loader(source.decode("utf-8-sig"))
+        text = source.decode("utf-8-sig")
+        _refuse_deep(text)
+        loader = _Loader(text)
         try:
             return loader.get_single_node()
         finally:
@@ -58,6 +65,18 @@ def parse(source: bytes) -> Node | None:
         raise YamlError(f"not YAML: {str(error).splitlines()[0]}") from error
 
 
+def _refuse_deep(text: str) -> None:
+    """Composing nodes takes C stack for each level, which ends the program when there is too little of it."""
+    levels = sum(text.count(begin) for begin in "[{-?") + max(map(len, _INDENTATION.findall(text)), default=0)
+    if levels < DEEPEST:  # as with almost everything: no need to look closer
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise YamlError(f"nested more than {DEEPEST} levels deep")
+
+
 def line_of(node: Node) -> int:
     """The line a node begins in, from 1."""
     return int(node.start_mark.line) + 1
@@ -70,7 +89,7 @@ def is_null(node: Node) -> bool:
 
 def string(node: Node) -> str | None:
     """The text of a string; None for anything else, numbers and dates included."""
-    return str(node.value) if node.tag == _STRING else None
+    return str(node.value) if isinstance(node, yaml.ScalarNode) and node.tag == _STRING else None
 
 
 def kind(node: Node) -> str:
@@ -81,15 +100,16 @@ def kind(node: Node) -> str:
 def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
     """A mapping's entries by the text of their keys, as (key node, value node); merge keys are followed.
 
-    Of keys given twice the last one counts, as in every YAML reader at a site. Raises YamlError when the
-    node is no mapping or has a key that is no scalar.
+    Of keys given twice the last one counts, as in every YAML reader at a site. A key that is no plain text is named
+    by what it is, in angle brackets, which is no name of anything. Raises YamlError when the node is no mapping.
     """
-    found: dict[str, tuple[Node, Node]] = {}
-    for key, value in _pairs(node, what, set()):
-        if not isinstance(key, yaml.ScalarNode):
-            raise YamlError(f"{what} has a key that is no plain text", line_of(key))
-        found[str(key.value)] = (key, value)
-    return found
+    try:
+        pairs = list(_pairs(node, what, set()))
+    except RecursionError as error:
+        raise YamlError(f"{what} is merged from too long a chain", line_of(node)) from error
+    return {
+        str(key.value) if isinstance(key, yaml.ScalarNode) else f"<{kind(key)}>": (key, value) for key, value in pairs
+    }
 
 
 def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
