@@ -85,7 +85,7 @@ def parse_library(source: bytes) -> Library:
 
 def _entry_problem(name: str, value: Node) -> str | None:
     if not names.is_repository_name(name):
-        return "bad name, expected letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
+        return "bad name, expected up to 200 letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
     url = yamldoc.string(value)
     if url is None:
         return f"expected a clone URL, not {yamldoc.kind(value)}"

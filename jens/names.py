@@ -6,7 +6,7 @@ import re
 
 from jens.model import Branch, Commit, Ref
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links prefix it, and a file name ends at 255
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]+")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")

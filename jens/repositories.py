@@ -195,7 +195,7 @@ def plan_refs(
         commit = heads.get(ref.name) if isinstance(ref, Branch) else commits.get(ref)
         if commit is None and ref in needs.mandatory and isinstance(ref, Branch):
             commit = disk.commit_of(ref)
-            events.append(_lost(repo, ref, commit))
+            events += [_lost(repo, ref, commit)] if answered or heads else []
         if commit is not None:
             targets[ref] = commit
         else:
