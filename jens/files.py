@@ -116,7 +116,7 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
 
 
 def sweep(directory: Path) -> None:
