@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jens import files, gitwrapper, mending, mirrors
+from jens import files, gitwrapper, mending, mirrors, worktrees
 from jens.errors import GitError
 from jens.layout import Layout, commit_entry, is_checkout_name
 from jens.mirrors import Mirror, RefusedError, Remotes, Request
@@ -67,7 +67,7 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
 
 def _is_complete(layout: Layout, repo: RepoId, commit: str) -> bool:
     # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
-    return os.path.lexists(layout.checkout(repo, commit) / ".git") or gitwrapper.has_record(layout.bare(repo), commit)
+    return os.path.lexists(layout.checkout(repo, commit) / ".git") or worktrees.has_record(layout.bare(repo), commit)
 
 
 def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
@@ -137,8 +137,17 @@ class _Attempt:
 def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
     repo = request.repo
     disk, events = mending.mend(layout, repo, on_disk)
-    resolution = mirrors.resolve_commits(layout.bare(repo), request, sorted(disk.checkouts), remotes)
-    plan = plan_refs(repo, request.needs, mirror.heads, resolution.commits, disk, answered=mirror.answered)
+    bare = layout.bare(repo)
+    resolution = mirrors.resolve_commits(bare, request, sorted(disk.checkouts), remotes, answered=mirror.answered)
+    plan = plan_refs(
+        repo,
+        request.needs,
+        mirror.heads,
+        resolution.commits,
+        disk,
+        answered=mirror.answered,
+        unasked=resolution.unasked,
+    )
     events += [*resolution.events, *plan.events, *_announcements(layout, repo, disk, plan)]
     staged: dict[str, Path] = {}
     failed = []
@@ -168,7 +177,7 @@ def _prepared(
     failed: bool,
 ) -> Prepared:
     # A new repository counts as known once something of it is expanded: environments do not hold it before.
-    known = not request.is_new or bool(plan.targets)
+    known = request.is_known or bool(plan.targets)
     return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
 
 
@@ -177,10 +186,10 @@ def _check_out(layout: Layout, repo: RepoId, commit: str) -> Path:
     files.make_directory(clone)
     staging = files.staging_name(clone)
     try:
-        gitwrapper.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit))
+        worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit))
     except BaseException:
         files.remove_tree(staging)
-        files.remove_tree(gitwrapper.record_path(layout.bare(repo), commit))
+        files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
         raise
     return staging
 

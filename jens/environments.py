@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from jens import files, trees
 from jens.guard import PurgeGuard
-from jens.layout import Layout, entry_ref
-from jens.metadata import read_definition
+from jens.layout import Layout
 from jens.model import (
     COMMON,
     HOSTGROUPS,
     MODULES,
     PARTITIONS,
-    SITE,
     Branch,
     Declared,
     Definition,
@@ -24,26 +21,11 @@ from jens.model import (
     IllFormed,
     RepoId,
 )
-from jens.names import is_environment_name, one_line
-from jens.trees import Found, Planner
+from jens.names import one_line
+from jens.past import Past, in_use
+from jens.trees import Planner
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Past:
-    """What earlier runs left: remembered definitions (None: lost), and environments on disk.
-
-    For those without a usable remembered definition, one is inferred from their links.
-    """
-
-    remembered: Mapping[str, Definition | None]
-    existing: Collection[str]
-    inferred: Mapping[str, Definition]
-
-    def definition(self, name: str) -> Definition | None:
-        """What an environment was last built from, as far as anything can tell."""
-        return self.remembered.get(name) or self.inferred.get(name)
 
 
 @dataclass(frozen=True)
@@ -112,47 +94,6 @@ def _refusal(deleted: Collection[str]) -> str:
     )
 
 
-def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Past:
-    """Look at the cache and at the disk. Raises OSError."""
-    remembered: dict[str, Definition | None] = {}
-    for name in filter(is_environment_name, os.listdir(layout.definitions)):
-        remembered[name] = _remembered(layout, name, declared.get(name), hashprefix)
-    existing = [
-        entry.name
-        for entry in os.scandir(layout.environmentsdir)
-        if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
-    ]
-    inferred = {}
-    for name in existing:
-        if remembered.get(name) is None:
-            definition = infer(layout, name, trees.read(layout.environment(name)))
-            if name in remembered or SITE in definition.overrides:  # otherwise it is a stranger's
-                inferred[name] = definition
-    return Past(remembered, existing, inferred)
-
-
-def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
-    try:
-        source = (layout.definitions / name).read_bytes()
-    except OSError:
-        return None
-    if isinstance(declared, Definition) and declared.source == source:
-        return declared
-    definition = read_definition(f"{name}.yaml", source, hashprefix)
-    return definition if isinstance(definition, Definition) else None
-
-
-def infer(layout: Layout, name: str, found: Found) -> Definition:
-    """The definition, as a snapshot, that the links of an environment amount to."""
-    overrides = {}
-    for link, text in found.links.items():
-        target = layout.parse_target(name, link, text)
-        ref = entry_ref(target.entry) if target else None
-        if target and ref:
-            overrides[target.repo] = ref
-    return Definition(name, None, overrides, parser=trees.parser_of(found.conf))
-
-
 @dataclass(frozen=True)
 class Applied:
     """What environments are built from now (for one that had to wait, from both), and what failed."""
@@ -217,30 +158,28 @@ class Stage:
             complete = False
         if complete:
             self._done[definition.name] = definition.source
-            return
-        before = self._past.definition(definition.name)
-        if before is not None:
-            self._standing.append(before)
+        else:
+            self._standing += in_use(self._layout, definition.name, self._past)
 
     def _put(self, definition: Definition) -> bool:
-        """Bring one environment up to date; False when links of it have to wait."""
+        """Bring one environment up to date; False when links of it have to wait, or could not be changed."""
         path = self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = trees.read(path)
         held = trees.hold(wanted, found, self._planner.waiting(definition))
+        problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             trees.create(path, held)
         else:
-            changes = trees.plan_changes(held, found)
-            trees.change(path, changes)
-            if changes.count:
-                log.debug("Environment '%s': %d changes", definition.name, changes.count)
+            problems = trees.change(path, trees.plan_changes(held, found))
+        for problem in problems:
+            self._fail(f"Unable to refresh environment '{definition.name}': {problem}")
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
         if waiting:
             log.warning(
                 "Environment '%s' has links that wait for what could not be fetched: %s", definition.name, waiting
             )
-        return not waiting
+        return not waiting and not problems
 
     def _delete(self, name: str) -> None:
         log.info("Deleting environment '%s'", name)
@@ -250,8 +189,7 @@ class Stage:
             (self._layout.definitions / name).unlink(missing_ok=True)
         except OSError as error:
             self._fail(f"Unable to delete environment '{name}': {error}")
-            before = self._past.definition(name)
-            self._standing += [before] if before else []
+            self._standing += in_use(self._layout, name, self._past)
         else:
             log.info("Deleted '%s'", path)
 
@@ -278,10 +216,9 @@ def _announce(definition: Definition) -> None:
     log.info("Processing common Hiera data...")
 
 
-def former_definitions(plan: EnvironmentsPlan, past: Past) -> list[Definition]:
+def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Past) -> list[Definition]:
     """What changed environments are built from until they have changed."""
-    before = (past.definition(definition.name) for definition in plan.changed)
-    return [definition for definition in before if definition is not None]
+    return [former for definition in plan.changed for former in in_use(layout, definition.name, past)]
 
 
 def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:

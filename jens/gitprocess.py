@@ -55,12 +55,16 @@ _ALWAYS = {
 _LOCAL = {**_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.attributesFile=/dev/null"),
+    *("-c", "core.excludesFile=/dev/null"),
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.sharedRepository=umask"),
+    *("-c", "fetch.fsckObjects=false"),
     *("-c", "fetch.writeCommitGraph=false"),
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
     *("-c", "submodule.recurse=false"),
+    *("-c", "transfer.fsckObjects=false"),
 )
 
 

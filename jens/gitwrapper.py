@@ -19,6 +19,7 @@ __all__ = ["GitOptions", "stop_all"]
 _HEADS = "refs/heads/"
 _ID = re.compile(r"[0-9a-f]{40}")
 _MIRROR = f"+{_HEADS}*:{_HEADS}*"
+_REFUSALS = ("not our ref", "unadvertised object")
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 
 
@@ -51,10 +52,16 @@ def fetch(bare: Path, url: str, options: GitOptions) -> None:
     run([*arguments, "--", url, _MIRROR], git_dir=bare, remote=options, limit=options.timeout)
 
 
-def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> None:
-    """Fetch one commit by its full id, reachable from a branch or not."""
+def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
+    """Fetch one commit by its full id, reachable from a branch or not; False when the remote will not give it."""
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
-    run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
+    try:
+        run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
+    except GitError as error:
+        if any(refusal in error.problem for refusal in _REFUSALS):
+            return False
+        raise
+    return True
 
 
 def heads(bare: Path) -> dict[str, str]:
@@ -90,8 +97,8 @@ def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
 
 
 def is_repository(path: Path) -> bool:
-    """Whether a directory looks like a bare repository (or a ``.git`` directory)."""
-    return (path / "HEAD").is_file() and (path / "objects").is_dir()
+    """Whether a directory looks like a bare repository that can be read."""
+    return os.access(path / "HEAD", os.R_OK) and os.access(path / "objects", os.R_OK | os.X_OK)
 
 
 def mirrored_url(bare: Path) -> str | None:
@@ -128,8 +135,8 @@ def is_sound(bare: Path) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all."""
     try:
         run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
-    except GitError:
-        return False
+    except GitError as error:
+        return error.status == 1  # only bit 0: an object is oddly written, as old ones may be, but all there
     return True
 
 
@@ -138,72 +145,6 @@ def has_heads(bare: Path) -> bool:
     commits = "\n".join({*heads(bare).values()})
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin=commits.encode("ascii"))
     return not any(line.endswith(b" missing") for line in output.splitlines())
-
-
-# Checkouts: linked worktrees, built aside
-
-
-def record_path(bare: Path, commit: str) -> Path:
-    """The worktree record of the checkout of a commit."""
-    return bare / "worktrees" / commit
-
-
-def add_record(bare: Path, commit: str, checkout: Path) -> None:
-    """Tell a bare of a checkout, so that its commit stays: a locked worktree record.
-
-    Without ``locked`` Git would drop the record whenever clonedir is not mounted. Source: gitrepository-layout(5).
-    """
-    record = record_path(bare, commit)
-    record.mkdir(parents=True, exist_ok=True)
-    (record / "HEAD").write_text(f"{commit}\n", "ascii")
-    (record / "commondir").write_text("../..\n", "ascii")
-    (record / "gitdir").write_text(f"{checkout}/.git\n", "utf-8")
-    (record / "locked").write_text("in use by Jens\n", "ascii")
-
-
-def has_record(bare: Path, commit: str) -> bool:
-    """Whether a bare knows of the checkout of a commit."""
-    record = record_path(bare, commit)
-    return all((record / name).is_file() for name in ("HEAD", "commondir", "gitdir", "locked"))
-
-
-def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
-    """Write the ``.git`` of a worktree that is, or will be, at ``checkout``.
-
-    A relative path, so that an instance can be moved as a whole.
-    """
-    record = os.path.relpath(os.path.realpath(record_path(bare, commit)), os.path.realpath(checkout))
-    (directory / ".git").write_text(f"gitdir: {record}\n", "utf-8")
-
-
-def check_out(bare: Path, commit: str, staging: Path, checkout: Path) -> None:
-    """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``."""
-    staging.mkdir(mode=0o755)
-    add_record(bare, commit, checkout)
-    record = record_path(bare, commit)
-    for left_over in ("index", "index.lock"):
-        (record / left_over).unlink(missing_ok=True)
-    run(["read-tree", "-u", "--reset", commit], git_dir=record, work_tree=staging, lock_dir=bare)
-    point_to_record(staging, bare, commit, checkout)
-
-
-def restore_record(bare: Path, commit: str, checkout: Path) -> None:
-    """Make the record of a checkout that is in place already, and its ``.git``; no file of it is touched."""
-    add_record(bare, commit, checkout)
-    run(["read-tree", "--reset", commit], git_dir=record_path(bare, commit), work_tree=checkout, lock_dir=bare)
-    (checkout / ".git").unlink(missing_ok=True)
-    point_to_record(checkout, bare, commit, checkout)
-
-
-def is_unchanged(checkout: Path) -> bool:
-    """Whether the files of a checkout are those of its commit; untracked ones count as a change."""
-    return not run(["status", "--porcelain", "--ignored"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
-
-
-def checked_out_commit(checkout: Path) -> str:
-    """The full id of what a checkout has checked out. Raises GitError."""
-    output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
-    return output.decode("ascii").strip()
 
 
 # The metadata clones
@@ -219,8 +160,17 @@ def refresh_clone(directory: Path, options: GitOptions, *, reset: bool) -> str:
         run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True).decode("ascii").strip()
     )
     if reset:
-        run(["reset", "--quiet", "--hard", commit], git_dir=git_dir, work_tree=directory)
+        _reset(git_dir, directory, commit)
     return commit
+
+
+def _reset(git_dir: Path, directory: Path, commit: str) -> None:
+    arguments = ["reset", "--quiet", "--hard", commit]
+    try:
+        run(arguments, git_dir=git_dir, work_tree=directory)
+    except GitError:
+        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; it can be made anew
+        run(arguments, git_dir=git_dir, work_tree=directory)
 
 
 def _upstream(git_dir: Path) -> tuple[str, str, str]:

@@ -41,7 +41,11 @@ def generate(layout: Layout) -> Inventory:
     log.info("Generating inventory of bares and clones...")
     found: dict[RepoId, dict[Ref, str]] = {repo: {} for repo in layout.repositories_in(layout.baredir)}
     for repo in layout.repositories_in(layout.clonedir):
-        refs = _expanded(layout, repo)
+        try:
+            refs = _expanded(layout, repo)
+        except OSError as error:
+            log.warning("Unable to look at '%s': %s", layout.clone(repo), error)
+            continue
         if refs or repo in found:
             found[repo] = refs
     return found

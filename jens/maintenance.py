@@ -20,8 +20,8 @@ def check_directories(config: Config) -> None:
         check_writable(key, getattr(config.main, key))
     for key in _METADATA:
         path: Path = getattr(config.main, key)
-        if not os.path.lexists(path / ".git"):
-            raise DirectoryError(key, path, "is no Git repository, expected a clone of the metadata")
+        if not (path / ".git").is_dir():
+            raise DirectoryError(key, path, "is no Git repository, expected a clone with a .git directory")
 
 
 def check_writable(key: str, path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from jens import files, gitwrapper
+from jens import files, gitwrapper, worktrees
 from jens.errors import GitError
 from jens.layout import Layout
 from jens.model import Event, RepoId
@@ -27,19 +27,15 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
         if (checkout / ".git").is_dir():
             if not _adopt(bare, commit, checkout, events):
                 spoilt.add(commit)
-        elif not _is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
-            gitwrapper.restore_record(bare, commit, checkout)
+        elif not worktrees.is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
+            worktrees.restore_record(bare, commit, checkout)
     return replace(disk, checkouts=disk.checkouts - spoilt), events
-
-
-def _is_tied(bare: Path, commit: str, checkout: Path) -> bool:
-    return gitwrapper.has_record(bare, commit) and (checkout / ".git").is_file()
 
 
 def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool:
     """Make a commit's clone of Jens 1.x a checkout; False when its files are not those of the commit."""
     try:
-        same = gitwrapper.checked_out_commit(checkout) == commit and gitwrapper.is_unchanged(checkout)
+        same = worktrees.checked_out_commit(checkout) == commit and worktrees.is_unchanged(checkout)
         if not same and gitwrapper.commits_like(bare, commit):
             events.append(Event(logging.WARNING, f"'{checkout}' was changed by hand, it is laid out anew"))
             return False
@@ -47,9 +43,9 @@ def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool
         events.append(Event(logging.WARNING, f"'{checkout}' is kept, though Git has lost its commit"))
         return True
     if gitwrapper.commits_like(bare, commit):
-        gitwrapper.add_record(bare, commit, checkout)
-        trash = checkout.parent / files.staging_name(checkout.parent).name
+        worktrees.add_record(bare, commit, checkout)
+        trash = files.staging_name(checkout.parent)
         os.rename(checkout / ".git", trash)
-        gitwrapper.restore_record(bare, commit, checkout)
+        worktrees.restore_record(bare, commit, checkout)
         files.remove_tree(trash)
     return True

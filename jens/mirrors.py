@@ -11,7 +11,7 @@ from pathlib import Path
 from jens import files, gitwrapper
 from jens.errors import GitError, GitTimeoutError
 from jens.gitwrapper import GitOptions
-from jens.model import Commit, Event, RepoId
+from jens.model import Commit, Event, Ref, RepoId
 from jens.names import server_of
 from jens.repositories import Needs, missing_mandatory, resolve
 
@@ -55,7 +55,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is."""
+    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is.
+
+    ``is_new``: the library has it, the disk has not; ``is_known``: environments may hold it already.
+    """
 
     repo: RepoId
     url: str | None
@@ -63,6 +66,7 @@ class Request:
     recorded: Mapping[Commit, str]
     ask: bool = True
     is_new: bool = False
+    is_known: bool = True
 
 
 def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
@@ -183,53 +187,57 @@ def _salvage(new: Path, damaged: Path, commit: str, options: GitOptions) -> None
 
 @dataclass(frozen=True)
 class Resolution:
-    """Which commits the declared ones are, and what could not be resolved.
+    """Which commits the declared ones are; None for those that are not to be had.
 
-    Suspicious when the reason may be that the mirror has lost objects.
+    Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror
+    has lost objects.
     """
 
     commits: Mapping[Commit, str | None]
+    unasked: frozenset[Ref] = frozenset()
     events: tuple[Event, ...] = ()
     is_suspicious: bool = False
 
 
-def resolve_commits(bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes) -> Resolution:
-    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it may be asked.
+def resolve_commits(
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, *, answered: bool
+) -> Resolution:
+    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers.
 
     Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
     """
     needs = request.needs
     found: dict[Commit, str | None] = {ref: _full_id(ref, request) for ref in needs.former if isinstance(ref, Commit)}
+    unasked: set[Ref] = set()
     events: list[Event] = []
-    suspicious = False
     for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
         full = _full_id(commit, request)
         if full is not None and full in checkouts:
             found[commit] = full
             continue
-        candidates = gitwrapper.commits_like(bare, full or commit.digits)
-        if not candidates:
-            suspicious |= not _fetch_commit(bare, full, request, remotes)
+        try:
             candidates = gitwrapper.commits_like(bare, full or commit.digits)
+            if not candidates and full is not None and answered:
+                candidates = _fetch_commit(bare, full, request, remotes)
+        except GitError as error:
+            found[commit] = None
+            unasked.add(commit)
+            events.append(_unable("fetch", request.repo, error))
+            continue
         found[commit], problem = resolve(commit, candidates, checkouts)
-        if problem:
+        if problem and answered:
             events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
-    return Resolution(found, tuple(events), suspicious)
+    suspicious = bool(unasked) or (None in found.values() and not gitwrapper.has_heads(bare))
+    return Resolution(found, frozenset(unasked), tuple(events), suspicious)
 
 
 def _full_id(commit: Commit, request: Request) -> str | None:
     return commit.digits if commit.is_full else request.recorded.get(commit)
 
 
-def _fetch_commit(bare: Path, commit: str | None, request: Request, remotes: Remotes) -> bool:
-    """Ask the remote for a commit; False when it is the mirror that may be to blame for not having it."""
-    if commit is None or request.url is None or not request.ask:
-        return gitwrapper.has_heads(bare)
-    try:
-        with remotes.speaking_to(request.url) as options:
-            gitwrapper.fetch_commit(bare, request.url, commit, options)
-    except GitTimeoutError:
-        return True
-    except GitError as error:
-        return "not our ref" in error.problem and gitwrapper.has_heads(bare)
-    return True
+def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
+    """Ask the remote for a commit, and look again. Raises GitError when it could not be asked."""
+    url = request.url or ""
+    with remotes.speaking_to(url) as options:
+        fetched = gitwrapper.fetch_commit(bare, url, commit, options)
+    return gitwrapper.commits_like(bare, commit) if fetched else []

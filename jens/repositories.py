@@ -183,10 +183,12 @@ def plan_refs(
     disk: OnDisk,
     *,
     answered: bool,
+    unasked: frozenset[Ref] = frozenset(),
 ) -> RefsPlan:
     """Compare what is needed with what the mirror has (``heads``, resolved ``commits``) and what is on disk.
 
-    ``answered`` tells whether the mirror is what the remote said in this run: only then is anything gone.
+    ``answered`` tells whether the mirror is what the remote said in this run: only then is anything gone, but for
+    ``unasked`` refs.
     """
     targets: dict[Ref, str] = {}
     absent: list[Ref] = []
@@ -201,10 +203,9 @@ def plan_refs(
         else:
             absent.append(ref)
     targets.update(_expanded(needs.former, commits, disk))
-    if answered:
-        return RefsPlan(targets, missing=frozenset(absent), events=tuple(events))
-    targets.update(_expanded(absent, commits, disk))
-    return RefsPlan(targets, undetermined=frozenset(absent) - set(targets), events=tuple(events))
+    unknown = frozenset(absent) & unasked if answered else frozenset(absent)
+    targets.update(_expanded(unknown, commits, disk))
+    return RefsPlan(targets, frozenset(absent) - unknown, unknown - set(targets), tuple(events))
 
 
 def _expanded(refs: Iterable[Ref], commits: Mapping[Commit, str | None], disk: OnDisk) -> dict[Ref, str]:
@@ -260,12 +261,11 @@ def entries_to_remove(disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
 
 
 def resolve(commit: Commit, candidates: Sequence[str], checkouts: Iterable[str]) -> tuple[str | None, str]:
-    """The full id of a commit, or None and why not: the mirror decides, then complete checkouts on disk."""
-    if len(candidates) == 1:
-        return candidates[0], ""
+    """The full id of a commit, or None and why not. A checkout outranks Git: what is on disk was meant before."""
     on_disk = [found for found in checkouts if found.startswith(commit.digits)]
-    if len(on_disk) == 1:
-        return on_disk[0], ""
+    for meant in (on_disk, candidates):
+        if len(meant) == 1:
+            return meant[0], ""
     return None, "is ambiguous" if candidates else "is unknown"
 
 

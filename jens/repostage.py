@@ -52,7 +52,15 @@ class Work:
         known = self.inventory.get(repo, {})
         recorded = {ref: commit for ref, commit in known.items() if isinstance(ref, Commit)}
         url = self.library.urls.get(repo)
-        return Request(repo, url, self.needs[repo], recorded, ask=url is not None, is_new=repo in self.plan.new)
+        return Request(
+            repo,
+            url,
+            self.needs[repo],
+            recorded,
+            ask=url is not None,
+            is_new=repo in self.plan.new,
+            is_known=repo in self.inventory,
+        )
 
 
 @contextmanager
@@ -122,7 +130,14 @@ class RepositoriesStage:
         log.info("Purging REMOVED bare repositories...")
         for repo in _of(partition, plan.deleted):
             log.info("Deleting %s...", repo)
-            self._announce(repo, entries_to_remove(checkouts.scan(self._layout, repo), ()))
+            self._announce(repo, self._entries_of(repo))
+
+    def _entries_of(self, repo: RepoId) -> list[str]:
+        try:
+            return entries_to_remove(checkouts.scan(self._layout, repo), ())
+        except OSError as error:
+            self._tell([Event(logging.ERROR, f"Unable to look at '{self._layout.clone(repo)}': {error}")])
+            return []
 
     def _announce(self, repo: RepoId, entries: Iterable[str]) -> None:
         for entry in entries:
@@ -177,8 +192,7 @@ class RepositoriesStage:
             self._removed[work.repo] = set(work.plan.targets) - kept
             self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
         for repo in self._work.plan.deleted:
-            entries = entries_to_remove(checkouts.scan(self._layout, repo), ())
-            self._tell(checkouts.remove_entries(self._layout, repo, entries))
+            self._tell(checkouts.remove_entries(self._layout, repo, self._entries_of(repo)))
             self._tell(checkouts.remove_mirror(self._layout, repo))
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
         spared = {work.repo for work in self._prepared if work.failed or work.plan.undetermined}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from jens import files, gitwrapper
+from jens import files, worktrees
 from jens.layout import Layout, is_checkout_name
 from jens.model import PARTITIONS, Event, RepoId
 from jens.names import is_repository_name
@@ -28,12 +29,16 @@ def clear_left_overs(layout: Layout, retention: float) -> None:
     First of all in a run, or a full disk would never recover.
     """
     for directory in _directories_with_left_overs(layout):
-        files.sweep(directory)
+        try:
+            files.sweep(directory)
+        except OSError as error:
+            log.warning("Unable to look for left-overs in '%s': %s", directory, error)
     now = time.time()
     for (repo, commit), since in recall(layout).items():
-        if is_over(since, now, retention) and commit not in _linked(layout, repo):
+        if is_over(since, now, retention):
             try:
-                remove_checkout(layout, repo, commit)
+                if commit not in _linked(layout, repo):
+                    remove_checkout(layout, repo, commit)
             except OSError as error:
                 log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
 
@@ -58,7 +63,8 @@ def recall(layout: Layout) -> Unreferenced:
     """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
     try:
         content = read_state(layout.unreferenced, VERSION)
-        return {_parse_key(key): float(since) for key, since in content.items()}
+        times = {_parse_key(key): float(since) for key, since in content.items()}
+        return {key: since for key, since in times.items() if math.isfinite(since)}
     except (StateError, AttributeError, TypeError, ValueError):
         return {}
 
@@ -120,10 +126,18 @@ def retire_checkouts(
     Of ``spared`` repositories it is not known what they need.
     """
     repos = layout.repositories_in(layout.clonedir)
-    found = {repo: _checkouts(layout, repo) - _linked(layout, repo) for repo in repos if repo not in spared}
+    events = []
+    found = {}
+    for repo in set(repos) - spared:
+        try:
+            found[repo] = _checkouts(layout, repo) - _linked(layout, repo)
+            _drop_records(layout, repo)
+        except OSError as error:
+            events.append(
+                Event(logging.WARNING, f"Unable to look for old checkouts in '{layout.clone(repo)}': {error}")
+            )
     waiting, over = plan_retention(found, needed, recall(layout), time.time(), retention)
     remember(layout, waiting)
-    events = []
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)
@@ -138,6 +152,13 @@ def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:
     return {name[1:] for name in os.listdir(layout.clone(repo)) if is_checkout_name(name)}
 
 
+def _drop_records(layout: Layout, repo: RepoId) -> None:
+    """Records of checkouts that are not there: a killed run may have begun them."""
+    for commit in worktrees.recorded_commits(layout.bare(repo)):
+        if not os.path.lexists(layout.checkout(repo, commit)):
+            files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
+
+
 def _linked(layout: Layout, repo: RepoId) -> Set[str]:
     """The commits that branch links point to, whatever else is said of them."""
     clone = layout.clone(repo)
@@ -148,8 +169,9 @@ def _linked(layout: Layout, repo: RepoId) -> Set[str]:
 
 def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> None:
     """Remove a checkout and its mirror's record of it. Raises OSError."""
+    # The record first: a checkout without one is given it back, a record without a checkout would stay.
+    files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
     files.discard(layout.checkout(repo, commit))
-    files.remove_tree(gitwrapper.record_path(layout.bare(repo), commit))
     log.debug("Removed '%s'", layout.checkout(repo, commit))
 
 

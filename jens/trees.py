@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from jens import files
 from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout, commit_entry, ref_entry
@@ -165,19 +166,39 @@ def create(path: Path, tree: Tree) -> None:
         files.remove_tree(staging)
 
 
-def change(path: Path, changes: Changes) -> None:
-    """Change an environment: each link in one rename, nothing is ever missing in between. Raises OSError."""
-    for directory in changes.make:
-        files.make_directory(path / directory)
-    for link, text in changes.put.items():
-        put_link(path / link, text)
+def change(path: Path, changes: Changes) -> list[OSError]:
+    """Change an environment: each link in one rename, nothing is ever missing in between.
+
+    What cannot be done leaves the rest alone; returned is why.
+    """
+    problems = []
+    for step, *arguments in _steps(path, changes):
+        try:
+            step(*arguments)
+        except OSError as error:
+            problems.append(error)
+    return problems
+
+
+def _steps(path: Path, changes: Changes) -> Iterator[tuple[Any, ...]]:
+    yield from ((files.make_directory, path / directory) for directory in changes.make)
+    yield from ((put_link, path / link, text) for link, text in changes.put.items())
     if changes.conf is not None:
-        files.write_file(path / ENVIRONMENT_CONF, changes.conf)
-    for name in changes.remove:
-        if (path / name).is_dir() and not (path / name).is_symlink():
-            files.remove_tree(path / name)
-        else:
-            os.unlink(path / name)
+        yield (_put_conf, path / ENVIRONMENT_CONF, changes.conf)
+    yield from ((_remove, path / name) for name in changes.remove)
+
+
+def _put_conf(path: Path, content: bytes) -> None:
+    if path.is_dir() and not path.is_symlink():
+        files.discard(path)
+    files.write_file(path, content)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        files.remove_tree(path)
+    else:
+        os.unlink(path)
 
 
 def put_link(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jens import dangling, environments, gitwrapper, inventory, metadata, retention
 from jens.config import Config
-from jens.environments import Applied, EnvironmentsPlan, Past
+from jens.environments import Applied, EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError, StageError
 from jens.gitwrapper import GitOptions
 from jens.guard import PurgeGuard
@@ -18,6 +18,7 @@ from jens.layout import Layout
 from jens.mirrors import Remotes
 from jens.model import Expansion, Library, Report
 from jens.names import one_line
+from jens.past import Past, recall, resolved_before
 from jens.repositories import plan_needs, plan_repositories
 from jens.repostage import Progress, RepositoriesStage, Work, no_progress
 from jens.trees import Planner
@@ -99,14 +100,15 @@ def plan(config: Config, layout: Layout, options: Options, commits: metadata.Sna
     guard = PurgeGuard(main.purgelimit, options.allow_purge)
     library = metadata.read_library(config, commits.repositories)
     declared = metadata.read_definitions(config, commits.environments)
-    past = environments.recall(layout, declared, main.hashprefix)
+    past = recall(layout, declared, main.hashprefix)
     for_environments = environments.plan_environments(declared, past, main.protectedenvironments, guard)
     known = inventory.fetch(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if gitwrapper.is_repository(layout.bare(repo))]
     for_repositories = plan_repositories(library, {*known, *mirrored}, guard)
-    former = environments.former_definitions(for_environments, past)
+    recorded = resolved_before(layout, for_environments.definitions, known)
+    former = environments.former_definitions(layout, for_environments, past)
     needs = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions, former)
-    return Plans(library, past, for_environments, Work(library, for_repositories, known, needs))
+    return Plans(library, past, for_environments, Work(library, for_repositories, recorded, needs))
 
 
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:

@@ -21,6 +21,7 @@ _ORDER = (
     "files",
     "gitprocess",
     "gitwrapper",
+    "worktrees",
     "layout",
     "yamldoc",
     "metadata",
@@ -35,6 +36,7 @@ _ORDER = (
     "checkouts",
     "repostage",
     "trees",
+    "past",
     "environments",
     "dangling",
     "lastrun",
@@ -48,7 +50,7 @@ _ORDER = (
 )
 
 _REPOSITORIES = {"repositories", "mirrors", "mending", "checkouts", "repostage"}
-_ENVIRONMENTS = {"trees", "environments", "dangling"}
+_ENVIRONMENTS = {"trees", "past", "environments", "dangling"}
 _GIT = {"gitprocess", "gitwrapper", "git"}
 
 #: What a room never knows about.

@@ -12,13 +12,10 @@ import pytest
 from jens import trees
 from jens.environments import (
     EnvironmentsPlan,
-    Past,
     Stage,
     detour,
     former_definitions,
-    infer,
     plan_environments,
-    recall,
 )
 from jens.guard import PurgeGuard
 from jens.layout import Layout
@@ -36,6 +33,7 @@ from jens.model import (
     Inventory,
     RepoId,
 )
+from jens.past import Past, infer, recall, resolved_before
 from jens.trees import Changes, Found, Planner, Tree
 from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, layout_in, snapshot
 
@@ -211,21 +209,37 @@ def test_ill_formed_ones_are_no_removals() -> None:
     assert (plan.unchanged, plan.deleted, plan.refusals) == (tuple(before), (), ())
 
 
-def test_while_an_environment_changes_what_it_was_built_from_is_needed_too() -> None:
-    past = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
-    plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), past=past)
-    assert {definition.name: definition for definition in former_definitions(plan, past)} == {
-        "x": _X,
-        "lost": Definition("lost", None, {SITE: QA}),
-    }
-
-
-# What earlier runs left
-
-
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return layout_in(tmp_path / "instance")
+
+
+def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layout: Layout) -> None:
+    past = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
+    plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), past=past)
+    former = former_definitions(layout, plan, past)
+    assert _X in former
+    assert Definition("lost", None, {SITE: QA}) in former
+    assert {definition.name for definition in former} == {"x", "lost"}
+
+
+def test_while_an_environment_changes_what_its_links_use_is_needed_too(layout: Layout) -> None:
+    _environment(layout, "x", {"modules/dummy": "../../../clone/modules/dummy/half~way/code"})
+    past = _past(_X)
+    used = [former.overrides.get(DUMMY) for former in former_definitions(layout, _plan(_X_CHANGED, past=past), past)]
+    assert Branch("half/way") in used
+
+
+def test_an_abbreviation_that_the_inventory_lost_is_told_by_the_links(layout: Layout) -> None:
+    _environment(layout, "x", {"modules/dummy": f"../../../clone/modules/dummy/.{A}/code"})
+    definition = Definition("x", None, {DUMMY: Commit(A[:4])})
+    assert resolved_before(layout, [definition], {DUMMY: {}}) == {DUMMY: {Commit(A[:4]): A}}
+    other = "b" if A[0] != "b" else "c"
+    assert resolved_before(layout, [Definition("x", None, {DUMMY: Commit(other * 4)})], {DUMMY: {}}) == {DUMMY: {}}
+    assert resolved_before(layout, [definition], {DUMMY: {Commit(A[:4]): B}}) == {DUMMY: {Commit(A[:4]): B}}
+
+
+# What earlier runs left
 
 
 _SOURCE = b"default: qa\nnotifications: x\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -74,13 +75,29 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
+class _LogFile(WatchedFileHandler):
+    """A log that cannot be written (a full disk) is said once, and stops nothing."""
+
+    complained = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
+        if not self.complained:
+            self.complained = True
+            problem = f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}"
+            print(f"{Path(sys.argv[0]).name}: {one_line(problem)}", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def set_up_logging(config: Config, tool: str, *, verbose: bool = False) -> None:
     """Log to ``logdir/TOOL.log``, which may be rotated meanwhile. Raises DirectoryError."""
     path = config.main.logdir / f"{tool}.log"
     root = logging.getLogger()
     tear_down_logging()
     try:
-        handlers: list[logging.Handler] = [WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")]
+        handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8", errors="backslashreplace")]
     except OSError as error:
         raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
     if verbose:
@@ -105,7 +122,7 @@ def _our_handlers() -> list[logging.Handler]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
+    """SIGTERM, or the terminal that was closed: ends a run as Ctrl-C does."""
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -114,8 +131,12 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 
 def run_tool(work: Callable[[], int]) -> int:
     """Run a tool to its exit code; complaints are one line on stderr, and in the log."""
+    _open_closed_streams()
     umask = os.umask(0o022)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminate)
     silence = logging.NullHandler()  # or Python would repeat on stderr what is logged before there is a log
     logging.getLogger().addHandler(silence)
     try:
@@ -135,8 +156,16 @@ def run_tool(work: Callable[[], int]) -> int:
     finally:
         tear_down_logging()
         logging.getLogger().removeHandler(silence)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.umask(umask)
+
+
+def _open_closed_streams() -> None:
+    """Whoever starts a tool with ``>&-`` wants silence, not a failure, nor files opened in the place of a stream."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the program
 
 
 def _foreseen(error: JensError) -> int:
@@ -147,6 +176,14 @@ def _foreseen(error: JensError) -> int:
         log.info("%s", error)
         return code
     return complain(str(error), code)
+
+
+def status_of(error: BaseException) -> int:
+    """The exit code that ``run_tool`` will make of an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    code = exit_code(error) if isinstance(error, JensError) else None
+    return UNFORESEEN if code is None else code
 
 
 def exit_code(error: JensError) -> int | None:

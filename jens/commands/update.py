@@ -10,18 +10,16 @@ from collections.abc import Sequence
 
 from jens import maintenance, preview, update
 from jens.commands.common import (
-    LOCKED,
     NOT_ALL_WELL,
     OK,
     PURGE_REFUSED,
     argument_parser,
     complain,
-    exit_code,
     run_tool,
     set_up_logging,
+    status_of,
 )
 from jens.config import Config, load_config
-from jens.errors import JensError
 from jens.lastrun import LastRun, record
 from jens.layout import Layout
 from jens.locking import run_lock
@@ -74,19 +72,14 @@ def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
 
 def _run(config: Config, arguments: argparse.Namespace) -> int:
     begin = time.time()
-    report = Report()
-    code: int | None = None
     try:
         report = update.run(config, update.Options(allow_purge=arguments.allow_purge, progress=_progress()))
-        code = _code(report, strict=arguments.strict)
-        return code
-    except JensError as error:
-        code = exit_code(error)
-        report = Report(failures=(str(error),))
+    except BaseException as error:
+        _record(config, LastRun(begin, time.time() - begin, status_of(error), (str(error) or type(error).__name__,)))
         raise
-    finally:
-        if code is not None and code != LOCKED:
-            _record(config, LastRun(begin, time.time() - begin, code, report.failures))
+    code = _code(report, strict=arguments.strict)
+    _record(config, LastRun(begin, time.time() - begin, code, report.failures))
+    return code
 
 
 def _code(report: Report, *, strict: bool) -> int:

@@ -1,0 +1,97 @@
+"""Checkouts as linked worktrees, built aside and tied to their bare by a locked record: gitrepository-layout(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from jens.gitprocess import run
+
+_ID = re.compile(r"[0-9a-f]{40}")
+
+
+def record_path(bare: Path, commit: str) -> Path:
+    """The worktree record of the checkout of a commit."""
+    return bare / "worktrees" / commit
+
+
+def recorded_commits(bare: Path) -> list[str]:
+    """The commits that a bare has records of checkouts for, as ``add_record`` makes them."""
+    try:
+        return [name for name in os.listdir(bare / "worktrees") if _ID.fullmatch(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def add_record(bare: Path, commit: str, checkout: Path) -> None:
+    """Tell a bare of a checkout, so that its commit stays: a locked worktree record.
+
+    Without ``locked`` Git would drop the record whenever clonedir is not mounted. Source: gitrepository-layout(5).
+    """
+    record = record_path(bare, commit)
+    record.mkdir(parents=True, exist_ok=True)
+    (record / "HEAD").write_text(f"{commit}\n", "ascii")
+    (record / "commondir").write_text("../..\n", "ascii")
+    (record / "gitdir").write_text(f"{checkout}/.git\n", "utf-8")
+    (record / "locked").write_text("in use by Jens\n", "ascii")
+
+
+def has_record(bare: Path, commit: str) -> bool:
+    """Whether a bare knows of the checkout of a commit."""
+    record = record_path(bare, commit)
+    return all((record / name).is_file() for name in ("HEAD", "commondir", "gitdir", "locked"))
+
+
+def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
+    """Write the ``.git`` of a worktree that is, or will be, at ``checkout``.
+
+    A relative path, so that an instance can be moved as a whole.
+    """
+    (directory / ".git").write_text(_pointer(bare, commit, checkout), "utf-8")
+
+
+def _pointer(bare: Path, commit: str, checkout: Path) -> str:
+    record = os.path.relpath(os.path.realpath(record_path(bare, commit)), os.path.realpath(checkout))
+    return f"gitdir: {record}\n"
+
+
+def is_tied(bare: Path, commit: str, checkout: Path) -> bool:
+    """Whether a checkout and its record name each other, wherever both may have been moved to."""
+    try:
+        back = (record_path(bare, commit) / "gitdir").read_text("utf-8")
+        pointer = (checkout / ".git").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    tied = back == f"{checkout}/.git\n" and pointer == _pointer(bare, commit, checkout)
+    return tied and has_record(bare, commit)
+
+
+def check_out(bare: Path, commit: str, staging: Path, checkout: Path) -> None:
+    """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``."""
+    staging.mkdir(mode=0o755)
+    add_record(bare, commit, checkout)
+    record = record_path(bare, commit)
+    for left_over in ("index", "index.lock"):
+        (record / left_over).unlink(missing_ok=True)
+    run(["read-tree", "-u", "--reset", commit], git_dir=record, work_tree=staging, lock_dir=bare)
+    point_to_record(staging, bare, commit, checkout)
+
+
+def restore_record(bare: Path, commit: str, checkout: Path) -> None:
+    """Make the record of a checkout that is in place already, and its ``.git``; no file of it is touched."""
+    add_record(bare, commit, checkout)
+    run(["read-tree", "--reset", commit], git_dir=record_path(bare, commit), work_tree=checkout, lock_dir=bare)
+    (checkout / ".git").unlink(missing_ok=True)
+    point_to_record(checkout, bare, commit, checkout)
+
+
+def is_unchanged(checkout: Path) -> bool:
+    """Whether the files of a checkout are those of its commit; untracked ones count as a change."""
+    return not run(["status", "--porcelain", "--ignored"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
+
+
+def checked_out_commit(checkout: Path) -> str:
+    """The full id of what a checkout has checked out. Raises GitError."""
+    output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
+    return output.decode("ascii").strip()
