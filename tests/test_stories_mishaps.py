@@ -305,3 +305,53 @@ def test_a_time_that_is_no_number_counts_as_lost(site: Site) -> None:
     state.write_text(f'{{"version": 1, "content": {{"modules/dummy/{commit}": NaN}}}}')
     layout = Layout.of(load_config(site.config))
     assert retention.recall(layout) == {}
+
+
+def test_checkouts_are_on_stable_storage_before_anything_shows_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.update()
+    old = site.remotes["modules/dummy"].commit()
+    new = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    seen = []
+    flush = files.flush_file_system
+
+    def look_and_flush(path: Path) -> None:
+        if path == site.root / "clone":
+            seen.append((site.expanded("modules/dummy"), new in site.checkouts("modules/dummy")))
+        flush(path)
+
+    monkeypatch.setattr(files, "flush_file_system", look_and_flush)
+    assert site.update().code == 0
+    assert seen == [({"master": old}, False)]
+    assert site.expanded("modules/dummy") == {"master": new}
+
+
+def test_a_git_process_that_outlived_its_run_is_not_raced(site: Site) -> None:
+    site.update()
+    calls = site.root / "calls"
+    calls.mkdir()
+    script = site.root / "ssh"
+    # The second call of all is the fetch of the run that will be killed: it takes its time.
+    script.write_text(
+        f"#!/bin/sh\nfor last; do :; done\nn=1; while ! mkdir {calls}/$n 2>/dev/null; do n=$((n+1)); done\n"
+        f'test $n = 2 && sleep 2\nsh -c "$last"\necho $n >> {site.root}/ended\n'
+    )
+    script.chmod(0o755)
+    site.settings["git.ssh_cmd_path"] = str(script)
+    remote = site.remotes["modules/dummy"]
+    site.urls["modules/dummy"] = f"ssh://git@gitlab.example.org{remote.path}"
+    site.publish()
+    remote.push({"code/manifests/init.pp": "# new\n"})
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "bin" / "jens-update"), "-c", str(site.config)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    end = time.monotonic() + 30
+    while not (calls / "2").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert site.update("--strict").code == 0
+    assert (site.root / "ended").read_text().split().index("2") < (site.root / "ended").read_text().split().index("4")
+    assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
