@@ -20,7 +20,6 @@ _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
-_FORBIDDEN = re.compile(r"/work\b|\bissues?\b|\bsessions?\b", re.IGNORECASE)
 
 names = pytest.mark.parametrize("document", [*DOCUMENTS, *MAN_PAGES], ids=lambda path: path.name)
 
@@ -45,11 +44,6 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
 def test_every_document_can_be_reached_from_the_readme() -> None:
     readme = (TREE / "README.md").read_text("utf-8")
     assert [path.name for path in DOCUMENTS[1:] if f"({path.relative_to(TREE)})" not in readme] == []
-
-
-@names
-def test_documents_are_for_users(document: Path) -> None:
-    assert _FORBIDDEN.findall(document.read_text("utf-8")) == []
 
 
 def options_in_help(command: Path) -> set[str]:
