@@ -21,8 +21,6 @@ _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
-names = pytest.mark.parametrize("document", [*DOCUMENTS, *MAN_PAGES], ids=lambda path: path.name)
-
 
 def anchors(document: Path) -> set[str]:
     """The names that GitLab and GitHub give to headings."""
