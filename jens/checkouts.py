@@ -12,7 +12,7 @@ from jens import files, gitwrapper, mending, mirrors, worktrees
 from jens.errors import GitError
 from jens.layout import Layout, commit_entry, is_checkout_name
 from jens.mirrors import Mirror, RefusedError, Remotes, Request
-from jens.model import Commit, Event, Ref, RepoId
+from jens.model import Commit, Event, RepoId
 from jens.repositories import (
     OnDisk,
     RefsPlan,
@@ -275,8 +275,3 @@ def remove_mirror(layout: Layout, repo: RepoId) -> list[Event]:
     except OSError as error:
         return [Event(logging.ERROR, f"Unable to remove '{layout.bare(repo)}': {error}")]
     return []
-
-
-def referenced(work: Prepared, kept: Iterable[Ref]) -> frozenset[str]:
-    """The commits whose checkouts are in use by the refs that are kept."""
-    return frozenset(work.plan.targets[ref] for ref in kept if ref in work.plan.targets)

@@ -30,7 +30,6 @@ from jens.names import one_line
 OK = 0
 CONFIGURATION = 2
 DIRECTORY = 3
-REFUSED = 10
 METADATA = 20
 REPOSITORIES = 30
 PURGE_REFUSED = 31
