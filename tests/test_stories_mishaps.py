@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -355,3 +356,27 @@ def test_a_git_process_that_outlived_its_run_is_not_raced(site: Site) -> None:
     assert site.update("--strict").code == 0
     assert (site.root / "ended").read_text().split().index("2") < (site.root / "ended").read_text().split().index("4")
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+def test_a_server_that_never_answers_is_given_up_once_and_holds_nobody_up(site: Site) -> None:
+    site.update()
+    silent = socket.socket()
+    with silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        for number in range(4):
+            site.urls[f"modules/far{number}"] = f"git://{server}/far{number}.git"
+        site.publish()
+        site.settings.update({"git.timeout": "1", "git.clonetimeout": "1", "git.jobs": "2"})
+        commit = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+        begin = time.monotonic()
+        outcome = site.update()
+        elapsed = time.monotonic() - begin
+    assert outcome.code == 0
+    assert site.expanded("modules/dummy") == {"master": commit}
+    errors = outcome.lines("ERROR")
+    assert len(errors) == 4
+    assert [error for error in errors if "no answer within 1 seconds" in error]
+    assert [error for error in errors if f"not tried, {server} did not answer in time before" in error]
+    assert elapsed < 20  # four in turn, each with its grace, would still be less: only a hang is not
