@@ -56,6 +56,7 @@ setup(
         "GitPython>=3.1.40",
         "configobj>=5.0.6",
         "PyYAML>=5.4.1",
+        "dirq>=1.7.1",
     ],
     extras_require={
         # Linters are held to one series, so that every machine has the same opinion.

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jens import files, gitwrapper, mending, mirrors, worktrees
+from jens import commits, files, gitwrapper, mending, mirrors, worktrees
+from jens.commits import Resolution
 from jens.errors import GitError
 from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.mirrors import Mirror, RefusedError, Remotes, Request
-from jens.model import Commit, Event, RepoId
+from jens.mirrors import Answer, Mirror, RefusedError, Remotes, Request
+from jens.model import Branch, Commit, Event, Ref, RepoId
 from jens.repositories import (
+    Needs,
     OnDisk,
     RefsPlan,
     commits_to_check_out,
@@ -28,7 +30,11 @@ from jens.repositories import (
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside."""
+    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside.
+
+    ``failed``: not all was done that should have been. Otherwise ``lacking`` are the needed refs that the remote
+    does not have.
+    """
 
     repo: RepoId
     disk: OnDisk
@@ -37,6 +43,7 @@ class Prepared:
     events: tuple[Event, ...] = ()
     is_known: bool = True
     failed: bool = False
+    lacking: frozenset[Ref] = frozenset()
 
 
 def scan(layout: Layout, repo: RepoId) -> OnDisk:
@@ -85,14 +92,16 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         if not gitwrapper.is_repository(bare):
             return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
         attempt = _lay_out(layout, remotes, request, disk, mirror)
-        if attempt.is_suspicious and mirror.answered and not gitwrapper.is_sound(bare):
+        if attempt.is_suspicious and mirror.is_settled and not gitwrapper.is_sound(bare):
             _give_up(attempt)
             mirror = mirrors.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
             events += mirror.events
             attempt = _lay_out(layout, remotes, request, disk, mirror)
-        unanswered = request.ask and request.url is not None and not mirror.answered
+        unanswered = request.url is not None and not mirror.is_settled
         failed = attempt.has_failed or unanswered
-        return _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
+        events += attempt.events
+        work = _prepared(request, attempt.disk, attempt.plan, events, attempt.staged, failed=failed)
+        return replace(work, lacking=attempt.lacking)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
@@ -105,15 +114,16 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
     try:
         disk = scan(layout, repo)
-        mirror = Mirror(mirrors.read_heads(bare), answered=False)
-        if request.url is not None and request.ask:
-            mirror = mirrors.ask(bare, request.url, repo, remotes)
+        mirror = Mirror(mirrors.read_heads(bare), Answer.NONE)
+        if request.url is not None:
+            mirror = replace(mirror, answer=Answer.BEFORE)
+            if mirrors.must_ask(bare, request, sorted(disk.checkouts)):
+                mirror = mirrors.ask(bare, request.url, repo, remotes)
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)
         if request.is_new and missing:
             raise RefusedError(mirrors.refusal(repo, missing))
-        commits = [ref for ref in request.needs.refs if isinstance(ref, Commit)]
-        known = {commit: commit.digits if commit.is_full else request.recorded.get(commit) for commit in commits}
-        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.answered)
+        known = {ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)}
+        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.is_settled)
         return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
@@ -132,20 +142,21 @@ class _Attempt:
     events: Sequence[Event]
     has_failed: bool
     is_suspicious: bool
+    lacking: frozenset[Ref]
 
 
 def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
     repo = request.repo
     disk, events = mending.mend(layout, repo, on_disk)
     bare = layout.bare(repo)
-    resolution = mirrors.resolve_commits(bare, request, sorted(disk.checkouts), remotes, answered=mirror.answered)
+    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.answer)
     plan = plan_refs(
         repo,
         request.needs,
         mirror.heads,
         resolution.commits,
         disk,
-        answered=mirror.answered,
+        answered=mirror.is_settled,
         unasked=resolution.unasked,
     )
     events += [*resolution.events, *plan.events, *_announcements(layout, repo, disk, plan)]
@@ -159,7 +170,15 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
             events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
-    return _Attempt(disk, settled, staged, events, bool(failed), bool(failed) or resolution.is_suspicious)
+    is_suspicious = bool(failed) or resolution.is_suspicious
+    lacking = _lacking(request.needs, mirror, resolution)
+    return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+
+
+def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[Ref]:
+    heads, found = mirror.heads, resolution.commits
+    absent = [ref for ref in needs.refs if (ref.name not in heads if isinstance(ref, Branch) else found[ref] is None)]
+    return frozenset(absent) - resolution.unasked
 
 
 def _give_up(attempt: _Attempt) -> None:
@@ -226,7 +245,8 @@ def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared
             except OSError as error:
                 failed.append(commit)
                 events.append(Event(logging.ERROR, f"Unable to put {work.repo} at {commit} in place: {error}"))
-        settled.append(replace(work, plan=settle(work.plan, work.disk, failed), staged={}))
+        plan = settle(work.plan, work.disk, failed)
+        settled.append(replace(work, plan=plan, staged={}, failed=work.failed or bool(failed)))
     return settled, events
 
 
@@ -240,17 +260,18 @@ def obstacles(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
     }
 
 
-def switch(layout: Layout, prepared: Sequence[Prepared]) -> list[Event]:
+def switch(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
     """Move all branch links that must move, in one burst."""
-    events = []
+    failed, events = set(), []
     for work in prepared:
         for entry, commit in links_to_put(work.plan, work.disk).items():
             path = layout.clone(work.repo) / entry
             try:
                 files.put_link(path, commit_entry(commit))
             except OSError as error:
+                failed.add(work.repo)
                 events.append(Event(logging.ERROR, f"Unable to switch '{path}' to {commit[:7]}: {error}"))
-    return events
+    return [replace(work, failed=work.failed or work.repo in failed) for work in prepared], events
 
 
 def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list[Event]:

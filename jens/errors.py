@@ -72,6 +72,19 @@ class LibraryError(JensError):
         return f"The library of repositories is unusable: {where}: {self.problem}"
 
 
+class QueueError(JensError):
+    """The queue of hints cannot be used."""
+
+    def __init__(self, path: Path, problem: str, action: str = "read") -> None:
+        super().__init__(path, problem, action)
+        self.path = path
+        self.problem = problem
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"The queue of hints '{self.path}' could not be {self.action}: {self.problem}"
+
+
 class StageError(JensError):
     """A stage of the run failed as a whole, not one of its items."""
 

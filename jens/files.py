@@ -39,7 +39,7 @@ def write_file(path: Path, content: bytes) -> None:
     except BaseException:
         remove_tree(aside)
         raise
-    _fsync_directory(path.parent)
+    flush(path.parent)
 
 
 def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
@@ -57,8 +57,9 @@ def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
             remove_tree(staging)
 
 
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def flush(path: Path) -> None:
+    """Put a file, or the list of a directory's entries, on stable storage. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:

@@ -132,6 +132,11 @@ class Layout:
         return self.cachedir / "dangling.json"
 
     @property
+    def answers(self) -> Path:
+        """What remotes said when they were last asked."""
+        return self.cachedir / "answers.json"
+
+    @property
     def last_run(self) -> Path:
         """How the last run went."""
         return self.cachedir / "last-run.json"

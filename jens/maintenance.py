@@ -33,6 +33,15 @@ def check_writable(key: str, path: Path) -> None:
         raise DirectoryError(key, path, "cannot be written")
 
 
+def check_queue(config: Config) -> None:
+    """Raises DirectoryError when the queue of hints is not there, or what was read in it could not be removed."""
+    path = config.messaging.queuedir
+    if not os.path.lexists(path):
+        raise DirectoryError("queuedir", path, "does not exist")
+    if path.is_dir() and os.access(path, os.R_OK) and not os.access(path, os.W_OK | os.X_OK):
+        raise DirectoryError("queuedir", path, "cannot be written")
+
+
 def make_directories(config: Config) -> None:
     """Make what lies inside the configured directories. Raises DirectoryError."""
     layout = Layout.of(config)

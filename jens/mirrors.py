@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from jens import files, gitwrapper
 from jens.errors import GitError, GitTimeoutError
 from jens.gitwrapper import GitOptions
-from jens.model import Commit, Event, Ref, RepoId
+from jens.model import Branch, Commit, Event, Ref, RepoId
 from jens.names import server_of
-from jens.repositories import Needs, missing_mandatory, resolve
+from jens.repositories import Needs, missing_mandatory
 
 
 class Remotes:
@@ -36,13 +37,26 @@ class Remotes:
             raise
 
 
+class Answer(Enum):
+    """What a mirror's branches are worth."""
+
+    NOW = "the remote said so in this run"
+    BEFORE = "the remote said so when it was last asked, and nothing calls for asking again"
+    NONE = "the remote did not answer, or there is none to ask"
+
+
 @dataclass(frozen=True)
 class Mirror:
-    """What is known of a repository's branches; ``answered``: the remote said so in this run."""
+    """What is known of a repository's branches."""
 
     heads: Mapping[str, str]
-    answered: bool
+    answer: Answer
     events: tuple[Event, ...] = ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is not in the mirror is not at the remote either."""
+        return self.answer is not Answer.NONE
 
 
 class RefusedError(Exception):
@@ -55,9 +69,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One repository's work for a worker. Without a URL, or when not to be asked, the mirror is all there is.
+    """One repository's work for a worker. Without a URL the mirror is all there is.
 
-    ``is_new``: the library has it, the disk has not; ``is_known``: environments may hold it already.
+    Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
+    and when the mirror has not got what is needed: but for refs that the remote was ``lacking`` then, and that only
+    definitions need which are not ``fresh``, new or changed. ``is_new``: the library has it, the disk has not;
+    ``is_known``: environments may hold it already.
     """
 
     repo: RepoId
@@ -65,8 +82,15 @@ class Request:
     needs: Needs
     recorded: Mapping[Commit, str]
     ask: bool = True
+    lacking: frozenset[Ref] | None = None
+    fresh: frozenset[Ref] = frozenset()
     is_new: bool = False
     is_known: bool = True
+    on_demand: bool = False
+
+    def full_id(self, commit: Commit) -> str | None:
+        """The full id of a declared commit, as far as that is known without looking."""
+        return commit.digits if commit.is_full else self.recorded.get(commit)
 
 
 def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
@@ -76,26 +100,53 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     cannot be had, or is not as every repository must be.
     """
     url, is_there = request.url, gitwrapper.is_repository(bare)
-    if url is None or (is_there and not request.ask):
-        return Mirror(read_heads(bare), answered=False)
+    if url is None:
+        return Mirror(read_heads(bare), Answer.NONE)
     if request.is_new and not is_there:
         return _take_in(bare, url, request, remotes)
     if not is_there:
         return renew(bare, request, remotes, checkouts, "is missing or no repository")
+    if not must_ask(bare, request, checkouts):
+        return Mirror(read_heads(bare), Answer.BEFORE)
     try:
-        return update_mirror(bare, url, request.repo, remotes)
+        mirror = update_mirror(bare, url, request.repo, remotes)
     except GitError as error:
         # Only when the remote is well can it be the mirror that is damaged.
         if isinstance(error, GitTimeoutError) or error.verb == "ls-remote" or gitwrapper.is_sound(bare):
-            return Mirror(read_heads(bare), answered=False, events=(_unable("fetch", request.repo, error),))
-        return renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
+            mirror = Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
+        else:
+            mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
+    if request.on_demand:
+        demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
+        mirror = replace(mirror, events=(demand, *mirror.events))
+    return mirror
+
+
+def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
+    """Whether the mirror cannot be relied on to have all there is to have. ``checkouts`` are the commits on disk."""
+    if request.ask or request.lacking is None or gitwrapper.mirrored_url(bare) != request.url:
+        return True
+    heads, lacking = read_heads(bare), request.lacking - request.fresh
+    return any(ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs)
+
+
+def _has(bare: Path, heads: Mapping[str, str], ref: Ref, request: Request, checkouts: Sequence[str]) -> bool:
+    if isinstance(ref, Branch):
+        return ref.name in heads
+    digits = request.full_id(ref) or ref.digits
+    if any(commit.startswith(digits) for commit in checkouts):
+        return True
+    try:
+        return bool(gitwrapper.commits_like(bare, digits))
+    except GitError:
+        return False
 
 
 def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
     try:
         return clone_mirror(bare, url, request, remotes)
     except GitError as error:
-        raise RefusedError(_unable("clone", request.repo, error)) from error
+        raise RefusedError(unable("clone", request.repo, error)) from error
 
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
@@ -103,12 +154,13 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
     try:
         mirror = renew_mirror(bare, request.url or "", checkouts, remotes)
     except GitError as error:
-        return Mirror(read_heads(bare), answered=False, events=(_unable("clone", request.repo, error),))
+        return Mirror(read_heads(bare), Answer.NONE, (unable("clone", request.repo, error),))
     event = Event(logging.WARNING, f"The mirror of {request.repo} {reason}, it was made anew")
     return replace(mirror, events=(event,))
 
 
-def _unable(verb: str, repo: RepoId, error: GitError) -> Event:
+def unable(verb: str, repo: RepoId, error: GitError) -> Event:
+    """What went wrong with a remote."""
     return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
 
 
@@ -131,7 +183,7 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
-    return Mirror(heads, answered=True)
+    return Mirror(heads, Answer.NOW)
 
 
 def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
@@ -140,21 +192,21 @@ def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
         heads = gitwrapper.remote_heads(url, options)
     if not heads:
         problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
-        return Mirror(read_heads(bare), answered=False, events=(Event(logging.ERROR, problem),))
-    return Mirror(heads, answered=True)
+        return Mirror(read_heads(bare), Answer.NONE, (Event(logging.ERROR, problem),))
+    return Mirror(heads, Answer.NOW)
 
 
 def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
     answer = ask(bare, url, repo, remotes)
     moved = gitwrapper.mirrored_url(bare) != url
-    if not answer.answered or (read_heads(bare) == answer.heads and not moved):
+    if not answer.is_settled or (read_heads(bare) == answer.heads and not moved):
         return answer
     with remotes.speaking_to(url) as options:
         gitwrapper.fetch(bare, url, options)
     if moved:
         gitwrapper.record_url(bare, url)
-    return Mirror(read_heads(bare), answered=True)
+    return Mirror(read_heads(bare), Answer.NOW)
 
 
 def read_heads(bare: Path) -> dict[str, str]:
@@ -177,67 +229,9 @@ def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remote
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
-    return Mirror(gitwrapper.heads(bare), answered=True)
+    return Mirror(gitwrapper.heads(bare), Answer.NOW)
 
 
 def _salvage(new: Path, damaged: Path, commit: str, options: GitOptions) -> None:
     with suppress(GitError):  # its checkout stays all the same
         gitwrapper.fetch_commit(new, str(damaged), commit, options)
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Which commits the declared ones are; None for those that are not to be had.
-
-    Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror
-    has lost objects.
-    """
-
-    commits: Mapping[Commit, str | None]
-    unasked: frozenset[Ref] = frozenset()
-    events: tuple[Event, ...] = ()
-    is_suspicious: bool = False
-
-
-def resolve_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, *, answered: bool
-) -> Resolution:
-    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers.
-
-    Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
-    """
-    needs = request.needs
-    found: dict[Commit, str | None] = {ref: _full_id(ref, request) for ref in needs.former if isinstance(ref, Commit)}
-    unasked: set[Ref] = set()
-    events: list[Event] = []
-    for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
-        full = _full_id(commit, request)
-        if full is not None and full in checkouts:
-            found[commit] = full
-            continue
-        try:
-            candidates = gitwrapper.commits_like(bare, full or commit.digits)
-            if not candidates and full is not None and answered:
-                candidates = _fetch_commit(bare, full, request, remotes)
-        except GitError as error:
-            found[commit] = None
-            unasked.add(commit)
-            events.append(_unable("fetch", request.repo, error))
-            continue
-        found[commit], problem = resolve(commit, candidates, checkouts)
-        if problem and answered:
-            events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
-    suspicious = bool(unasked) or (None in found.values() and not gitwrapper.has_heads(bare))
-    return Resolution(found, frozenset(unasked), tuple(events), suspicious)
-
-
-def _full_id(commit: Commit, request: Request) -> str | None:
-    return commit.digits if commit.is_full else request.recorded.get(commit)
-
-
-def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
-    """Ask the remote for a commit, and look again. Raises GitError when it could not be asked."""
-    url = request.url or ""
-    with remotes.speaking_to(url) as options:
-        fetched = gitwrapper.fetch_commit(bare, url, commit, options)
-    return gitwrapper.commits_like(bare, commit) if fetched else []

@@ -10,22 +10,24 @@ from jens.config import Config
 from jens.environments import EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.layout import Layout
+from jens.messaging import Queue
 from jens.mirrors import Remotes
 from jens.model import Expansion
 from jens.names import one_line
 from jens.repositories import RepositoriesPlan, describe
 from jens.repostage import complaints, result, workers
 from jens.trees import Planner
-from jens.update import Options, Plans, git_options, plan, staged
+from jens.update import Options, Plans, git_options, is_on_demand, plan, staged
 
 
 def run(config: Config, options: Options) -> list[str]:
-    """The lines that say what a run would do. Raises MetadataError, LibraryError, DirectoryError."""
+    """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
     layout = Layout.of(config)
     remotes = Remotes(git_options(config))
     commits = metadata.refresh(config, remotes.options, reset=False)
+    hints = Queue(config.messaging.queuedir).look() if is_on_demand(config, options) else None
     with staged(RepositoriesError):
-        plans = plan(config, layout, options, commits)
+        plans = plan(config, layout, options, commits, hints)
     requests = plans.work.requests()
     with workers(config.git.jobs) as pool:
         futures = [pool.submit(checkouts.foresee, layout, remotes, request) for request in requests]

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Callable
 
 from jens import checkouts, gitwrapper, retention
+from jens.answers import Answers
 from jens.checkouts import Prepared
 from jens.layout import Layout
 from jens.mirrors import Remotes, Request
@@ -36,13 +37,26 @@ Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 
 
 @dataclass(frozen=True)
+class Demand:
+    """Which remotes to ask: those of ``hinted`` repositories, and where that is not enough (see ``Request``).
+
+    ``fresh`` are the refs that new and changed definitions need.
+    """
+
+    hinted: frozenset[RepoId]
+    answers: Answers
+    fresh: Mapping[RepoId, Needs]
+
+
+@dataclass(frozen=True)
 class Work:
-    """The stage's orders."""
+    """The stage's orders; without a ``demand`` every remote is asked."""
 
     library: Library
     plan: RepositoriesPlan
     inventory: Inventory
     needs: Mapping[RepoId, Needs]
+    demand: Demand | None = None
 
     def requests(self) -> list[Request]:
         """One for each repository that is not removed."""
@@ -51,15 +65,22 @@ class Work:
     def _request(self, repo: RepoId) -> Request:
         known = self.inventory.get(repo, {})
         recorded = {ref: commit for ref, commit in known.items() if isinstance(ref, Commit)}
-        url = self.library.urls.get(repo)
-        return Request(
+        request = Request(
             repo,
-            url,
+            self.library.urls.get(repo),
             self.needs[repo],
             recorded,
-            ask=url is not None,
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
+        )
+        if self.demand is None:
+            return request
+        return replace(
+            request,
+            ask=repo in self.demand.hinted,
+            lacking=self.demand.answers.get(repo),
+            fresh=frozenset(self.demand.fresh[repo].refs),
+            on_demand=True,
         )
 
 
@@ -160,7 +181,8 @@ class RepositoriesStage:
         obstacles = checkouts.obstacles(self._prepared)
         if obstacles:
             self._tell(detour(obstacles))
-        self._tell(checkouts.switch(self._layout, self._prepared))
+        self._prepared, events = checkouts.switch(self._layout, self._prepared)
+        self._tell(events)
 
     def _known(self) -> list[Prepared]:
         return [work for work in self._prepared if work.is_known]
@@ -176,6 +198,15 @@ class RepositoriesStage:
             }
             for work in self._known()
         }
+
+    def failed(self) -> set[RepoId]:
+        """The repositories with which not all was done that should have been."""
+        return {work.repo for work in self._prepared if work.failed}
+
+    def answers(self) -> Answers:
+        """What the remotes have said."""
+        asked = (work for work in self._known() if not work.failed and work.repo in self._work.library.urls)
+        return {work.repo: work.lacking for work in asked}
 
     def expansion(self) -> Expansion:
         """What environments can rely on."""

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from jens import dangling, environments, gitwrapper, inventory, metadata, retention
+from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, retention
 from jens.config import Config
 from jens.environments import Applied, EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError, StageError
 from jens.gitwrapper import GitOptions
 from jens.guard import PurgeGuard
 from jens.layout import Layout
+from jens.messaging import Hints
 from jens.mirrors import Remotes
-from jens.model import Expansion, Library, Report
+from jens.model import Expansion, Library, RepoId, Report
 from jens.names import one_line
 from jens.past import Past, recall, resolved_before
 from jens.repositories import plan_needs, plan_repositories
-from jens.repostage import Progress, RepositoriesStage, Work, no_progress
+from jens.repostage import Demand, Progress, RepositoriesStage, Work, no_progress
 from jens.trees import Planner
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """What the administrator asked for; ``progress`` is told how many repositories of how many are done."""
+    """What the administrator asked for, whatever the configured mode: ``poll`` has every remote asked.
+
+    ``progress`` is told how many repositories of how many are done.
+    """
 
     allow_purge: bool = False
+    poll: bool = False
     progress: Progress = no_progress
 
 
@@ -45,7 +50,7 @@ class Plans:
 
 
 def run(config: Config, options: Options) -> Report:
-    """Bring everything up to date. Raises MetadataError, LibraryError, DirectoryError, StageError."""
+    """Bring everything up to date. Raises MetadataError, QueueError, LibraryError, DirectoryError, StageError."""
     layout = Layout.of(config)
     remotes = Remotes(git_options(config))
     with staged(RepositoriesError):
@@ -53,9 +58,13 @@ def run(config: Config, options: Options) -> Report:
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
         commits = metadata.refresh(config, remotes.options)
+    hints = None
+    if is_on_demand(config, options):
+        with executed("fetch_update_hints"):
+            hints = demand.take(config.messaging.queuedir)
     with executed("refresh_repositories"), staged(RepositoriesError):
         log.info("Refreshing repositories...")
-        plans = plan(config, layout, options, commits)
+        plans = plan(config, layout, options, commits, hints)
         repositories = RepositoriesStage(layout, remotes, plans.work)
         repositories.prepare(config.git.jobs, options.progress)
         repositories.switch(lambda entries: environments.detour(layout, plans.past.existing, entries))
@@ -67,8 +76,25 @@ def run(config: Config, options: Options) -> Report:
         needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
         repositories.clear_away(needs, config.main.retention)
         inventory.persist(layout, repositories.inventory())
+        answers.remember(layout, repositories.answers())
+    failures = [*repositories.failures, *applied.failures]
+    if hints is not None:
+        failures += finish_hints(config, hints, repositories.failed())
     refused = plans.work.plan.refusals or plans.environments.refusals
-    return Report((*repositories.failures, *applied.failures), bool(refused))
+    return Report(tuple(failures), bool(refused))
+
+
+def is_on_demand(config: Config, options: Options) -> bool:
+    """Whether only what hints name is fetched."""
+    return config.main.mode == "ONDEMAND" and not options.poll
+
+
+def finish_hints(config: Config, hints: Hints, failed: Collection[RepoId]) -> list[str]:
+    """Let hints go whose work is done; returned is what has failed, of the messages or of this."""
+    events = demand.finish(config.messaging.queuedir, hints, failed)
+    for event in events:
+        log.log(event.level, "%s", event.text)
+    return [event.text for event in (*hints.events, *events) if event.is_failure]
 
 
 def git_options(config: Config) -> GitOptions:
@@ -94,8 +120,10 @@ def staged(failure: type[StageError]) -> Iterator[None]:
         raise failure(error) from error
 
 
-def plan(config: Config, layout: Layout, options: Options, commits: metadata.Snapshot) -> Plans:
-    """Read metadata, cache and disk, and decide what there must be."""
+def plan(
+    config: Config, layout: Layout, options: Options, commits: metadata.Snapshot, hints: Hints | None = None
+) -> Plans:
+    """Read metadata, cache and disk, and decide what there must be; without hints every remote is asked."""
     main = config.main
     guard = PurgeGuard(main.purgelimit, options.allow_purge)
     library = metadata.read_library(config, commits.repositories)
@@ -108,7 +136,14 @@ def plan(config: Config, layout: Layout, options: Options, commits: metadata.Sna
     recorded = resolved_before(layout, for_environments.definitions, known)
     former = environments.former_definitions(layout, for_environments, past)
     needs = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions, former)
-    return Plans(library, past, for_environments, Work(library, for_repositories, recorded, needs))
+    work = Work(library, for_repositories, recorded, needs)
+    if hints is not None:
+        if unknown := demand.strangers(hints, library):
+            log.warning("%s", unknown)
+        moving = (*for_environments.new, *for_environments.changed)
+        fresh = plan_needs(for_repositories.remaining, (), moving)
+        work = replace(work, demand=Demand(hints.repos, answers.recall(layout), fresh))
+    return Plans(library, past, for_environments, work)
 
 
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:

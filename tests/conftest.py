@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from dirq.queue import Queue
 
 from jens.commands import update
 
@@ -223,6 +226,29 @@ class Site:
     def retire(self, name: str) -> None:
         """Push the removal of a definition."""
         self.definitions.push({f"{name}.yaml": None})
+
+    # What producers do
+
+    @property
+    def queue(self) -> Queue:
+        """The queue of hints, as any program that uses python-dirq has it."""
+        return Queue(str(self.root / "spool"), schema={"time": "string", "data": "binary"})
+
+    def hint(self, *repos: str) -> str:
+        """Leave a hint, as any program that knows the format does."""
+        content: dict[str, list[str]] = {}
+        for repo in repos:
+            partition, _, name = repo.partition("/")
+            content.setdefault(partition, []).append(name)
+        return str(self.queue.add({"time": datetime.now().isoformat(), "data": pickle.dumps(content)}))
+
+    def hinted(self) -> list[str]:
+        """The repositories that are hinted at in the queue, a line for each time."""
+        queue, found = self.queue, []
+        for name in queue.names():
+            content = pickle.loads((self.root / "spool" / name / "data").read_bytes())  # noqa: S301 - our own
+            found += [f"{partition}/{repo}" for partition, repos in content.items() for repo in repos]
+        return sorted(found)
 
     # What the administrator does
 

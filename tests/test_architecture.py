@@ -27,11 +27,14 @@ _ORDER = (
     "metadata",
     "state",
     "inventory",
+    "answers",
     "guard",
     "retention",
+    "plainpickle",
     "messaging",
     "repositories",
     "mirrors",
+    "commits",
     "mending",
     "checkouts",
     "repostage",
@@ -40,6 +43,7 @@ _ORDER = (
     "environments",
     "dangling",
     "lastrun",
+    "demand",
     "update",
     "preview",
     "maintenance",
@@ -49,7 +53,7 @@ _ORDER = (
     "commands",
 )
 
-_REPOSITORIES = {"repositories", "mirrors", "mending", "checkouts", "repostage"}
+_REPOSITORIES = {"repositories", "mirrors", "commits", "mending", "checkouts", "repostage"}
 _ENVIRONMENTS = {"trees", "past", "environments", "dangling"}
 _GIT = {"gitprocess", "gitwrapper", "git"}
 
@@ -69,6 +73,7 @@ _STRANGERS = {
     **dict.fromkeys(sorted(_REPOSITORIES), _ENVIRONMENTS | {"messaging"}),
     "repositories": _ENVIRONMENTS | _GIT | {"messaging", "files", "os", "config"},
     **dict.fromkeys(sorted(_ENVIRONMENTS), _REPOSITORIES | _GIT),
+    "demand": _GIT | {"config", "layout"},
     "webhooks": _GIT | {"update", "flask"},
     "gitlabproducer": _GIT | {"update"},
 }
@@ -139,6 +144,7 @@ def test_a_room_does_not_know_its_strangers(room: str) -> None:
         ("argparse", {"commands"}),
         ("fcntl", {"locking", "gitprocess"}),
         ("pickle", {"messaging"}),
+        ("pickletools", {"plainpickle"}),
     ],
 )
 def test_a_library_has_few_importers(library: str, importers: set[str]) -> None:

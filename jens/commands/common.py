@@ -23,6 +23,7 @@ from jens.errors import (
     LockFailedError,
     LockHeldError,
     MetadataError,
+    QueueError,
     RepositoriesError,
 )
 from jens.names import one_line
@@ -30,7 +31,9 @@ from jens.names import one_line
 OK = 0
 CONFIGURATION = 2
 DIRECTORY = 3
+FAILED = 10
 METADATA = 20
+HINTS = 25
 REPOSITORIES = 30
 PURGE_REFUSED = 31
 ENVIRONMENTS = 40
@@ -44,6 +47,7 @@ _EXIT_CODES = {
     ConfigError: CONFIGURATION,
     DirectoryError: DIRECTORY,
     MetadataError: METADATA,
+    QueueError: HINTS,
     LibraryError: REPOSITORIES,
     RepositoriesError: REPOSITORIES,
     EnvironmentsError: ENVIRONMENTS,

@@ -25,6 +25,7 @@ from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
 from jens.repostage import Progress, no_progress
+from jens.update import Options
 
 log = logging.getLogger(__name__)
 
@@ -53,31 +54,31 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     set_up_logging(config, "jens-update", verbose=arguments.verbose)
-    if config.main.mode == "ONDEMAND" and not arguments.poll:
-        log.warning("This version cannot update on demand yet, every remote is asked as in mode POLL")
+    options = Options(allow_purge=arguments.allow_purge, poll=arguments.poll, progress=_progress())
     maintenance.check_directories(config)
+    if update.is_on_demand(config, options):
+        maintenance.check_queue(config)
     with run_lock(config):
         maintenance.make_directories(config)
-        code = _dry_run(config, arguments) if arguments.dry_run else _run(config, arguments)
+        code = _dry_run(config, options) if arguments.dry_run else _run(config, options, strict=arguments.strict)
     log.info("Done")
     return code
 
 
-def _dry_run(config: Config, arguments: argparse.Namespace) -> int:
-    lines = preview.run(config, update.Options(allow_purge=arguments.allow_purge))
-    for line in lines:
+def _dry_run(config: Config, options: Options) -> int:
+    for line in preview.run(config, options):
         print(line)
     return OK
 
 
-def _run(config: Config, arguments: argparse.Namespace) -> int:
+def _run(config: Config, options: Options, *, strict: bool) -> int:
     begin = time.time()
     try:
-        report = update.run(config, update.Options(allow_purge=arguments.allow_purge, progress=_progress()))
+        report = update.run(config, options)
     except BaseException as error:
         _record(config, LastRun(begin, time.time() - begin, status_of(error), (str(error) or type(error).__name__,)))
         raise
-    code = _code(report, strict=arguments.strict)
+    code = _code(report, strict=strict)
     _record(config, LastRun(begin, time.time() - begin, code, report.failures))
     return code
 

@@ -1,0 +1,68 @@
+"""Declared commits: looked for on disk, in the mirror, and at the remote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jens import gitwrapper
+from jens.errors import GitError
+from jens.mirrors import Answer, Remotes, Request, unable
+from jens.model import Commit, Event, Ref
+from jens.repositories import resolve
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which commits the declared ones are; None for those that are not to be had.
+
+    Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror
+    has lost objects.
+    """
+
+    commits: Mapping[Commit, str | None]
+    unasked: frozenset[Ref] = frozenset()
+    events: tuple[Event, ...] = ()
+    is_suspicious: bool = False
+
+
+def resolve_commits(
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, answer: Answer
+) -> Resolution:
+    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers now.
+
+    Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
+    """
+    needs = request.needs
+    found: dict[Commit, str | None] = {ref: request.full_id(ref) for ref in needs.former if isinstance(ref, Commit)}
+    unasked: set[Ref] = set()
+    events: list[Event] = []
+    for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
+        full = request.full_id(commit)
+        if full is not None and full in checkouts:
+            found[commit] = full
+            continue
+        try:
+            candidates = gitwrapper.commits_like(bare, full or commit.digits)
+            if not candidates and full is not None and answer is Answer.NOW:
+                candidates = _fetch_commit(bare, full, request, remotes)
+        except GitError as error:
+            found[commit] = None
+            unasked.add(commit)
+            events.append(unable("fetch", request.repo, error))
+            continue
+        found[commit], problem = resolve(commit, candidates, checkouts)
+        if problem and answer is not Answer.NONE:
+            events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
+    suspicious = bool(unasked) or (None in found.values() and not gitwrapper.has_heads(bare))
+    return Resolution(found, frozenset(unasked), tuple(events), suspicious)
+
+
+def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
+    """Ask the remote for a commit, and look again. Raises GitError when it could not be asked."""
+    url = request.url or ""
+    with remotes.speaking_to(url) as options:
+        fetched = gitwrapper.fetch_commit(bare, url, commit, options)
+    return gitwrapper.commits_like(bare, commit) if fetched else []

@@ -1,0 +1,288 @@
+"""Hints: which repositories have changed, left by producers in a directory queue and taken by jens-update.
+
+The queue is python-dirq's, whose format other programs write, too: an element is a directory ``NNNNNNNN/`` + 14
+hexadecimal digits with a file for each field, added in ``temporary/`` and removed through ``obsolete/``. python-dirq
+adds and locks elements. They are listed, read and removed here, because it takes an unreadable directory for an empty
+one, reads whatever size and kind of file is there, and relies on link counts that not every file system keeps.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable
+
+from dirq.queue import Queue as DirectoryQueue
+
+from jens import files, plainpickle
+from jens.errors import QueueError
+from jens.model import PARTITIONS, Event, RepoId
+from jens.names import is_repository_name, one_line
+
+log = logging.getLogger(__name__)
+
+SCHEMA = {"time": "string", "data": "binary"}
+
+#: A larger message is not read, in bytes.
+LARGEST_MESSAGE = 2**20
+#: What one run takes: no more than about so many bytes, or different repositories. The rest waits for the next one.
+_MOST_BYTES = 2**22
+_MOST_REPOSITORIES = 20_000
+#: Added again so often when others purge the queue at the same time.
+_ATTEMPTS = 50
+#: Older pieces of elements were left by somebody who died, in seconds; python-dirq's own defaults.
+TEMPORARY_AGE = 300
+LOCK_AGE = 600
+
+_DIRECTORY = re.compile(r"[0-9a-f]{8}")
+_ELEMENT = re.compile(r"[0-9a-f]{14}")
+_TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
+
+
+def encode(repos: Iterable[RepoId]) -> bytes:
+    """The data of a message: a pickle that Python 2 reads, too."""
+    content: dict[str, list[str]] = {}
+    for repo in sorted(repos):
+        content.setdefault(repo.partition, []).append(repo.name)
+    return pickle.dumps(content, protocol=2)
+
+
+def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
+    """The repositories that a message names, and what of it is ill-formed. Raises ValueError when all of it is."""
+    content = plainpickle.loads(data)
+    if not isinstance(content, dict):
+        raise ValueError("expected a mapping of partitions to lists of names")
+    repos: set[RepoId] = set()
+    problems = []
+    for partition, value in content.items():
+        if partition not in PARTITIONS:
+            problems.append(f"there is no partition {_shortened(partition)}")
+        elif not isinstance(value, list):
+            problems.append(f"{partition} is expected to be a list of names")
+        else:
+            good = {name for name in value if isinstance(name, str) and is_repository_name(name)}
+            repos |= {RepoId(partition, name) for name in good}
+            bad = sum(1 for name in value if not isinstance(name, str) or name not in good)
+            problems += [f"{partition} has bad names ({bad})"] if bad else []
+    return repos, problems
+
+
+def _shortened(text: str) -> str:
+    return repr(one_line(text[:40]))
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is in the queue: how many messages were found, and of those read the elements and the repositories.
+
+    ``dropped`` elements are of no use to anybody.
+    """
+
+    found: int = 0
+    messages: tuple[str, ...] = ()
+    repos: frozenset[RepoId] = frozenset()
+    dropped: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+class Queue:
+    """The queue at a directory, which must be there: nobody wants hints below a forgotten mount point."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, repos: Iterable[RepoId]) -> str:
+        """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
+        self.check()
+        fields = {"time": datetime.now().isoformat(timespec="microseconds"), "data": encode(repos)}
+        for _ in range(_ATTEMPTS):
+            try:
+                name = str(self._dirq().add(fields))
+                self._flush(name)
+                return name
+            except OSError as error:
+                # Somebody purged the directory that the element was being made in, or was to be moved to.
+                if _number(error) != errno.ENOENT:
+                    raise QueueError(self.path, _reason(error), "written") from error
+        raise QueueError(self.path, "it is purged all the time", "written")
+
+    def _dirq(self) -> Any:
+        return DirectoryQueue(str(self.path), schema=SCHEMA)
+
+    def _flush(self, name: str) -> None:
+        element = self.path / name
+        with suppress(FileNotFoundError):  # it was taken at once
+            for path in (*(element / field for field in SCHEMA), element, element.parent):
+                files.flush(path)
+
+    def check(self) -> None:
+        """Raises QueueError when there is no directory to read and to write in."""
+        if not self.path.is_dir():
+            raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise QueueError(self.path, "there is no permission", "written")
+
+    def names(self) -> list[str]:
+        """Every hint, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
+        return [
+            f"{directory}/{name}"
+            for directory in self._directories()
+            for name in sorted(self._list(directory))
+            if _ELEMENT.fullmatch(name)
+        ]
+
+    def _directories(self) -> list[str]:
+        """The intermediate directories, the oldest first. Raises QueueError."""
+        found = [name for name in self._list("") if _DIRECTORY.fullmatch(name)]
+        return sorted(name for name in found if not (self.path / name).is_symlink())
+
+    def _list(self, directory: str) -> list[str]:
+        try:
+            return os.listdir(self.path / directory)
+        except OSError as error:
+            if directory and error.errno == errno.ENOENT:
+                return []  # purged a moment ago
+            raise QueueError(self.path / directory, _reason(error)) from error
+
+    def look(self) -> Hints:
+        """Read what is there and change nothing. Raises QueueError."""
+        return self._gather(self.names(), lambda _name: None)
+
+    def take(self) -> Hints:
+        """Lock and read what is there; ill-formed messages are dropped, the others stay until acknowledged.
+
+        What others have locked is taken, too: they have died, only the holder of the run lock reads. Raises
+        QueueError.
+        """
+        hints = self._gather(self.names(), self._lock)
+        return replace(hints, events=(*hints.events, *self.acknowledge(hints.dropped)))
+
+    def _gather(self, names: Sequence[str], lock: Callable[[str], None]) -> Hints:
+        messages, dropped, events = [], [], []
+        repos: set[RepoId] = set()
+        size = 0
+        for position, name in enumerate(names):
+            if size >= _MOST_BYTES or len(repos) >= _MOST_REPOSITORIES:
+                text = f"{len(names) - position} messages are left for the next run"
+                events.append(Event(logging.WARNING, text))
+                break
+            try:
+                lock(name)
+                data = self._read(name)
+                size += len(data)
+                named, problems = decode(data)
+            except FileNotFoundError:
+                continue  # somebody else has dealt with it
+            except ValueError as error:
+                dropped.append(name)
+                events.append(Event(logging.ERROR, f"Message '{name}' is dropped: {error}"))
+            except OSError as error:
+                events.append(Event(logging.ERROR, f"Message '{name}' cannot be read: {_reason(error)}"))
+            else:
+                messages.append(name)
+                repos |= named
+                events += [Event(logging.WARNING, f"Message '{name}': {problem}") for problem in problems]
+        return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), tuple(events))
+
+    def _lock(self, name: str) -> None:
+        try:
+            self._dirq().lock(name)
+        except OSError as error:
+            log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
+
+    def _read(self, name: str) -> bytes:
+        """The data of an element. Raises FileNotFoundError when it is gone, ValueError when it is no message."""
+        element = self.path / name
+        if not stat.S_ISDIR(os.lstat(element).st_mode):
+            raise ValueError("it is no directory")
+        try:
+            descriptor = os.open(element / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and os.path.lexists(element)):
+                raise ValueError("it has no data") from error
+            raise
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError("its data is no file")
+            data = file.read(LARGEST_MESSAGE + 1)
+        if len(data) > LARGEST_MESSAGE:
+            raise ValueError(f"it has more than {LARGEST_MESSAGE} bytes")
+        return data
+
+    def acknowledge(self, names: Iterable[str]) -> list[Event]:
+        """Remove messages whose work is done; what cannot be removed is an event each."""
+        events = []
+        for name in names:
+            try:
+                self._remove(name)
+            except OSError as error:
+                events.append(Event(logging.ERROR, f"Unable to remove message '{name}': {_reason(error)}"))
+        return events
+
+    def _remove(self, name: str) -> None:
+        files.make_directory(self.path / _OBSOLETE)
+        obsolete = self.path / _OBSOLETE / secrets.token_hex(7)
+        with suppress(FileNotFoundError):  # somebody else has removed it
+            os.rename(self.path / name, obsolete)
+            files.remove_tree(obsolete)
+
+    def purge(self) -> list[Event]:
+        """Clear away what writers and readers left that have died: pieces of elements, locks, empty directories.
+
+        Unlike python-dirq's own, it never takes what somebody may be working with. Raises QueueError.
+        """
+        directories, now = self._directories(), time.time()
+        events = []
+        for top in (_TEMPORARY, _OBSOLETE):
+            left = [f"{top}/{name}" for name in self._list(top) if _ELEMENT.fullmatch(name)]
+            events += self._clear([name for name in left if self._age(name, now) > TEMPORARY_AGE], files.remove_tree)
+        locks = [f"{name}/{_LOCKED}" for name in self.names()]
+        events += self._clear([name for name in locks if self._age(name, now) > LOCK_AGE], os.rmdir)
+        # Writers use the last one; and one that was just emptied may have been the last when a writer looked.
+        old = [name for name in directories[:-1] if self._age(name, now) > TEMPORARY_AGE]
+        return events + self._clear([name for name in old if not self._list(name)], os.rmdir)
+
+    def _age(self, name: str, now: float) -> float:
+        """Seconds since something was last changed in a directory of the queue; 0 when it is gone."""
+        try:
+            return now - os.lstat(self.path / name).st_mtime
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise QueueError(self.path / name, _reason(error)) from error
+
+    def _clear(self, names: Iterable[str], remove: Callable[[Path], object]) -> list[Event]:
+        events = []
+        for name in names:
+            path = self.path / name
+            try:
+                remove(path)
+                if os.path.lexists(path):
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+                events.append(Event(logging.INFO, f"Removed '{path}'"))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                    events.append(Event(logging.ERROR, f"Unable to remove '{path}': {_reason(error)}"))
+        return events
+
+
+def _number(error: OSError) -> int | None:
+    """The error number, which python-dirq leaves out when it passes an error on in words of its own."""
+    cause = error.__context__
+    return error.errno or (cause.errno if isinstance(cause, OSError) else None)
+
+
+def _reason(error: OSError) -> str:
+    number = _number(error)
+    return os.strerror(number) if number else str(error)

@@ -1,0 +1,173 @@
+"""Pickles as data: dicts, lists, strings and numbers are read, and nothing that a pickle says is ever done.
+
+The standard library's Unpickler can be kept from importing, but it still hashes tuples nested without end and
+allocates whatever size is claimed. So the opcodes are followed here, as ``pickletools`` tells them.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Final
+
+
+class _Other:
+    """What is plain, but neither a dict, a list, a string nor a number."""
+
+
+#: Stands for tuples, sets and bytes.
+OTHER: Final = _Other()
+
+_VALUES = frozenset(
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+    ]
+)
+
+
+class NotPlainError(ValueError):
+    """A pickle is damaged, or wants more than plain data; the text quotes nothing of it but an opcode's name."""
+
+    def __init__(self, reason: str = "it is damaged") -> None:
+        super().__init__(reason)
+
+
+def loads(data: bytes) -> Any:
+    """What a pickle of any protocol holds, with OTHER for what nobody here asks for.
+
+    Entries of a dict whose keys are no strings are left out. Raises NotPlainError.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _position in pickletools.genops(data):
+            if opcode.name in _VALUES:
+                machine.stack.append(argument)
+            elif opcode.name in _STEPS:
+                _STEPS[opcode.name](machine, argument)
+            else:
+                raise NotPlainError(f"{opcode.name} is not for plain data")
+        return machine.stack.pop()
+    except NotPlainError:
+        raise
+    except (IndexError, KeyError, OverflowError, ValueError) as error:
+        raise NotPlainError from error
+
+
+@dataclass
+class _Machine:
+    """The stack machine that a pickle is a program for."""
+
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def top(self, kind: type) -> Any:
+        """The object on top of the stack, of a kind."""
+        if not isinstance(self.stack[-1], kind):
+            raise NotPlainError
+        return self.stack[-1]
+
+    def take(self, count: int) -> list[Any]:
+        """Take so many objects off the stack."""
+        if count > len(self.stack):
+            raise NotPlainError
+        start = len(self.stack) - count
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def since_mark(self) -> list[Any]:
+        """Take everything above the last mark off the stack."""
+        return self.take(len(self.stack) - self.marks.pop())
+
+
+_Step = Callable[[_Machine, Any], object]
+
+
+def _fill(target: dict[str, Any], items: Sequence[Any]) -> None:
+    target.update((key, value) for key, value in zip(items[::2], items[1::2]) if isinstance(key, str))
+
+
+def _set_items(machine: _Machine, items: Sequence[Any]) -> None:
+    _fill(machine.top(dict), items)
+
+
+def _make_dict(machine: _Machine, _argument: object) -> None:
+    items = machine.since_mark()
+    machine.stack.append({})
+    _set_items(machine, items)
+
+
+def _append(machine: _Machine, items: Sequence[Any]) -> None:
+    machine.top(list).extend(items)
+
+
+def _add(machine: _Machine, _items: Sequence[Any]) -> None:
+    machine.top(_Other)
+
+
+def _push(make: Callable[[], Any]) -> _Step:
+    return lambda machine, _argument: machine.stack.append(make())
+
+
+def _other_of(count: int) -> _Step:
+    def step(machine: _Machine, _argument: object) -> None:
+        machine.take(count)
+        machine.stack.append(OTHER)
+
+    return step
+
+
+def _other_since_mark(machine: _Machine, _argument: object) -> None:
+    machine.since_mark()
+    machine.stack.append(OTHER)
+
+
+def _remember(machine: _Machine, key: int) -> None:
+    machine.memo[key] = machine.stack[-1]
+
+
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda _machine, _argument: None),
+    "NONE": _push(lambda: None),
+    "NEWTRUE": _push(lambda: True),
+    "NEWFALSE": _push(lambda: False),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _push(lambda: OTHER)),
+    **dict.fromkeys(("EMPTY_TUPLE", "EMPTY_SET"), _push(lambda: OTHER)),
+    "EMPTY_LIST": _push(list),
+    "EMPTY_DICT": _push(dict),
+    "LIST": lambda machine, _argument: machine.stack.append(machine.since_mark()),
+    "DICT": _make_dict,
+    **dict.fromkeys(("TUPLE", "FROZENSET"), _other_since_mark),
+    "TUPLE1": _other_of(1),
+    "TUPLE2": _other_of(2),
+    "TUPLE3": _other_of(3),
+    "APPEND": lambda machine, _argument: _append(machine, machine.take(1)),
+    "APPENDS": lambda machine, _argument: _append(machine, machine.since_mark()),
+    "ADDITEMS": lambda machine, _argument: _add(machine, machine.since_mark()),
+    "SETITEM": lambda machine, _argument: _set_items(machine, machine.take(2)),
+    "SETITEMS": lambda machine, _argument: _set_items(machine, machine.since_mark()),
+    "MARK": lambda machine, _argument: machine.marks.append(len(machine.stack)),
+    "POP": lambda machine, _argument: machine.take(1),
+    "POP_MARK": lambda machine, _argument: machine.since_mark(),
+    "DUP": lambda machine, _argument: machine.stack.append(machine.stack[-1]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _remember),
+    "MEMOIZE": lambda machine, _argument: _remember(machine, len(machine.memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[key])),
+}
