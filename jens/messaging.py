@@ -28,7 +28,7 @@ from dirq.queue import Queue as DirectoryQueue
 from jens import files, plainpickle
 from jens.errors import QueueError
 from jens.model import PARTITIONS, Event, RepoId
-from jens.names import is_repository_name, one_line
+from jens.names import is_repository_name
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,14 @@ _ATTEMPTS = 50
 TEMPORARY_AGE = 300
 LOCK_AGE = 600
 
-_DIRECTORY = re.compile(r"[0-9a-f]{8}")
+_DIRECTORY = re.compile(r"[0-9a-f]{8}|1[0-9a-f]{8}")  # after ffffffff python-dirq goes on with nine
 _ELEMENT = re.compile(r"[0-9a-f]{14}")
 _TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
+
+
+def timestamp() -> str:
+    """The time of a message: now, local, ISO 8601."""
+    return datetime.now().isoformat(timespec="microseconds")
 
 
 def encode(repos: Iterable[RepoId]) -> bytes:
@@ -64,11 +69,12 @@ def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
     if not isinstance(content, dict):
         raise ValueError("expected a mapping of partitions to lists of names")
     repos: set[RepoId] = set()
-    problems = []
+    unknown = [partition for partition in content if partition not in PARTITIONS]
+    problems = [f"unknown partitions ({len(unknown)}), such as {unknown[0][:40]!a}"] if unknown else []
     for partition, value in content.items():
         if partition not in PARTITIONS:
-            problems.append(f"there is no partition {_shortened(partition)}")
-        elif not isinstance(value, list):
+            continue
+        if not isinstance(value, list):
             problems.append(f"{partition} is expected to be a list of names")
         else:
             good = {name for name in value if isinstance(name, str) and is_repository_name(name)}
@@ -76,10 +82,6 @@ def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
             bad = sum(1 for name in value if not isinstance(name, str) or name not in good)
             problems += [f"{partition} has bad names ({bad})"] if bad else []
     return repos, problems
-
-
-def _shortened(text: str) -> str:
-    return repr(one_line(text[:40]))
 
 
 @dataclass(frozen=True)
@@ -102,20 +104,21 @@ class Queue:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(self, repos: Iterable[RepoId]) -> str:
+    def add(self, repos: Iterable[RepoId], time: str | None = None) -> str:
         """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
         self.check()
-        fields = {"time": datetime.now().isoformat(timespec="microseconds"), "data": encode(repos)}
-        for _ in range(_ATTEMPTS):
+        fields = {"time": time or timestamp(), "data": encode(repos)}
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 name = str(self._dirq().add(fields))
                 self._flush(name)
                 return name
             except OSError as error:
-                # Somebody purged the directory that the element was being made in, or was to be moved to.
-                if _number(error) != errno.ENOENT:
+                # Perhaps somebody purged the directory that the element was being made in, or was to be moved to.
+                if _number(error) not in (errno.ENOENT, None) or attempts == _ATTEMPTS:
                     raise QueueError(self.path, _reason(error), "written") from error
-        raise QueueError(self.path, "it is purged all the time", "written")
 
     def _dirq(self) -> Any:
         return DirectoryQueue(str(self.path), schema=SCHEMA)
@@ -123,15 +126,17 @@ class Queue:
     def _flush(self, name: str) -> None:
         element = self.path / name
         with suppress(FileNotFoundError):  # it was taken at once
-            for path in (*(element / field for field in SCHEMA), element, element.parent):
+            for path in (*(element / field for field in SCHEMA), element, element.parent, self.path):
                 files.flush(path)
 
     def check(self) -> None:
         """Raises QueueError when there is no directory to read and to write in."""
         if not self.path.is_dir():
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
-        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-            raise QueueError(self.path, "there is no permission", "written")
+        for name in ("", _TEMPORARY, *self._directories()[-1:]):
+            path = self.path / name
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise QueueError(path, "there is no permission", "written")
 
     def names(self) -> list[str]:
         """Every hint, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
@@ -144,11 +149,13 @@ class Queue:
 
     def _directories(self) -> list[str]:
         """The intermediate directories, the oldest first. Raises QueueError."""
-        found = [name for name in self._list("") if _DIRECTORY.fullmatch(name)]
-        return sorted(name for name in found if not (self.path / name).is_symlink())
+        found = (name for name in self._list("") if _DIRECTORY.fullmatch(name))
+        return sorted(found, key=lambda name: int(name, 16))
 
     def _list(self, directory: str) -> list[str]:
         try:
+            if directory and (self.path / directory).is_symlink():
+                return []  # nothing of ours
             return os.listdir(self.path / directory)
         except OSError as error:
             if directory and error.errno == errno.ENOENT:
@@ -178,6 +185,7 @@ class Queue:
                 events.append(Event(logging.WARNING, text))
                 break
             try:
+                self._check_element(name)
                 lock(name)
                 data = self._read(name)
                 size += len(data)
@@ -201,20 +209,22 @@ class Queue:
         except OSError as error:
             log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
 
-    def _read(self, name: str) -> bytes:
-        """The data of an element. Raises FileNotFoundError when it is gone, ValueError when it is no message."""
-        element = self.path / name
-        if not stat.S_ISDIR(os.lstat(element).st_mode):
+    def _check_element(self, name: str) -> None:
+        """Raises FileNotFoundError when an element is gone, ValueError when it is none."""
+        if not stat.S_ISDIR(os.lstat(self.path / name).st_mode):
             raise ValueError("it is no directory")
         try:
-            descriptor = os.open(element / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and os.path.lexists(element)):
-                raise ValueError("it has no data") from error
-            raise
+            mode = os.lstat(self.path / name / "data").st_mode
+        except FileNotFoundError:
+            os.lstat(self.path / name)
+            raise ValueError("it has no data") from None
+        if not stat.S_ISREG(mode):
+            raise ValueError("its data is no file")
+
+    def _read(self, name: str) -> bytes:
+        """The data of an element. Raises FileNotFoundError when it is gone, ValueError when it is too large."""
+        descriptor = os.open(self.path / name / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ValueError("its data is no file")
             data = file.read(LARGEST_MESSAGE + 1)
         if len(data) > LARGEST_MESSAGE:
             raise ValueError(f"it has more than {LARGEST_MESSAGE} bytes")
@@ -231,7 +241,8 @@ class Queue:
         return events
 
     def _remove(self, name: str) -> None:
-        files.make_directory(self.path / _OBSOLETE)
+        with suppress(FileExistsError):
+            os.mkdir(self.path / _OBSOLETE)
         obsolete = self.path / _OBSOLETE / secrets.token_hex(7)
         with suppress(FileNotFoundError):  # somebody else has removed it
             os.rename(self.path / name, obsolete)
@@ -247,7 +258,7 @@ class Queue:
         for top in (_TEMPORARY, _OBSOLETE):
             left = [f"{top}/{name}" for name in self._list(top) if _ELEMENT.fullmatch(name)]
             events += self._clear([name for name in left if self._age(name, now) > TEMPORARY_AGE], files.remove_tree)
-        locks = [f"{name}/{_LOCKED}" for name in self.names()]
+        locks = [f"{name}/{_LOCKED}" for name in self.names() if not (self.path / name).is_symlink()]
         events += self._clear([name for name in locks if self._age(name, now) > LOCK_AGE], os.rmdir)
         # Writers use the last one; and one that was just emptied may have been the last when a writer looked.
         old = [name for name in directories[:-1] if self._age(name, now) > TEMPORARY_AGE]
@@ -257,7 +268,7 @@ class Queue:
         """Seconds since something was last changed in a directory of the queue; 0 when it is gone."""
         try:
             return now - os.lstat(self.path / name).st_mtime
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         except OSError as error:
             raise QueueError(self.path / name, _reason(error)) from error
