@@ -1,0 +1,43 @@
+"""jens-purge-queue: clears away what crashed writers left in the queue of hints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from jens import maintenance
+from jens.commands.common import FAILED, OK, argument_parser, complain, run_tool, set_up_logging
+from jens.config import load_config
+from jens.errors import QueueError
+from jens.messaging import Queue
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-purge-queue``."""
+    parser = argument_parser(
+        "Clear away what writers and readers that crashed have left in the queue of hints. Good hints stay; "
+        "producers and jens-update may be at work meanwhile."
+    )
+    path: Path = parser.parse_args(argv).config
+    return run_tool(lambda: _main(path))
+
+
+def _main(path: Path) -> int:
+    config = load_config(path)
+    set_up_logging(config, "jens-purge-queue")
+    maintenance.check_queue(config)
+    log.info("Purging the queue of hints '%s'...", config.messaging.queuedir)
+    try:
+        events = Queue(config.messaging.queuedir).purge()
+    except QueueError as error:
+        return complain(str(error), FAILED)
+    for event in events:
+        log.log(event.level, "%s", event.text)
+    failures = [event.text for event in events if event.is_failure]
+    if failures:
+        return complain(f"{len(failures)} left-overs could not be removed: {failures[0]}", FAILED)
+    log.info("Done")
+    return OK
