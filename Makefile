@@ -6,14 +6,15 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n auto --timeout 300
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-CHECKED = jens tests setup.py $(wildcard bin/jens-* benchmarks)
+CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint bench format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
+	@echo 'make bench    how the producer of hints bears a load'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
 	@echo 'make .venv    install Jens from this directory into ./.venv, commands in .venv/bin'
@@ -42,7 +43,10 @@ test: lint
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check $(CHECKED)
 	$(VENV)/bin/ruff format --check $(CHECKED)
-	$(VENV)/bin/mypy $(filter-out benchmarks,$(CHECKED))
+	$(VENV)/bin/mypy $(CHECKED)
+
+bench: $(VENV)/.installed-test
+	$(VENV)/bin/python benchmarks/producer_load.py
 
 format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check --fix-only $(CHECKED)

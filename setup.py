@@ -47,7 +47,7 @@ setup(
     packages=["jens", "jens.commands"],
     scripts=sorted(glob("bin/*")),
     data_files=[
-        (DOCDIR, ["conf/main.conf"]),
+        (DOCDIR, ["conf/main.conf", "wsgi/gitlab-producer.wsgi"]),
         (os.path.join("share", "man", "man1"), sorted(glob("man/*.1"))),
         *tree("examples", DOCDIR),
     ],
@@ -57,10 +57,14 @@ setup(
         "configobj>=5.0.6",
         "PyYAML>=5.4.1",
         "dirq>=1.7.1",
+        "Flask>=2.0.3",
     ],
     extras_require={
+        # What jens-gitlab-producer-runner serves with; without it Flask's own server is used.
+        "waitress": ["waitress>=2"],
         # Linters are held to one series, so that every machine has the same opinion.
         "test": [
+            "gunicorn>=21",
             "mypy>=1.15,<1.20",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9
             "pytest-timeout>=2.1",
@@ -68,6 +72,7 @@ setup(
             "ruff>=0.17,<0.18",
             "types-PyYAML",
             "types-setuptools",
+            "waitress>=2",
         ],
     },
     zip_safe=False,

@@ -164,6 +164,20 @@ def refresh_clone(directory: Path, options: GitOptions, *, reset: bool) -> str:
     return commit
 
 
+def head(directory: Path) -> str:
+    """The commit that a clone has checked out, read from its files as long as they are what they usually are."""
+    git_dir = directory / ".git"
+    try:
+        branch = (git_dir / "HEAD").read_text("utf-8").strip().removeprefix(f"ref: {_HEADS}")
+        commit = heads(git_dir).get(branch)
+    except (OSError, UnicodeDecodeError):
+        commit = None
+    if commit is None:
+        output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=git_dir, shared=True)
+        commit = output.decode("ascii").strip()
+    return commit
+
+
 def _reset(git_dir: Path, directory: Path, commit: str) -> None:
     arguments = ["reset", "--quiet", "--hard", commit]
     try:

@@ -38,6 +38,15 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snaps
     return Snapshot(*commits)
 
 
+def library_commit(config: Config) -> str:
+    """The commit of the repository metadata that the last run worked from. Raises MetadataError."""
+    directory = config.main.repositorymetadatadir
+    try:
+        return gitwrapper.head(directory)
+    except (GitError, OSError) as error:
+        raise MetadataError(directory, str(error), "read") from error
+
+
 def read_library(config: Config, commit: str) -> Library:
     """The library as of a commit of the repository metadata.
 

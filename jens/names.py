@@ -15,6 +15,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _SCP = re.compile(r"(?:[^@:/\s]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
 _HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(:\d*)?")
+_PORT = re.compile(r":\d*$")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
 _TOKEN = r"(?<![^\s'\"(<])[^\s'\"()<>/@"
 _USER_BEFORE_HOST = re.compile(rf"{_TOKEN}:]*:[^\s'\"()<>/]*@(?=[\w.\[-])|{_TOKEN}]+@(?=[\w.\[-]+:)")
@@ -100,6 +101,23 @@ def server_of(url: str) -> str:
         return "" if scheme.group(1) == "file" else authority.rpartition("@")[2].lower()
     scp = None if url.startswith("/") else _SCP.fullmatch(url)
     return scp.group(1).lower() if scp else ""
+
+
+def location_of(url: str) -> str:
+    """Where a URL leads, ``host/path``, whatever way it is written: without scheme, user, port and ``.git``.
+
+    The same for ``git@h:g/p.git``, ``ssh://git@h:22/g/p`` and ``https://H/g/p.git/``; a local path has no host.
+    """
+    scheme = _SCHEME.match(url)
+    scp = None if scheme or url.startswith("/") else _SCP.fullmatch(url)
+    if scheme:
+        authority, _, path = url[scheme.end() :].partition("/")
+        host = _PORT.sub("", authority.rpartition("@")[2])
+    else:
+        host, path = (scp.group(1), scp.group("path")) if scp else ("", url)
+    path = path.strip("/")
+    path = path.removesuffix(".git")
+    return f"{host.lower()}/{path.rstrip('/')}"
 
 
 def redact(text: str) -> str:

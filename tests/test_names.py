@@ -13,6 +13,7 @@ from jens.names import (
     is_branch_name,
     is_environment_name,
     is_repository_name,
+    location_of,
     one_line,
     parse_ref,
     redact,
@@ -300,6 +301,34 @@ def test_whatever_a_password_holds_an_acceptable_url_is_redacted(password: str) 
 )
 def test_the_server_of_a_url_has_no_user_and_a_local_path_has_none(url: str, expected: str) -> None:
     assert server_of(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("git@example.org:g/p.git", "example.org/g/p"),
+        ("example.org:g/p", "example.org/g/p"),
+        ("git@example.org:/g/p.git/", "example.org/g/p"),
+        ("git@Example.ORG:G/P.git", "example.org/G/P"),
+        ("ssh://git@example.org:22/g/p.git", "example.org/g/p"),
+        ("https://ann:se@cret@EXAMPLE.org:8443/g/p/", "example.org/g/p"),
+        ("http://example.org/p", "example.org/p"),
+        ("git://example.org/a/b/c.git", "example.org/a/b/c"),
+        ("ann@[2001:DB8::1]:g/p", "[2001:db8::1]/g/p"),
+        ("ssh://ann@[2001:db8::1]:22/g/p", "[2001:db8::1]/g/p"),
+        ("ssh://[2001:db8::1]/g/p", "[2001:db8::1]/g/p"),
+        ("alias:p", "alias/p"),
+        ("https://example.org/g/p.github", "example.org/g/p.github"),
+        ("https://example.org/g/p@1:2", "example.org/g/p@1:2"),
+        ("file:///srv/x.git", "/srv/x"),
+        ("/srv/x.git/", "/srv/x"),
+        ("/srv/a:b", "/srv/a:b"),
+        ("g/p", "/g/p"),
+        ("", "/"),
+    ],
+)
+def test_where_a_url_leads_is_host_and_path_however_it_is_written(url: str, expected: str) -> None:
+    assert location_of(url) == expected
 
 
 @pytest.mark.parametrize(
