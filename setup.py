@@ -62,8 +62,11 @@ setup(
     extras_require={
         # What jens-gitlab-producer-runner serves with; without it Flask's own server is used.
         "waitress": ["waitress>=2"],
+        # Completion of options in bash: eval "$(register-python-argcomplete jens-update)"
+        "completion": ["argcomplete>=2"],
         # Linters are held to one series, so that every machine has the same opinion.
         "test": [
+            "argcomplete>=2",
             "gunicorn>=21",
             "mypy>=1.15,<1.20",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9

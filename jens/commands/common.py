@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Callable, NoReturn
@@ -29,6 +31,7 @@ from jens.errors import (
 from jens.names import one_line
 
 OK = 0
+DIFFERENT = 1
 CONFIGURATION = 2
 DIRECTORY = 3
 FAILED = 10
@@ -68,6 +71,14 @@ def argument_parser(description: str, *, with_config: bool = True) -> argparse.A
         help_text = f"configuration file (default: {DEFAULT_PATH})"
         parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help=help_text)
     return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a tool; answers the shell instead when that asks how to complete them (with argcomplete)."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("argcomplete").autocomplete(parser)
+    return parser.parse_args(argv)
 
 
 class _OneLine(logging.Formatter):

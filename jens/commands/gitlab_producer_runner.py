@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from werkzeug.serving import make_server
 
-from jens.commands.common import FAILED, INTERRUPTED, OK, argument_parser, complain, run_tool, set_up_logging
+from jens.commands.common import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    argument_parser,
+    complain,
+    parse_arguments,
+    run_tool,
+    set_up_logging,
+)
 from jens.config import DEFAULT_PATH, load_config
 from jens.errors import JensError
 from jens.gitlabproducer import LARGEST_BODY, create_app
@@ -58,7 +67,7 @@ def _application(path: Path) -> WSGIApplication:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of ``jens-gitlab-producer-runner``."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_arguments(_parser(), argv)
     return run_tool(lambda: _main(arguments))
 
 

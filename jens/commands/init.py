@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import instance
-from jens.commands.common import OK, argument_parser, run_tool
+from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of ``jens-init``."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parse_arguments(parser, argv)
     urls = (arguments.environments, arguments.repositories)
     if arguments.example == any(urls) or (any(urls) and not all(urls)):
         parser.error("expected either --example, or both --environments and --repositories")

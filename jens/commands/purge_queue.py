@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import maintenance
-from jens.commands.common import FAILED, OK, argument_parser, complain, run_tool, set_up_logging
+from jens.commands.common import FAILED, OK, argument_parser, complain, parse_arguments, run_tool, set_up_logging
 from jens.config import load_config
 from jens.errors import QueueError
 from jens.messaging import Queue
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Clear away what writers and readers that crashed have left in the queue of hints. Good hints stay; "
         "producers and jens-update may be at work meanwhile."
     )
-    path: Path = parser.parse_args(argv).config
+    path: Path = parse_arguments(parser, argv).config
     return run_tool(lambda: _main(path))
 
 

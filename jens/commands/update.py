@@ -15,6 +15,7 @@ from jens.commands.common import (
     PURGE_REFUSED,
     argument_parser,
     complain,
+    parse_arguments,
     run_tool,
     set_up_logging,
     status_of,
@@ -48,7 +49,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-v", "--verbose", action="store_true", help="copy the log to stderr")
     parser.add_argument("--strict", action="store_true", help=f"exit {NOT_ALL_WELL} when anything failed")
     parser.add_argument("--allow-purge", action="store_true", help="remove even more at once than purgelimit allows")
-    return parser.parse_args(argv)
+    return parse_arguments(parser, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:
