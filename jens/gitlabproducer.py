@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 #: A longer body is refused, in bytes.
 LARGEST_BODY = 5 * 2**20
 _CHUNK = 2**16
+_MALFORMED = "Malformed request"
 
 
 def create_app(config: Config) -> Flask:
@@ -35,9 +36,11 @@ def create_app(config: Config) -> Flask:
     secret = config.gitlabproducer.secret_token
     if not secret:
         log.warning("%s: [gitlabproducer] secret_token is not set, every request is accepted", config.path)
-    for provider in webhooks.PROVIDERS:
-        view = _view(provider, secret, library, queue)
-        app.add_url_rule(f"/{provider.name}", provider.name, view, methods=["POST"], strict_slashes=False)
+    views = {provider.name: _view(provider, secret, library, queue) for provider in webhooks.PROVIDERS}
+    for name, view in views.items():
+        app.add_url_rule(
+            f"/{name}", name, view, methods=["POST"], strict_slashes=False, provide_automatic_options=False
+        )
     app.add_url_rule("/healthz", "healthz", lambda: _health(library, queue), methods=["GET"], strict_slashes=False)
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(Exception, _unforeseen)
@@ -90,7 +93,13 @@ def _text(status: int, text: str) -> Response:
 
 def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue) -> Callable[[], Response]:
     def receive() -> Response:
-        body = _body()
+        try:
+            body = _body()
+        except OSError as error:
+            log.warning(
+                "/%s: %s did not send a whole body (%s)", provider.name, request.remote_addr, type(error).__name__
+            )
+            return _text(400, _MALFORMED)
         if body is None:
             log.warning("/%s: refused a body of more than %d bytes", provider.name, LARGEST_BODY)
             return _text(413, "Request too large")
@@ -105,7 +114,7 @@ def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue)
             pushed = provider.pushed(payload)
         except MalformedError as error:
             log.warning("/%s: malformed request of %s: %s", provider.name, request.remote_addr, error)
-            return _text(400, "Malformed request")
+            return _text(400, _MALFORMED)
         return _hint(provider, pushed, library, queue)
 
     return receive
@@ -154,7 +163,8 @@ def _health(library: _KnownLibrary, queue: Queue) -> Response:
 
 
 def _refused(error: HTTPException) -> Response:
-    response = Response(error.name, error.code, content_type="text/plain; charset=utf-8")
+    text = _MALFORMED if error.code == 400 else error.name
+    response = Response(text, error.code, content_type="text/plain; charset=utf-8")
     for name, value in error.get_headers():
         if name.lower() == "allow":
             response.headers[name] = value

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from jens.errors import GitError
+from jens.errors import GitError, GitTimeoutError
 from jens.gitprocess import GitOptions, run, stop_all
 
 __all__ = ["GitOptions", "stop_all"]
@@ -64,25 +64,44 @@ def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool
     return True
 
 
+def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
+    """Fetch one object, without history, into a bare made for it; False when the remote will not give it so."""
+    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+    arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", url, commit]
+    try:
+        run(arguments, git_dir=bare, remote=options, limit=options.timeout)
+    except GitError as error:
+        if isinstance(error, GitTimeoutError):
+            raise
+        return False
+    return True
+
+
 def heads(bare: Path) -> dict[str, str]:
     """The branches of a mirror, name to commit, read from its files: gitrepository-layout(5).
 
     Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
     """
-    found = dict(_packed_heads(bare))
+    found: dict[str, str] = {}
+    damaged = set()
     top = bare / "refs" / "heads"
     for directory, _, files in os.walk(top):
         for name in files:
             if name.endswith(".lock"):
                 continue
             path = os.path.join(directory, name)
-            commit = Path(path).read_text("ascii", "replace").strip()
+            try:
+                commit = Path(path).read_text("ascii", "replace").strip()
+            except FileNotFoundError:
+                continue  # packed or deleted a moment ago
             branch = os.path.relpath(path, top)
             if _ID.fullmatch(commit):
                 found[branch] = commit
             else:
-                found.pop(branch, None)
-    return found
+                damaged.add(branch)
+    # After the loose ones: ``git pack-refs`` writes this file before it removes them.
+    packed = {branch: commit for branch, commit in _packed_heads(bare) if branch not in damaged}
+    return {**packed, **found}
 
 
 def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
@@ -131,6 +150,19 @@ def commits_like(bare: Path, digits: str) -> list[str]:
     return [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
 
 
+def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
+    """When these commits (40 digits) were made: the committer's date, in seconds since the epoch.
+
+    Commits that the repository does not have are left out.
+    """
+    ids = "\n".join(commits)
+    if not ids:
+        return {}
+    arguments = ["rev-list", "--no-walk=unsorted", "--ignore-missing", "--no-commit-header", "--format=%H %ct"]
+    output = run([*arguments, "--stdin"], git_dir=bare, shared=True, stdin=ids.encode("ascii"))
+    return {commit: int(time) for commit, _, time in (line.partition(" ") for line in output.decode().splitlines())}
+
+
 def is_sound(bare: Path) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all."""
     try:
@@ -138,6 +170,15 @@ def is_sound(bare: Path) -> bool:
     except GitError as error:
         return error.status == 1  # only bit 0: an object is oddly written, as old ones may be, but all there
     return True
+
+
+def gc(bare: Path, *, aggressive: bool) -> None:
+    """Pack a repository, and drop what nothing has reached for two weeks; worktree records are left alone.
+
+    Source: git-gc(1).
+    """
+    arguments = ["gc", "--quiet", *(["--aggressive"] if aggressive else [])]
+    run(arguments, git_dir=bare, settings=("-c", "gc.worktreePruneExpire=never"))
 
 
 def has_heads(bare: Path) -> bool:

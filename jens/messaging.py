@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from dirq.queue import Queue as DirectoryQueue
 
@@ -108,20 +108,16 @@ class Queue:
         """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
         self.check()
         fields = {"time": time or timestamp(), "data": encode(repos)}
-        attempts = 0
-        while True:
-            attempts += 1
+        for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                name = str(self._dirq().add(fields))
+                name = str(DirectoryQueue(str(self.path), schema=SCHEMA).add(fields))
                 self._flush(name)
                 return name
             except OSError as error:
                 # Perhaps somebody purged the directory that the element was being made in, or was to be moved to.
-                if _number(error) not in (errno.ENOENT, None) or attempts == _ATTEMPTS:
+                if _number(error) not in (errno.ENOENT, None) or not attempts_left:
                     raise QueueError(self.path, _reason(error), "written") from error
-
-    def _dirq(self) -> Any:
-        return DirectoryQueue(str(self.path), schema=SCHEMA)
+        raise AssertionError("there are attempts")
 
     def _flush(self, name: str) -> None:
         element = self.path / name
@@ -137,6 +133,9 @@ class Queue:
             path = self.path / name
             if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
                 raise QueueError(path, "there is no permission", "written")
+        room = os.statvfs(self.path)
+        if room.f_bavail == 0 or (room.f_files and room.f_favail == 0):
+            raise QueueError(self.path, os.strerror(errno.ENOSPC), "written")
 
     def names(self) -> list[str]:
         """Every hint, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
@@ -205,7 +204,7 @@ class Queue:
 
     def _lock(self, name: str) -> None:
         try:
-            self._dirq().lock(name)
+            DirectoryQueue(str(self.path)).lock(name)
         except OSError as error:
             log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
 

@@ -13,7 +13,7 @@ _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
-_SCP = re.compile(r"(?:[^@:/\s]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
+_SCP = re.compile(r"(?:[^@:/\s\[]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
 _HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(:\d*)?")
 _PORT = re.compile(r":\d*$")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
@@ -114,10 +114,16 @@ def location_of(url: str) -> str:
         authority, _, path = url[scheme.end() :].partition("/")
         host = _PORT.sub("", authority.rpartition("@")[2])
     else:
-        host, path = (scp.group(1), scp.group("path")) if scp else ("", url)
+        host, path = (_unbracketed(scp.group(1)), scp.group("path")) if scp else ("", url)
     path = path.strip("/")
     path = path.removesuffix(".git")
     return f"{host.lower()}/{path.rstrip('/')}"
+
+
+def _unbracketed(host: str) -> str:
+    """The host of ``[user@host:port]:path``; an IPv6 address keeps its brackets."""
+    inner = host.strip("[]").rpartition("@")[2]
+    return inner.partition(":")[0] if inner.count(":") < 2 else f"[{inner}]"
 
 
 def redact(text: str) -> str:

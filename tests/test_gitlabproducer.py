@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def test_pings_and_events_that_are_no_push_are_fine_and_leave_no_hint(site: Site
 def test_other_methods_are_405_with_those_that_are_allowed_and_other_paths_404(site: Site) -> None:
     client = client_of(site)
     for path in ("/gitlab", "/github", "/gitea", "/bitbucket"):
-        for method in ("GET", "PUT", "DELETE", "PATCH"):
+        for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
             response = client.open(path, method=method)
             assert response.status_code == 405
             assert "POST" in response.headers["Allow"]
@@ -511,6 +512,57 @@ def test_the_log_may_be_rotated_under_a_running_producer(site: Site) -> None:
 
 
 FORGED = "2015-12-10 14:43:01,705 [1] INFO forged"
+
+
+def test_a_log_that_cannot_be_opened_anew_stops_nothing(site: Site) -> None:
+    client = logging_client_of(site)
+    path = site.root / "log" / "jens-gitlab-producer.log"
+    path.unlink()
+    path.mkdir()  # as good as a file of somebody else
+    assert post(client) == OK
+    assert post(client) == OK
+    assert site.hinted() == [FOO] * 2
+    assert len(site.capture.readouterr().err.splitlines()) == 1
+    path.rmdir()
+    assert post(client) == OK
+    assert len(log_of(site)) == 1
+
+
+class Broken(io.RawIOBase):
+    """A body whose sender hangs up."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _buffer: object) -> int:
+        raise ConnectionResetError("gone")
+
+
+def test_a_body_that_never_comes_is_malformed(site: Site) -> None:
+    client = logging_client_of(site)
+    length = {"CONTENT_LENGTH": "100"}
+    assert said(client.post("/gitlab", environ_overrides={**length, "wsgi.input": Broken()}))[0] == 400
+    assert said(client.post("/gitlab", environ_overrides={**length, "wsgi.input": io.BytesIO(b"{")})) == MALFORMED
+    assert messages_of(site, "ERROR") == []
+
+
+def test_a_full_disk_is_said_and_leaves_no_pieces(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, statvfs = client_of(site), os.statvfs
+    for field in ("f_bavail", "f_favail"):
+
+        def full(path: Path, field: str = field) -> object:
+            found = statvfs(path)
+            names = ("f_bavail", "f_favail", "f_files")
+            return types.SimpleNamespace(**{**{name: getattr(found, name) or 1 for name in names}, field: 0})
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "statvfs", full)
+            before = site.listing("spool")
+            assert post(client) == (500, "Queue not accessible")
+            code, text = healthz(client)
+            assert (code, "No space left" in text) == (503, True)
+            assert site.listing("spool") == before
+        assert healthz(client) == (200, "OK")
 
 
 def test_no_payload_can_forge_a_line_of_the_log(site: Site) -> None:

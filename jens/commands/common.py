@@ -94,6 +94,12 @@ class _LogFile(WatchedFileHandler):
 
     complained = False
 
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # what was rotated away cannot be opened anew
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
         if not self.complained:
             self.complained = True

@@ -61,7 +61,7 @@ def _application(path: Path) -> WSGIApplication:
     config = load_config(path)
     set_up_logging(config, LOG)
     # Werkzeug's own server would log whole request lines, and a secret may be in a query.
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     return create_app(config)
 
 
