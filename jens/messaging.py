@@ -70,7 +70,7 @@ def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
         raise ValueError("expected a mapping of partitions to lists of names")
     repos: set[RepoId] = set()
     unknown = [partition for partition in content if partition not in PARTITIONS]
-    problems = [f"unknown partitions ({len(unknown)}), such as {unknown[0][:40]!a}"] if unknown else []
+    problems = [f"unknown partitions ({len(unknown)}), such as {str(unknown[0])[:40]!a}"] if unknown else []
     for partition, value in content.items():
         if partition not in PARTITIONS:
             continue
@@ -131,7 +131,9 @@ class Queue:
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
         for name in ("", _TEMPORARY, *self._directories()[-1:]):
             path = self.path / name
-            if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            if name and path.is_symlink():
+                raise QueueError(path, "it is a symbolic link", "written")
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK) and path.exists():
                 raise QueueError(path, "there is no permission", "written")
         room = os.statvfs(self.path)
         if room.f_bavail == 0 or (room.f_files and room.f_favail == 0):
@@ -252,37 +254,30 @@ class Queue:
 
         Unlike python-dirq's own, it never takes what somebody may be working with. Raises QueueError.
         """
-        directories, now = self._directories(), time.time()
-        events = []
-        for top in (_TEMPORARY, _OBSOLETE):
-            left = [f"{top}/{name}" for name in self._list(top) if _ELEMENT.fullmatch(name)]
-            events += self._clear([name for name in left if self._age(name, now) > TEMPORARY_AGE], files.remove_tree)
+        pieces = [f"{top}/{name}" for top in (_TEMPORARY, _OBSOLETE) for name in self._list(top)]
         locks = [f"{name}/{_LOCKED}" for name in self.names() if not (self.path / name).is_symlink()]
-        events += self._clear([name for name in locks if self._age(name, now) > LOCK_AGE], os.rmdir)
         # Writers use the last one; and one that was just emptied may have been the last when a writer looked.
-        old = [name for name in directories[:-1] if self._age(name, now) > TEMPORARY_AGE]
-        return events + self._clear([name for name in old if not self._list(name)], os.rmdir)
+        directories = self._directories()[:-1]
+        return [
+            *self._clear([name for name in pieces if _ELEMENT.fullmatch(name[-14:])], TEMPORARY_AGE, files.remove_tree),
+            *self._clear(locks, LOCK_AGE, os.rmdir),
+            *self._clear(directories, TEMPORARY_AGE, os.rmdir),
+        ]
 
-    def _age(self, name: str, now: float) -> float:
-        """Seconds since something was last changed in a directory of the queue; 0 when it is gone."""
-        try:
-            return now - os.lstat(self.path / name).st_mtime
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
-        except OSError as error:
-            raise QueueError(self.path / name, _reason(error)) from error
-
-    def _clear(self, names: Iterable[str], remove: Callable[[Path], object]) -> list[Event]:
-        events = []
+    def _clear(self, names: Iterable[str], age: float, remove: Callable[[Path], object]) -> list[Event]:
+        """Remove what was last changed so many seconds ago, as far as it is there, and empty."""
+        events, oldest = [], time.time() - age
         for name in names:
             path = self.path / name
             try:
+                if os.lstat(path).st_mtime >= oldest:
+                    continue
                 remove(path)
                 if os.path.lexists(path):
                     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
                 events.append(Event(logging.INFO, f"Removed '{path}'"))
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
                     events.append(Event(logging.ERROR, f"Unable to remove '{path}': {_reason(error)}"))
         return events
 

@@ -72,15 +72,15 @@ class Request:
     """One repository's work for a worker. Without a URL the mirror is all there is.
 
     Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
-    and when the mirror has not got what is needed: but for refs that the remote was ``lacking`` then, and that only
-    definitions need which are not ``fresh``, new or changed. ``is_new``: the library has it, the disk has not;
-    ``is_known``: environments may hold it already.
+    when the mirror is not as ``recorded``, and when it has not got what is needed: but for refs that the remote was
+    ``lacking`` then, and that only definitions need which are not ``fresh``, new or changed. ``is_new``: the library
+    has it, the disk has not; ``is_known``: environments may hold it already.
     """
 
     repo: RepoId
     url: str | None
     needs: Needs
-    recorded: Mapping[Commit, str]
+    recorded: Mapping[Ref, str]
     ask: bool = True
     lacking: frozenset[Ref] | None = None
     fresh: frozenset[Ref] = frozenset()
@@ -127,7 +127,16 @@ def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
     if request.ask or request.lacking is None or gitwrapper.mirrored_url(bare) != request.url:
         return True
     heads, lacking = read_heads(bare), request.lacking - request.fresh
-    return any(ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs)
+    return _is_another(heads, request.recorded) or any(
+        ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs
+    )
+
+
+def _is_another(heads: Mapping[str, str], recorded: Mapping[Ref, str]) -> bool:
+    """Whether a mirror is not as the last run left it: restored from a backup, or fetched by a run that was killed."""
+    return any(
+        isinstance(ref, Branch) and ref.name in heads and heads[ref.name] != commit for ref, commit in recorded.items()
+    )
 
 
 def _has(bare: Path, heads: Mapping[str, str], ref: Ref, request: Request, checkouts: Sequence[str]) -> bool:

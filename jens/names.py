@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from jens.model import Branch, Commit, Ref
+from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links prefix it, and a file name ends at 255
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]+")
@@ -24,6 +24,14 @@ _USER_BEFORE_HOST = re.compile(rf"{_TOKEN}:]*:[^\s'\"()<>/]*@(?=[\w.\[-])|{_TOKE
 def is_repository_name(name: str) -> bool:
     """Whether a repository may be called so."""
     return _REPOSITORY.fullmatch(name) is not None
+
+
+def parse_repository(text: str) -> RepoId:
+    """A repository as ``str`` of it has it, ``partition/name``. Raises ValueError."""
+    partition, _, name = text.partition("/")
+    if partition not in PARTITIONS or not is_repository_name(name):
+        raise ValueError(f"{text!r} is no repository")
+    return RepoId(partition, name)
 
 
 def is_environment_name(name: str) -> bool:

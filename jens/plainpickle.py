@@ -15,9 +15,15 @@ from typing import Any, Callable, Final
 class _Other:
     """What is plain, but neither a dict, a list, a string nor a number."""
 
+    def __str__(self) -> str:
+        return "what is no text"
+
 
 #: Stands for tuples, sets and bytes.
 OTHER: Final = _Other()
+
+#: More than a message of 1 MiB can need; each takes some 80 bytes of memory.
+_MOST_MEMOS = 2**19
 
 _VALUES = frozenset(
     [
@@ -51,7 +57,7 @@ class NotPlainError(ValueError):
 def loads(data: bytes) -> Any:
     """What a pickle of any protocol holds, with OTHER for what nobody here asks for.
 
-    Entries of a dict whose keys are no strings are left out. Raises NotPlainError.
+    A key of a dict that is no string is OTHER, too. Raises NotPlainError.
     """
     machine = _Machine()
     try:
@@ -100,8 +106,8 @@ class _Machine:
 _Step = Callable[[_Machine, Any], object]
 
 
-def _fill(target: dict[str, Any], items: Sequence[Any]) -> None:
-    target.update((key, value) for key, value in zip(items[::2], items[1::2]) if isinstance(key, str))
+def _fill(target: dict[Any, Any], items: Sequence[Any]) -> None:
+    target.update((key if isinstance(key, str) else OTHER, value) for key, value in zip(items[::2], items[1::2]))
 
 
 def _set_items(machine: _Machine, items: Sequence[Any]) -> None:
@@ -140,6 +146,8 @@ def _other_since_mark(machine: _Machine, _argument: object) -> None:
 
 
 def _remember(machine: _Machine, key: int) -> None:
+    if len(machine.memo) == _MOST_MEMOS:
+        raise NotPlainError("it is too complicated")
     machine.memo[key] = machine.stack[-1]
 
 

@@ -33,7 +33,8 @@ def run(config: Config, options: Options) -> list[str]:
         futures = [pool.submit(checkouts.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]
     with staged(EnvironmentsError):
-        lines = [event.text for event in complaints(plans.work)]
+        lines = [event.text for event in (hints.events if hints else ())]
+        lines += [event.text for event in complaints(plans.work)]
         lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
         lines += _links(config, layout, plans, foreseen)
     return lines or ["Nothing would change."]

@@ -214,7 +214,7 @@ def _expanded(refs: Iterable[Ref], commits: Mapping[Commit, str | None], disk: O
     return {ref: commit for ref, commit in now.items() if commit is not None and commit in disk.checkouts}
 
 
-def stand_still(needs: Needs, recorded: Mapping[Commit, str], disk: OnDisk) -> RefsPlan:
+def stand_still(needs: Needs, recorded: Mapping[Ref, str], disk: OnDisk) -> RefsPlan:
     """A plan that changes nothing: what is expanded stays, of the rest nobody knows."""
     refs = [*needs.refs, *needs.former]
     commits = {ref: ref.digits if ref.is_full else recorded.get(ref) for ref in refs if isinstance(ref, Commit)}

@@ -11,11 +11,10 @@ from threading import Thread
 from typing import Callable
 
 from jens import checkouts, gitwrapper, retention
-from jens.answers import Answers
 from jens.checkouts import Prepared
 from jens.layout import Layout
 from jens.mirrors import Remotes, Request
-from jens.model import PARTITIONS, Commit, Event, Expansion, Inventory, Library, Ref, RepoId
+from jens.model import PARTITIONS, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
 from jens.repositories import Needs, RepositoriesPlan, entries_to_remove
 
@@ -40,11 +39,11 @@ Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 class Demand:
     """Which remotes to ask: those of ``hinted`` repositories, and where that is not enough (see ``Request``).
 
-    ``fresh`` are the refs that new and changed definitions need.
+    ``lacking`` is what remotes did not have when they were last asked, ``fresh`` what new and changed definitions need.
     """
 
     hinted: frozenset[RepoId]
-    answers: Answers
+    lacking: Mapping[RepoId, frozenset[Ref]]
     fresh: Mapping[RepoId, Needs]
 
 
@@ -63,13 +62,11 @@ class Work:
         return [self._request(repo) for repo in self.plan.remaining]
 
     def _request(self, repo: RepoId) -> Request:
-        known = self.inventory.get(repo, {})
-        recorded = {ref: commit for ref, commit in known.items() if isinstance(ref, Commit)}
         request = Request(
             repo,
             self.library.urls.get(repo),
             self.needs[repo],
-            recorded,
+            self.inventory.get(repo, {}),
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
         )
@@ -78,7 +75,7 @@ class Work:
         return replace(
             request,
             ask=repo in self.demand.hinted,
-            lacking=self.demand.answers.get(repo),
+            lacking=self.demand.lacking.get(repo),
             fresh=frozenset(self.demand.fresh[repo].refs),
             on_demand=True,
         )
@@ -203,8 +200,8 @@ class RepositoriesStage:
         """The repositories with which not all was done that should have been."""
         return {work.repo for work in self._prepared if work.failed}
 
-    def answers(self) -> Answers:
-        """What the remotes have said."""
+    def lacking(self) -> dict[RepoId, frozenset[Ref]]:
+        """The needed refs that remotes do not have, of all remotes that have been heard."""
         asked = (work for work in self._known() if not work.failed and work.repo in self._work.library.urls)
         return {work.repo: work.lacking for work in asked}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from jens import files, worktrees
 from jens.layout import Layout, is_checkout_name
-from jens.model import PARTITIONS, Event, RepoId
-from jens.names import is_repository_name
+from jens.model import Event, RepoId
+from jens.names import parse_repository
 from jens.state import StateError, read_state, write_state
 
 VERSION = 1
@@ -70,10 +70,10 @@ def recall(layout: Layout) -> Unreferenced:
 
 
 def _parse_key(key: str) -> tuple[RepoId, str]:
-    partition, name, commit = key.split("/")
-    if partition not in PARTITIONS or not is_repository_name(name) or not is_checkout_name(f".{commit}"):
+    repo, _, commit = key.rpartition("/")
+    if not is_checkout_name(f".{commit}"):
         raise ValueError(f"unexpected {key!r}")
-    return RepoId(partition, name), commit
+    return parse_repository(repo), commit
 
 
 def remember(layout: Layout, unreferenced: Unreferenced) -> None:
@@ -146,6 +146,11 @@ def retire_checkouts(
     for repo in set(repos) - set(needed):
         remove_if_empty(layout, repo)
     return events
+
+
+def unlinked_checkouts(layout: Layout, repo: RepoId) -> Set[str]:
+    """The commits with a checkout that no branch link points to. Raises OSError."""
+    return _checkouts(layout, repo) - _linked(layout, repo)
 
 
 def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:

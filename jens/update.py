@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, retention
+from jens.answers import Answers
 from jens.config import Config
 from jens.environments import Applied, EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError, StageError
@@ -70,13 +71,15 @@ def run(config: Config, options: Options) -> Report:
         repositories.switch(lambda entries: environments.detour(layout, plans.past.existing, entries))
         log.info("Persisting repositories inventory...")
         inventory.persist(layout, repositories.inventory())
+        answers.withdraw(layout, repositories.failed())
     with executed("refresh_environments"), staged(EnvironmentsError):
         log.info("Refreshing environments...")
         applied = refresh_environments(config, layout, plans, repositories.expansion())
         needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
         repositories.clear_away(needs, config.main.retention)
         inventory.persist(layout, repositories.inventory())
-        answers.remember(layout, repositories.answers())
+        definitions = answers.asked_for(plans.environments.definitions)
+        answers.remember(layout, Answers(repositories.lacking(), definitions))
     failures = [*repositories.failures, *applied.failures]
     if hints is not None:
         failures += finish_hints(config, hints, repositories.failed())
@@ -140,9 +143,10 @@ def plan(
     if hints is not None:
         if unknown := demand.strangers(hints, library):
             log.warning("%s", unknown)
-        moving = (*for_environments.new, *for_environments.changed)
+        said = answers.recall(layout)
+        moving = said.fresh((*for_environments.new, *for_environments.changed))
         fresh = plan_needs(for_repositories.remaining, (), moving)
-        work = replace(work, demand=Demand(hints.repos, answers.recall(layout), fresh))
+        work = replace(work, demand=Demand(hints.repos, said.lacking, fresh))
     return Plans(library, past, for_environments, work)
 
 

@@ -165,9 +165,9 @@ def test_what_nobody_asks_for_has_a_stand_in_and_spoils_nothing_else(value: Any,
 
 
 @pytest.mark.parametrize("protocol", _PROTOCOLS)
-def test_entries_whose_keys_are_no_strings_are_left_out(protocol: int) -> None:
+def test_keys_that_are_no_strings_have_a_stand_in(protocol: int) -> None:
     value = {1: "a", "modules": ["m1"], None: "b", (1, 2): "c", 2.5: "d", False: "e", "hostgroups": []}
-    assert loads(pickle.dumps(value, protocol)) == {"modules": ["m1"], "hostgroups": []}
+    assert loads(pickle.dumps(value, protocol)) == {"modules": ["m1"], OTHER: "e", "hostgroups": []}
 
 
 def test_a_later_entry_wins() -> None:
@@ -364,8 +364,13 @@ def test_the_error_quotes_nothing_of_the_payload(data: bytes) -> None:
         pytest.param(b"}(" + b"]" * 2**18 + b"a" * (2**18 - 1) + b"Nu.", id="a key that is a deep list"),
     ],
 )
-def test_what_would_be_hashed_without_end_is_left_out(data: bytes) -> None:
-    assert loads(data) == {}
+def test_what_would_be_hashed_without_end_has_a_stand_in(data: bytes) -> None:
+    assert loads(data) == {OTHER: None}
+
+
+def test_what_would_be_remembered_without_end_is_refused() -> None:
+    with pytest.raises(NotPlainError, match="too complicated"):
+        loads(b"N" + b"\x94" * 2**20 + b".")
 
 
 @pytest.mark.parametrize(

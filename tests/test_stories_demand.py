@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -280,6 +281,66 @@ def test_what_remotes_said_is_asked_anew_when_it_is_lost(ondemand: Site, damage:
     assert path.read_bytes() == before
 
 
+def _dies(*_arguments: object) -> NoReturn:
+    raise SystemExit(9)
+
+
+def killed_while_clearing_away(site: Site, *arguments: str) -> None:
+    """A run that is killed when environments are done and what is not needed any more is removed."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jens.retention.retire_checkouts", _dies)
+        with pytest.raises(SystemExit):
+            site.update(*arguments)
+
+
+def test_a_retry_outlives_a_run_that_is_killed_at_its_end(ondemand: Site) -> None:
+    remote = ondemand.remotes[DUMMY]
+    remote.push({INIT: "# new\n"})
+    remote.go_away()
+    killed_while_clearing_away(ondemand, "--poll")
+    remote.come_back()
+    assert fetched(ondemand.update()) == [DUMMY]
+    assert is_current(ondemand, DUMMY)
+
+
+def test_what_could_not_be_asked_for_a_new_definition_is_asked_after_a_kill(ondemand: Site) -> None:
+    remote = ondemand.remotes[DUMMY]
+    ondemand.define("one", definition(overrides={DUMMY: "later"}))
+    ondemand.update()
+    remote.branch("later")  # and its hint never arrives
+    ondemand.define("two", definition(overrides={DUMMY: "later"}))
+    remote.go_away()
+    killed_while_clearing_away(ondemand)
+    remote.come_back()
+    ondemand.update()
+    assert ondemand.dangling("one") == ondemand.dangling("two") == []
+
+
+def test_a_definition_that_waits_for_one_repository_has_not_all_others_asked_every_minute(ondemand: Site) -> None:
+    ondemand.define("test")
+    ondemand.update()
+    ondemand.remotes[DUMMY].go_away()
+    ondemand.define("test", definition("dev"))
+    assert fetched(ondemand.update()) == sorted(ondemand.remotes)
+    assert fetched(ondemand.update()) == [DUMMY]
+    ondemand.remotes[DUMMY].come_back()
+    assert fetched(ondemand.update()) == [DUMMY]
+    assert fetched(ondemand.update()) == []
+
+
+def test_a_mirror_restored_from_a_backup_moves_nothing_back(ondemand: Site) -> None:
+    bare = ondemand.root / "bare" / DUMMY
+    shutil.copytree(bare, ondemand.root / "backup")
+    ondemand.remotes[DUMMY].push({INIT: "# new\n"})
+    ondemand.hint(DUMMY)
+    ondemand.update()
+    shutil.rmtree(bare)
+    shutil.copytree(ondemand.root / "backup", bare)
+    assert fetched(ondemand.update()) == [DUMMY]
+    assert is_current(ondemand, DUMMY)
+    assert fetched(ondemand.update()) == []
+
+
 def test_a_remote_that_lost_all_its_branches_stays_hinted(ondemand: Site) -> None:
     ondemand.remotes[DUMMY].delete("master")
     ondemand.hint(DUMMY)
@@ -386,7 +447,7 @@ def test_a_message_that_would_run_code_runs_nothing_and_its_neighbours_are_consu
 
 
 def test_what_is_ill_formed_of_a_message_spoils_itself(ondemand: Site) -> None:
-    content = {"modules": ["dummy", "../up", 7], "hostgroups": "myapp", "elsewhere": ["x"]}
+    content = {"modules": ["dummy", "../up", 7], "hostgroups": "myapp", b"elsewhere": ["x"]}
     ondemand.queue.add({"time": "now", "data": pickle.dumps(content)})
     outcome = ondemand.update("--strict")
     assert (outcome.code, fetched(outcome)) == (0, [DUMMY])
@@ -430,9 +491,11 @@ def test_a_dry_run_consumes_no_hint(ondemand: Site) -> None:
     commit = ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.remotes[MYAPP].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
+    ondemand.queue.add({"time": "now", "data": b"garbage"})
     before = ondemand.listing("spool", "clone", "cache", "environments")
     outcome = ondemand.update("--dry-run")
     assert commit[:7] in outcome.stdout
+    assert "is dropped" in outcome.stdout
     assert "myapp" not in outcome.stdout
     assert ondemand.listing("spool", "clone", "cache", "environments") == before
 
@@ -476,7 +539,7 @@ def test_a_run_killed_between_fetch_and_switch_is_finished_by_the_next(
     ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     with monkeypatch.context() as patched:
-        patched.setattr("jens.checkouts.switch", _killed)
+        patched.setattr("jens.checkouts.switch", _dies)
         with pytest.raises(SystemExit):
             ondemand.update()
     assert ondemand.hinted() == [DUMMY]
@@ -488,7 +551,3 @@ def test_a_run_killed_between_fetch_and_switch_is_finished_by_the_next(
     ondemand.update("--strict")
     ondemand.remotes[DUMMY].come_back()
     assert is_current(ondemand, DUMMY)
-
-
-def _killed(*_arguments: object) -> None:
-    raise SystemExit(9)
