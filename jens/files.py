@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +16,11 @@ from pathlib import Path
 
 STAGING = ".new-"
 TRASH = ".trash-"
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether an error only says that something is not there, or is no longer."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 def staging_name(parent: Path) -> Path:
@@ -59,7 +65,7 @@ def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
 
 def flush(path: Path) -> None:
     """Put a file, or the list of a directory's entries, on stable storage. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -117,12 +117,13 @@ def read(path: Path) -> Found:
         if os.path.islink(where) or not os.path.isdir(where):
             (blocked if os.path.lexists(where) else missing).append(directory)
             continue
-        for entry in os.scandir(where):
-            name = f"{directory}/{entry.name}" if directory else entry.name
-            if entry.name.startswith((files.STAGING, files.TRASH)):
-                litter.append(name)
-            elif entry.is_symlink():
-                links[name] = os.readlink(entry.path)
+        with os.scandir(where) as entries:
+            for entry in entries:
+                name = f"{directory}/{entry.name}" if directory else entry.name
+                if entry.name.startswith((files.STAGING, files.TRASH)):
+                    litter.append(name)
+                elif entry.is_symlink():
+                    links[name] = os.readlink(entry.path)
     for not_a_link in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF):
         links.pop(not_a_link, None)
     return Found(links, tuple(missing), tuple(blocked), tuple(litter), _read_conf(path / ENVIRONMENT_CONF))

@@ -693,7 +693,7 @@ def test_the_largest_message_is_read(spool: Path) -> None:
     element = _element(spool, 1, _sized(LARGEST_MESSAGE))
     assert (element / "data").stat().st_size == LARGEST_MESSAGE == 2**20
     hints = Queue(spool).take()
-    assert (hints.messages, hints.repos, hints.dropped) == ((_name(element),), {_M2}, ())
+    assert (hints.messages, hints.repos, hints.dropped) == ((_name(element),), frozenset({_M2}), ())
 
 
 def test_a_message_that_vanishes_while_it_is_taken_is_none(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

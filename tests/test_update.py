@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import Site
 
 
@@ -30,3 +32,16 @@ def test_a_push_is_visible_after_one_run(site: Site) -> None:
     assert site.expanded("modules/dummy") == {"master": commit}
     assert outcome.has(f"INFO Updated ref '{site.root}/clone/modules/dummy/master' ({commit[:7]})")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_every_configured_directory_may_be_a_symbolic_link(site: Site, mode: str) -> None:
+    site.settings["main.mode"] = mode
+    for name in ("bare", "clone", "cache", "environments", "log", "lock", "spool", "metadata"):
+        (site.root / name).rename(site.root / f"real-{name}")
+        (site.root / name).symlink_to(site.root / f"real-{name}")
+    assert site.update("--strict").code == 0
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    site.hint("modules/dummy")
+    assert site.update("--strict").code == 0
+    assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
