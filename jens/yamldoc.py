@@ -7,7 +7,7 @@ objects means that aliases cost nothing, tags construct nothing, and a problem c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import yaml
 
@@ -31,12 +31,16 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class YamlError(Exception):
-    """The text is not what was expected; ``line`` counts from 1, 0 when there is none to name."""
+    """The text is not what was expected; ``line`` counts from 1, 0 when there is none to name.
 
-    def __init__(self, text: str, line: int = 0) -> None:
+    ``place`` is the line to look at all the same: where what is missing should be, or where reading ended.
+    """
+
+    def __init__(self, text: str, line: int = 0, *, near: int = 1) -> None:
         super().__init__(text, line)
         self.text = text
         self.line = line
+        self.place = line or near
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.text}" if self.line else self.text
@@ -46,6 +50,7 @@ def parse(source: bytes) -> Node | None:
     """The root node of the only document in the text, None when there is none. Raises YamlError."""
     if len(source) > LARGEST:
         raise YamlError(f"larger than {LARGEST} bytes")
+    text = ""
     try:
         text = source.decode("utf-8-sig")
         _refuse_deep(text)
@@ -55,14 +60,15 @@ def parse(source: bytes) -> Node | None:
         finally:
             loader.dispose()
     except UnicodeDecodeError as error:
-        raise YamlError("not UTF-8 text") from error
+        raise YamlError("not UTF-8 text", near=source.count(b"\n", 0, error.start) + 1) from error
     except RecursionError as error:
         raise YamlError("nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise YamlError(f"not YAML: {error.problem or error.context}", line) from error
     except yaml.YAMLError as error:
-        raise YamlError(f"not YAML: {str(error).splitlines()[0]}") from error
+        near = text.encode().count(b"\n", 0, getattr(error, "position", 0)) + 1
+        raise YamlError(f"not YAML: {str(error).splitlines()[0]}", near=near) from error
 
 
 def _refuse_deep(text: str) -> None:
@@ -74,7 +80,8 @@ def _refuse_deep(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise YamlError(f"nested more than {DEEPEST} levels deep")
+            near = event.start_mark.line + 1 if event.start_mark else 1
+            raise YamlError(f"nested more than {DEEPEST} levels deep", near=near)
 
 
 def line_of(node: Node) -> int:
@@ -112,6 +119,12 @@ def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
     }
 
 
+def dump(document: Mapping[str, object]) -> str:
+    """A mapping as YAML, in the order it has; plain ASCII, so that no locale of whoever prints it can spoil it."""
+    text: str = yaml.safe_dump(dict(document), default_flow_style=False, sort_keys=False, width=LARGEST)
+    return text
+
+
 def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
     """Pairs in rising precedence; each mapping is merged once, however often it is named."""
     if not isinstance(node, yaml.MappingNode):
@@ -125,3 +138,32 @@ def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]
             for source in merged:
                 yield from _pairs(source, f"what is merged into {what}", seen)
     yield from ((key, value) for key, value in node.value if key.tag != _MERGE)
+
+
+def repeated(root: Node) -> Iterator[tuple[str, int, int]]:
+    """Keys that a mapping anywhere in the tree has twice, which YAML forbids: text, line, and line of the first.
+
+    Keys are the same that ``entries`` takes for the same. Mappings that are merged may give a key again.
+    """
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield from _repeated_in(node)
+            left += [child for pair in node.value for child in pair]
+        else:
+            left += node.value
+
+
+def _repeated_in(node: yaml.MappingNode) -> Iterator[tuple[str, int, int]]:
+    first: dict[str, int] = {}
+    for key, _value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        if key.value in first:
+            yield key.value, line_of(key), first[key.value]
+        first.setdefault(key.value, line_of(key))

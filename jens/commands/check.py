@@ -1,0 +1,97 @@
+"""jens-check: validates definitions and library in a work tree, and says what is wrong, with file and line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from jens.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
+from jens.checkremote import check_remotes
+from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
+from jens.config import Config, load_config
+from jens.gitwrapper import GitOptions
+from jens.mirrors import Remotes
+from jens.names import one_line
+
+#: There are errors in the metadata.
+FAULTY = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-check``."""
+    parser = _parser()
+    arguments = parse_arguments(parser, argv)
+    if arguments.environments is None and arguments.repositories is None:
+        parser.error("expected --environments, --repositories, or both")
+    if arguments.remote and arguments.repositories is None:
+        parser.error("--remote needs --repositories, which has the URLs of the remotes")
+    return run_tool(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "Check the definitions of environments, and the library of repositories, as they lie in a work tree: before "
+        "they are pushed, or in the CI of the metadata repositories. Each fault is a line, 'FILE:LINE: error: TEXT' "
+        "or 'FILE:LINE: warning: TEXT'; when all is well, nothing is printed. The exit status is 1 when there is an "
+        "error, else 0.",
+        with_config=False,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="configuration file of the site, for hashprefix, mandatorybranches, directory_environments and [git]; "
+        "without it their defaults count",
+    )
+    parser.add_argument("--environments", metavar="DIR", type=Path, help="check the definitions, NAME.yaml, in DIR")
+    parser.add_argument("--repositories", metavar="FILE", type=Path, help="check the library, repositories.yaml")
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="ask the remotes of the library, too, whether each branch and each commit exists",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON list of objects instead of lines")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = _config(arguments.config)
+    findings = sorted(_findings(arguments, config))
+    if arguments.json:
+        print(json.dumps([asdict(found) for found in findings], indent=1, sort_keys=True))
+    else:
+        for found in findings:
+            print(f"{one_line(found.file)}:{found.line}: {found.level}: {found.text}")
+    return FAULTY if any(found.level == ERROR for found in findings) else OK
+
+
+def _config(path: Path | None) -> Config:
+    """The site's configuration; an empty one has the defaults."""
+    config = load_config(path or Path(os.devnull))
+    for warning in config.warnings if path else ():
+        print(f"{Path(sys.argv[0]).name}: {one_line(warning)}", file=sys.stderr)
+    return config
+
+
+def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
+    site = Site.of(config, is_default=arguments.config is None)
+    library = check_library(arguments.repositories) if arguments.repositories else None
+    definitions: list[CheckedDefinition] = []
+    found: list[Finding] = []
+    if arguments.environments:
+        known = library.library if library else None
+        definitions, found = check_definitions(arguments.environments, known, site)
+        found += (one for checked in definitions for one in checked.findings)
+    if library:
+        found += library.findings
+    if library and arguments.remote:
+        git = config.git
+        remotes = Remotes(GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout))
+        found += check_remotes(library, definitions, site, remotes, git.jobs)
+    return found
