@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from jens import files
 from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
 from jens.names import is_branch_name, is_repository_name
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{40}")
 _DIGITS = re.compile(r"[0-9a-f]{4,40}")
+_SYMBOLIC = "ref: "
+_LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
 def fetch(layout: Layout) -> Inventory:
@@ -64,6 +69,84 @@ def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
     followed = set(refs.values())
     refs.update({Commit(commit): commit for commit in checkouts if commit not in followed})
     return refs
+
+
+class Expanded(NamedTuple):
+    """What an entry of a repository's checkouts stands for, as far as anything tells.
+
+    ``place`` is the entry that has the files, None when there are none: the checkout that a branch link names, or the
+    entry itself.
+    """
+
+    commit: str | None
+    place: str | None
+
+
+def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
+    """What an entry stands for now. Names tell; only a clone of Jens 1.x is asked for its HEAD, and never with Git.
+
+    A link is read once and, unless it names a checkout, not followed. Raises OSError when something cannot be read.
+    """
+    clone = layout.clone(repo)
+    place = entry
+    try:
+        mode = os.lstat(clone / entry).st_mode
+        if stat.S_ISLNK(mode):
+            place = os.readlink(clone / entry)
+            if not is_checkout_name(place):
+                return Expanded(None, entry)
+            mode = os.lstat(clone / place).st_mode
+    except OSError as error:
+        if not files.is_gone(error):
+            raise
+        mode = 0
+    there = place if stat.S_ISDIR(mode) else None
+    if is_checkout_name(place):
+        return Expanded(place[1:], there)
+    return Expanded(_head(clone / entry) if there else None, there)
+
+
+def _head(clone: Path) -> str | None:
+    """The commit that a clone has checked out, read from its files: gitrepository-layout(5). None: nobody knows."""
+    try:
+        git_dir = _git_dir(clone)
+        value = (git_dir / "HEAD").read_text("utf-8").strip()
+        shared = git_dir / (git_dir / "commondir").read_text("utf-8").strip() if _is_linked(git_dir) else git_dir
+        for _ in range(_LONGEST_CHAIN):
+            if not value.startswith(_SYMBOLIC):
+                break
+            value = _ref_value(shared, value[len(_SYMBOLIC) :].strip())
+    except (OSError, ValueError):
+        return None
+    return value if _ID.fullmatch(value) else None
+
+
+def _is_linked(git_dir: Path) -> bool:
+    return os.path.lexists(git_dir / "commondir")
+
+
+def _git_dir(clone: Path) -> Path:
+    path = clone / ".git"
+    if path.is_dir():
+        return path
+    named = path.read_text("utf-8").strip().removeprefix("gitdir: ")
+    git_dir = clone / named
+    if os.path.isabs(named):
+        # On a volume that another host has written this may be a path of that host, and lead to something of ours.
+        back = Path((git_dir / "gitdir").read_text("utf-8").strip())
+        if not os.path.samefile(back.parent, clone):
+            raise ValueError(f"{git_dir} is of another clone")
+    return git_dir
+
+
+def _ref_value(git_dir: Path, ref: str) -> str:
+    if not ref.startswith("refs/") or ".." in ref:
+        raise ValueError(f"unexpected ref {ref!r}")
+    try:
+        return (git_dir / ref).read_text("utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        lines = (git_dir / "packed-refs").read_text("utf-8", "surrogateescape").split("\n")
+        return next((line[:40] for line in lines if line[40:] == f" {ref}"), "")
 
 
 def encode(inventory: Inventory) -> dict[str, Any]:

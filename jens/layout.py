@@ -91,6 +91,11 @@ class Layout:
         main = config.main
         return cls(main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.common_hieradata_items)
 
+    @classmethod
+    def at(cls, root: Path) -> Layout:
+        """The layout of an instance whose directories lie in one, as on a shared volume; no Hiera items are known."""
+        return cls(root / "bare", root / "clone", root / "cache", root / "environments", ())
+
     def bare(self, repo: RepoId) -> Path:
         """The mirror of a repository."""
         return self.baredir / repo.partition / repo.name
@@ -141,6 +146,11 @@ class Layout:
         """How the last run went."""
         return self.cachedir / "last-run.json"
 
+    @property
+    def pickled_inventory(self) -> Path:
+        """What Jens 1.x kept as its inventory; never read."""
+        return self.cachedir / "repositories"
+
     def partitions(self, top: Path) -> list[Path]:
         """The partitions' directories below baredir or clonedir."""
         return [top / partition for partition in PARTITIONS]
@@ -185,3 +195,28 @@ class Layout:
                 if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
                     return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
         return None
+
+
+class LinkReader:
+    """``Layout.parse_target`` for very many links: the texts that Jens writes are only split, and each of them once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._prefixes: dict[int, str] = {}
+        self._targets: dict[str, Target] = {}
+
+    def target(self, environment: str, link: str, text: str) -> Target | None:
+        """What a link points to; None when it leads elsewhere than clonedir."""
+        depth = link.count("/")
+        prefix = self._prefixes.get(depth)
+        if prefix is None:
+            prefix = self._prefixes[depth] = self._layout.link_prefix(depth) + "/"
+        if not text.startswith(prefix):
+            return self._layout.parse_target(environment, link, text)
+        below = text[len(prefix) :]
+        target = self._targets.get(below)
+        if target is None:
+            target = self._layout.parse_target(environment, link, text)
+            if target is not None and below == f"{target.repo}/{target.entry}/{target.below}":
+                self._targets[below] = target
+        return target

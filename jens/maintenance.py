@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from jens import files
@@ -19,9 +20,12 @@ def check_directories(config: Config) -> None:
     for key in (*_WRITABLE, *_METADATA):
         check_writable(key, getattr(config.main, key))
     for key in _METADATA:
-        path: Path = getattr(config.main, key)
-        if not (path / ".git").is_dir():
-            raise DirectoryError(key, path, "is no Git repository, expected a clone with a .git directory")
+        _check_clone(key, getattr(config.main, key))
+
+
+def _check_clone(key: str, path: Path) -> None:
+    if not (path / ".git").is_dir():
+        raise DirectoryError(key, path, "is no Git repository, expected a clone with a .git directory")
 
 
 def check_writable(key: str, path: Path) -> None:
@@ -31,6 +35,20 @@ def check_writable(key: str, path: Path) -> None:
         raise DirectoryError(key, path, problem)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise DirectoryError(key, path, "cannot be written")
+
+
+def check_readable(config: Config, keys: Iterable[str]) -> None:
+    """Raises DirectoryError for the first of these directories of [main] that cannot be read."""
+    for key in keys:
+        path: Path = getattr(config.main, key)
+        if not os.access(path, os.F_OK):
+            raise DirectoryError(key, path, "does not exist")
+        if not os.path.isdir(path):
+            raise DirectoryError(key, path, "is not a directory")
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise DirectoryError(key, path, "cannot be read")
+        if key in _METADATA:
+            _check_clone(key, path)
 
 
 def check_queue(config: Config) -> None:
