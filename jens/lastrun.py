@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from jens.layout import Layout
-from jens.state import write_state
+from jens.state import StateError, read_state, write_state
 
 VERSION = 1
 
@@ -34,3 +34,20 @@ class LastRun:
 def record(layout: Layout, last_run: LastRun) -> None:
     """Raises OSError."""
     write_state(layout.last_run, VERSION, last_run.encode())
+
+
+def recall(layout: Layout) -> LastRun | None:
+    """How the last run went; None when nothing usable tells of one."""
+    try:
+        return _decode(read_state(layout.last_run, VERSION))
+    except (StateError, KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _decode(content: Any) -> LastRun:
+    return LastRun(
+        begin=datetime.fromisoformat(content["began"]).timestamp(),
+        seconds=float(content["seconds"]),
+        status=int(content["status"]),
+        failures=tuple(map(str, content["failed"])),
+    )

@@ -1,0 +1,214 @@
+"""jens-stats: what an instance holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pprint
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from jens import lastrun, maintenance, stats
+from jens.commands.common import OK, argument_parser, complain, parse_arguments, run_tool
+from jens.config import Config, load_config
+from jens.layout import Layout
+from jens.model import HOSTGROUPS, MODULES, Inventory
+from jens.names import one_line
+from jens.stats import DanglingLink, Environments, Known
+
+#: Of the document that --json prints; goes up when a field changes its meaning, or goes.
+VERSION = 1
+
+_REPOSITORIES, _ENVIRONMENTS, _INVENTORY, _QUEUES = "repositories", "environments", "inventory", "queues"
+_DIRECTORIES = {
+    _REPOSITORIES: ("baredir", "clonedir", "cachedir"),
+    _ENVIRONMENTS: ("clonedir", "cachedir", "environmentsdir", "environmentsmetadatadir"),
+    _INVENTORY: ("baredir", "clonedir", "cachedir"),
+    _QUEUES: (),
+}
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-stats``."""
+    arguments = _arguments(argv)
+    return run_tool(lambda: _main(arguments))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argument_parser(
+        "Show what this instance of Jens holds: repositories with their expanded branches and commits, environments, "
+        "the inventory, and how many hints wait. Without an option that picks something, all of it. Nothing is changed."
+    )
+    parser.add_argument("-a", "--all", action="store_true", help="everything (the default)")
+    parser.add_argument(
+        "-r",
+        "--repositories",
+        dest="parts",
+        action="append_const",
+        const=_REPOSITORIES,
+        help="modules and hostgroups: what is expanded of them, and how large they are",
+    )
+    parser.add_argument(
+        "-e",
+        "--environment",
+        "--environments",
+        dest="parts",
+        action="append_const",
+        const=_ENVIRONMENTS,
+        help="environments: remembered, declared and on disk, and their links that lead nowhere",
+    )
+    parser.add_argument(
+        "-i",
+        "--inventory",
+        dest="parts",
+        action="append_const",
+        const=_INVENTORY,
+        help="the inventory, as a Python literal",
+    )
+    parser.add_argument(
+        "-q", "--queues", dest="parts", action="append_const", const=_QUEUES, help="how many hints wait in the queue"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document, which tells more")
+    return parse_arguments(parser, argv)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    for warning in config.warnings:  # there is no log to tell them
+        complain(warning, OK)
+    parts = set(_DIRECTORIES) if arguments.all or not arguments.parts else set(arguments.parts)
+    maintenance.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
+    lines = _json(config, parts) if arguments.json else "\n".join(_text(config, parts))
+    print(lines)
+    return OK
+
+
+def _known(layout: Layout, parts: Collection[str]) -> Known:
+    return stats.known(layout) if {_REPOSITORIES, _INVENTORY} & set(parts) else Known({})
+
+
+# Text
+
+
+def _text(config: Config, parts: Collection[str]) -> Iterator[str]:
+    layout = Layout.of(config)
+    known = _known(layout, parts)
+    if _REPOSITORIES in parts:
+        yield from _repositories_text(config, layout, known.inventory)
+    if _ENVIRONMENTS in parts:
+        yield from _environments_text(stats.environments(config, layout), config.main.hashprefix)
+    if _INVENTORY in parts:
+        yield from _inventory_text(known, config.main.hashprefix)
+    if _QUEUES in parts:
+        yield f"There are '{stats.messages(config)}' messages in the hints queue"
+
+
+def _repositories_text(config: Config, layout: Layout, found: Inventory) -> Iterator[str]:
+    refs = stats.literal(found, config.main.hashprefix)
+    sizes = stats.sizes(layout, found, config.main.mandatorybranches)
+    for partition in (MODULES, HOSTGROUPS):
+        repos = sorted(repo for repo in found if repo.partition == partition)
+        yield f"There are {len(repos)} {partition}:"
+        for repo in repos:
+            expanded = one_line(",".join(refs[partition][repo.name]))
+            yield f"\t- {repo.name} ({expanded}) [{readable(sizes.get(repo))}]"
+
+
+def readable(size: int | None) -> str:
+    """A size in bytes with one decimal, in the largest unit that leaves no less than one of it."""
+    if size is None:
+        return "unknown"
+    amount = float(size)
+    for unit in _UNITS[:-1]:
+        if round(amount, 1) < 1024:
+            return f"{amount:.1f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}{_UNITS[-1]}"
+
+
+def _environments_text(found: Environments, hashprefix: str) -> Iterator[str]:
+    yield from _listed("cached environments", found.cached)
+    yield from _listed("declared environments", [f"{name}.yaml" for name in found.declared])
+    yield from _listed("synchronized environments", found.synchronized)
+    if found.dangling:
+        yield from _listed("dangling links", [_dangling_text(entry, hashprefix) for entry in found.dangling])
+
+
+def _listed(what: str, names: Collection[str]) -> Iterator[str]:
+    yield f"There are {len(names)} {what}"
+    for name in names:
+        yield f"\t - {one_line(name)}"
+
+
+def _dangling_text(entry: DanglingLink, hashprefix: str) -> str:
+    target = entry.link.text
+    if entry.repository and entry.ref:
+        target = f"{entry.repository} {stats.declared_ref(entry.ref, hashprefix)}"
+    return f"{entry.link.environment}/{entry.link.path} -> {target} ({entry.address or 'nobody to notify'})"
+
+
+def _inventory_text(known: Known, hashprefix: str) -> Iterator[str]:
+    yield "Fetching repositories inventory..."
+    if known.generated:
+        yield "Inventory on disk not found or corrupt, generating..."
+        yield "Generating inventory of bares and clones..."
+    yield pprint.pformat(stats.literal(known.inventory, hashprefix))
+
+
+# JSON
+
+
+def _json(config: Config, parts: Collection[str]) -> str:
+    layout = Layout.of(config)
+    known = _known(layout, parts)
+    last_run = lastrun.recall(layout)
+    document: dict[str, Any] = {"version": VERSION, "last_run": last_run and last_run.encode()}
+    if _REPOSITORIES in parts:
+        document["repositories"] = _repositories_json(config, layout, known.inventory)
+    if _ENVIRONMENTS in parts:
+        document["environments"] = _environments_json(stats.environments(config, layout), config.main.hashprefix)
+    if _INVENTORY in parts:
+        document["inventory"] = stats.literal(known.inventory, config.main.hashprefix)
+        document["inventory_generated"] = known.generated
+    if _QUEUES in parts:
+        document["queue"] = {"messages": stats.messages(config)}
+    return json.dumps(document, indent=1, sort_keys=True)
+
+
+def _repositories_json(config: Config, layout: Layout, found: Inventory) -> dict[str, dict[str, Any]]:
+    sizes = stats.sizes(layout, found, config.main.mandatorybranches)
+    times = stats.commit_times(layout, found, config.git.jobs)
+    content: dict[str, dict[str, Any]] = {partition: {} for partition in stats.literal({}, "")}
+    for repo, refs in found.items():
+        expanded = {
+            stats.declared_ref(ref, config.main.hashprefix): {"commit": commit, "age": _age(times[repo], commit)}
+            for ref, commit in refs.items()
+        }
+        content[repo.partition][repo.name] = {"refs": expanded, "size": sizes.get(repo)}
+    return content
+
+
+def _age(times: Mapping[str, int], commit: str) -> int | None:
+    return max(0, int(time.time()) - times[commit]) if commit in times else None
+
+
+def _environments_json(found: Environments, hashprefix: str) -> dict[str, Any]:
+    return {
+        "cached": found.cached,
+        "declared": found.declared,
+        "synchronized": found.synchronized,
+        "ill_formed": {definition.name: definition.reason for definition in found.ill_formed},
+        "dangling": [
+            {
+                "environment": entry.link.environment,
+                "link": entry.link.path,
+                "target": entry.link.text,
+                "repository": entry.repository and str(entry.repository),
+                "ref": entry.ref and stats.declared_ref(entry.ref, hashprefix),
+                "address": entry.address,
+            }
+            for entry in found.dangling
+        ],
+    }
