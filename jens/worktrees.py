@@ -43,6 +43,16 @@ def has_record(bare: Path, commit: str) -> bool:
     return all((record / name).is_file() for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
+def keeps_commit(bare: Path, commit: str) -> bool:
+    """Whether Git keeps a commit for the sake of its record: that is whole, and names the commit."""
+    record = record_path(bare, commit)
+    try:
+        head, back = (record / "HEAD").read_bytes(), (record / "gitdir").read_bytes()
+    except OSError:
+        return False
+    return head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
+
+
 def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
     """Write the ``.git`` of a worktree that is, or will be, at ``checkout``.
 

@@ -1,0 +1,82 @@
+"""jens-gc: clears away what nothing needs any more, and packs the mirrors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jens import garbage, maintenance
+from jens.commands.common import (
+    FAILED,
+    LOCKED,
+    OK,
+    argument_parser,
+    complain,
+    parse_arguments,
+    run_tool,
+    set_up_logging,
+)
+from jens.config import load_config
+from jens.errors import LockHeldError
+from jens.garbage import Orders, Result
+from jens.names import one_line
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-gc``."""
+    parser = _parser()
+    arguments = parse_arguments(parser, argv)
+    if not (arguments.all or arguments.bare or arguments.clones):
+        parser.error("expected --all, --bare or --clones")
+    return run_tool(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "Give back disk space: remove checkouts, worktree records and mirrors that nothing needs, and have Git pack "
+        "the mirrors that stay. jens-update may run meanwhile: one repository at a time is locked."
+    )
+    parser.add_argument("-a", "--all", action="store_true", help="both --bare and --clones")
+    parser.add_argument("-b", "--bare", action="store_true", help="have Git pack the mirrors (git gc)")
+    parser.add_argument(
+        "-l", "--clones", action="store_true", help="remove checkouts, their records and mirrors that nothing needs"
+    )
+    parser.add_argument(
+        "-g", "--aggressive", action="store_true", help="with --bare: pack better, which takes much longer"
+    )
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    set_up_logging(config, "jens-gc")
+    maintenance.check_directories(config)
+    orders = Orders(arguments.all or arguments.bare, arguments.all or arguments.clones, arguments.aggressive)
+    try:
+        result = garbage.collect(config, orders)
+    except LockHeldError as error:
+        return complain(str(error), LOCKED)
+    for line in _summary(orders, result):
+        log.info("%s", line)
+    if result.failures:
+        more = f" (and {len(result.failures) - 1} more, see the log)" if result.failures[1:] else ""
+        # Not complain: each of them is in the log already, and once is enough.
+        print(f"{Path(sys.argv[0]).name}: {one_line(result.failures[0])}{more}", file=sys.stderr)
+        return FAILED
+    log.info("Done")
+    return OK
+
+
+def _summary(orders: Orders, result: Result) -> list[str]:
+    lines = []
+    if orders.clones:
+        lines.append(f"Removed: checkouts {result.checkouts}, records {result.records}, mirrors {result.bares}")
+    if orders.bares:
+        sizes = f"{result.after / 1024:.1f}KiB, before {result.before / 1024:.1f}KiB"
+        lines.append(f"Packed: mirrors {result.packed}, {sizes}")
+    return lines

@@ -1,0 +1,96 @@
+"""jens-reset: removes everything that Jens has made, so that the next update begins anew."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jens import maintenance, reset
+from jens.commands.common import FAILED, LOCKED, OK, argument_parser, complain, parse_arguments, run_tool
+from jens.config import DEFAULT_PATH, Config, load_config
+from jens.errors import LockHeldError
+from jens.layout import Layout
+from jens.locking import run_lock
+from jens.names import one_line
+from jens.reset import ResetPlan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-reset``."""
+    parser = argument_parser(
+        "Remove all environments, protected ones too, all checkouts, mirrors and whatever else Jens keeps of them, so "
+        "that the next jens-update makes everything anew. Until then Puppet finds no environment. The metadata "
+        "repositories, hints and logs stay."
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="do it; without this, only say what would be done")
+    arguments = parse_arguments(parser, argv)
+    return run_tool(lambda: _main(arguments))
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    for warning in config.warnings:  # there is no log to tell them
+        complain(warning, OK)
+    maintenance.check_directories(config)
+    if not arguments.yes:
+        return _foretell(config)
+    try:
+        with run_lock(config):
+            return _reset(config)
+    except LockHeldError as error:
+        return complain(str(error), LOCKED)
+
+
+def _foretell(config: Config) -> int:
+    orders = reset.plan(config)
+    _name_strangers(orders)
+    print("Would remove:")
+    _list(config, orders)
+    # Whoever copies this must not hit another instance.
+    options = [] if config.path == DEFAULT_PATH else ["-c", str(config.path)]
+    print(f"Nothing was removed. To do it: {one_line(shlex.join(['jens-reset', *options, '--yes']))}")
+    return FAILED
+
+
+def _reset(config: Config) -> int:
+    orders = reset.plan(config)
+    _name_strangers(orders)
+    remains = reset.carry_out(Layout.of(config), orders)
+    if remains.undeleted:
+        complain(f"WARNING: out of sight, but could not be deleted yet: {_quoted(remains.undeleted)}", OK)
+    if remains.failures:
+        more = f" (and {len(remains.failures) - 1} more)" if remains.failures[1:] else ""
+        return complain(f"{remains.failures[0]}{more}", FAILED)
+    print("Removed:")
+    _list(config, orders)
+    print("Done -- Jens is sad now")
+    return OK
+
+
+def _name_strangers(orders: ResetPlan) -> None:
+    if orders.strangers:
+        complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(orders.strangers)}", OK)
+
+
+def _quoted(paths: Iterable[Path]) -> str:
+    return ", ".join(f"'{path}'" for path in paths)
+
+
+def _list(config: Config, orders: ResetPlan) -> None:
+    main = config.main
+    repositories = _count(len(orders.clones), "repositor", "y", "ies")
+    lines = [
+        f"{_count(len(orders.environments), 'environment')} in {main.environmentsdir}",
+        f"{_count(orders.checkouts, 'checkout')} of {repositories} in {main.clonedir}",
+        f"{_count(len(orders.bares), 'bare')} in {main.baredir}",
+        f"{_count(len(orders.definitions), 'remembered definition')}, inventory and memory of runs in {main.cachedir}",
+    ]
+    lines += [f"{_count(len(orders.left_overs), 'left-over')} of earlier runs"] if orders.left_overs else []
+    for line in lines:
+        print(f"\t{one_line(line)}")
+
+
+def _count(number: int, noun: str, one: str = "", many: str = "s") -> str:
+    return f"{number} {noun}{one if number == 1 else many}"
