@@ -111,7 +111,7 @@ def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
     by what it is, in angle brackets, which is no name of anything. Raises YamlError when the node is no mapping.
     """
     try:
-        pairs = list(_pairs(node, what, set()))
+        pairs = reversed(list(_pairs(node, what, set())))
     except RecursionError as error:
         raise YamlError(f"{what} is merged from too long a chain", line_of(node)) from error
     return {
@@ -126,18 +126,17 @@ def dump(document: Mapping[str, object]) -> str:
 
 
 def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
-    """Pairs in rising precedence; each mapping is merged once, however often it is named."""
+    """Pairs in falling precedence; each mapping is merged once, where it counts most, however often it is named."""
     if not isinstance(node, yaml.MappingNode):
         raise YamlError(f"{what} is expected to be a mapping, not {kind(node)}", line_of(node))
     if id(node) in seen:
         return
     seen.add(id(node))
-    for key, value in node.value:
+    yield from ((key, value) for key, value in reversed(node.value) if key.tag != _MERGE)
+    for key, value in reversed(node.value):
         if key.tag == _MERGE:
-            merged = reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]
-            for source in merged:
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 yield from _pairs(source, f"what is merged into {what}", seen)
-    yield from ((key, value) for key, value in node.value if key.tag != _MERGE)
 
 
 def repeated(root: Node) -> Iterator[tuple[str, int, int]]:

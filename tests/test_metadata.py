@@ -357,6 +357,10 @@ def test_the_prefix_of_commits_is_the_configured_one() -> None:
         ),
         pytest.param("x: &a {modules: {dummy: test}}\noverrides: {<<: *a}\n", id="a merge of partitions"),
         pytest.param(
+            "x: [&a {dummy: test}, &b {<<: *a, dummy: b}]\noverrides: {modules: {<<: [*a, *b]}}\n",
+            id="the first counts",
+        ),
+        pytest.param(
             "x: [&a {dummy: a}, &b {<<: *a, dummy: test}]\noverrides: {modules: {<<: *b}}\n", id="a merge in a merge"
         ),
     ],
