@@ -201,7 +201,7 @@ def _why_none(path: Path) -> str:
         return "is no definition: its name does not end in .yaml" if is_nearly else ""
     if name.startswith("."):
         return "is no definition, but jens-update takes it for one with a bad name"
-    if path.is_dir() and not path.is_symlink() and not os.path.lexists(path / ".git"):  # else a submodule
+    if os.path.isdir(path) and not os.path.islink(path) and not os.path.lexists(path / ".git"):  # else a submodule
         return "is no definition, but a directory"
     return ""
 

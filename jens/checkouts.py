@@ -235,7 +235,7 @@ def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list
 def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
     """Move finished checkouts into place, once all of them are on stable storage. Raises OSError when that fails."""
     if any(work.staged for work in prepared):
-        files.flush_file_system(layout.clonedir)
+        files.flush_file_systems(layout.clonedir, layout.baredir)
     settled, events = [], []
     for work in prepared:
         failed = []

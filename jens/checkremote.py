@@ -12,7 +12,7 @@ from jens import gitwrapper
 from jens.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 from jens.errors import GitError
 from jens.mirrors import Remotes
-from jens.model import Branch, Commit, RepoId
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
 from jens.repositories import missing_mandatory, resolve
 from jens.repostage import workers
 
@@ -68,6 +68,10 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
             yield checked.lines[repo], f"{repo}: {ref} {reply.problems[ref]}"
         if isinstance(ref, Branch) and ref.name not in reply.heads:
             yield checked.lines[repo], f"{repo} has no branch {ref.name!r}"
+    for repo in (SITE, HIERADATA) if definition.default is None else ():
+        reply = replies.get(repo, Reply(problem="unknown"))
+        if repo not in definition.overrides and not reply.problem and SNAPSHOT_COMMON.name not in reply.heads:
+            yield 1, f"{repo} has no branch {SNAPSHOT_COMMON.name!r}, which is used without default and override"
     default = definition.default
     answered = replies and not any(reply.problem for reply in replies.values())
     if default and answered and not any(default.name in reply.heads for reply in replies.values()):

@@ -84,7 +84,7 @@ class Instance:
         self._expanded: dict[tuple[RepoId, str], Expanded] = {}
         self._leads: dict[Target, Leads] = {}
         for path in (self._layout.clonedir, self._layout.environmentsdir):
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 problem = "is not a directory" if os.path.lexists(path) else "does not exist"
                 raise DirectoryError(path.name, path, problem)
 

@@ -20,7 +20,7 @@ TRASH = ".trash-"
 
 def is_gone(error: OSError) -> bool:
     """Whether an error only says that something is not there, or is no longer."""
-    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG)
 
 
 def staging_name(parent: Path) -> Path:
@@ -131,6 +131,12 @@ def sweep(directory: Path) -> None:
     for name in os.listdir(directory):
         if name.startswith((STAGING, TRASH)):
             remove_tree(directory / name)
+
+
+def flush_file_systems(*paths: Path) -> None:
+    """``flush_file_system`` for several directories, once each file system. Raises OSError."""
+    for path in {os.stat(path).st_dev: path for path in reversed(paths)}.values():
+        flush_file_system(path)
 
 
 def flush_file_system(path: Path) -> None:

@@ -9,7 +9,19 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from jens import checkouts, files, gitwrapper, inventory, maintenance, mending, metadata, retention, trees, worktrees
+from jens import (
+    checkouts,
+    files,
+    gitwrapper,
+    inventory,
+    maintenance,
+    metadata,
+    mirrors,
+    packing,
+    retention,
+    trees,
+    worktrees,
+)
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.layout import Layout, LinkReader, is_checkout_name
@@ -249,46 +261,21 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
     if not gitwrapper.is_repository(bare):
         log.warning("The mirror of %s is no repository, jens-update will make it anew", repo)
         return Result()
-    unsafe = keep_commits(layout, repo, needed_commits(evidence, repo))
+    if packing.is_of_1x(layout, repo):
+        log.warning("The mirror of %s is left alone until jens-update has taken over what Jens 1.x has left", repo)
+        return Result()
+    unsafe = packing.keep_commits(layout, repo, needed_commits(evidence, repo))
     if unsafe:
         log.warning("The mirror of %s is left alone until jens-update has made %s anew", repo, unsafe)
         return Result()
-    before = size(bare)
-    gitwrapper.gc(bare, aggressive=aggressive)
-    after = size(bare)
+    before = packing.size(bare)
+    try:
+        gitwrapper.gc(bare, aggressive=aggressive)
+    except GitError as error:
+        if gitwrapper.is_sound(bare):
+            raise
+        mirrors.mark_damaged(bare)
+        return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")
+    after = packing.size(bare)
     log.info("Packed the mirror of %s: %.1fKiB, before %.1fKiB", repo, after / 1024, before / 1024)
     return Result(packed=1, before=before, after=after)
-
-
-def keep_commits(layout: Layout, repo: RepoId, needed: Set[str]) -> list[str]:
-    """See to it that Git keeps every commit that has a checkout or is needed, on a branch or not.
-
-    Returned are those that it would not: of what claims to be their checkout nobody knows whether it is complete, and
-    a record would make it so. Raises GitError, OSError.
-    """
-    bare, disk = layout.bare(repo), checkouts.scan(layout, repo)
-    mended, _events = mending.mend(layout, repo, disk)
-    unsafe = []
-    for commit in sorted(disk.checkouts | needed):
-        if worktrees.keeps_commit(bare, commit) or not gitwrapper.commits_like(bare, commit):
-            continue
-        checkout = layout.checkout(repo, commit)
-        if commit in mended.checkouts:
-            worktrees.restore_record(bare, commit, checkout)
-        elif commit in disk.checkouts or not os.path.lexists(checkout):
-            worktrees.add_record(bare, commit, checkout)
-        else:
-            unsafe.append(commit)
-    return unsafe
-
-
-def size(directory: Path) -> int:
-    """The bytes in the files below a directory."""
-    total = 0
-    for parent, _directories, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total

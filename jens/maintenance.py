@@ -24,13 +24,13 @@ def check_directories(config: Config) -> None:
 
 
 def _check_clone(key: str, path: Path) -> None:
-    if not (path / ".git").is_dir():
+    if not os.path.isdir(path / ".git"):
         raise DirectoryError(key, path, "is no Git repository, expected a clone with a .git directory")
 
 
 def check_writable(key: str, path: Path) -> None:
     """Raises DirectoryError unless this is a directory to work in."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         problem = "is not a directory" if os.path.lexists(path) else "does not exist"
         raise DirectoryError(key, path, problem)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -56,7 +56,7 @@ def check_queue(config: Config) -> None:
     path = config.messaging.queuedir
     if not os.path.lexists(path):
         raise DirectoryError("queuedir", path, "does not exist")
-    if path.is_dir() and os.access(path, os.R_OK) and not os.access(path, os.W_OK | os.X_OK):
+    if os.path.isdir(path) and os.access(path, os.R_OK) and not os.access(path, os.W_OK | os.X_OK):
         raise DirectoryError("queuedir", path, "cannot be written")
 
 

@@ -127,7 +127,7 @@ class Queue:
 
     def check(self) -> None:
         """Raises QueueError when there is no directory to read and to write in."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
         for name in ("", _TEMPORARY, *self._directories()[-1:]):
             path = self.path / name

@@ -16,6 +16,9 @@ from jens.model import Branch, Commit, Event, Ref, RepoId
 from jens.names import server_of
 from jens.repositories import Needs, missing_mandatory
 
+#: A file in a mirror that has lost objects which a run does not happen to need.
+_DAMAGED = "jens.damaged"
+
 
 class Remotes:
     """The remotes of one run: a server that did not answer in time is not tried again."""
@@ -106,6 +109,8 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         return _take_in(bare, url, request, remotes)
     if not is_there:
         return renew(bare, request, remotes, checkouts, "is missing or no repository")
+    if (bare / _DAMAGED).exists():
+        return renew(bare, request, remotes, checkouts, "is damaged")
     if not must_ask(bare, request, checkouts):
         return Mirror(read_heads(bare), Answer.BEFORE)
     try:
@@ -120,6 +125,11 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
         mirror = replace(mirror, events=(demand, *mirror.events))
     return mirror
+
+
+def mark_damaged(bare: Path) -> None:
+    """Have the next run make a mirror anew. Raises OSError."""
+    (bare / _DAMAGED).touch()
 
 
 def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:

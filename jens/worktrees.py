@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from jens.gitprocess import run
 
 _ID = re.compile(r"[0-9a-f]{40}")
+
+#: An index begins so, and ends with the SHA-1 of all before: gitformat-index(5).
+_INDEX, _CHECKSUM = b"DIRC", 20
 
 
 def record_path(bare: Path, commit: str) -> Path:
@@ -44,13 +48,14 @@ def has_record(bare: Path, commit: str) -> bool:
 
 
 def keeps_commit(bare: Path, commit: str) -> bool:
-    """Whether Git keeps a commit for the sake of its record: that is whole, and names the commit."""
+    """Whether Git keeps a commit for the sake of its record: that is whole, its index too, and names the commit."""
     record = record_path(bare, commit)
     try:
-        head, back = (record / "HEAD").read_bytes(), (record / "gitdir").read_bytes()
+        head, back, index = ((record / name).read_bytes() for name in ("HEAD", "gitdir", "index"))
     except OSError:
         return False
-    return head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
+    is_whole = hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
+    return is_whole and head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
 
 
 def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
@@ -74,23 +79,36 @@ def is_tied(bare: Path, commit: str, checkout: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     tied = back == f"{checkout}/.git\n" and pointer == _pointer(bare, commit, checkout)
-    return tied and has_record(bare, commit)
+    return tied and has_record(bare, commit) and _has_index(bare, commit)
+
+
+def _has_index(bare: Path, commit: str) -> bool:
+    """A look at the index of a checkout that costs little: a power failure may have emptied it."""
+    try:
+        with open(record_path(bare, commit) / "index", "rb") as index:
+            return index.read(len(_INDEX)) == _INDEX
+    except OSError:
+        return False
 
 
 def check_out(bare: Path, commit: str, staging: Path, checkout: Path) -> None:
     """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``."""
     staging.mkdir(mode=0o755)
     add_record(bare, commit, checkout)
-    record = record_path(bare, commit)
-    for left_over in ("index", "index.lock"):
-        (record / left_over).unlink(missing_ok=True)
-    run(["read-tree", "-u", "--reset", commit], git_dir=record, work_tree=staging, lock_dir=bare)
+    _forget_index(bare, commit)
+    run(["read-tree", "-u", "--reset", commit], git_dir=record_path(bare, commit), work_tree=staging, lock_dir=bare)
     point_to_record(staging, bare, commit, checkout)
+
+
+def _forget_index(bare: Path, commit: str) -> None:
+    for left_over in ("index", "index.lock"):
+        (record_path(bare, commit) / left_over).unlink(missing_ok=True)
 
 
 def restore_record(bare: Path, commit: str, checkout: Path) -> None:
     """Make the record of a checkout that is in place already, and its ``.git``; no file of it is touched."""
     add_record(bare, commit, checkout)
+    _forget_index(bare, commit)
     run(["read-tree", "--reset", commit], git_dir=record_path(bare, commit), work_tree=checkout, lock_dir=bare)
     (checkout / ".git").unlink(missing_ok=True)
     point_to_record(checkout, bare, commit, checkout)

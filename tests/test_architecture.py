@@ -49,6 +49,7 @@ _ORDER = (
     "preview",
     "maintenance",
     "reset",
+    "packing",
     "garbage",
     "stats",
     "snapshot",

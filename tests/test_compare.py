@@ -325,6 +325,17 @@ def test_the_content_of_environment_conf_counts(a: Tree, b: Tree) -> None:
     assert here != there
 
 
+def test_a_branch_too_long_for_a_disk_disables_nothing(site: Site) -> None:
+    site.define("long", definition(overrides={"modules/dummy": "b" * 255}))
+    site.define("longer", definition(overrides={"modules/dummy": "b" * 256}))
+    outcome = site.update()
+    assert any("'longer' is ill-formed" in line and "255" in line for line in outcome.lines("ERROR"))
+    link = site.root / "environments" / "long" / "modules" / "dummy"
+    link.unlink()
+    link.symlink_to(f"../../../clone/modules/dummy/{'b' * 300}/code")
+    assert command.main([str(site.root), str(site.root)]) == 0
+
+
 def test_two_refs_that_both_dangle_are_not_the_same(a: Tree, b: Tree) -> None:
     a.use("test", "apache", "gone")
     b.use("test", "apache", "lost")

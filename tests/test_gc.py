@@ -236,6 +236,57 @@ def test_an_installation_of_jens_1_loses_nothing_before_it_is_taken_over(site: S
     assert site.read("snap/modules/dummy/one") == "0\n"
 
 
+def test_abbreviated_commits_of_jens_1_keep_their_mirror_as_it_is_until_they_are_taken_over(site: Site) -> None:
+    commit = _site_of_jens_1(site)
+    clone = site.root / "clone" / "modules" / "dummy"
+    (clone / f".{commit}").rename(clone / f".{commit[:10]}")
+    site.define("snap", f"notifications: ann@example.org\noverrides:\n  modules: {{dummy: commit/{commit[:10]}}}\n")
+    before = site.listing("bare/modules/dummy")
+    outcome = collect(site, "-b")
+    assert outcome.code == 0
+    assert any("modules/dummy" in line and "Jens 1.x" in line for line in outcome.lines("WARNING"))
+    assert site.listing("bare/modules/dummy") == before
+    assert site.update("--strict").code == 0
+    assert not collect(site, "-b").lines("WARNING")
+
+
+@pytest.mark.parametrize("damage", ["emptied", "zeroed", "cut short"])
+def test_the_index_of_a_checkout_that_a_power_failure_spoilt_is_made_anew(site: Site, damage: str) -> None:
+    site.update()
+    [index] = bare(site).glob("worktrees/*/index")
+    content = index.read_bytes()
+    index.write_bytes({"emptied": b"", "zeroed": bytes(len(content)), "cut short": content[:-9]}[damage])
+    if damage != "cut short":
+        assert site.update("--strict").code == 0
+        assert git("status", "--porcelain", directory=site.path("modules/dummy", "master")) == ""
+    assert_silent(collect(site, "-a"))
+    assert git("status", "--porcelain", directory=site.path("modules/dummy", "master")) == ""
+
+
+def test_a_mirror_that_has_lost_an_object_is_made_anew_by_the_next_update(site: Site) -> None:
+    site.remotes["modules/dummy"].push({"code/one": "new\n"})
+    site.update()
+    git("unpack-objects", "-q", directory=bare(site), stdin=_without_packs(bare(site)))
+    old = git("rev-parse", "master~1:code/manifests/init.pp", directory=bare(site))
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# later\n"})
+    site.update()
+    (bare(site) / "objects" / old[:2] / old[2:]).unlink()
+    assert_complaint(collect(site, "-b"), 10, "modules/dummy", "damaged")
+    outcome = site.update()
+    assert any("modules/dummy" in line and "made anew" in line for line in outcome.lines("WARNING"))
+    assert_silent(collect(site, "-b"))
+
+
+def _without_packs(path: Path) -> bytes:
+    """Take a repository's packs away, and return what was in them."""
+    content = b""
+    for pack in path.glob("objects/pack/*.pack"):
+        content = pack.read_bytes()
+    for file in path.glob("objects/pack/*"):
+        file.unlink()
+    return content
+
+
 def test_killed_at_any_instant_it_breaks_nothing(site: Site, pinned: str) -> None:
     config = str(site.config)
     chance = random.Random()
