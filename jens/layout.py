@@ -156,10 +156,11 @@ class Layout:
         return [top / partition for partition in PARTITIONS]
 
     def repositories_in(self, top: Path) -> list[RepoId]:
-        """The repositories that have a directory below baredir or clonedir."""
+        """The repositories that have a directory below baredir or clonedir. Raises OSError."""
         return [
             RepoId(partition, entry.name)
             for partition in PARTITIONS
+            if os.path.lexists(top / partition)  # the first run makes it
             for entry in os.scandir(top / partition)
             if is_repository_name(entry.name) and entry.is_dir(follow_symlinks=False)
         ]

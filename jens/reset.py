@@ -12,7 +12,7 @@ from jens import files, past, trees
 from jens.config import Config
 from jens.errors import DirectoryError
 from jens.layout import Layout
-from jens.model import PARTITIONS, SITE
+from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 
 
@@ -76,6 +76,12 @@ class ResetPlan:
     strangers: tuple[Path, ...]
     checkouts: int
 
+    @property
+    def links(self) -> list[Path]:
+        """What goes though it leads to something that stays."""
+        found = (*self.environments, *self.clones, *self.bares, *self.definitions, *self.state, *self.left_overs)
+        return [path for path in found if path.is_symlink() and not path.name.startswith((files.STAGING, files.TRASH))]
+
 
 @dataclass(frozen=True)
 class Remains:
@@ -129,10 +135,10 @@ def _names(directory: Path) -> list[str]:
 
 
 def _has_our_links(layout: Layout, name: str) -> bool:
-    """Whether an environment that nobody remembers is one of ours all the same, as in ``jens.past``."""
+    """Whether an environment that nobody remembers is one of ours all the same: it would dangle."""
     path = layout.environment(name)
     try:
-        return not path.is_symlink() and SITE in past.infer(layout, name, trees.read(path)).overrides
+        return not path.is_symlink() and bool(past.infer(layout, name, trees.read(path)).overrides)
     except OSError:
         return False
 

@@ -90,11 +90,13 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
     """Pin what an environment holds. Raises DirectoryError when there is no such environment, or it cannot be read."""
     maintenance.check_readable(config, ("clonedir", "environmentsdir"))
     layout = Layout.of(config)
-    found, shown = _look(layout, environment)
+    found, shown, is_settled = _look(layout, environment)
     definition = _definition(config, layout, environment)
     pins = plan_pins(shown, layout.links)
     commits = dict(pins.commits)
-    doubts = list(pins.doubts)
+    doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
+    if not is_settled:
+        doubts.append("it changes all the time: what is pinned may never have been seen together")
     if definition is None:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {}, parser=trees.parser_of(found.conf))
@@ -160,8 +162,8 @@ def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None)
     return []
 
 
-def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | None]]:
-    """What an environment shows at one instant: looked at until two looks in turn see the same."""
+def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | None], bool]:
+    """What an environment shows at one instant: looked at until two looks in turn see the same, if they ever do."""
     path = layout.environment(environment)
     before = None
     for _ in range(_LOOKS):
@@ -176,11 +178,11 @@ def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | No
             problem = "does not exist" if "" in found.missing else "is not a directory"
             raise DirectoryError("environment", path, problem)
         if now == before:
-            break
+            return *now, True
         before = now
     if before is None:
         raise DirectoryError("environment", path, "cannot be read: it changes all the time")
-    return before
+    return *before, False
 
 
 def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | None]:

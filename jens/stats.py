@@ -47,10 +47,7 @@ def _generate(layout: Layout) -> Inventory:
     for key, top in (("baredir", layout.baredir), ("clonedir", layout.clonedir)):
         for partition in layout.partitions(top):
             _list(key, partition)
-    try:
-        return inventory.generate(layout)
-    except FileNotFoundError:
-        return {}  # a partition's directory is made by the first run
+    return inventory.generate(layout)
 
 
 def _list(key: str, path: Path) -> list[str]:

@@ -29,13 +29,14 @@ class Found:
     """What is there.
 
     Of the managed directories, ``missing`` ones can be made, in place of ``blocked`` ones there is something else.
-    ``litter`` is what an interrupted run left.
+    ``litter`` is what an interrupted run left, ``strange`` whatever else is no link.
     """
 
     links: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     litter: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
     conf: bytes | None = None
 
 
@@ -112,6 +113,7 @@ def read(path: Path) -> Found:
     missing: list[str] = []
     blocked: list[str] = []
     litter: list[str] = []
+    strange: list[str] = []
     for directory in ENVIRONMENT_DIRECTORIES:
         where = os.path.join(path, directory) if directory else str(path)
         if os.path.islink(where) or not os.path.isdir(where):
@@ -124,9 +126,12 @@ def read(path: Path) -> Found:
                     litter.append(name)
                 elif entry.is_symlink():
                     links[name] = os.readlink(entry.path)
+                elif name not in ENVIRONMENT_DIRECTORIES and name != ENVIRONMENT_CONF:
+                    strange.append(name)
     for not_a_link in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF):
         links.pop(not_a_link, None)
-    return Found(links, tuple(missing), tuple(blocked), tuple(litter), _read_conf(path / ENVIRONMENT_CONF))
+    content = _read_conf(path / ENVIRONMENT_CONF)
+    return Found(links, tuple(missing), tuple(blocked), tuple(litter), tuple(strange), content)
 
 
 def _read_conf(path: Path) -> bytes | None:

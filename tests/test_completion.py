@@ -9,8 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Site
+
 TREE = Path(__file__).resolve().parent.parent
 COMMANDS = sorted((TREE / "bin").glob("jens-*"))
+
+
+def test_who_presses_tab_starts_nothing_where_argcomplete_is_missing(site: Site) -> None:
+    shadow = site.root / "shadow"
+    shadow.mkdir()
+    (shadow / "argcomplete.py").write_text("raise ImportError('none')\n")
+    environment = {**os.environ, "_ARGCOMPLETE": "1", "PYTHONPATH": f"{shadow}{os.pathsep}{TREE}"}
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (10, b"", b"")
+    assert site.environments() == []
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.name)

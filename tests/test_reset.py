@@ -248,10 +248,11 @@ def tree(path: Path) -> dict[Path, bytes | None]:
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("told", "names"),
     [
-        pytest.param(("bare/modules", "clone/modules", "cache/environments"), id="outer"),
+        pytest.param(True, ("bare/modules", "clone/modules", "cache/environments"), id="outer"),
         pytest.param(
+            True,
             (
                 "bare/modules/dummy",
                 "bare/hostgroups/more",
@@ -265,6 +266,7 @@ def tree(path: Path) -> dict[Path, bytes | None]:
             id="inner",
         ),
         pytest.param(
+            False,
             (
                 "bare/modules/dummy/objects",
                 "bare/common/.trash-link",
@@ -279,17 +281,28 @@ def tree(path: Path) -> dict[Path, bytes | None]:
     ],
 )
 def test_a_link_to_elsewhere_goes_and_what_it_leads_to_stays(
-    built: Site, outside: Path, names: tuple[str, ...]
+    built: Site, outside: Path, names: tuple[str, ...], told: bool
 ) -> None:
     before = tree(outside)
     for name in names:
         files.remove_tree(built.root / name)
         (built.root / name).symlink_to(outside)
-    assert_done(reset(built, "-y"))
+    outcome = reset(built, "-y")
+    assert (outcome.code, outcome.stdout.splitlines()[-1]) == (0, SAD)
+    assert len(outcome.stderr.splitlines()) == told
+    assert all(f"'{built.root / name}'" in outcome.stderr for name in names if told)
     assert tree(outside) == before
     assert set(built.listing(*MADE)) == EMPTY
     assert built.update("--strict").code == 0
     assert tree(outside) == before
+
+
+def test_an_environment_that_would_dangle_goes_though_nobody_remembers_it(built: Site) -> None:
+    (built.root / "environments" / "production" / "site").unlink()
+    shutil.rmtree(built.root / "cache")
+    (built.root / "cache").mkdir()
+    assert_done(reset(built, "-y"))
+    assert set(built.listing(*MADE)) <= EMPTY
 
 
 def test_a_configured_directory_may_be_a_link(built: Site, tmp_path: Path) -> None:

@@ -240,6 +240,17 @@ def test_what_dangles_is_left_out_and_that_is_said(large: Site) -> None:
     assert shown(large, "snap") == shown(large, "production")
 
 
+def test_what_jens_has_not_made_is_left_out_and_that_is_said(site: Site) -> None:
+    site.update()
+    local = site.root / "environments" / "production" / "modules" / "local"
+    local.mkdir()
+    (site.root / "environments" / "production" / "README").write_text("mine\n")
+    outcome = take(site, "production")
+    assert outcome.code == 60
+    assert all(f"'{name}'" in outcome.stderr for name in ("modules/local", "README"))
+    assert "dummy: commit/" in outcome.stdout
+
+
 def test_a_site_that_dangles_is_not_what_a_snapshot_shows(site: Site) -> None:
     site.define("production", definition(overrides={"common/site": "gone"}))
     site.update()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import logging
 import os
 import signal
@@ -76,8 +77,10 @@ def argument_parser(description: str, *, with_config: bool = True) -> argparse.A
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a tool; answers the shell instead when that asks how to complete them (with argcomplete)."""
     if "_ARGCOMPLETE" in os.environ:
-        with contextlib.suppress(ImportError):
+        try:
             importlib.import_module("argcomplete").autocomplete(parser)
+        except ImportError:
+            sys.exit(FAILED)  # somebody has pressed TAB: that must not start a run
     return parser.parse_args(argv)
 
 
@@ -186,6 +189,8 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the program
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name is shown, whatever the locale
 
 
 def _foreseen(error: JensError) -> int:

@@ -70,6 +70,8 @@ def _reset(config: Config) -> int:
 
 
 def _name_strangers(orders: ResetPlan) -> None:
+    if orders.links:
+        complain(f"WARNING: links go, and what they lead to stays: {_quoted(orders.links)}", OK)
     if orders.strangers:
         complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(orders.strangers)}", OK)
 
