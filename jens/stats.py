@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jens import gitwrapper, inventory, metadata, trees
+from jens import files, gitwrapper, inventory, metadata, trees
 from jens.config import Config
 from jens.errors import DirectoryError, GitError
 from jens.layout import Layout, LinkReader, Target, entry_ref
@@ -226,7 +226,7 @@ def _is_missing(path: Path, *, follow: bool = True) -> bool:
     try:
         os.stat(path, follow_symlinks=follow)
     except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        return files.is_gone(error) or error.errno == errno.ELOOP
     return False
 
 
