@@ -14,7 +14,7 @@ CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
-	@echo 'make bench    how the producer of hints bears a load'
+	@echo 'make bench    how the producer of hints bears a load, how long jens-compare takes'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
 	@echo 'make .venv    install Jens from this directory into ./.venv, commands in .venv/bin'
@@ -47,6 +47,7 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/producer_load.py
+	$(VENV)/bin/python benchmarks/compare_instances.py
 
 format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check --fix-only $(CHECKED)
