@@ -176,6 +176,14 @@ class Outcome:
         return any(text in line for line in self.lines())
 
 
+def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
+    """A tool that ended so says why in one line on stderr, and nothing on stdout."""
+    assert (outcome.code, outcome.stdout) == (code, "")
+    [line] = outcome.stderr.splitlines()
+    assert all(word in line for word in words), (words, line)
+    assert "Traceback" not in outcome.log
+
+
 @dataclass
 class Site:
     """Remotes, the two metadata repositories, and one instance of Jens."""

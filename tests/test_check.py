@@ -23,22 +23,12 @@ from jens.metadata import parse_library, read_definition
 from jens.model import Definition, IllFormed
 from jens.yamldoc import LARGEST, YamlError
 from tests.conftest import Remote, Site, definition, git
+from tests.values import LIBRARY
 
 TOP = Path(__file__).resolve().parent.parent
 TOOL = TOP / "bin" / "jens-check"
 DUMMY = "modules/dummy"
 NOBODY = 65534
-
-LIBRARY = """\
-repositories:
-  common:
-    hieradata: https://git.example.org/hieradata.git
-    site: git@git.example.org:site
-  hostgroups:
-    aimon: /srv/git/aimon
-  modules:
-    apache: https://git.example.org/apache.git
-"""
 
 
 @dataclass

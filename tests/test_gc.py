@@ -25,7 +25,7 @@ from jens.garbage import Evidence, may_be_left_over, needed_commits, records_to_
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Commit, Inventory, Library, RepoId
-from tests.conftest import HIERADATA, HOSTGROUP, MODULE, SITE_CODE, Outcome, Site, definition, git
+from tests.conftest import HIERADATA, HOSTGROUP, MODULE, SITE_CODE, Outcome, Site, assert_complaint, definition, git
 from tests.reader import look, reading
 from tests.test_atomicity import _site_of_jens_1
 from tests.test_reset import as_nobody
@@ -48,13 +48,6 @@ def collect(site: Site, *arguments: str) -> Outcome:
 
 def assert_silent(outcome: Outcome) -> None:
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", ""), outcome.log
-
-
-def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
-    assert (outcome.code, outcome.stdout) == (code, "")
-    [line] = outcome.stderr.splitlines()
-    assert all(word in line for word in words), (words, line)
-    assert "Traceback" not in outcome.log
 
 
 def bare(site: Site, repo: str = "modules/dummy") -> Path:

@@ -27,27 +27,16 @@ from jens.model import (
     RepoId,
 )
 from jens.yamldoc import YamlError
-from tests.values import DUMMY
+from tests.values import DUMMY, LIBRARY
 
 _PROJECT = Path(__file__).resolve().parent.parent
-
-_LIBRARY = """\
-repositories:
-  common:
-    hieradata: https://git.example.org/hieradata.git
-    site: git@git.example.org:site
-  hostgroups:
-    aimon: /srv/git/aimon
-  modules:
-    apache: https://git.example.org/apache.git
-"""
 
 
 # The library
 
 
 def test_a_library_names_every_repository_with_its_url() -> None:
-    assert parse_library(_LIBRARY.encode()) == Library(
+    assert parse_library(LIBRARY.encode()) == Library(
         {
             RepoId(COMMON, "hieradata"): "https://git.example.org/hieradata.git",
             RepoId(COMMON, "site"): "git@git.example.org:site",
@@ -88,7 +77,7 @@ def _without(partition: str) -> str:
         pytest.param(_without("modules") + "  modules: [a]\n", "'modules'", id="a partition a list"),
         pytest.param(_without("modules") + "  modules: text\n", "'modules'", id="a partition a text"),
         pytest.param(_without("modules") + "  modules: ''\n", "'modules'", id="a partition an empty text"),
-        pytest.param(_LIBRARY + "---\n" + _LIBRARY, "not YAML", id="two documents"),
+        pytest.param(LIBRARY + "---\n" + LIBRARY, "not YAML", id="two documents"),
         pytest.param("repositories: *nowhere\n", "not YAML", id="an alias to nothing"),
     ],
 )
@@ -100,7 +89,7 @@ def test_what_makes_a_whole_library_unusable(source: str, said: str) -> None:
 
 def test_a_library_that_is_not_utf_8_is_unusable() -> None:
     with pytest.raises(YamlError, match="UTF-8"):
-        parse_library(_LIBRARY.encode("utf-16"))
+        parse_library(LIBRARY.encode("utf-16"))
 
 
 def test_the_line_of_what_makes_a_library_unusable_is_named() -> None:
@@ -129,27 +118,27 @@ def test_the_line_of_what_makes_a_library_unusable_is_named() -> None:
     ],
 )
 def test_a_bad_entry_spoils_only_itself(entry: str, name: str, reason: str) -> None:
-    library = parse_library((_LIBRARY + f"    {entry}\n").encode())
-    assert library.urls == parse_library(_LIBRARY.encode()).urls
+    library = parse_library((LIBRARY + f"    {entry}\n").encode())
+    assert library.urls == parse_library(LIBRARY.encode()).urls
     assert list(library.unusable) == [RepoId(MODULES, name)]
     assert reason in library.unusable[RepoId(MODULES, name)]
     assert library.unusable[RepoId(MODULES, name)].startswith("line 9: ")
 
 
 def test_an_entry_whose_name_is_no_text_spoils_only_itself() -> None:
-    library = parse_library((_LIBRARY + "    ? [a, b]\n    : /srv/x\n").encode())
-    assert library.urls == parse_library(_LIBRARY.encode()).urls
+    library = parse_library((LIBRARY + "    ? [a, b]\n    : /srv/x\n").encode())
+    assert library.urls == parse_library(LIBRARY.encode()).urls
     assert len(library.unusable) == 1
 
 
 @pytest.mark.parametrize("name", ["on", "yes", "123", "1.0", "null", "2015-01-01"])
 def test_a_name_that_yaml_takes_for_something_else_is_the_text_that_was_written(name: str) -> None:
-    library = parse_library((_LIBRARY + f"    {name}: /srv/x\n").encode())
+    library = parse_library((LIBRARY + f"    {name}: /srv/x\n").encode())
     assert library.urls[RepoId(MODULES, name)] == "/srv/x"
 
 
 def test_the_reason_never_repeats_a_url() -> None:
-    library = parse_library((_LIBRARY + "    x: ftp://ann:hunter2@example.org/x\n").encode())
+    library = parse_library((LIBRARY + "    x: ftp://ann:hunter2@example.org/x\n").encode())
     assert "hunter2" not in library.unusable[RepoId(MODULES, "x")]
 
 

@@ -15,7 +15,7 @@ import pytest
 from jens.commands import purge_queue
 from jens.config import load_config
 from jens.locking import run_lock
-from tests.conftest import Outcome, Site
+from tests.conftest import Outcome, Site, assert_complaint
 
 _DAY = 86400
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
@@ -54,13 +54,6 @@ def grow_old(path: Path, age: float = _DAY) -> None:
 
 def assert_silent(outcome: Outcome) -> None:
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
-
-
-def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
-    assert (outcome.code, outcome.stdout) == (code, "")
-    [line] = outcome.stderr.splitlines()
-    assert all(word in line for word in words), (words, line)
-    assert "Traceback" not in outcome.log
 
 
 def test_old_left_overs_go_while_young_ones_and_good_hints_stay(site: Site) -> None:

@@ -22,7 +22,7 @@ from jens.layout import Layout, Target
 from jens.locking import run_lock
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId
 from jens.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
-from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, definition, git
+from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git
 
 TREE = Path(__file__).resolve().parent.parent
 DUMMY, OTHER = RepoId("modules", "dummy"), RepoId("modules", "other")
@@ -480,12 +480,6 @@ def test_an_empty_environment_makes_a_definition_without_overrides() -> None:
 def test_only_commits_are_pins() -> None:
     taken = EnvironmentSnapshot("e", NOW, Definition("e", None, {DUMMY: Branch("qa"), OTHER: Commit(A)}), ())
     assert taken.encode()["overrides"] == {"modules": {"other": A}}
-
-
-def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
-    assert (outcome.code, outcome.stdout) == (code, "")
-    [line] = outcome.stderr.splitlines()
-    assert all(word in line for word in words), (words, line)
 
 
 def test_exit_3_what_is_not_there_is_named(site: Site) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from jens.commands import compare, gc, reset, snapshot, stats
-from tests.conftest import Site, git
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jens.commands import check, compare, config, gc, reset, snapshot, stats
+from tests.conftest import Site, definition, git
+
+MAN = Path(__file__).resolve().parent.parent / "man"
 
 
 def test_stats_tell_of_everything_and_after_a_reset_of_nothing(site: Site) -> None:
@@ -71,3 +80,44 @@ def test_a_snapshot_outlives_force_pushes_and_garbage_collection(site: Site) -> 
     assert site.read("kept/modules/dummy/manifests/init.pp") == before
     assert site.read("production/modules/dummy/manifests/init.pp") == "# another history\n"
     assert compare.main([str(site.root), str(site.root)]) == 0
+
+
+def _fields(document: object) -> Iterator[str]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield key
+            yield from _fields(value)
+    if isinstance(document, list):
+        for value in document:
+            yield from _fields(value)
+
+
+@pytest.mark.parametrize(
+    ("tool", "main", "arguments"),
+    [
+        ("stats", stats.main, ["-c", "CONFIG"]),
+        ("config", config.main, ["-c", "CONFIG", "-k", "mandatorybranches"]),
+        ("snapshot", snapshot.main, ["-c", "CONFIG", "test"]),
+        ("compare", compare.main, ["ROOT", "OTHER"]),
+        ("check", check.main, ["--environments", "ROOT/metadata/environments"]),
+    ],
+)
+def test_every_field_of_json_is_in_the_man_page(
+    site: Site, tool: str, main: Callable[[list[str]], int], arguments: list[str]
+) -> None:
+    site.define("test", definition(overrides={"modules/dummy": "gone"}))
+    site.define("bad", "default: [")
+    site.update()
+    (site.root / "other").mkdir()
+    for name in ("clone", "environments"):
+        (site.root / "other" / name).mkdir()
+    places = {"CONFIG": str(site.config), "ROOT": str(site.root), "OTHER": str(site.root / "other")}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    site.capture.readouterr()
+    main([*arguments, "--json"])
+    document = json.loads(site.capture.readouterr().out)
+    theirs = {"bad", "dummy", "hieradata", "master", "myapp", "site", *os.listdir(site.root / "environments")}
+    page = (MAN / f"jens-{tool}.1").read_text("utf-8")
+    assert ".Sh JSON" in page or ".Ss JSON" in page
+    assert {field for field in _fields(document) if field not in page} - theirs == set()

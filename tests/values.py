@@ -43,3 +43,16 @@ def layout_in(root: Path, items: tuple[str, ...] = ("common.yaml",)) -> Layout:
         path.mkdir(parents=True)
     layout.environmentsdir.mkdir()
     return layout
+
+
+#: The text of a well-formed library.
+LIBRARY = """\
+repositories:
+  common:
+    hieradata: https://git.example.org/hieradata.git
+    site: git@git.example.org:site
+  hostgroups:
+    aimon: /srv/git/aimon
+  modules:
+    apache: https://git.example.org/apache.git
+"""
