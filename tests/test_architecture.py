@@ -48,6 +48,7 @@ _ORDER = (
     "update",
     "preview",
     "maintenance",
+    "filesystems",
     "reset",
     "packing",
     "garbage",

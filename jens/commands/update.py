@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jens import maintenance, preview, update
+from jens import filesystems, maintenance, preview, update
 from jens.commands.common import (
     NOT_ALL_WELL,
     OK,
@@ -61,6 +61,8 @@ def _main(arguments: argparse.Namespace) -> int:
         maintenance.check_queue(config)
     with run_lock(config):
         maintenance.make_directories(config)
+        for doubt in filesystems.doubts(config):
+            log.warning("%s", doubt)
         code = _dry_run(config, options) if arguments.dry_run else _run(config, options, strict=arguments.strict)
     log.info("Done")
     return code
