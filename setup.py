@@ -68,6 +68,7 @@ setup(
         "test": [
             "argcomplete>=2",
             "gunicorn>=21",
+            "hypothesis>=6.100,<7",
             "mypy>=1.15,<1.20",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9
             "pytest-timeout>=2.1",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jens import commits, files, gitwrapper, mending, mirrors, worktrees
 from jens.commits import Resolution
-from jens.errors import GitError
+from jens.errors import GitError, WayOutError
 from jens.layout import Layout, commit_entry, is_checkout_name
 from jens.mirrors import Answer, Mirror, RefusedError, Remotes, Request
 from jens.model import Branch, Commit, Event, Ref, RepoId
@@ -97,8 +97,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             mirror = mirrors.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
             events += mirror.events
             attempt = _lay_out(layout, remotes, request, disk, mirror)
-        unanswered = request.url is not None and not mirror.is_settled
-        failed = attempt.has_failed or unanswered
+        failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
         events += attempt.events
         work = _prepared(request, attempt.disk, attempt.plan, events, attempt.staged, failed=failed)
         return replace(work, lacking=attempt.lacking)
@@ -159,18 +158,20 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         answered=mirror.is_settled,
         unasked=resolution.unasked,
     )
-    events += [*resolution.events, *plan.events, *_announcements(layout, repo, disk, plan)]
+    events += [*resolution.events, *plan.events, *mending.notice(layout, repo, request.recorded, on_disk, plan)]
+    events += _announcements(layout, repo, disk, plan)
     staged: dict[str, Path] = {}
     failed = []
+    is_suspicious = resolution.is_suspicious
     for commit in commits_to_check_out(plan, disk):
         try:
             staged[commit] = _check_out(layout, repo, commit)
-        except (GitError, OSError) as error:
+        except (GitError, OSError, WayOutError) as error:
             failed.append(commit)
             events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
+            is_suspicious = is_suspicious or not isinstance(error, WayOutError)
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
-    is_suspicious = bool(failed) or resolution.is_suspicious
     lacking = _lacking(request.needs, mirror, resolution)
     return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
 
@@ -206,6 +207,7 @@ def _check_out(layout: Layout, repo: RepoId, commit: str) -> Path:
     staging = files.staging_name(clone)
     try:
         worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit))
+        layout.refuse_ways_out(repo, staging)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(worktrees.record_path(layout.bare(repo), commit))

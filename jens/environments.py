@@ -22,7 +22,7 @@ from jens.model import (
     RepoId,
 )
 from jens.names import one_line
-from jens.past import Past, in_use
+from jens.past import Past, in_use, infer
 from jens.trees import Planner
 
 log = logging.getLogger(__name__)
@@ -96,10 +96,14 @@ def _refusal(deleted: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class Applied:
-    """What environments are built from now (for one that had to wait, from both), and what failed."""
+    """What environments are built from now (for one that had to wait, from both), and what failed.
+
+    ``clinging`` are those that could not be changed, or not be removed: their links may lead to what is to go.
+    """
 
     standing: tuple[Definition, ...]
     failures: tuple[str, ...]
+    clinging: tuple[str, ...] = ()
 
 
 class Stage:
@@ -111,6 +115,7 @@ class Stage:
         self._planner = planner
         self._standing: list[Definition] = []
         self._failures: list[str] = []
+        self._clinging: list[str] = []
         self._done: dict[str, bytes] = {}
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
@@ -139,7 +144,7 @@ class Stage:
         for definition in plan.unchanged:
             self._refresh(definition)
         self._remember()
-        return Applied(tuple(self._standing), tuple(self._failures))
+        return Applied(tuple(self._standing), tuple(self._failures), tuple(self._clinging))
 
     def _fail(self, text: str) -> None:
         log.error("%s", text)
@@ -159,7 +164,11 @@ class Stage:
         if complete:
             self._done[definition.name] = definition.source
         else:
-            self._standing += in_use(self._layout, definition.name, self._past)
+            self._cling(definition.name)
+
+    def _cling(self, name: str) -> None:
+        self._clinging.append(name)
+        self._standing += in_use(self._layout, name, self._past)
 
     def _put(self, definition: Definition) -> bool:
         """Bring one environment up to date; False when links of it have to wait, or could not be changed."""
@@ -172,7 +181,7 @@ class Stage:
             trees.create(path, held)
         else:
             problems = trees.change(path, trees.plan_changes(held, found))
-        for problem in problems:
+        for problem in _summary(problems):
             self._fail(f"Unable to refresh environment '{definition.name}': {problem}")
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
         if waiting:
@@ -189,7 +198,7 @@ class Stage:
             (self._layout.definitions / name).unlink(missing_ok=True)
         except OSError as error:
             self._fail(f"Unable to delete environment '{name}': {error}")
-            self._standing += in_use(self._layout, name, self._past)
+            self._cling(name)
         else:
             log.info("Deleted '%s'", path)
 
@@ -203,6 +212,14 @@ class Stage:
             files.write_files(self._layout.definitions, new)
         except OSError as error:
             self._fail(f"Unable to remember definitions in '{self._layout.definitions}': {error}")
+
+
+def _summary(problems: Iterable[OSError]) -> list[str]:
+    """One sentence for each kind of problem: on a full disk it is the same one with every link."""
+    kinds: dict[int | None, list[OSError]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.errno, []).append(problem)
+    return [f"{same[0]}{f' (and {len(same) - 1} more like it)' if same[1:] else ''}" for same in kinds.values()]
 
 
 def _announce(definition: Definition) -> None:
@@ -219,6 +236,17 @@ def _announce(definition: Definition) -> None:
 def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Past) -> list[Definition]:
     """What changed environments are built from until they have changed."""
     return [former for definition in plan.changed for former in in_use(layout, definition.name, past)]
+
+
+def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
+    """Whether a link of one of these environments leads to a repository; nobody knows of one that cannot be read."""
+    for name in names:
+        try:
+            if repo in infer(layout, name, trees.read(layout.environment(name))).overrides:
+                return True
+        except OSError:
+            return True
+    return False
 
 
 def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:

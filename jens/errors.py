@@ -149,5 +149,20 @@ class GitError(JensError):
         return f"git {self.verb}: {self.problem}"
 
 
+class GitBusyError(GitError):
+    """Another Git process has the repository, and does not come to its end."""
+
+
+class WayOutError(JensError):
+    """Paths of a checkout that environments link to lead out of it."""
+
+    def __init__(self, paths: list[str]) -> None:
+        super().__init__(paths)
+        self.paths = paths
+
+    def __str__(self) -> str:
+        return f"its symbolic links make {', '.join(map(repr, self.paths))} lead out of it"
+
+
 class GitTimeoutError(GitError):
     """Git did not end in time and was ended."""

@@ -11,7 +11,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 STAGING = ".new-"
@@ -33,15 +34,34 @@ def make_directory(path: Path) -> None:
     path.mkdir(0o755, parents=True, exist_ok=True)
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a regular file; raises OSError for anything else, such as a pipe, that would wait for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", closefd=True) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        return file.read()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError name what is being made, and not the name aside; a full disk is told by write(2), of no name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace a file's content: written aside, flushed and renamed."""
     aside = staging_name(path.parent)
     try:
-        with open(aside, "wb") as file:
+        with naming(path), open(aside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        with naming(path):
+            os.replace(aside, path)
     except BaseException:
         remove_tree(aside)
         raise
@@ -53,11 +73,13 @@ def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
     aside = {path: staging_name(directory) for path in contents}
     try:
         for path, content in contents.items():
-            aside[path].write_bytes(content)
+            with naming(path):
+                aside[path].write_bytes(content)
         if contents:
             flush_file_system(directory)
         for path, staging in aside.items():
-            os.replace(staging, path)
+            with naming(path):
+                os.replace(staging, path)
     finally:
         for staging in aside.values():
             remove_tree(staging)
@@ -79,26 +101,37 @@ def put_link(path: Path, target: str) -> Path | None:
     in it any more.
     """
     aside = staging_name(path.parent)
-    os.symlink(target, aside)
-    trash = None
     try:
-        try:
-            os.rename(aside, path)
-        except IsADirectoryError:
-            trash = move_to_trash(path)
-            os.rename(aside, path)
+        with naming(path):
+            os.symlink(target, aside)
+            try:
+                os.rename(aside, path)
+            except IsADirectoryError:
+                return _replace(aside, path)
     except BaseException:
-        aside.unlink()
+        remove_tree(aside)
         raise
-    return trash
+    return None
 
 
 def replace_tree(staging: Path, path: Path) -> None:
     """Rename a finished directory to ``path``; whatever is there gives way to it and is deleted after."""
-    trash = move_to_trash(path) if os.path.lexists(path) else None
-    os.rename(staging, path)
+    with naming(path):
+        trash = _replace(staging, path)
     if trash is not None:
         remove_tree(trash)
+
+
+def _replace(new: Path, path: Path) -> Path | None:
+    """Rename to ``path``; what is there gives way first, and comes back when the new one cannot take its place."""
+    trash = move_to_trash(path) if os.path.lexists(path) else None
+    try:
+        os.rename(new, path)
+    except BaseException:
+        if trash is not None:
+            os.rename(trash, path)
+        raise
+    return trash
 
 
 def move_to_trash(path: Path) -> Path:

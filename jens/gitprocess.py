@@ -6,10 +6,11 @@ GitPython starts the process; the module that imports this one needs to know not
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 import os
+import resource
+import selectors
 import shlex
 import signal
 import subprocess
@@ -21,7 +22,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jens.errors import GitError, GitTimeoutError
+from jens.gitlock import clear_stale_locks, repository_lock
 from jens.names import one_line, redact, user_of
+
+__all__ = ["GitOptions", "clear_stale_locks", "run", "stop_all"]
 
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -42,13 +46,16 @@ logging.getLogger("git").setLevel(logging.WARNING)  # it would log command lines
 _GRACE = 2.0
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
-#: Seconds to wait for a Git process that outlived an earlier run.
-_PATIENCE = 60.0
-_LOCK = "jens.lock"
+#: Bytes of Git's complaints that are kept.
+_ENOUGH = 1 << 16
+#: Bytes of memory for the branches of a remote: millions of them.
+_LONG_LIST = 1 << 30
 
 _ALWAYS = {
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",
+    "GIT_ASKPASS": "",  # Git would ask core.askPass and SSH_ASKPASS next, were it unset
+    "SSH_ASKPASS": "",
+    "SSH_ASKPASS_REQUIRE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ATTR_NOSYSTEM": "1",
 }
@@ -58,10 +65,13 @@ _SETTINGS = (
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.excludesFile=/dev/null"),
     *("-c", "core.fsmonitor=false"),
+    *("-c", "core.logAllRefUpdates=false"),
     *("-c", "core.sharedRepository=umask"),
     *("-c", "fetch.fsckObjects=false"),
     *("-c", "fetch.writeCommitGraph=false"),
+    *("-c", "fetch.recurseSubmodules=false"),
     *("-c", "gc.auto=0"),
+    *("-c", "init.defaultRefFormat=files"),
     *("-c", "maintenance.auto=false"),
     *("-c", "submodule.recurse=false"),
     *("-c", "transfer.fsckObjects=false"),
@@ -101,7 +111,7 @@ def run(
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = ()
         if git_dir and not shared:
-            descriptors = (stack.enter_context(_repository_lock(lock_dir or git_dir)),)
+            descriptors = (stack.enter_context(repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)
 
@@ -134,45 +144,6 @@ def _input(content: bytes) -> Iterator[BinaryIO | None]:
         yield file
 
 
-@contextlib.contextmanager
-def _repository_lock(directory: Path) -> Iterator[int]:
-    """Hold a repository's lock, which Git's process inherits: as long as it lives, nobody else begins.
-
-    Whoever holds it knows that no Git of ours is at work, so that lock files of Git's are left-overs.
-    """
-    try:
-        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise GitError("open", f"{directory / _LOCK}: {error.strerror}") from error
-    try:
-        _wait_for(descriptor, directory)
-        _remove_stale_locks(directory)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for(descriptor: int, directory: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise GitError("lock", f"another Git process is still at work in '{directory}'") from None
-            time.sleep(0.02)
-
-
-def _remove_stale_locks(directory: Path) -> None:
-    for name in ("HEAD.lock", "config.lock", "index.lock", "packed-refs.lock", "shallow.lock", "gc.pid"):
-        (directory / name).unlink(missing_ok=True)
-    for parent, _, names in os.walk(directory / "refs"):
-        for name in names:
-            if name.endswith(".lock"):
-                Path(parent, name).unlink(missing_ok=True)
-
-
 def _finish(
     verb: str,
     command: list[str],
@@ -193,11 +164,21 @@ def _finish(
     except (OSError, git.GitCommandNotFound) as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     process: subprocess.Popen[bytes] = handle.proc  # type: ignore[assignment]
+    if verb == "ls-remote":
+        _bound_memory(process.pid)
     with _watched(process):
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
         raise GitError(verb, _summary(complaints, process.returncode, command), process.returncode)
     return output
+
+
+def _bound_memory(pid: int) -> None:
+    """Git collects all that a remote lists before it prints anything: a list may be without end."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
+        if most == resource.RLIM_INFINITY or most > _LONG_LIST:
+            resource.prlimit(pid, resource.RLIMIT_DATA, (_LONG_LIST, most))
 
 
 _running: dict[int, subprocess.Popen[bytes]] = {}
@@ -230,18 +211,34 @@ def stop_all() -> None:
 
 
 def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes]:
-    deadline = time.monotonic() + limit if limit else float("inf")
-    while True:
-        wait = min(_DRAIN, max(0.0, deadline - time.monotonic()))
-        exited = process.poll() is not None
-        try:
-            return process.communicate(timeout=wait)
-        except subprocess.TimeoutExpired as expired:
-            if exited:  # and yet nobody closed the pipe: a helper that has detached itself
-                return expired.output or b"", expired.stderr or b""
-        if time.monotonic() >= deadline and process.poll() is None:
-            _end(process)
-            raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
+    deadline = time.monotonic() + (limit or float("inf"))
+    output, complaints = bytearray(), bytearray()
+    with selectors.DefaultSelector() as pipes:
+        for stream, content in ((process.stdout, output), (process.stderr, complaints)):
+            if stream:
+                pipes.register(stream, selectors.EVENT_READ, content)
+        while process.poll() is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                _end(process)
+                raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
+            _read_or_wait(pipes, process, min(_DRAIN, left))
+            del complaints[_ENOUGH:]  # a remote may complain for as long as it likes
+        end = time.monotonic() + _DRAIN
+        while pipes.get_map() and time.monotonic() < end:
+            _read_or_wait(pipes, process, _DRAIN)
+    return bytes(output), bytes(complaints)
+
+
+def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> None:
+    if not pipes.get_map():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    for key, _ in pipes.select(seconds) if pipes.get_map() else ():
+        chunk = os.read(key.fd, 1 << 16)
+        key.data.extend(chunk)
+        if not chunk:
+            pipes.unregister(key.fileobj)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

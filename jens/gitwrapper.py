@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitBusyError, GitError, GitTimeoutError
 from jens.gitprocess import GitOptions, run, stop_all
 
 __all__ = ["GitOptions", "stop_all"]
 
-_HEADS = "refs/heads/"
+#: Where a repository has its branches.
+HEADS = "refs/heads/"
+#: The remote's name during a clone: what a user's configuration says of each and every origin must not count.
+_NEW = "jens-clone"
 _ID = re.compile(r"[0-9a-f]{40}")
-_MIRROR = f"+{_HEADS}*:{_HEADS}*"
+_MIRROR = f"+{HEADS}*:{HEADS}*"
 _REFUSALS = ("not our ref", "unadvertised object")
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 
@@ -32,18 +35,20 @@ def remote_heads(url: str, options: GitOptions) -> dict[str, str]:
     heads = {}
     for line in output.decode("utf-8", "surrogateescape").splitlines():
         commit, _, ref = line.partition("\t")
-        if ref.startswith(_HEADS):
+        if ref.startswith(HEADS):
             if not _ID.fullmatch(commit):
                 raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
-            heads[ref[len(_HEADS) :]] = commit
+            heads[ref[len(HEADS) :]] = commit
     return heads
 
 
 def clone(bare: Path, url: str, options: GitOptions) -> None:
-    """Mirror a remote's branches, and nothing else, into a new bare repository."""
+    """Mirror a remote's branches, and nothing else, into a new bare repository. Raises GitError, OSError."""
     # --no-local: a path is mirrored through Git's protocol like any other remote, sharing no files with it.
-    arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--origin=origin", "--template="]
+    arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
     run([*arguments, "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+    config = bare / "config"
+    config.write_bytes(config.read_bytes().replace(f'[remote "{_NEW}"]'.encode(), b'[remote "origin"]', 1))
 
 
 def fetch(bare: Path, url: str, options: GitOptions) -> None:
@@ -111,8 +116,8 @@ def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
         return
     for line in lines:
         commit, _, ref = line.partition(" ")
-        if ref.startswith(_HEADS) and _ID.fullmatch(commit):
-            yield ref[len(_HEADS) :], commit
+        if ref.startswith(HEADS) and _ID.fullmatch(commit):
+            yield ref[len(HEADS) :], commit
 
 
 def is_repository(path: Path) -> bool:
@@ -164,9 +169,14 @@ def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
 
 
 def is_sound(bare: Path) -> bool:
-    """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all."""
+    """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
+
+    Raises GitBusyError when that cannot be told now.
+    """
     try:
         run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
+    except GitBusyError:
+        raise
     except GitError as error:
         return error.status == 1  # only bit 0: an object is oddly written, as old ones may be, but all there
     return True
@@ -186,111 +196,3 @@ def has_heads(bare: Path) -> bool:
     commits = "\n".join({*heads(bare).values()})
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin=commits.encode("ascii"))
     return not any(line.endswith(b" missing") for line in output.splitlines())
-
-
-# The metadata clones
-
-
-def refresh_clone(directory: Path, options: GitOptions, *, reset: bool) -> str:
-    """Fetch what a clone's branch tracks, reset the work tree to it, and return its commit."""
-    git_dir = directory / ".git"
-    remote, ref, tracking = _upstream(git_dir)
-    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", remote, f"+{ref}:{tracking}"]
-    run(arguments, git_dir=git_dir, remote=options, limit=options.timeout)
-    commit = (
-        run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True).decode("ascii").strip()
-    )
-    if reset:
-        _reset(git_dir, directory, commit)
-    return commit
-
-
-def head(directory: Path) -> str:
-    """The commit that a clone has checked out, read from its files as long as they are what they usually are."""
-    git_dir = directory / ".git"
-    try:
-        branch = (git_dir / "HEAD").read_text("utf-8").strip().removeprefix(f"ref: {_HEADS}")
-        commit = heads(git_dir).get(branch)
-    except (OSError, UnicodeDecodeError):
-        commit = None
-    if commit is None:
-        output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=git_dir, shared=True)
-        commit = output.decode("ascii").strip()
-    return commit
-
-
-def _reset(git_dir: Path, directory: Path, commit: str) -> None:
-    arguments = ["reset", "--quiet", "--hard", commit]
-    try:
-        run(arguments, git_dir=git_dir, work_tree=directory)
-    except GitError:
-        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; it can be made anew
-        run(arguments, git_dir=git_dir, work_tree=directory)
-
-
-def _upstream(git_dir: Path) -> tuple[str, str, str]:
-    """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
-    try:
-        branch = run(["symbolic-ref", "--quiet", "HEAD"], git_dir=git_dir, shared=True).decode("utf-8").strip()
-    except GitError as error:
-        raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
-    fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
-    output = (
-        run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True).decode("utf-8").strip("\n")
-    )
-    remote, ref, tracking = output.split("\0") if output else ("", "", "")
-    if tracking.startswith("refs/remotes/"):
-        return remote, ref, tracking
-    # A clone of a repository that was still empty, or one whose branch was set up by hand.
-    short = branch[len(_HEADS) :]
-    return "origin", branch, f"refs/remotes/origin/{short}"
-
-
-def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
-    """Make an ordinary clone."""
-    arguments = ["clone", "--quiet", "--origin=origin", "--template="]
-    run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
-
-
-def make_repository(directory: Path, message: str) -> None:
-    """Make a directory a repository with one commit of all its files on branch master."""
-    git_dir = directory / ".git"
-    run(["init", "--quiet", "--template=", "--initial-branch=master", str(directory)])
-    run(["add", "--all"], git_dir=git_dir, work_tree=directory)
-    author = ("-c", "user.name=Jens", "-c", "user.email=jens@example.org")
-    run(["commit", "--quiet", "--message", message], git_dir=git_dir, work_tree=directory, settings=author)
-
-
-def read_files(directory: Path, commit: str, path: str = "") -> dict[str, bytes | None]:
-    """The files at the top of a commit (or just the one at ``path``), name to content.
-
-    What is neither file nor directory (a symbolic link, a submodule) has None for a content.
-    """
-    git_dir = directory / ".git"
-    arguments = ["ls-tree", "-z", commit, *(["--", path] if path else [])]
-    found: dict[str, str | None] = {}
-    for line in run(arguments, git_dir=git_dir, shared=True).decode("utf-8", "surrogateescape").split("\0")[:-1]:
-        attributes, _, name = line.partition("\t")
-        mode, _, blob = attributes.split(" ")
-        if mode.startswith("100"):
-            found[name] = blob
-        elif mode != "040000":
-            found[name] = None
-    contents = _read_blobs(git_dir, [blob for blob in found.values() if blob])
-    return {name: contents[blob] if blob else None for name, blob in found.items()}
-
-
-def _read_blobs(git_dir: Path, blobs: list[str]) -> dict[str, bytes]:
-    if not blobs:
-        return {}
-    output = run(["cat-file", "--batch"], git_dir=git_dir, shared=True, stdin="\n".join(blobs).encode("ascii"))
-    contents, position = {}, 0
-    for _ in blobs:
-        end = output.index(b"\n", position)
-        header = output[position:end].decode("ascii").split()
-        if len(header) != 3:
-            raise GitError("cat-file", f"object {header[0]} is missing")
-        start, size = end + 1, int(header[2])
-        contents[header[0]] = output[start : start + size]
-        position = start + size + 1
-    return contents

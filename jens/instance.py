@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configobj import ConfigObj
 
-from jens import files, gitwrapper, names
+from jens import files, names, workclones
 from jens.errors import DirectoryError, GitError, MetadataError
 from jens.gitwrapper import GitOptions
 
@@ -83,7 +83,7 @@ def _fill(directory: Path, environments: str, repositories: str) -> Path:
     metadata = directory / "metadata"
     for url, clone in ((environments, metadata / "environments"), (repositories, metadata / "repository")):
         try:
-            gitwrapper.clone_work_tree(_absolute(url), clone, GitOptions())
+            workclones.clone_work_tree(_absolute(url), clone, GitOptions())
         except GitError as error:
             raise MetadataError(clone, f"{names.redact(url)}: {error.problem}", "cloned") from error
     path = directory / "main.conf"
@@ -124,7 +124,7 @@ def _make_example_repositories(examples: Path, directory: Path) -> Path:
     library.write_text(library.read_text("utf-8").replace(EXAMPLE_REPOSITORIES, str(directory)), "utf-8")
     for repository in sorted(directory.iterdir()):
         try:
-            gitwrapper.make_repository(repository, "Begin with the example")
+            workclones.make_repository(repository, "Begin with the example")
         except GitError as error:
             raise MetadataError(repository, str(error), "made") from error
     return directory

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.config import Config
+from jens.errors import WayOutError
 from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, PARTITIONS, SITE, Branch, Commit, Ref, RepoId
 from jens.names import is_branch_name, is_repository_name
 
@@ -37,6 +38,10 @@ ENVIRONMENT_DIRECTORIES = (
 )
 
 ENVIRONMENT_CONF = "environment.conf"
+
+
+#: So many links in turn are followed on the way to a file; with more it is not found: path_resolution(7).
+_MOST_LINKS = 40
 
 
 class Target(NamedTuple):
@@ -142,6 +147,11 @@ class Layout:
         return self.cachedir / "answers.json"
 
     @property
+    def refusals(self) -> Path:
+        """What was known when the purge guard began to refuse."""
+        return self.cachedir / "refusals.json"
+
+    @property
     def last_run(self) -> Path:
         """How the last run went."""
         return self.cachedir / "last-run.json"
@@ -173,6 +183,15 @@ class Layout:
             return {f"hieradata/{item}": f"data/{item}" for item in self.common_hieradata_items}
         return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
 
+    def refuse_ways_out(self, repo: RepoId, checkout: Path) -> None:
+        """See that what environments link to is in the checkout, and not elsewhere by way of symbolic links in it.
+
+        Raises WayOutError: Puppet would read there what is not of the repository.
+        """
+        ways = [below for below in sorted({*self.links(repo).values()}) if _leads_out(checkout, below)]
+        if ways:
+            raise WayOutError(ways)
+
     def link_prefix(self, depth: int) -> str:
         """The way from a link that is ``depth`` directories below its environment to clonedir.
 
@@ -195,6 +214,36 @@ class Layout:
                 parts = path[len(top) + 1 :].split(os.sep, 3)
                 if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
                     return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+        return None
+
+
+def _leads_out(top: Path, path: str) -> bool:
+    """Whether a path below a directory leaves it, by way of links that are read, but not followed out of it."""
+    here: list[str] = []
+    ahead = path.split("/")
+    links = 0
+    while ahead:
+        name, *ahead = ahead
+        if name == ".." and not here:
+            return True
+        if name == "..":
+            here.pop()
+        elif name not in ("", "."):
+            text = _link_text(top.joinpath(*here, name))
+            if text is None:
+                here.append(name)
+            else:
+                links += 1
+                if text.startswith("/"):
+                    return True
+                ahead = [*text.split("/"), *ahead] if links <= _MOST_LINKS else []
+    return False
+
+
+def _link_text(path: Path) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:  # no link, or nothing at all
         return None
 
 

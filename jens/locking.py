@@ -10,10 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from jens import processes
 from jens.config import Config
 from jens.errors import LockFailedError, LockHeldError
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a killed run's last children are given: one that has not become Git yet holds all that the run held.
+_GRACE = 0.9
 
 
 @contextlib.contextmanager
@@ -39,7 +43,7 @@ def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
     for attempt in range(1, attempts + 1):
         log.info("Obtaining lock '%s' (attempt: %d)...", name, attempt)
         try:
-            return _lock(path)
+            return _lock_after_the_dead(path)
         except BlockingIOError:
             if attempt < attempts:
                 time.sleep(pause)
@@ -48,18 +52,42 @@ def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
     raise LockHeldError(path)
 
 
+def _lock_after_the_dead(path: Path) -> int:
+    """Lock the file; a little patience is for the lock of a process that is certainly dead, and for no other."""
+    end = time.monotonic() + _GRACE
+    while True:
+        try:
+            return _lock(path)
+        except BlockingIOError:
+            if time.monotonic() > end or not _is_of_the_dead(path):
+                raise
+        time.sleep(0.01)
+
+
+def _is_of_the_dead(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            holder = processes.signer(descriptor)
+        finally:
+            os.close(descriptor)
+        return holder is not None and holder.is_gone()
+    return False
+
+
 def _lock(path: Path) -> int:
     """Lock the file that ``path`` names at the moment the lock is held.
 
     Somebody may remove the file between open and flock; a lock on a file without a name protects nothing.
-    Opened for reading only: flock needs no more, and root may have made the file.
+    Opened for reading only: flock needs no more, and root may have made the file. Not blocking: it may be a FIFO.
     """
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    processes.sign(descriptor)
                     return descriptor
         except BaseException:
             os.close(descriptor)

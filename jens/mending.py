@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from jens import files, gitwrapper, worktrees
 from jens.errors import GitError
-from jens.layout import Layout
-from jens.model import Event, RepoId
-from jens.repositories import OnDisk
+from jens.layout import Layout, ref_entry
+from jens.model import Branch, Event, Ref, RepoId
+from jens.repositories import OnDisk, RefsPlan, commits_to_check_out, links_to_put
 
 
 def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
@@ -22,6 +23,7 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
     bare = layout.bare(repo)
     events: list[Event] = []
     spoilt = set()
+    restored = []
     for commit in sorted(disk.checkouts):
         checkout = layout.checkout(repo, commit)
         if (checkout / ".git").is_dir():
@@ -29,7 +31,23 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
                 spoilt.add(commit)
         elif not worktrees.is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
             worktrees.restore_record(bare, commit, checkout)
+            restored.append(commit[:7])
+    if restored:
+        events.append(Event(logging.WARNING, f"Checkouts of {repo} are tied to its mirror again: {restored}"))
     return replace(disk, checkouts=disk.checkouts - spoilt), events
+
+
+def notice(layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    """Warnings of what is not as the last run ``recorded`` it, and of what is therefore done again."""
+    known = set(recorded.values())
+    lost = [commit for commit in commits_to_check_out(plan, disk) if commit in known]
+    events = [f"'{layout.checkout(repo, commit)}' was missing, it is laid out again" for commit in lost]
+    left = {ref_entry(ref, commit): commit for ref, commit in recorded.items() if isinstance(ref, Branch)}
+    for entry in sorted(links_to_put(plan, disk)):
+        commit = left.get(entry)
+        if commit in disk.checkouts and entry not in disk.clones and disk.links.get(entry) != commit:
+            events.append(f"'{layout.clone(repo) / entry}' was not as the last run left it, it is put right")
+    return [Event(logging.WARNING, text) for text in events]
 
 
 def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool:

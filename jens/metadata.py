@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
-from jens import gitwrapper
+from jens import workclones
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.gitwrapper import GitOptions
 from jens.model import Declared, Library
 from jens.rules import SUFFIX, doubts, parse_definition, parse_library, read_definition
-from jens.yamldoc import YamlError
+from jens.yamldoc import LARGEST, YamlError
 
 __all__ = ["doubts", "parse_definition", "parse_library", "read_definition"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The commits of both metadata repositories that a run works from."""
+    """The commits of both metadata repositories that a run works from, and what else did not go well."""
 
     environments: str
     repositories: str
+    failures: tuple[str, ...] = ()
 
 
 def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snapshot:
@@ -30,19 +35,34 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snaps
     """
     main = config.main
     commits = []
+    failures: list[str] = []
     for directory in (main.environmentsmetadatadir, main.repositorymetadatadir):
         try:
-            commits.append(gitwrapper.refresh_clone(directory, options, reset=reset))
+            commit = workclones.refresh_clone(directory, options)
         except (GitError, OSError) as error:
             raise MetadataError(directory, str(error)) from error
-    return Snapshot(*commits)
+        commits.append(commit)
+        failures += _reset(directory, commit) if reset else []
+    environments, repositories = commits
+    return Snapshot(environments, repositories, tuple(failures))
+
+
+def _reset(directory: Path, commit: str) -> list[str]:
+    """Bring a work tree up to date; since nobody reads metadata from there, one bad file of it stops nothing."""
+    try:
+        workclones.reset_clone(directory, commit)
+    except (GitError, OSError) as error:
+        failure = f"The work tree of '{directory}' could not be brought up to date: {error}"
+        log.error("%s", failure)
+        return [failure]
+    return []
 
 
 def environments_commit(config: Config) -> str:
     """The commit of the environment metadata that the last run worked from. Raises MetadataError."""
     directory = config.main.environmentsmetadatadir
     try:
-        return gitwrapper.head(directory)
+        return workclones.head(directory)
     except (GitError, OSError) as error:
         raise MetadataError(directory, str(error), "read") from error
 
@@ -51,7 +71,7 @@ def library_commit(config: Config) -> str:
     """The commit of the repository metadata that the last run worked from. Raises MetadataError."""
     directory = config.main.repositorymetadatadir
     try:
-        return gitwrapper.head(directory)
+        return workclones.head(directory)
     except (GitError, OSError) as error:
         raise MetadataError(directory, str(error), "read") from error
 
@@ -64,7 +84,7 @@ def read_library(config: Config, commit: str) -> Library:
     main = config.main
     name = main.repositorymetadata.relative_to(main.repositorymetadatadir).as_posix()
     try:
-        files = gitwrapper.read_files(main.repositorymetadatadir, commit, name)
+        files = workclones.read_files(main.repositorymetadatadir, commit, name, suffix="", largest=LARGEST)
     except (GitError, OSError) as error:
         raise LibraryError(main.repositorymetadata, str(error)) from error
     if name not in files:
@@ -82,11 +102,9 @@ def read_definitions(config: Config, commit: str) -> dict[str, Declared]:
     """
     main = config.main
     try:
-        files = gitwrapper.read_files(main.environmentsmetadatadir, commit)
+        files = workclones.read_files(main.environmentsmetadatadir, commit, suffix=SUFFIX, largest=LARGEST)
     except (GitError, OSError) as error:
         raise MetadataError(main.environmentsmetadatadir, str(error)) from error
     return {
-        name[: -len(SUFFIX)]: read_definition(name, content, main.hashprefix)
-        for name, content in sorted(files.items())
-        if name.endswith(SUFFIX)
+        name[: -len(SUFFIX)]: read_definition(name, content, main.hashprefix) for name, content in sorted(files.items())
     }

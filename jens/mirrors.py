@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from jens import files, gitwrapper
-from jens.errors import GitError, GitTimeoutError
+from jens import files, gitlock, gitwrapper, soundness
+from jens.errors import GitBusyError, GitError, GitTimeoutError
 from jens.gitwrapper import GitOptions
 from jens.model import Branch, Commit, Event, Ref, RepoId
 from jens.names import server_of
@@ -102,22 +102,24 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     ``checkouts`` are commits worth salvaging from a damaged mirror. Raises RefusedError for a new repository that
     cannot be had, or is not as every repository must be.
     """
-    url, is_there = request.url, gitwrapper.is_repository(bare)
+    url = request.url
     if url is None:
         return Mirror(read_heads(bare), Answer.NONE)
-    if request.is_new and not is_there:
+    if request.is_new and not gitwrapper.is_repository(bare):
         return _take_in(bare, url, request, remotes)
-    if not is_there:
-        return renew(bare, request, remotes, checkouts, "is missing or no repository")
-    if (bare / _DAMAGED).exists():
-        return renew(bare, request, remotes, checkouts, "is damaged")
+    damage = _find_damage(bare)
+    if damage:
+        return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
         return Mirror(read_heads(bare), Answer.BEFORE)
     try:
+        if gitlock.has_left_overs(bare):
+            gitlock.clear_stale_locks(bare)
         mirror = update_mirror(bare, url, request.repo, remotes)
     except GitError as error:
-        # Only when the remote is well can it be the mirror that is damaged.
-        if isinstance(error, GitTimeoutError) or error.verb == "ls-remote" or gitwrapper.is_sound(bare):
+        # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
+        is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
+        if is_busy or error.verb == "ls-remote" or gitwrapper.is_sound(bare):
             mirror = Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
@@ -125,6 +127,16 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
         mirror = replace(mirror, events=(demand, *mirror.events))
     return mirror
+
+
+def _find_damage(bare: Path) -> str | None:
+    """Why a mirror must be made anew, as far as a short look tells."""
+    if not gitwrapper.is_repository(bare):
+        return "is missing or no repository"
+    if (bare / _DAMAGED).exists():
+        return "is damaged"
+    damage = soundness.find_damage(bare, read_heads(bare).values())
+    return f"is damaged ({damage})" if damage else None
 
 
 def mark_damaged(bare: Path) -> None:
@@ -219,13 +231,15 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
     """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
     answer = ask(bare, url, repo, remotes)
     moved = gitwrapper.mirrored_url(bare) != url
-    if not answer.is_settled or (read_heads(bare) == answer.heads and not moved):
+    before = read_heads(bare)
+    if not answer.is_settled or (before == answer.heads and not moved):
         return answer
     with remotes.speaking_to(url) as options:
         gitwrapper.fetch(bare, url, options)
     if moved:
         gitwrapper.record_url(bare, url)
-    return Mirror(read_heads(bare), Answer.NOW)
+    lost = f"The mirror of {repo} had lost all its branches, they were fetched again"
+    return Mirror(read_heads(bare), Answer.NOW, () if before else (Event(logging.WARNING, lost),))
 
 
 def read_heads(bare: Path) -> dict[str, str]:

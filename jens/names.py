@@ -6,9 +6,11 @@ import re
 
 from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
 
+#: Bytes in a file's name: on disk an environment is one entry, and a branch is, slashes and all.
+LONGEST = 255
+
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links prefix it, and a file name ends at 255
-_LONGEST_BRANCH = 255  # on disk a branch is one entry, slashes and all
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9_]+")
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9_]{1,255}")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _SCHEMES = ("https", "http", "ssh", "git", "file")
@@ -59,8 +61,8 @@ def parse_ref(text: str, hashprefix: str) -> Ref:
         return Commit(digits)
     if not is_branch_name(text):
         raise ValueError(f"{text!r} is no branch name that Git accepts")
-    if len(text.encode("utf-8", "surrogateescape")) > _LONGEST_BRANCH:
-        raise ValueError(f"{text[:20]!r}... is longer than the name of a file can be, {_LONGEST_BRANCH} bytes")
+    if len(text.encode("utf-8", "surrogateescape")) > LONGEST:
+        raise ValueError(f"{text[:20]!r}... is longer than the name of a file can be, {LONGEST} bytes")
     return Branch(text)
 
 

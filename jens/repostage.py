@@ -16,7 +16,7 @@ from jens.layout import Layout
 from jens.mirrors import Remotes, Request
 from jens.model import PARTITIONS, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
-from jens.repositories import Needs, RepositoriesPlan, entries_to_remove
+from jens.repositories import Needs, RepositoriesPlan, entries_to_remove, links_to_put, settle
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ Progress = Callable[[int, int], None]
 
 def no_progress(_done: int, _total: int) -> None:
     """Progress that nobody watches."""
+
+
+def never(_repo: RepoId) -> bool:
+    """No environment clings to anything."""
+    return False
 
 
 #: Given entries of repositories and the commits that their checkouts are at.
@@ -178,8 +183,19 @@ class RepositoriesStage:
         obstacles = checkouts.obstacles(self._prepared)
         if obstacles:
             self._tell(detour(obstacles))
-        self._prepared, events = checkouts.switch(self._layout, self._prepared)
+        switched, events = checkouts.switch(self._layout, self._prepared)
+        self._prepared = [self._as_it_is(work) if work.failed else work for work in switched]
         self._tell(events)
+
+    def _as_it_is(self, work: Prepared) -> Prepared:
+        """What there is of a repository whose links may not all have moved: nobody must be led to one that is not."""
+        try:
+            disk = checkouts.scan(self._layout, work.repo)
+        except OSError:
+            disk = work.disk
+        plan = settle(work.plan, disk, links_to_put(work.plan, disk).values())
+        is_known = work.is_known and (bool(plan.targets) or work.repo in self._work.inventory)
+        return replace(work, plan=plan, is_known=is_known)
 
     def _known(self) -> list[Prepared]:
         return [work for work in self._prepared if work.is_known]
@@ -213,17 +229,26 @@ class RepositoriesStage:
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
         )
 
-    def clear_away(self, needs: Mapping[RepoId, Needs], retention_time: float) -> None:
-        """Remove what nothing needs any more, now that no environment uses it. Raises OSError."""
+    def clear_away(
+        self, needs: Mapping[RepoId, Needs], retention_time: float, is_used: Callable[[RepoId], bool] = never
+    ) -> None:
+        """Remove what nothing needs any more, now that no environment uses it. Raises OSError.
+
+        ``is_used`` tells of repositories that an environment has not let go of, because it could not be changed.
+        """
         for work in self._known():
             kept = _kept(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
             self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
+        used = set(filter(is_used, self._work.plan.deleted))
         for repo in self._work.plan.deleted:
+            if repo in used:
+                log.warning("%s stays for the next run: an environment that could not be changed uses it", repo)
+                continue
             self._tell(checkouts.remove_entries(self._layout, repo, self._entries_of(repo)))
             self._tell(checkouts.remove_mirror(self._layout, repo))
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
-        spared = {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
+        spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
         self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time))
 
 

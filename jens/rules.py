@@ -132,7 +132,8 @@ def inspect_definition(file: str, content: bytes | None, hashprefix: str, report
     """What can be read of one definition; everything that makes it ill-formed is reported."""
     name = file[: -len(SUFFIX)]
     if not names.is_environment_name(name):
-        report(YamlError("bad name, expected letters, digits and '_'"))
+        most = f", {names.LONGEST} at most" if len(name) > names.LONGEST else ""
+        report(YamlError(f"bad name, expected letters, digits and '_'{most}"))
     if content is None:
         report(YamlError("expected a file, not a symbolic link or a submodule"))
         return Definition(name, None, {})
@@ -162,7 +163,10 @@ def parse_definition(name: str, source: bytes, hashprefix: str, report: Report =
     if "parser" in top:
         with _reporting(report):
             parser = _parser(top["parser"])
-    notifications = _notifications(top["notifications"]) if "notifications" in top else ()
+    notifications: tuple[str, ...] = ()
+    if "notifications" in top:
+        with _reporting(report):
+            notifications = _notifications(top["notifications"])
     return Definition(name, default, overrides, notifications, parser, source)
 
 
@@ -197,8 +201,13 @@ def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[Re
 
 
 def _notifications(node: Node) -> tuple[str, ...]:
-    nodes = node.value if isinstance(node.value, list) and not yamldoc.is_null(node) else [node]
-    return tuple(text for text in map(yamldoc.string, (n for n in nodes if isinstance(n, Node))) if text)
+    listed = node.value if isinstance(node.value, list) and not yamldoc.is_null(node) else [node]
+    nodes = [item for item in listed if isinstance(item, Node)]
+    for item in (node, *nodes):
+        if yamldoc.is_foreign(item):
+            expected = f"'notifications' is expected to be a string or a list of strings, not {yamldoc.kind(item)}"
+            raise YamlError(expected, yamldoc.line_of(item))
+    return tuple(text for text in map(yamldoc.string, nodes) if text)
 
 
 def _parser(node: Node) -> str:

@@ -16,7 +16,7 @@ class StateError(Exception):
 def read_state(path: Path, version: int) -> Any:
     """What ``write_state`` was given. Raises StateError."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(files.read_file(path))
     except (OSError, ValueError, RecursionError) as error:
         raise StateError(f"{path}: {error}") from error
     if not isinstance(document, dict) or document.get("version") != version or "content" not in document:
@@ -28,7 +28,7 @@ def write_state(path: Path, version: int, content: Any) -> None:
     """Remember something that JSON can express; a file that would not change is left alone. Raises OSError."""
     new = json.dumps({"version": version, "content": content}, indent=1, sort_keys=True).encode() + b"\n"
     try:
-        if path.read_bytes() == new:
+        if files.read_file(path) == new:
             return
     except OSError:
         pass

@@ -136,7 +136,7 @@ def read(path: Path) -> Found:
 
 def _read_conf(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return files.read_file(path)
     except OSError:
         return None
 
@@ -161,12 +161,13 @@ def create(path: Path, tree: Tree) -> None:
     """Make an environment aside and let it appear, complete, in one rename. Raises OSError."""
     staging = files.staging_name(path.parent)
     try:
-        for directory in ENVIRONMENT_DIRECTORIES:
-            os.mkdir(staging / directory, 0o755)
-        for link, text in tree.links.items():
-            os.symlink(text, f"{staging}/{link}")
-        if tree.conf is not None:
-            (staging / ENVIRONMENT_CONF).write_bytes(tree.conf)
+        with files.naming(path):
+            for directory in ENVIRONMENT_DIRECTORIES:
+                os.mkdir(staging / directory, 0o755)
+            for link, text in tree.links.items():
+                os.symlink(text, f"{staging}/{link}")
+            if tree.conf is not None:
+                (staging / ENVIRONMENT_CONF).write_bytes(tree.conf)
         files.replace_tree(staging, path)
     finally:
         files.remove_tree(staging)

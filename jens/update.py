@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, retention
+from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, refusals, retention
 from jens.answers import Answers
 from jens.config import Config
 from jens.environments import Applied, EnvironmentsPlan
@@ -66,6 +66,7 @@ def run(config: Config, options: Options) -> Report:
     with executed("refresh_repositories"), staged(RepositoriesError):
         log.info("Refreshing repositories...")
         plans = plan(config, layout, options, commits, hints)
+        remember_refusals(layout, plans)
         repositories = RepositoriesStage(layout, remotes, plans.work)
         repositories.prepare(config.git.jobs, options.progress)
         repositories.switch(lambda entries: environments.detour(layout, plans.past.existing, entries))
@@ -76,11 +77,13 @@ def run(config: Config, options: Options) -> Report:
         log.info("Refreshing environments...")
         applied = refresh_environments(config, layout, plans, repositories.expansion())
         needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
-        repositories.clear_away(needs, config.main.retention)
+        repositories.clear_away(
+            needs, config.main.retention, lambda repo: environments.uses(layout, applied.clinging, repo)
+        )
         inventory.persist(layout, repositories.inventory())
         definitions = answers.asked_for(plans.environments.definitions)
         answers.remember(layout, Answers(repositories.lacking(), definitions))
-    failures = [*repositories.failures, *applied.failures]
+    failures = [*commits.failures, *repositories.failures, *applied.failures]
     if hints is not None:
         failures += finish_hints(config, hints, repositories.failed())
     refused = plans.work.plan.refusals or plans.environments.refusals
@@ -128,7 +131,7 @@ def plan(
 ) -> Plans:
     """Read metadata, cache and disk, and decide what there must be; without hints every remote is asked."""
     main = config.main
-    guard = PurgeGuard(main.purgelimit, options.allow_purge)
+    guard = PurgeGuard(main.purgelimit, options.allow_purge, refusals.recall(layout))
     library = metadata.read_library(config, commits.repositories)
     declared = metadata.read_definitions(config, commits.environments)
     past = recall(layout, declared, main.hashprefix)
@@ -148,6 +151,15 @@ def plan(
         fresh = plan_needs(for_repositories.remaining, (), moving)
         work = replace(work, demand=Demand(hints.repos, said.lacking, fresh))
     return Plans(library, past, for_environments, work)
+
+
+def remember_refusals(layout: Layout, plans: Plans) -> None:
+    """What is refused now is not removed by a later run only because more is known by then. Raises OSError."""
+    work, past = plans.work, plans.past
+    refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
+    known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
+    environments_known = {*past.remembered, *past.inferred} if plans.environments.refusals else set()
+    refusals.remember(layout, refusals.recall(layout), known, environments_known)
 
 
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:

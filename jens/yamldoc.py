@@ -19,7 +19,7 @@ except ImportError:  # pragma: no cover - PyYAML without libyaml
 Node = yaml.nodes.Node
 
 #: Nobody writes larger metadata by hand.
-LARGEST = 4 * 1024 * 1024
+LARGEST = 1024 * 1024
 
 #: Metadata needs four levels.
 DEEPEST = 100
@@ -28,6 +28,11 @@ _INDENTATION = re.compile(r"^ *", re.MULTILINE)
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
+_MAP = "tag:yaml.org,2002:map"
+
+#: What YAML itself can mean: https://yaml.org/type/. Other tags ask a reader to make objects of a program.
+_KINDS = ("binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str", "timestamp")
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
 
 
 class YamlError(Exception):
@@ -99,6 +104,11 @@ def string(node: Node) -> str | None:
     return str(node.value) if isinstance(node, yaml.ScalarNode) and node.tag == _STRING else None
 
 
+def is_foreign(node: Node) -> bool:
+    """Whether a node is tagged as something that YAML does not know, such as an object of a program."""
+    return node.tag not in _TAGS
+
+
 def kind(node: Node) -> str:
     """What a node is, for a message."""
     return "null" if is_null(node) else str(node.tag).rpartition(":")[2]
@@ -127,7 +137,7 @@ def dump(document: Mapping[str, object]) -> str:
 
 def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
     """Pairs in falling precedence; each mapping is merged once, where it counts most, however often it is named."""
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or node.tag != _MAP:
         raise YamlError(f"{what} is expected to be a mapping, not {kind(node)}", line_of(node))
     if id(node) in seen:
         return

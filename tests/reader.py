@@ -35,14 +35,28 @@ def _follow(path: Path) -> list[str]:
     os.stat(path)
     if not path.is_symlink() or path.parent.name not in ("modules", "hostgroups") or "hieradata" in path.parts:
         return []
+    torn = read_tree(str(path))
+    return [f"{path}: {torn}"] if torn else []
+
+
+def read_tree(path: str) -> str:
+    """What is wrong with the commit that a link leads to: resolved once, and read from there.
+
+    The files ``one`` and ``two`` say the same; a number in them is how many entries the directory has. Raises
+    FileNotFoundError when the link leads nowhere.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        versions = [_read(name, descriptor) for name in ("one", "two")]
+        one, two = (_read(name, descriptor) for name in ("one", "two"))
+        count = len(os.listdir(descriptor))
     except FileNotFoundError as error:
-        return [f"{path}: torn tree, {error}"]
+        return f"torn tree, {error}"
     finally:
         os.close(descriptor)
-    return [] if versions[0] == versions[1] else [f"{path}: one commit says {versions}"]
+    if one != two:
+        return f"one commit says {[one, two]}"
+    declared = one.split()[1:]
+    return f"torn tree, {count} entries where {one!r} has more or less" if declared not in ([], [str(count)]) else ""
 
 
 def _read(name: str, directory: int) -> str:

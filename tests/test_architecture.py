@@ -17,10 +17,14 @@ _ORDER = (
     "names",
     "configspec",
     "config",
+    "processes",
     "locking",
     "files",
+    "gitlock",
     "gitprocess",
     "gitwrapper",
+    "workclones",
+    "soundness",
     "worktrees",
     "layout",
     "yamldoc",
@@ -30,6 +34,7 @@ _ORDER = (
     "inventory",
     "answers",
     "guard",
+    "refusals",
     "retention",
     "plainpickle",
     "messaging",
@@ -65,7 +70,7 @@ _ORDER = (
 
 _REPOSITORIES = {"repositories", "mirrors", "commits", "mending", "checkouts", "repostage"}
 _ENVIRONMENTS = {"trees", "past", "environments", "dangling"}
-_GIT = {"gitprocess", "gitwrapper", "git"}
+_GIT = {"gitlock", "gitprocess", "gitwrapper", "workclones", "git"}
 
 #: What a room never knows about.
 _STRANGERS = {
@@ -74,6 +79,8 @@ _STRANGERS = {
     "configspec": {"logging", "argparse"},
     "config": {"logging", "argparse"},
     "locking": _REPOSITORIES | _ENVIRONMENTS | {"layout", "metadata"},
+    "processes": set(_ORDER) - {"processes"},
+    "gitlock": {"model", "config", "layout"},
     "gitprocess": {"model", "config", "layout"},
     "gitwrapper": {"model", "config", "layout"},
     "layout": _GIT | {"yaml", "yamldoc"},
@@ -152,7 +159,7 @@ def test_a_room_does_not_know_its_strangers(room: str) -> None:
         ("flask", {"gitlabproducer"}),
         ("dirq", {"messaging"}),
         ("argparse", {"commands"}),
-        ("fcntl", {"locking", "gitprocess"}),
+        ("fcntl", {"locking", "gitlock"}),
         ("pickle", {"messaging"}),
         ("pickletools", {"plainpickle"}),
     ],

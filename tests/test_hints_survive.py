@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from jens.commands.common import LOCKED
 from tests.conftest import Remote, Site
 from tests.warm import warm
 
@@ -59,19 +58,11 @@ def test_a_hundred_kills_with_hints_pending_lose_none(site: Site) -> None:
             killed += run.wait() == -signal.SIGKILL
         if away:
             site.remotes[away].come_back()
-        assert _unlocked(lambda: tools.run("update", "--strict", "-c", config)) == 0, site.update().lines("ERROR")
+        assert tools.run("update", "--strict", "-c", config) == 0, site.update().lines("ERROR")
     done = names[: names.index(name) + 1]
     assert [name for name in done if site.expanded(name)["master"] != site.remotes[name].commit()] == []
     assert [name for name in done if site.read(f"production/{name}/manifests/init.pp") != f"# {name}\n"] == []
     assert site.hinted() == []
-
-
-def _unlocked(run: Callable[[], int]) -> int:
-    """A process that was killed just before it became Git has the lock for some milliseconds more."""
-    end = time.monotonic() + 10
-    while (code := run()) == LOCKED and time.monotonic() < end:
-        time.sleep(0.02)
-    return code
 
 
 def _seconds(work: Callable[[], object]) -> float:

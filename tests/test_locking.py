@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -164,6 +165,64 @@ def test_children_do_not_inherit_the_lock(config: Config, lockdir: Path) -> None
     finally:
         child.kill()
         child.wait()
+
+
+_CHILD = """
+import os, pathlib, signal, sys, time
+from jens.config import load_config
+from jens.locking import run_lock
+with run_lock(load_config(pathlib.Path(sys.argv[1]))):
+    child = os.fork()
+    if child == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def _left_by_the_dead(config: Path, seconds: float) -> Iterator[None]:
+    """A killed run leaves a child that has the lock still, as one has that is about to become Git."""
+    command = [sys.executable, "-c", _CHILD, str(config), str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_that_a_killed_run_left_behind_does_not_hold_the_lock(config: Config, lockdir: Path) -> None:
+    with _left_by_the_dead(lockdir.parent / "main.conf", 0.2), run_lock(config):
+        assert _is_held(lockdir / "jens-7")
+
+
+def test_what_has_a_dead_process_lock_for_good_is_refused_soon(
+    config: Config, lockdir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with _left_by_the_dead(lockdir.parent / "main.conf", 60):
+        begin = time.monotonic()
+        with pytest.raises(LockHeldError), run_lock(config):
+            pytest.fail("the lock was obtained twice")
+    assert time.monotonic() - begin < 10
+    assert caplog.messages == ["Obtaining lock 'jens-7' (attempt: 1)..."]
+
+
+@pytest.mark.parametrize("record", ["", "what is this?\n", "0 0 a b\n", "1 1 pid:[1] other-boot\n", "9" * 400])
+def test_who_did_not_say_that_it_is_dead_is_not_waited_for(
+    config: Config, lockdir: Path, monkeypatch: pytest.MonkeyPatch, record: str
+) -> None:
+    (lockdir / "jens-7").write_text(record)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it waited"))
+    with _held_elsewhere(lockdir / "jens-7"), pytest.raises(LockHeldError), run_lock(config):
+        pytest.fail("the lock was obtained twice")
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file", "a link as lock file", "a directory as lock file"])

@@ -7,6 +7,8 @@ line, so that nobody kills a stranger.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -85,6 +87,8 @@ def _child(tool: str, arguments: list[str]) -> None:
 def main() -> None:
     for tool in ("update", "purge_queue"):
         importlib.import_module(f"jens.commands.{tool}")
+    gc.collect()
+    gc.freeze()  # else each child copies the pages that its garbage collector looks at
     pid = 0
     for line in sys.stdin:
         if pid:
@@ -93,6 +97,8 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             _child(tool, arguments)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # whoever is first, child or parent: from now on the group can be killed
         print(pid, flush=True)  # noqa: T201 - its output is its result
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None

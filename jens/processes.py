@@ -1,0 +1,143 @@
+"""Processes told apart for certain, though the kernel gives their numbers out anew: proc(5).
+
+Where there is no /proc, or it shows less than is needed, nothing is certain, and nobody counts as gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<world>\S+ \S+)\n")
+_LONGEST = 200
+_HELD = re.compile(r"^lock:\s+\d+: FLOCK +ADVISORY +WRITE (?P<taker>\d+) ", re.MULTILINE)
+_ENDED = ("Z", "X")  # all of it has ended but its entry in the table
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as it was a moment ago; ``start`` is in clock ticks since the system began."""
+
+    pid: int
+    state: str
+    group: int
+    session: int
+    start: int
+    user: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a lock, and who took it: a process id, or 0 when that is no longer known."""
+
+    process: Process
+    taker: int
+
+
+def look(pid: int) -> Process | None:
+    """What /proc says of a process; None when it says nothing."""
+    try:
+        user = os.stat(_PROC / str(pid)).st_uid
+        fields = (_PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Process(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]), user)
+
+
+def everybody() -> list[Process]:
+    """Every process that /proc shows."""
+    try:
+        names = os.listdir(_PROC)
+    except OSError:
+        return []
+    return [process for process in map(look, map(int, filter(str.isdecimal, names))) if process]
+
+
+def sign(descriptor: int) -> None:
+    """Write into a locked file which process holds the lock, as far as the file may be written."""
+    signature = _signature(os.getpid()).encode("ascii")
+    with contextlib.suppress(OSError):
+        if os.pread(descriptor, _LONGEST, 0) == signature:
+            return
+        writable = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(writable, os.pwrite(writable, signature, 0))
+        finally:
+            os.close(writable)
+
+
+@functools.cache
+def _signature(pid: int) -> str:
+    process, world = look(pid), _world(pid)
+    return f"{pid} {process.start} {world}\n" if process and world else ""
+
+
+def _world(pid: int) -> str:
+    """Where the ids of processes mean the same as here: this start of the system, this namespace. Or ''."""
+    try:
+        if os.readlink(_PROC / "self") != str(pid):
+            return ""
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{os.readlink(_PROC / 'self/ns/pid')} {boot}"
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """The process that signed a file: when it is gone, whatever it began is left over."""
+
+    pid: int
+    start: int
+
+    def is_gone(self) -> bool:
+        """Whether it has certainly ended."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # another user's, which /proc may show or hide
+        process = look(self.pid)
+        return process is not None and (process.start != self.start or process.state in _ENDED)
+
+
+def signer(descriptor: int) -> Signer | None:
+    """Who signed a file last; None when nobody did, or in another world than this."""
+    try:
+        match = _SIGNATURE.fullmatch(os.pread(descriptor, _LONGEST, 0).decode("ascii", "replace"))
+    except OSError:
+        return None
+    if match is None or match["world"] != _world(os.getpid()):
+        return None
+    return Signer(int(match["pid"]), int(match["start"]))
+
+
+def holders(descriptor: int) -> Iterator[Holder]:
+    """The processes that hold the flock(2) of a file, inherited perhaps, not those that merely have it open."""
+    try:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return
+    for process in everybody():
+        taker = _taker(process.pid, path)
+        if taker is not None:
+            yield Holder(process, taker)
+
+
+def _taker(pid: int, path: str) -> int | None:
+    """Who took the lock of a file that a process holds; None when it holds none."""
+    top = _PROC / str(pid)
+    with contextlib.suppress(OSError):  # another user's process, or one that ends just now
+        for name in os.listdir(top / "fd"):
+            if os.readlink(top / "fd" / name) == path:
+                match = _HELD.search((top / "fdinfo" / name).read_text("ascii", "replace"))
+                if match:
+                    return int(match["taker"])
+    return None

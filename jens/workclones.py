@@ -1,0 +1,118 @@
+"""Clones with a work tree, as the metadata are: made, refreshed, reset, and read from their commits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jens.errors import GitError
+from jens.gitprocess import GitOptions, run
+from jens.gitwrapper import HEADS, heads
+
+
+def refresh_clone(directory: Path, options: GitOptions) -> str:
+    """Fetch what a clone's branch tracks, and return its commit; branch and work tree stay."""
+    git_dir = directory / ".git"
+    remote, ref, tracking = _upstream(git_dir)
+    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
+    run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
+    output = run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True)
+    return output.decode("ascii").strip()
+
+
+def head(directory: Path) -> str:
+    """The commit that a clone has checked out, read from its files as long as they are what they usually are."""
+    git_dir = directory / ".git"
+    try:
+        branch = (git_dir / "HEAD").read_text("utf-8").strip().removeprefix(f"ref: {HEADS}")
+        commit = heads(git_dir).get(branch)
+    except (OSError, UnicodeDecodeError):
+        commit = None
+    if commit is None:
+        output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=git_dir, shared=True)
+        commit = output.decode("ascii").strip()
+    return commit
+
+
+def reset_clone(directory: Path, commit: str) -> None:
+    """Reset a clone's branch and work tree to a commit.
+
+    Raises GitError when not every file could be laid out; the branch has moved all the same, if that was possible.
+    """
+    git_dir = directory / ".git"
+    arguments = ["reset", "--quiet", "--hard", commit]
+    try:
+        run(arguments, git_dir=git_dir, work_tree=directory)
+    except GitError:
+        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; it can be made anew
+        try:
+            run(arguments, git_dir=git_dir, work_tree=directory)
+        except GitError:
+            run(["reset", "--quiet", "--soft", commit], git_dir=git_dir, work_tree=directory)
+            raise
+
+
+def _upstream(git_dir: Path) -> tuple[str, str, str]:
+    """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
+    try:
+        branch = run(["symbolic-ref", "--quiet", "HEAD"], git_dir=git_dir, shared=True).decode("utf-8").strip()
+    except GitError as error:
+        raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
+    fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
+    line = run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True)
+    output = line.decode("utf-8").strip("\n")
+    remote, ref, tracking = output.split("\0") if output else ("", "", "")
+    if tracking.startswith("refs/remotes/"):
+        return remote, ref, tracking
+    # A clone of a repository that was still empty, or one whose branch was set up by hand.
+    short = branch[len(HEADS) :]
+    return "origin", branch, f"refs/remotes/origin/{short}"
+
+
+def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
+    """Make an ordinary clone."""
+    arguments = ["clone", "--quiet", "--origin=origin", "--template="]
+    run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
+
+
+def make_repository(directory: Path, message: str) -> None:
+    """Make a directory a repository with one commit of all its files on branch master."""
+    git_dir = directory / ".git"
+    run(["init", "--quiet", "--template=", "--initial-branch=master", str(directory)])
+    run(["add", "--all"], git_dir=git_dir, work_tree=directory)
+    author = ("-c", "user.name=Jens", "-c", "user.email=jens@example.org")
+    run(["commit", "--quiet", "--message", message], git_dir=git_dir, work_tree=directory, settings=author)
+
+
+def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:
+    """The files at the top of a commit (or just the one at ``path``) whose names end so, name to content.
+
+    What is neither file nor directory (a symbolic link, a submodule) has None for a content. One of more than
+    ``largest`` bytes is not read: so many NULs stand for it, and one more.
+    """
+    git_dir = directory / ".git"
+    arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]
+    found: dict[str, str | None] = {}
+    for line in run(arguments, git_dir=git_dir, shared=True).decode("utf-8", "surrogateescape").split("\0")[:-1]:
+        attributes, _, name = line.partition("\t")
+        mode, _, blob, size = attributes.split()
+        if name.endswith(suffix) and mode != "040000":
+            is_too_large = size.isdigit() and int(size) > largest
+            found[name] = None if not mode.startswith("100") else "" if is_too_large else blob
+    contents = {"": bytes(largest + 1), **_read_blobs(git_dir, sorted(set(filter(None, found.values()))))}
+    return {name: None if blob is None else contents[blob] for name, blob in found.items()}
+
+
+def _read_blobs(git_dir: Path, blobs: list[str]) -> dict[str, bytes]:
+    if not blobs:
+        return {}
+    output = run(["cat-file", "--batch"], git_dir=git_dir, shared=True, stdin="\n".join(blobs).encode("ascii"))
+    contents, position = {}, 0
+    for _ in blobs:
+        end = output.index(b"\n", position)
+        header = output[position:end].decode("ascii").split()
+        if len(header) != 3:
+            raise GitError("cat-file", f"object {header[0]} is missing")
+        start, size = end + 1, int(header[2])
+        contents[header[0]] = output[start : start + size]
+        position = start + size + 1
+    return contents
