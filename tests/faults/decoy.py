@@ -1,0 +1,115 @@
+"""What hostile input would like to reach: a file that commands are told to make, and a neighbour's secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import Outcome, Remote, Site, git
+
+#: The instance's own directories; whatever else is around it belongs to others.
+_INSTANCE = ("bare", "cache", "clone", "environments", "lock", "log", "metadata", "spool", "main.conf")
+
+_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[\d+\] (DEBUG|INFO|WARNING|ERROR|CRITICAL) .*")
+
+
+def cover_of(top: Path, spared: tuple[Path, ...] = ()) -> dict[str, str]:
+    """Everything below a directory: kind, mode and content, and of a link its text."""
+    found = {}
+    for parent, directories, names in os.walk(top):
+        directories[:] = [name for name in directories if Path(parent, name) not in spared]
+        for name in (*directories, *names):
+            path = Path(parent, name)
+            if path not in spared:
+                mode = path.lstat().st_mode
+                content = os.readlink(path) if stat.S_ISLNK(mode) else ""
+                content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else content
+                found[str(path)] = f"{stat.filemode(mode)} {content}"
+    return found
+
+
+def push_tree(remote: Remote, files: Mapping[str, tuple[str, str]], branch: str = "master") -> str:
+    """Commit files of any mode (100644, 100755, 120000 for links, 160000 for submodules) under any name, as they are.
+
+    Of a link the content is its text, of a submodule a commit.
+    """
+    lines = [f"commit refs/heads/{branch}\n", "committer Eve <eve@example.org> now\n", "data 4\npush\n"]
+    known = git("for-each-ref", f"refs/heads/{branch}", directory=remote.path)
+    lines += [f"from refs/heads/{branch}^0\n"] if known else []
+    for name, (mode, content) in files.items():
+        quoted = "".join(chr(c) if 32 < c < 127 and c not in b'"\\' else f"\\{c:03o}" for c in os.fsencode(name))
+        if mode == "160000":
+            lines.append(f'M {mode} {content} "{quoted}"\n')
+        else:
+            lines.append(f'M {mode} inline "{quoted}"\ndata {len(os.fsencode(content))}\n{content}\n')
+    stream = os.fsencode("".join(lines))
+    git("fast-import", "--quiet", "--force", "--date-format=now", directory=remote.path, stdin=stream)
+    return remote.commit(branch)
+
+
+@dataclass
+class Decoy:
+    """Stands beside an instance; ``check`` tells whether anything got at it, or out of the instance."""
+
+    site: Site
+    before: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.secret.parent.mkdir()
+        self.secret.write_text("class secret {}\n")
+        for name in ("code", "data", "manifests"):
+            (self.top / name).mkdir()
+            (self.top / name / "secret").write_text("secret\n")
+
+    @property
+    def top(self) -> Path:
+        return self.site.root.parent / "neighbour"
+
+    @property
+    def secret(self) -> Path:
+        return self.top / "secret"
+
+    @property
+    def canary(self) -> Path:
+        return self.top / "canary"
+
+    def of(self, text: str) -> str:
+        """The text of a table, whose commands would make the canary."""
+        return text.replace("CANARY", str(self.canary))
+
+    def around(self) -> dict[str, str]:
+        """Everything beside the instance: remotes, the home directory, the neighbour."""
+        site = self.site.root
+        return cover_of(site.parent, (*(site / name for name in _INSTANCE), *site.glob("remotes/*/*.lock")))
+
+    def update(self) -> Outcome:
+        """Run jens-update, and check what it left."""
+        self.before = self.around()
+        outcome = self.site.update()
+        self.check(outcome)
+        return outcome
+
+    def check(self, outcome: Outcome) -> None:
+        """Nothing around the instance has changed, no link leads out of it, no line of the log is forged."""
+        assert "Traceback" not in outcome.log
+        assert outcome.stderr == outcome.stdout == ""
+        assert [line for line in outcome.log.splitlines() if not _LINE.fullmatch(line)] == []
+        assert not self.canary.exists()
+        assert self.around() == self.before
+        clone, top = f"{self.site.root}/clone/", self.site.root / "environments"
+        for path in cover_of(top):
+            if os.path.islink(path):
+                assert os.path.realpath(path).startswith(clone), path
+        assert [name for name in os.listdir(top) if not re.fullmatch("[A-Za-z0-9_]+", name)] == []
+
+    def repositories(self, top: str) -> list[str]:
+        """What is in a directory of mirrors or checkouts, hidden entries too."""
+        root = self.site.root / top
+        return sorted(str(path.relative_to(root)) for path in root.glob("*/*")) + [
+            path.name for path in root.iterdir() if path.name not in ("common", "hostgroups", "modules")
+        ]
