@@ -1,0 +1,270 @@
+"""Git processes that outlive a killed run: waited for, not raced, and ended when they hang; nobody else is."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from jens import gitlock, processes
+from jens.errors import GitError
+from tests.conftest import Site
+from tests.faults.test_remotes import processes_with
+
+TREE = Path(__file__).resolve().parents[2]
+DUMMY = "modules/dummy"
+INIT = "code/manifests/init.pp"
+
+#: The third conversation of all, the fetch of the run that is killed, never comes to its end; ssh has closed what it
+#: inherited, and the shell that it leaves waiting ignores a polite request.
+SSH = """#!/bin/sh
+for last; do :; done
+if mkdir {top}/first 2>/dev/null || mkdir {top}/second 2>/dev/null || ! mkdir {top}/third 2>/dev/null; then
+    exec sh -c "$last"
+fi
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+trap '' {ignored}
+while :; do sleep 60; done
+"""
+
+
+@contextmanager
+def _ended_after(mark: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for pid, _ in processes_with(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _wait_until(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("ignored", ["HUP", "TERM"])
+def test_a_git_that_hangs_for_ever_after_its_run_was_killed_is_ended(
+    site: Site, ignored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = site.root / "ssh"
+    script.write_text(SSH.format(top=site.root, ignored=ignored))
+    script.chmod(0o755)
+    site.settings["git.ssh_cmd_path"] = str(script)
+    remote = site.remotes[DUMMY]
+    site.urls[DUMMY] = f"ssh://git@gitlab.example.org{remote.path}"
+    site.publish()
+    assert site.update("--strict").code == 0
+    remote.push({INIT: "# new\n"})
+    mark = f"JENS_TEST_RUN={uuid.uuid4()}"
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config)]
+    environment = {**os.environ, "PYTHONPATH": str(TREE), **dict([mark.split("=")])}
+    with _ended_after(mark):
+        with subprocess.Popen(command, env=environment) as process:
+            _wait_until(site.root / "third")
+            process.kill()
+        assert processes_with(mark), "Git and its ssh live on"
+        monkeypatch.setattr(gitlock, "_MERCY", 0.5)
+        begin = time.monotonic()
+        outcome = site.update("--strict")
+        seconds = time.monotonic() - begin
+        assert outcome.code == 0
+        assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+        bare = site.root / "bare" / DUMMY
+        assert [
+            line for line in outcome.lines("WARNING") if "which a killed run had left" in line and str(bare) in line
+        ]
+        assert 0.5 < seconds < 30
+        _wait_until_all_is_over(mark)
+
+
+def _wait_until_all_is_over(mark: str) -> None:
+    end = time.monotonic() + 10
+    while processes_with(mark) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert processes_with(mark) == []
+
+
+# Whom it is certain of, and whom it is not
+
+#: Takes the lock as a run does, and starts what inherits it, as Git does.
+_RUN = """
+import os, pathlib, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from jens.gitlock import repository_lock
+with repository_lock(pathlib.Path(sys.argv[2])) as descriptor:
+    os.setuid(int(sys.argv[4]))
+    child = subprocess.Popen(["sleep", "90"], pass_fds=(descriptor,), start_new_session=sys.argv[3] == "new")
+    print(child.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's directory; whoever waits for its lock waits but a little."""
+    monkeypatch.setattr(gitlock, "_MERCY", 0.05)
+    monkeypatch.setattr(gitlock, "_GRACE", 0.1)
+    monkeypatch.setattr(gitlock, "_PATIENCE", 0.5)
+    path = tmp_path / "bare"
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def _left_at_work(bare: Path, *, killed: bool, session: str = "new", user: int = -1) -> Iterator[int]:
+    """A child that has the lock, of a run that is dead or alive; gives the child's process id."""
+    command = [sys.executable, "-c", _RUN, str(TREE), str(bare), session, str(user if user >= 0 else os.getuid())]
+    with ExitStack() as stack:
+        starter = stack.enter_context(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True)
+        )
+        stack.callback(starter.kill)
+        assert starter.stdout
+        child = int(starter.stdout.readline())
+        stack.callback(_kill, child)
+        if killed:
+            starter.kill()
+            starter.wait()
+        yield child
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _is_alive(pid: int) -> bool:
+    process = processes.look(pid)
+    return process is not None and process.state != "Z"
+
+
+def _assert_waited_for(bare: Path, pid: int) -> None:
+    """Whoever wants the lock waits, and is told why it is not to be had; nobody is ended."""
+    with pytest.raises(GitError, match="another Git process is still at work in"), gitlock.repository_lock(bare):
+        pytest.fail("the lock was obtained twice")
+    assert _is_alive(pid)
+
+
+def test_an_orphan_gives_way(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with _left_at_work(bare, killed=True) as child:
+        with gitlock.repository_lock(bare):
+            assert not _is_alive(child)
+        assert [(record.levelno, str(child) in record.message) for record in caplog.records] == [
+            (logging.WARNING, True)
+        ]
+
+
+def test_what_a_living_run_has_at_work_is_waited_for(bare: Path) -> None:
+    """There may be two runs, with locks of type DISABLED."""
+    with _left_at_work(bare, killed=False) as child:
+        _assert_waited_for(bare, child)
+
+
+def test_a_mirror_that_another_run_is_at_work_in_stays_as_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert site.update("--strict").code == 0
+    monkeypatch.setattr(gitlock, "_PATIENCE", 0.5)
+    bare = site.root / "bare" / DUMMY
+    for remote in site.remotes.values():
+        remote.push({INIT: "# new\n"})
+    with _left_at_work(bare, killed=False):
+        before = bare.stat().st_ino
+        outcome = site.update()
+        assert bare.stat().st_ino == before, "it was not made anew under the other's feet"
+    [error] = outcome.lines("ERROR")
+    assert f"another Git process is still at work in '{bare}'" in error
+    assert site.read("production/hostgroups/hg_myapp/manifests/init.pp") == "# new\n"
+    assert site.update("--strict").code == 0
+    assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+def test_who_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> None:
+    waiting = "import sys; file = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", waiting, str(bare / "jens.lock")]
+    with (
+        _left_at_work(bare, killed=True) as child,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as other,
+    ):
+        assert other.stdout
+        other.stdout.readline()
+        with gitlock.repository_lock(bare):
+            assert not _is_alive(child)
+        assert _is_alive(other.pid)
+        other.kill()
+
+
+def test_what_began_no_session_of_its_own_is_not_ended(bare: Path) -> None:
+    """It may be in the group of the shell or of the service that began the run."""
+    with _left_at_work(bare, killed=True, session="same") as child:
+        _assert_waited_for(bare, child)
+
+
+@pytest.mark.parametrize("record", ["", "garbage", "another process that is dead", "another start of the system"])
+def test_without_a_trustworthy_record_of_who_took_the_lock_nobody_is_ended(bare: Path, record: str) -> None:
+    """A run that may not write to the lock file leaves there what an earlier one wrote."""
+    with _left_at_work(bare, killed=True) as child:
+        path = bare / "jens.lock"
+        pid, start, namespace, boot = path.read_text().split()
+        records = {
+            "another process that is dead": f"{_dead()} {start} {namespace} {boot}\n",
+            "another start of the system": f"{pid} {start} {namespace} {uuid.uuid4()}\n",
+        }
+        path.write_text(records.get(record, record))
+        _assert_waited_for(bare, child)
+
+
+def _dead() -> int:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_a_record_that_names_a_process_id_which_somebody_else_has_now_is_of_the_dead(bare: Path) -> None:
+    with open(bare / "jens.lock", "w+") as file:
+        processes.sign(file.fileno())
+        signer = processes.signer(file.fileno())
+        assert signer is not None
+        assert not signer.is_gone()
+        pid, start, world = file.read().split(" ", 2)
+        assert pid == str(os.getpid())
+        os.pwrite(file.fileno(), f"{pid} {int(start) - 1} {world}".encode(), 0)
+        os.ftruncate(file.fileno(), len(f"{pid} {int(start) - 1} {world}"))
+        signer = processes.signer(file.fileno())
+        assert signer is not None
+        assert signer.is_gone()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+def test_another_users_process_is_waited_for(bare: Path) -> None:
+    with _left_at_work(bare, killed=True, user=65534) as child:
+        _assert_waited_for(bare, child)
+
+
+def test_where_proc_shows_nothing_nobody_is_ended(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _left_at_work(bare, killed=True) as child:
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "_PROC", tmp_path)
+            with pytest.raises(GitError, match="still at work"), gitlock.repository_lock(bare):
+                pytest.fail("the lock was obtained twice")
+        assert _is_alive(child)
+
+
+def test_the_lock_of_a_repository_may_be_a_file_of_another_user(bare: Path) -> None:
+    """Then nobody says who has it, and it is a lock all the same."""
+    path = bare / "jens.lock"
+    path.touch()
+    path.chmod(0o444)
+    with gitlock.repository_lock(bare), open(path) as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
