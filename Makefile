@@ -8,12 +8,13 @@ PYTEST_ARGS ?= -n auto --timeout 300
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test soak lint bench format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
+	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=)'
 	@echo 'make bench    how the producer of hints bears a load, how long jens-compare takes'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
@@ -39,6 +40,10 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+KILLS ?= 2000
+soak: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.faults.soak --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check $(CHECKED)
