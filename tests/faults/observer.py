@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import re
+import stat
 import struct
 import subprocess
 import sys
@@ -101,7 +102,7 @@ class Reader:
         if kind == TREE:
             return read_tree(full)
         if kind == DIRECTORY:
-            return "" if os.path.isdir(full) else "is no directory"
+            return "" if stat.S_ISDIR(os.stat(full).st_mode) else "is no directory"
         with open(full) as file:
             content = file.read()
         allowed = self._expected.contents.get(name, ()) if full.endswith("/environment.conf") else (content,)

@@ -1,0 +1,149 @@
+"""A small site that goes back and forth between two states, and an instance that lacks something on each way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jens.compare import compare
+from tests.conftest import definition
+from tests.faults.campaign import Controls, Instance, left_overs
+from tests.faults.injector import NONE, Ended, Fault, runner
+from tests.faults.observer import Observer
+from tests.faults.states import DEFINITIONS, LIBRARY, Remotes, State, Stream
+
+_FILES = {
+    "common/hieradata": ("data/common.yaml", "data/environments/one", "data/environments/two"),
+    "common/site": ("code/one", "code/two"),
+    "modules": ("code/one", "code/two", "data/one", "data/two"),
+}
+_CODES = (0, 3, 20, 25, 30, 40, 51, 60)
+
+
+def _repositories(number: int) -> dict[str, dict[str, str]]:
+    """The branches of each repository: everything that can happen to one of them happens on the way."""
+    moved = str(number)
+    return {
+        "common/hieradata": {"master": "0"},
+        "common/site": {"master": "0"},
+        "modules/m0": {"master": moved, ("dev", "qa")[number]: "2"},
+        ("modules/old", "modules/new")[number]: {"master": "0"},
+    }
+
+
+class TwoStates(Remotes):
+    """Remotes of which half is different in the other state."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self._store = top / "store"
+        stream = Stream()
+        for repo in sorted({*_repositories(0), *_repositories(1)}):
+            paths = _FILES.get(repo) or _FILES["modules"]
+            for name in ("0", "1", "2"):
+                stream.commit(repo, name, dict.fromkeys(paths, f"{repo}@{name}\n"))
+        ids = stream.run(self._store)
+        self.states = [self._state(number, ids["modules/m0", "2"]) for number in (0, 1)]
+        metadata = Stream()
+        for number, state in enumerate(self.states):
+            metadata.commit(LIBRARY, str(number), {"repositories.yaml": self._library(state) + "  hostgroups: {}\n"})
+            metadata.commit(DEFINITIONS, str(number), {f"{name}.yaml": s for name, s in state.definitions.items()})
+        ids.update(metadata.run(self._store))
+        for number, state in enumerate(self.states):
+            for repo, branches in state.branches.items():
+                self._write(number, state.places[repo], {name: ids[repo, at] for name, at in branches.items()})
+            for repo in (LIBRARY, DEFINITIONS):
+                self._write(number, repo, {"master": ids[repo, str(number)]})
+        self.present = 0
+        self.go_to(0)
+
+    def _state(self, number: int, pinned: str) -> State:
+        branches = _repositories(number)
+        ref = ("dev", "qa")[number]
+        definitions = {
+            "production": definition(),
+            "changed": definition("master", {"modules/m0": ref}, more=("", "parser: future\n")[number]),
+            ("gone", "made")[number]: definition(None, {"modules/m0": f"commit/{pinned}"}),
+        }
+        return State({repo: f"{repo}.git" for repo in branches}, branches, definitions)
+
+
+class Starving:
+    """The instance, its two controls, a reader all the time, and the way from one state to the other."""
+
+    def __init__(self, top: Path, *, watched: bool = True) -> None:
+        self.remotes = TwoStates(top)
+        self._watched = watched
+        self.instance = Instance(top / "instance", self.remotes)
+        self._controls = [Instance(top / f"control-{number}", self.remotes) for number in (0, 1)]
+        self._scratch = top / "scratch"
+        self._scratch.mkdir()
+        self._observer = Observer(self._scratch)
+        self._number = 0
+
+    @contextmanager
+    def going_on(self) -> Iterator[Starving]:
+        """With all processes; they have ended after."""
+        with runner() as self._runner:
+            for number, control in enumerate(self._controls):
+                self.remotes.go_to(number)
+                assert self._runner.update(control.config(), "--strict").code == 0
+            self._known = Controls(self._controls)
+            assert self._runner.update(self.instance.config(), "--strict").code == 0
+            if self._watched:
+                with self._observer.observing(self.instance.root):
+                    yield self
+                assert self._observer.looks > 0
+            else:
+                yield self
+
+    @property
+    def control(self) -> Instance:
+        """An undisturbed instance in the present state."""
+        return self._controls[self.remotes.present]
+
+    def set_out(self, *, cleared: bool = False) -> None:
+        """Everything changes at the remotes; what earlier runs have replaced may go, or has gone (``cleared``)."""
+        self._retire()
+        if cleared:
+            self.recover()
+        here, there = self.remotes.present, 1 - self.remotes.present
+        self._number += 1
+        if self._watched:
+            self._observer.expect(self._known.between(self._number, here, there))
+        self.remotes.go_to(there)
+
+    def _retire(self) -> None:
+        begin = time.time()
+        path = self.instance.root / "cache" / "unreferenced.json"
+        if path.is_file():
+            document = json.loads(path.read_bytes())
+            document["content"] = {key: 0 if since <= begin else since for key, since in document["content"].items()}
+            path.write_text(json.dumps(document))
+
+    def run(self, fault: Fault = NONE) -> tuple[Ended, list[str]]:
+        """One run, and its ERROR lines; whatever it lacks, it ends as foreseen and says so in single lines."""
+        size = self.instance.log_size()
+        ended = self._runner.update(self.instance.config(), "--strict", fault=fault)
+        log = self.instance.log(size)
+        assert ended.code in _CODES, (ended, log)
+        assert "Traceback" not in ended.stderr + log, (ended, log)
+        said = ended.stderr.splitlines()
+        assert ended.stdout == "", ended
+        assert len(said) == (ended.code not in (0, 60)), ended
+        return ended, [line.split("] ", 1)[1] for line in log.splitlines() if "] ERROR " in line]
+
+    def recover(self) -> None:
+        """One run without any lack: everything is as if nothing had happened, and nobody has missed anything."""
+        ended, errors = self.run()
+        assert (ended.code, errors) == (0, []), (ended, errors)
+        differences = compare(self.instance.root, self.control.root)
+        assert differences == [], differences
+        left = left_overs(self.instance.root)
+        assert left == [], left
+        assert self.instance.mirrors() == self.control.mirrors()
+        met = self._observer.met()
+        assert met == [], met
