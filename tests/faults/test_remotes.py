@@ -1,0 +1,335 @@
+"""Remotes that lie: the run ends in time, none of its processes outlives it, and everything else is up to date."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome, Remote, Site, git
+from tests.faults.servers import NAMES, Servers, servers
+
+TREE = Path(__file__).resolve().parents[2]
+INIT = "code/manifests/init.pp"
+#: Seconds a remote is given; a machine with much else to do must manage an honest answer in them.
+TIMEOUT = 3
+#: By then a run with such remotes is over: asked, fetched from, and each time not left at once.
+SOON = 30.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of jens-update in a process of its own."""
+
+    outcome: Outcome
+    seconds: float
+    megabytes: float
+    survivors: list[str]
+
+
+def run(site: Site, *arguments: str, variables: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Run:
+    """Run it, and look for what of it is still there when it has ended; that is ended, too.
+
+    ``before`` is a command that runs the command behind it.
+    """
+    mark = f"JENS_TEST_RUN={uuid.uuid4()}"
+    config, log = str(site.config), site.root / "log" / "jens-update.log"
+    begin, size = time.monotonic(), log.stat().st_size if log.exists() else 0
+    environment = {**os.environ, "PYTHONPATH": str(TREE), **dict([mark.split("=")]), **(variables or {})}
+    command = [*before, sys.executable, str(TREE / "bin" / "jens-update"), "-c", config, *arguments]
+    with open(site.root / "stdout", "w+") as stdout, open(site.root / "stderr", "w+") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment)
+        try:
+            kilobytes = 0
+            while process.poll() is None:
+                kilobytes = max(kilobytes, _most_memory(process.pid))
+                time.sleep(0.02)
+            seconds = time.monotonic() - begin
+            survivors = [command for _, command in _survivors(mark)]
+        finally:
+            process.kill()
+            for pid, _ in processes_with(mark):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    outcome = Outcome(
+        process.returncode,
+        (site.root / "stdout").read_text(),
+        (site.root / "stderr").read_text(),
+        log.read_bytes()[size:].decode(),
+    )
+    return Run(outcome, seconds, kilobytes / 1024, survivors)
+
+
+def _most_memory(pid: int) -> int:
+    """The most memory that a process has had so far, in kilobytes: its own, unlike what wait4(2) says."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
+
+
+def _survivors(mark: str) -> list[tuple[int, str]]:
+    """What the kernel is still about to end does not count."""
+    end = time.monotonic() + 5
+    while (found := processes_with(mark)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def processes_with(mark: str) -> list[tuple[int, str]]:
+    """The processes that have a variable in their environment, with their command lines."""
+    found = []
+    for top in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (top / "environ").read_bytes().split(b"\0"):
+                found.append((int(top.name), (top / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+    return found
+
+
+@pytest.fixture
+def lying(site: Site) -> Iterator[Servers]:
+    with servers(site.root / "servers") as found:
+        yield found
+
+
+def much() -> str:
+    """A file that does not get smaller in a pack."""
+    return "".join(f"{random.getrandbits(4096):x}\n" for _ in range(60))
+
+
+def add(site: Site, repo: str, url: str) -> None:
+    """A module whose remote is behind a server; the URL begins so."""
+    site.add(repo)
+    site.remotes[repo].push({"data/much": much()})
+    site.urls[repo] = f"{url}{site.remotes[repo].path}"
+
+
+def push_everywhere(site: Site) -> None:
+    """Every repository has something new."""
+    for repo, remote in site.remotes.items():
+        remote.push({INIT: f"# new in {repo}\n", "data/much": much()})
+
+
+def up_to_date(site: Site) -> set[str]:
+    """The repositories of which Puppet reads what was pushed last."""
+    return {repo for repo, remote in site.remotes.items() if _is_up_to_date(site, repo, remote)}
+
+
+def _is_up_to_date(site: Site, repo: str, remote: Remote) -> bool:
+    return site.path(repo).is_dir() and site.expanded(repo).get("master") == remote.commit()
+
+
+#: What servers do, to the repositories that are known and to new ones; each on a server of its own.
+LIES = {
+    "git": {
+        "known": ("silent", "silent-pack", "cut-pack", "drip", "garbage"),
+        "new": ("silent-pack", "cut-pack", "cut", "drip-pack"),
+    },
+    "http": {"known": ("silent-pack", "cut-pack", "drip", "password"), "new": ("silent", "cut-pack", "password")},
+    "ssh": {
+        "known": ("silent", "silent-pack", "cut-pack", "password"),
+        "new": ("silent-pack", "drip", "drip-pack", "cut-pack", "password"),
+    },
+}
+
+
+@pytest.mark.parametrize("transports", ["git http", "ssh by ssh_cmd_path", "ssh by GIT_SSH_COMMAND"])
+def test_remotes_that_lie_hold_up_nobody_and_leave_no_process_behind(
+    site: Site, lying: Servers, transports: str
+) -> None:
+    bad: dict[str, set[str]] = {"known": set(), "new": set()}
+    urls: dict[str, str] = {}
+    for transport in transports.partition(" by ")[0].split():
+        for kind, lies in LIES[transport].items():
+            for lie in lies:
+                repo = f"modules/{transport}-{kind}-{lie}"
+                bad[kind].add(repo)
+                urls[repo] = _server(lying, transport, repo, lie)
+    site.settings |= {"git.timeout": str(TIMEOUT), "git.clonetimeout": str(TIMEOUT), "git.jobs": "24"}
+    variables = {}
+    if "ssh_cmd_path" in transports:
+        site.settings["git.ssh_cmd_path"] = str(lying.ssh())
+    elif "GIT_SSH_COMMAND" in transports:
+        variables["GIT_SSH_COMMAND"] = str(lying.ssh())
+    for repo in sorted(bad["known"]):
+        add(site, repo, urls[repo])
+    site.publish()
+    assert run(site, "--strict", variables=variables).outcome.code == 0
+    good = set(site.remotes) - bad["known"]
+    for repo in sorted(bad["new"]):
+        add(site, repo, urls[repo])
+    site.publish()
+    push_everywhere(site)
+    lying.lie()
+    ended = run(site, variables=variables)
+    assert ended.survivors == []
+    assert ended.outcome.code == 0
+    assert ended.seconds < SOON
+    errors = ended.outcome.lines("ERROR")
+    everyone = bad["known"] | bad["new"]
+    assert {repo: sum(f"({repo}: " in error for error in errors) for repo in everyone} == dict.fromkeys(everyone, 1)
+    assert len(errors) == len(everyone)
+    assert up_to_date(site) == good
+    assert lying.reached() == {_place(repo) for repo in everyone}, "each of them has lied"
+    lying.lie(lying=False)
+    ended = run(site, "--strict", variables=variables)
+    assert (ended.outcome.code, ended.outcome.stderr) == (0, "")
+    assert up_to_date(site) == set(site.remotes)
+
+
+def _server(lying: Servers, transport: str, repo: str, lie: str) -> str:
+    if transport == "ssh":
+        return f"ssh://git@{_place(repo)}"
+    return (lying.git if transport == "git" else lying.http)(_place(repo), lie)
+
+
+def _place(repo: str) -> str:
+    """``modules/ssh-new-cut-pack`` is ``cut-pack.new.example.org``: hosts begin with the lie they tell."""
+    transport, kind, lie = repo.partition("/")[2].split("-", 2)
+    return f"{lie}.{kind}.example.org" if transport == "ssh" else f"{transport}.{kind}.{lie}"
+
+
+@pytest.mark.parametrize(
+    ("transport", "lie"), [("git", "silent"), ("ssh", "drip"), ("http", "cut-pack"), ("http", "password")]
+)
+def test_metadata_that_cannot_be_had_end_the_run_in_time_and_change_nothing(
+    site: Site, lying: Servers, transport: str, lie: str
+) -> None:
+    site.settings |= {"git.ssh_cmd_path": str(lying.ssh()), "git.timeout": "1"}
+    url = _server(lying, transport, f"modules/{transport}-known-{lie}", lie)
+    clone = site.root / "metadata" / "environments"
+    git("remote", "set-url", "origin", f"{url}{site.definitions.path}", directory=clone)
+    assert site.update("--strict").code == 0
+    site.definitions.push({"much": much()})
+    site.remotes["modules/dummy"].push({INIT: "# new\n"})
+    before = site.listing("environments", "clone", "bare")
+    lying.lie()
+    ended = run(site)
+    assert (ended.outcome.code, ended.survivors) == (20, [])
+    assert len(ended.outcome.stderr.splitlines()) == 1
+    assert ended.seconds < SOON
+    assert site.listing("environments", "clone", "bare") == before
+    lying.lie(lying=False)
+    assert run(site, "--strict").outcome.code == 0
+    assert up_to_date(site) == set(site.remotes)
+
+
+def test_what_remotes_say_costs_no_memory_and_leads_nowhere(site: Site, lying: Servers) -> None:
+    """An endless complaint, an endless list of branches, branches with hostile names."""
+    lies = {
+        "modules/git-known-names": "names",
+        "modules/git-known-endless": "endless",
+        "modules/ssh-known-flood": "flood",
+    }
+    site.settings |= {"git.ssh_cmd_path": str(lying.ssh()), "git.timeout": "2"}
+    for repo, lie in lies.items():
+        add(site, repo, _server(lying, repo[8:11], repo, lie))
+    site.publish()
+    for name in NAMES:
+        site.remotes["modules/git-known-names"].branch(name)
+    assert site.update("--strict").code == 0
+    push_everywhere(site)
+    lying.lie()
+    outside = _names(site.root)
+    ended = run(site)
+    assert (ended.outcome.code, ended.survivors) == (0, [])
+    assert ended.seconds < SOON
+    assert ended.megabytes < 150, "what a remote complains of is not collected"
+    assert len(ended.outcome.lines("ERROR")) == 2
+    assert up_to_date(site) == set(site.remotes) - {"modules/git-known-endless", "modules/ssh-known-flood"}
+    assert lying.reached() == {_place(repo) for repo in lies}
+    assert [name for name in _names(site.root) - outside if "escape" in name or "conf.lock" in name] == []
+
+
+def _names(top: Path) -> set[str]:
+    return {str(path) for path in top.rglob("*")}
+
+
+def test_a_helper_that_detaches_itself_holds_up_nobody(site: Site, lying: Servers) -> None:
+    """It keeps the pipes open that Git's process had, for as long as it lives."""
+    site.settings["git.ssh_cmd_path"] = str(lying.ssh())
+    add(site, "modules/ssh-known-detached", "ssh://git@detached.known.example.org")
+    site.publish()
+    assert site.update("--strict").code == 0
+    push_everywhere(site)
+    lying.lie()
+    try:
+        ended = run(site, "--strict")
+        assert [pid for pid in _detached(lying) if not Path(f"/proc/{pid}").exists()] == []
+    finally:
+        for pid in _detached(lying):
+            os.kill(pid, signal.SIGKILL)
+    assert (ended.outcome.code, ended.survivors) == (0, [])
+    assert ended.seconds < SOON
+    assert len(_detached(lying)) == 2, "asked and fetched from"
+    assert up_to_date(site) == set(site.remotes)
+
+
+def _detached(lying: Servers) -> list[int]:
+    return [int(line) for line in (lying.top / "detached").read_text().splitlines()]
+
+
+#: A terminal of its own for the command behind it.
+ON_A_TERMINAL = (
+    sys.executable,
+    "-c",
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))",
+)
+
+
+def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
+    """Not on the terminal that the run was started from, not through a program of the caller's or of the user's."""
+    site.settings["git.ssh_cmd_path"] = str(lying.ssh())
+    bad = {"modules/http-known-password", "modules/ssh-known-password"}
+    for repo in sorted(bad):
+        add(site, repo, _server(lying, repo.split("/")[1].split("-")[0], repo, "password"))
+    site.publish()
+    first = site.update("--strict")
+    assert (first.code, first.lines("ERROR")) == (0, [])
+    push_everywhere(site)
+    lying.lie()
+    canary, program = site.root / "canary", site.root / "askpass"
+    program.write_text(f"#!/bin/sh\necho $0 $1 >> {canary}\necho secret\n")
+    program.chmod(0o755)
+    (Path(os.environ["HOME"]) / ".gitconfig").write_text(f"[core]\n\taskPass = {program}\n")
+    variables = {"GIT_ASKPASS": str(program), "SSH_ASKPASS": str(program), "GIT_TERMINAL_PROMPT": "1"}
+    variables |= {"SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":0"}
+    ended = run(site, variables=variables, before=ON_A_TERMINAL)
+    assert (ended.outcome.code, ended.survivors) == (0, [])
+    assert ended.seconds < SOON
+    assert not canary.exists()
+    assert not (lying.top / "asked").exists()
+    assert "Username" not in ended.outcome.stdout
+    assert len(ended.outcome.lines("ERROR")) == 2
+    assert lying.reached() == {_place(repo) for repo in bad}
+    assert up_to_date(site) == set(site.remotes) - bad
+
+
+def test_a_credential_helper_of_the_user_that_hangs_is_ended(site: Site, lying: Servers) -> None:
+    repo = "modules/http-known-password"
+    site.settings["git.timeout"] = "2"
+    add(site, repo, _server(lying, "http", repo, "password"))
+    site.publish()
+    assert site.update("--strict").code == 0
+    push_everywhere(site)
+    lying.lie()
+    helper = f"!f() {{ trap '' TERM; touch {site.root}/helped; while :; do sleep 60; done; }}; f"
+    git("config", "--global", "credential.helper", helper, directory=site.root)
+    ended = run(site)
+    assert (site.root / "helped").exists(), "what the user has configured to carry the traffic counts"
+    assert (ended.outcome.code, ended.survivors) == (0, [])
+    assert ended.seconds < SOON
+    [error] = ended.outcome.lines("ERROR")
+    assert "no answer within 2 seconds" in error
+    assert up_to_date(site) == set(site.remotes) - {repo}
