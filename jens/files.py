@@ -61,10 +61,11 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         with naming(path):
-            os.replace(aside, path)
+            trash = _put(aside, path)
     except BaseException:
         remove_tree(aside)
         raise
+    remove_tree(trash)
     flush(path.parent)
 
 
@@ -79,7 +80,7 @@ def write_files(directory: Path, contents: Mapping[Path, bytes]) -> None:
             flush_file_system(directory)
         for path, staging in aside.items():
             with naming(path):
-                os.replace(staging, path)
+                remove_tree(_put(staging, path))
     finally:
         for staging in aside.values():
             remove_tree(staging)
@@ -104,22 +105,25 @@ def put_link(path: Path, target: str) -> Path | None:
     try:
         with naming(path):
             os.symlink(target, aside)
-            try:
-                os.rename(aside, path)
-            except IsADirectoryError:
-                return _replace(aside, path)
+            return _put(aside, path)
     except BaseException:
         remove_tree(aside)
         raise
-    return None
 
 
 def replace_tree(staging: Path, path: Path) -> None:
     """Rename a finished directory to ``path``; whatever is there gives way to it and is deleted after."""
     with naming(path):
-        trash = _replace(staging, path)
-    if trash is not None:
-        remove_tree(trash)
+        remove_tree(_replace(staging, path))
+
+
+def _put(aside: Path, path: Path) -> Path | None:
+    """Rename a file or link to ``path``; only a directory there has to give way, and its new path is returned."""
+    try:
+        os.rename(aside, path)
+    except IsADirectoryError:
+        return _replace(aside, path)
+    return None
 
 
 def _replace(new: Path, path: Path) -> Path | None:
@@ -147,11 +151,13 @@ def discard(path: Path) -> None:
         remove_tree(move_to_trash(path))
 
 
-def remove_tree(path: Path) -> None:
-    """Delete what can be deleted now; links are never followed.
+def remove_tree(path: Path | None) -> None:
+    """Delete what can be deleted now, if there is anything; links are never followed.
 
     What is still busy (NFS keeps deleted files that somebody has open) stays for the next ``sweep``.
     """
+    if path is None:
+        return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -115,7 +115,9 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     try:
         if gitlock.has_left_overs(bare):
             gitlock.clear_stale_locks(bare)
+        before = read_heads(bare)
         mirror = update_mirror(bare, url, request.repo, remotes)
+        mirror = replace(mirror, events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
         # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
@@ -137,6 +139,14 @@ def _find_damage(bare: Path) -> str | None:
         return "is damaged"
     damage = soundness.find_damage(bare, read_heads(bare).values())
     return f"is damaged ({damage})" if damage else None
+
+
+def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
+    """A warning of branches that are now as the last run left them, but were not there in between."""
+    now = mirror.heads if mirror.answer is Answer.NOW else {}
+    recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
+    lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
+    return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []
 
 
 def mark_damaged(bare: Path) -> None:
@@ -231,15 +241,13 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
     """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
     answer = ask(bare, url, repo, remotes)
     moved = gitwrapper.mirrored_url(bare) != url
-    before = read_heads(bare)
-    if not answer.is_settled or (before == answer.heads and not moved):
+    if not answer.is_settled or (read_heads(bare) == answer.heads and not moved):
         return answer
     with remotes.speaking_to(url) as options:
         gitwrapper.fetch(bare, url, options)
     if moved:
         gitwrapper.record_url(bare, url)
-    lost = f"The mirror of {repo} had lost all its branches, they were fetched again"
-    return Mirror(read_heads(bare), Answer.NOW, () if before else (Event(logging.WARNING, lost),))
+    return Mirror(read_heads(bare), Answer.NOW)
 
 
 def read_heads(bare: Path) -> dict[str, str]:

@@ -23,6 +23,9 @@ def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
     try:
         if not _HEAD.fullmatch((bare / "HEAD").read_bytes()):
             return "its HEAD is no reference"
+        if b"[core]" not in (bare / "config").read_bytes():
+            return "its configuration is none"
+        os.stat(bare / "refs")  # a backup may leave empty directories out
         indexes = []
         for pack, index in _packs(bare / "objects" / "pack"):
             if not _is_whole(pack, index):

@@ -57,7 +57,7 @@ def test_a_file_is_replaced_and_not_overwritten(here: Path) -> None:
 
 def test_a_file_is_flushed_before_it_is_renamed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync, rename = os.fsync, os.rename
 
     def note_flush(descriptor: int) -> None:
         steps.append("flush")
@@ -65,15 +65,15 @@ def test_a_file_is_flushed_before_it_is_renamed(here: Path, monkeypatch: pytest.
 
     def note_rename(source: Any, target: Any) -> None:
         steps.append("rename")
-        replace(source, target)
+        rename(source, target)
 
     monkeypatch.setattr(os, "fsync", note_flush)
-    monkeypatch.setattr(os, "replace", note_rename)
+    monkeypatch.setattr(os, "rename", note_rename)
     files.write_file(here / "x", b"new")
     assert steps == ["flush", "rename", "flush"]
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "rename"])
 def test_when_writing_fails_the_old_content_stays(here: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     (here / "x").write_text("old")
     monkeypatch.setattr(os, step, _full)

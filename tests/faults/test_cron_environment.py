@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +14,11 @@ import pytest
 
 from jens.commands import update
 from tests.conftest import MODULE, Remote, Site, definition, git
+from tests.faults.users import NOBODY, PARTS, as_user, give, instance_of, needs_root
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
-PARTS = ("bare", "clone", "cache", "environments", "log", "lock")
-NOBODY = 65534
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 
 
 @dataclass
@@ -333,47 +328,6 @@ def test_settings_of_the_user_change_nothing_but_the_way_to_remotes(place: Place
 
 
 # Files of another user
-
-
-@pytest.fixture
-def open_site(capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
-    """A site that every user can reach."""
-    top = Path(tempfile.mkdtemp())
-    try:
-        top.chmod(0o755)
-        site = Site(top / "site", capsys)
-        for repo in ("common/hieradata", "common/site", "hostgroups/myapp", DUMMY):
-            site.add(repo)
-        site.publish()
-        site.define("production")
-        yield site
-    finally:
-        shutil.rmtree(top)
-
-
-def give(path: Path, user: int) -> None:
-    """All of it belongs to another user from now on."""
-    for found in (path, *path.rglob("*")):
-        os.chown(found, user, user, follow_symlinks=False)
-
-
-def instance_of(site: Site) -> list[Path]:
-    return [site.root / name for name in (*PARTS, "spool", "metadata")]
-
-
-def as_user(user: int, work: Callable[[], int]) -> int:
-    """The exit code of a tool that another user runs."""
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            code = work()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @needs_root

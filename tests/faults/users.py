@@ -1,0 +1,43 @@
+"""Files of another user, and runs by one: what only root can arrange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Site
+
+NOBODY = 65534
+
+#: Directories of an instance that hold what Puppet reads, or what runs remember.
+PARTS = ("bare", "clone", "cache", "environments", "log", "lock")
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+
+
+def give(path: Path, user: int) -> None:
+    """All of it belongs to another user from now on."""
+    for found in (path, *path.rglob("*")):
+        os.chown(found, user, user, follow_symlinks=False)
+
+
+def instance_of(site: Site) -> list[Path]:
+    return [site.root / name for name in (*PARTS, "spool", "metadata")]
+
+
+def as_user(user: int, work: Callable[[], int]) -> int:
+    """The exit code of a tool that another user runs."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
