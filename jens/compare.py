@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union
 from jens import inventory
 from jens.dangling import describe
 from jens.errors import DirectoryError
-from jens.files import STAGING, TRASH, is_gone
+from jens.files import STAGING, TRASH, is_gone, read_file
 from jens.inventory import Expanded
 from jens.layout import Layout, LinkReader, Target, entry_ref
 from jens.model import Branch, RepoId
@@ -169,7 +169,7 @@ def _read_other(path: str, entry: os.DirEntry[str], found: dict[str, Item]) -> N
         found[path] = "other"
         return
     try:
-        content = Path(entry.path).read_bytes()
+        content = read_file(Path(entry.path))
     except OSError as error:
         if not is_gone(error):
             raise

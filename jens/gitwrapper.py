@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.files import read_file
 from jens.gitprocess import GitOptions, run, stop_all
 
 __all__ = ["GitOptions", "stop_all"]
@@ -96,7 +97,7 @@ def heads(bare: Path) -> dict[str, str]:
                 continue
             path = os.path.join(directory, name)
             try:
-                commit = Path(path).read_text("ascii", "replace").strip()
+                commit = read_file(Path(path)).decode("ascii", "replace").strip()
             except FileNotFoundError:
                 continue  # packed or deleted a moment ago
             branch = os.path.relpath(path, top)
@@ -111,7 +112,7 @@ def heads(bare: Path) -> dict[str, str]:
 
 def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
     try:
-        lines = (bare / "packed-refs").read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        lines = read_file(bare / "packed-refs").decode("utf-8", "surrogateescape").split("\n")
     except FileNotFoundError:
         return
     for line in lines:
@@ -128,7 +129,7 @@ def is_repository(path: Path) -> bool:
 def mirrored_url(bare: Path) -> str | None:
     """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it."""
     try:
-        match = _CONFIGURED_URL.search((bare / "config").read_text("utf-8", "surrogateescape"))
+        match = _CONFIGURED_URL.search(read_file(bare / "config").decode("utf-8", "surrogateescape"))
     except OSError:
         return None
     if match is None:

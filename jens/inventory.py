@@ -110,8 +110,9 @@ def _head(clone: Path) -> str | None:
     """The commit that a clone has checked out, read from its files: gitrepository-layout(5). None: nobody knows."""
     try:
         git_dir = _git_dir(clone)
-        value = (git_dir / "HEAD").read_text("utf-8").strip()
-        shared = git_dir / (git_dir / "commondir").read_text("utf-8").strip() if _is_linked(git_dir) else git_dir
+        value = files.read_file(git_dir / "HEAD").decode("utf-8").strip()
+        linked = _is_linked(git_dir)
+        shared = git_dir / files.read_file(git_dir / "commondir").decode("utf-8").strip() if linked else git_dir
         for _ in range(_LONGEST_CHAIN):
             if not value.startswith(_SYMBOLIC):
                 break
@@ -129,11 +130,11 @@ def _git_dir(clone: Path) -> Path:
     path = clone / ".git"
     if path.is_dir():
         return path
-    named = path.read_text("utf-8").strip().removeprefix("gitdir: ")
+    named = files.read_file(path).decode("utf-8").strip().removeprefix("gitdir: ")
     git_dir = clone / named
     if os.path.isabs(named):
         # On a volume that another host has written this may be a path of that host, and lead to something of ours.
-        back = Path((git_dir / "gitdir").read_text("utf-8").strip())
+        back = Path(files.read_file(git_dir / "gitdir").decode("utf-8").strip())
         if not os.path.samefile(back.parent, clone):
             raise ValueError(f"{git_dir} is of another clone")
     return git_dir
@@ -143,9 +144,9 @@ def _ref_value(git_dir: Path, ref: str) -> str:
     if not ref.startswith("refs/") or ".." in ref:
         raise ValueError(f"unexpected ref {ref!r}")
     try:
-        return (git_dir / ref).read_text("utf-8").strip()
+        return files.read_file(git_dir / ref).decode("utf-8").strip()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        lines = (git_dir / "packed-refs").read_text("utf-8", "surrogateescape").split("\n")
+        lines = files.read_file(git_dir / "packed-refs").decode("utf-8", "surrogateescape").split("\n")
         return next((line[:40] for line in lines if line[40:] == f" {ref}"), "")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from jens import trees
+from jens.files import read_file
 from jens.layout import Layout, entry_ref
 from jens.metadata import read_definition
 from jens.model import SITE, Commit, Declared, Definition, Inventory
@@ -58,7 +59,7 @@ def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) ->
 
 def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
     try:
-        source = (layout.definitions / name).read_bytes()
+        source = read_file(layout.definitions / name)
     except OSError:
         return None
     if isinstance(declared, Definition) and declared.source == source:

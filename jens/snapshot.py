@@ -205,7 +205,7 @@ def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | 
 def _definition(config: Config, layout: Layout, environment: str) -> Definition | None:
     """What an environment was last built from, else what is declared, else None."""
     try:
-        source = (layout.definitions / environment).read_bytes()
+        source = files.read_file(layout.definitions / environment)
     except OSError:
         source = b""
     remembered = metadata.read_definition(f"{environment}.yaml", source, config.main.hashprefix)

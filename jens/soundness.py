@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from jens.files import read_file
+
 _HEAD = re.compile(rb"(ref: refs/\S+|[0-9a-f]{40})\s*")
 _CHECKSUM = 20
 _FANOUT = struct.Struct(">256L")
@@ -21,9 +23,9 @@ _TABLE = _HEADER + _FANOUT.size
 def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
     """What is wrong with a mirror that has these commits (40 digits), as a clause; None when nothing is."""
     try:
-        if not _HEAD.fullmatch((bare / "HEAD").read_bytes()):
+        if not _HEAD.fullmatch(read_file(bare / "HEAD")):
             return "its HEAD is no reference"
-        if b"[core]" not in (bare / "config").read_bytes():
+        if b"[core]" not in read_file(bare / "config"):
             return "its configuration is none"
         os.stat(bare / "refs")  # a backup may leave empty directories out
         indexes = []

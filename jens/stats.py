@@ -234,7 +234,7 @@ def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: s
     """Whom to tell of an environment, as the definition has it that it was built from; '' when nothing says it."""
     candidates = [declared]
     with suppress(OSError):
-        source = (layout.definitions / name).read_bytes()
+        source = files.read_file(layout.definitions / name)
         candidates.insert(0, metadata.read_definition(f"{name}.yaml", source, hashprefix))
     definition = next((candidate for candidate in candidates if isinstance(candidate, Definition)), None)
     return ", ".join(definition.notifications) if definition else ""

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from jens.files import read_file
 from jens.gitprocess import run
 
 _ID = re.compile(r"[0-9a-f]{40}")
@@ -51,7 +52,7 @@ def keeps_commit(bare: Path, commit: str) -> bool:
     """Whether Git keeps a commit for the sake of its record: that is whole, its index too, and names the commit."""
     record = record_path(bare, commit)
     try:
-        head, back, index = ((record / name).read_bytes() for name in ("HEAD", "gitdir", "index"))
+        head, back, index = (read_file(record / name) for name in ("HEAD", "gitdir", "index"))
     except OSError:
         return False
     is_whole = hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
@@ -74,8 +75,8 @@ def _pointer(bare: Path, commit: str, checkout: Path) -> str:
 def is_tied(bare: Path, commit: str, checkout: Path) -> bool:
     """Whether a checkout and its record name each other, wherever both may have been moved to."""
     try:
-        back = (record_path(bare, commit) / "gitdir").read_text("utf-8")
-        pointer = (checkout / ".git").read_text("utf-8")
+        back = read_file(record_path(bare, commit) / "gitdir").decode("utf-8")
+        pointer = read_file(checkout / ".git").decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
     tied = back == f"{checkout}/.git\n" and pointer == _pointer(bare, commit, checkout)
