@@ -12,8 +12,9 @@ from jens import commits, files, gitwrapper, mending, mirrors, worktrees
 from jens.commits import Resolution
 from jens.errors import GitError, WayOutError
 from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.mirrors import Answer, Mirror, RefusedError, Remotes, Request
+from jens.mirrors import Answer, Mirror, RefusedError, Request
 from jens.model import Branch, Commit, Event, Ref, RepoId
+from jens.remotes import Remotes
 from jens.repositories import (
     Needs,
     OnDisk,
@@ -98,8 +99,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             events += mirror.events
             attempt = _lay_out(layout, remotes, request, disk, mirror)
         failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
-        events += attempt.events
-        work = _prepared(request, attempt.disk, attempt.plan, events, attempt.staged, failed=failed)
+        work = _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
         return replace(work, lacking=attempt.lacking)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from jens import gitwrapper
 from jens.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 from jens.errors import GitError
-from jens.mirrors import Remotes
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
+from jens.pool import workers
+from jens.remotes import Remotes
 from jens.repositories import missing_mandatory, resolve
-from jens.repostage import workers
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jens import gitwrapper
 from jens.errors import GitError
-from jens.mirrors import Answer, Remotes, Request, unable
+from jens.mirrors import Answer, Request, unable
 from jens.model import Commit, Event, Ref
+from jens.remotes import Remotes
 from jens.repositories import resolve
 
 

@@ -152,6 +152,11 @@ class Layout:
         return self.cachedir / "refusals.json"
 
     @property
+    def seal(self) -> Path:
+        """What proves that nothing was touched since the last run."""
+        return self.cachedir / "seal.json"
+
+    @property
     def last_run(self) -> Path:
         """How the last run went."""
         return self.cachedir / "last-run.json"

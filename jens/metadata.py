@@ -11,7 +11,9 @@ from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.gitwrapper import GitOptions
 from jens.model import Declared, Library
+from jens.pool import result, workers
 from jens.rules import SUFFIX, doubts, parse_definition, parse_library, read_definition
+from jens.workclones import Tracked
 from jens.yamldoc import LARGEST, YamlError
 
 __all__ = ["doubts", "parse_definition", "parse_library", "read_definition"]
@@ -23,9 +25,18 @@ log = logging.getLogger(__name__)
 class Snapshot:
     """The commits of both metadata repositories that a run works from, and what else did not go well."""
 
-    environments: str
-    repositories: str
+    tracked: tuple[Tracked, Tracked]
     failures: tuple[str, ...] = ()
+
+    @property
+    def environments(self) -> str:
+        """The commit of the environment metadata."""
+        return self.tracked[0].commit
+
+    @property
+    def repositories(self) -> str:
+        """The commit of the repository metadata."""
+        return self.tracked[1].commit
 
 
 def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snapshot:
@@ -33,18 +44,41 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snaps
 
     Raises MetadataError.
     """
-    main = config.main
-    commits = []
+    found = []
     failures: list[str] = []
-    for directory in (main.environmentsmetadatadir, main.repositorymetadatadir):
+    for directory in directories(config):
         try:
-            commit = workclones.refresh_clone(directory, options)
+            tracked = workclones.refresh_clone(directory, options)
         except (GitError, OSError) as error:
             raise MetadataError(directory, str(error)) from error
-        commits.append(commit)
-        failures += _reset(directory, commit) if reset else []
-    environments, repositories = commits
-    return Snapshot(environments, repositories, tuple(failures))
+        found.append(tracked)
+        failures += _reset(directory, tracked.commit) if reset else []
+    environments, repositories = found
+    return Snapshot((environments, repositories), tuple(failures))
+
+
+def directories(config: Config) -> tuple[Path, Path]:
+    """The clones of the environment metadata and of the repository metadata."""
+    return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
+
+
+def are_unchanged(config: Config, snapshot: Snapshot, options: GitOptions) -> bool:
+    """Whether the remotes of both clones, asked at the same time, still have what an earlier run worked from.
+
+    Raises MetadataError.
+    """
+    with workers(2) as pool:
+        asked = [
+            (directory, pool.submit(workclones.has_moved, directory, tracked, options))
+            for directory, tracked in zip(directories(config), snapshot.tracked)
+        ]
+        for directory, answer in asked:
+            try:
+                if result(answer):
+                    return False
+            except (GitError, OSError) as error:
+                raise MetadataError(directory, str(error)) from error
+    return True
 
 
 def _reset(directory: Path, commit: str) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -13,31 +13,11 @@ from jens import files, gitlock, gitwrapper, soundness
 from jens.errors import GitBusyError, GitError, GitTimeoutError
 from jens.gitwrapper import GitOptions
 from jens.model import Branch, Commit, Event, Ref, RepoId
-from jens.names import server_of
+from jens.remotes import Remotes
 from jens.repositories import Needs, missing_mandatory
 
 #: A file in a mirror that has lost objects which a run does not happen to need.
 _DAMAGED = "jens.damaged"
-
-
-class Remotes:
-    """The remotes of one run: a server that did not answer in time is not tried again."""
-
-    def __init__(self, options: GitOptions) -> None:
-        self.options = options
-        self._silent: set[str] = set()
-
-    @contextmanager
-    def speaking_to(self, url: str) -> Iterator[GitOptions]:
-        """Guard one conversation. Raises GitError at once when the server was silent before."""
-        server = server_of(url)
-        if server and server in self._silent:
-            raise GitError("ls-remote", f"not tried, {server} did not answer in time before")
-        try:
-            yield self.options
-        except GitTimeoutError:
-            self._silent.add(server)
-            raise
 
 
 class Answer(Enum):
@@ -107,7 +87,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         return Mirror(read_heads(bare), Answer.NONE)
     if request.is_new and not gitwrapper.is_repository(bare):
         return _take_in(bare, url, request, remotes)
-    damage = _find_damage(bare)
+    damage = _find_damage(bare, read_heads(bare))
     if damage:
         return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
@@ -131,13 +111,24 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     return mirror
 
 
-def _find_damage(bare: Path) -> str | None:
+def is_current(bare: Path, url: str, remotes: Remotes) -> bool:
+    """Whether a mirror is sound and has what its remote, which is asked, has: then nothing is to be done for it."""
+    heads = read_heads(bare)
+    if _find_damage(bare, heads) or gitlock.has_left_overs(bare) or gitwrapper.mirrored_url(bare) != url:
+        return False
+    try:
+        return remotes.heads(url) == heads
+    except GitError:
+        return False
+
+
+def _find_damage(bare: Path, heads: Mapping[str, str]) -> str | None:
     """Why a mirror must be made anew, as far as a short look tells."""
     if not gitwrapper.is_repository(bare):
         return "is missing or no repository"
     if (bare / _DAMAGED).exists():
         return "is damaged"
-    damage = soundness.find_damage(bare, read_heads(bare).values())
+    damage = soundness.find_damage(bare, heads.values())
     return f"is damaged ({damage})" if damage else None
 
 
@@ -229,8 +220,7 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
 
 def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     """What the remote has, without fetching it. Raises GitError."""
-    with remotes.speaking_to(url) as options:
-        heads = gitwrapper.remote_heads(url, options)
+    heads = remotes.heads(url)
     if not heads:
         problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
         return Mirror(read_heads(bare), Answer.NONE, (Event(logging.ERROR, problem),))

@@ -11,11 +11,12 @@ from jens.environments import EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.layout import Layout
 from jens.messaging import Queue
-from jens.mirrors import Remotes
 from jens.model import Expansion
 from jens.names import one_line
+from jens.pool import result, workers
+from jens.remotes import Remotes
 from jens.repositories import RepositoriesPlan, describe
-from jens.repostage import complaints, result, workers
+from jens.repostage import complaints
 from jens.trees import Planner
 from jens.update import Options, Plans, git_options, is_on_demand, plan, staged
 

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from threading import Thread
 from typing import Callable
 
-from jens import checkouts, gitwrapper, retention
+from jens import checkouts, files, retention
 from jens.checkouts import Prepared
 from jens.layout import Layout
-from jens.mirrors import Remotes, Request
+from jens.mirrors import Request
 from jens.model import PARTITIONS, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
+from jens.pool import Progress, count, result, workers
+from jens.remotes import Remotes
 from jens.repositories import Needs, RepositoriesPlan, entries_to_remove, links_to_put, settle
 
 log = logging.getLogger(__name__)
-
-#: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
-DEFAULT_JOBS = 8
-
-#: Told how many repositories of how many are done.
-Progress = Callable[[int, int], None]
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def never(_repo: RepoId) -> bool:
@@ -86,31 +75,6 @@ class Work:
         )
 
 
-@contextmanager
-def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose Git processes end with it, however it is left."""
-    pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        waiting = Thread(target=pool.shutdown)
-        waiting.start()
-        while waiting.is_alive():  # a worker may go on to its next process
-            gitwrapper.stop_all()
-            waiting.join(0.02)
-        raise
-    finally:
-        pool.shutdown()
-
-
-def result(future: Future[Prepared]) -> Prepared:
-    """What a worker brought back. Looks up now and then: a signal may have been given to another thread."""
-    while wait([future], timeout=0.2).not_done:
-        pass
-    return future.result()
-
-
 class RepositoriesStage:
     """Holds what workers brought back, from one step of the run to the next."""
 
@@ -121,22 +85,34 @@ class RepositoriesStage:
         self._prepared: list[Prepared] = []
         self._removed: dict[RepoId, set[Ref]] = {}
         self.failures: list[str] = []
+        self._has_trash = False
 
-    def prepare(self, jobs: int, progress: Progress) -> None:
-        """Have everything fetched and laid out, nothing visible yet; logged in the order of the partitions."""
+    def prepare(self, jobs: int, progress: Progress, *, silent: bool = False) -> None:
+        """Have everything fetched and laid out, nothing visible yet; logged in the order of the partitions.
+
+        ``silent``: what there is to be logged waits for ``tell``.
+        """
         requests = self._work.requests()
-        self._tell(complaints(self._work))
         with workers(jobs) as pool:
             futures = {
                 request.repo: pool.submit(checkouts.prepare, self._layout, self._remotes, request)
                 for request in requests
             }
-            _count(futures.values(), progress)
-            for partition in PARTITIONS:
-                self._collect(partition, futures)
+            count(futures.values(), progress)
+            if not silent:
+                self._tell_all(lambda repo: result(futures[repo]))
             self._prepared = [result(futures[request.repo]) for request in requests]
 
-    def _collect(self, partition: str, futures: Mapping[RepoId, Future[Prepared]]) -> None:
+    def tell(self) -> None:
+        """Log what a silent preparation came to."""
+        self._tell_all({work.repo: work for work in self._prepared}.__getitem__)
+
+    def _tell_all(self, prepared: Callable[[RepoId], Prepared]) -> None:
+        self._tell(complaints(self._work))
+        for partition in PARTITIONS:
+            self._tell_of(partition, prepared)
+
+    def _tell_of(self, partition: str, prepared: Callable[[RepoId], Prepared]) -> None:
         plan = self._work.plan
         log.info("Refreshing bare repositories (%s)", partition)
         log.info("New repositories: %s", [repo.name for repo in _of(partition, plan.new)])
@@ -144,10 +120,10 @@ class RepositoriesStage:
         log.info("Cloning and expanding NEW bare repositories...")
         for repo in _of(partition, plan.new):
             log.info("Cloning and expanding %s...", repo)
-            self._tell(result(futures[repo]).events)
+            self._tell(prepared(repo).events)
         log.info("Expanding EXISTING bare repositories...")
         for repo in _of(partition, (*plan.existing, *plan.kept)):
-            work = result(futures[repo])
+            work = prepared(repo)
             self._tell(work.events)
             self._announce(repo, entries_to_remove(work.disk, _kept(work, self._work.needs[repo])))
         log.info("Purging REMOVED bare repositories...")
@@ -182,6 +158,7 @@ class RepositoriesStage:
         self._tell(events)
         obstacles = checkouts.obstacles(self._prepared)
         if obstacles:
+            self._has_trash = True
             self._tell(detour(obstacles))
         switched, events = checkouts.switch(self._layout, self._prepared)
         self._prepared = [self._as_it_is(work) if work.failed else work for work in switched]
@@ -229,12 +206,44 @@ class RepositoriesStage:
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
         )
 
+    @property
+    def needs(self) -> Mapping[RepoId, Needs]:
+        """Which refs are needed of each repository, as was said in the orders."""
+        return self._work.needs
+
+    def has_only_moved(self) -> bool:
+        """Whether the workers found the same refs as the last run did, at other commits perhaps, and no fault."""
+        return all(
+            work.is_known
+            and not work.failed
+            and not any(event.is_failure for event in work.events)
+            and not work.plan.undetermined
+            and work.plan.targets.keys() == self._work.inventory[work.repo].keys()
+            for work in self._prepared
+        )
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left for the next run to clear away."""
+        return not self._has_trash and not any(work.disk.clones for work in self._prepared)
+
+    def give_up(self) -> None:
+        """Forget what the workers have laid out aside."""
+        for work in self._prepared:
+            for staging in work.staged.values():
+                files.remove_tree(staging)
+
     def clear_away(
-        self, needs: Mapping[RepoId, Needs], retention_time: float, is_used: Callable[[RepoId], bool] = never
+        self,
+        needs: Mapping[RepoId, Needs],
+        retention_time: float,
+        is_used: Callable[[RepoId], bool] = never,
+        only: Collection[RepoId] | None = None,
     ) -> None:
         """Remove what nothing needs any more, now that no environment uses it. Raises OSError.
 
-        ``is_used`` tells of repositories that an environment has not let go of, because it could not be changed.
+        ``is_used`` tells of repositories that an environment has not let go of, because it could not be changed. With
+        ``only``, checkouts of other repositories are not looked at.
         """
         for work in self._known():
             kept = _kept(work, needs[work.repo])
@@ -249,7 +258,7 @@ class RepositoriesStage:
             self._tell(checkouts.remove_mirror(self._layout, repo))
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
         spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
-        self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time))
+        self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time, only))
 
 
 def _kept(work: Prepared, needs: Needs) -> set[Ref]:
@@ -270,14 +279,3 @@ def complaints(work: Work) -> Iterable[Event]:
 
 def _of(partition: str, repos: Iterable[RepoId]) -> list[RepoId]:
     return sorted(repo for repo in repos if repo.partition == partition)
-
-
-def _count(futures: Collection[Future[Prepared]], progress: Progress) -> None:
-    done: list[object] = []
-
-    def one_more(future: object) -> None:
-        done.append(future)
-        progress(len(done), len(futures))
-
-    for future in futures:
-        future.add_done_callback(one_more)

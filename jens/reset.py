@@ -150,7 +150,15 @@ def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
 
 
 def _state(layout: Layout) -> Place:
-    paths = [layout.inventory, layout.unreferenced, layout.dangling, layout.answers, layout.refusals, layout.last_run]
+    paths = [
+        layout.inventory,
+        layout.unreferenced,
+        layout.dangling,
+        layout.answers,
+        layout.refusals,
+        layout.seal,
+        layout.last_run,
+    ]
     names = {path.name for path in (*paths, layout.pickled_inventory)}
     return Place("cachedir", layout.cachedir, names.__contains__, _FILES, frozenset({layout.definitions.name}))
 

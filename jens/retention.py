@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
 from jens import files, worktrees
@@ -76,6 +76,11 @@ def _parse_key(key: str) -> tuple[RepoId, str]:
     return parse_repository(repo), commit
 
 
+def next_look(layout: Layout, retention: float) -> float:
+    """When (seconds since the epoch) the next checkout's time is over; infinity when none waits."""
+    return min(recall(layout).values(), default=math.inf) + retention
+
+
 def remember(layout: Layout, unreferenced: Unreferenced) -> None:
     """Raises OSError."""
     content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
@@ -119,13 +124,17 @@ def plan_retention(
 
 
 def retire_checkouts(
-    layout: Layout, needed: Mapping[RepoId, Set[str]], spared: Set[RepoId], retention: float
+    layout: Layout,
+    needed: Mapping[RepoId, Set[str]],
+    spared: Set[RepoId],
+    retention: float,
+    only: Collection[RepoId] | None = None,
 ) -> list[Event]:
     """Let the time of unneeded checkouts begin, and remove those whose time is over. Raises OSError.
 
-    Of ``spared`` repositories it is not known what they need.
+    Of ``spared`` repositories it is not known what they need; with ``only`` all others are left alone.
     """
-    repos = layout.repositories_in(layout.clonedir)
+    repos = layout.repositories_in(layout.clonedir) if only is None else only
     events = []
     found = {}
     for repo in set(repos) - spared:
@@ -136,8 +145,10 @@ def retire_checkouts(
             events.append(
                 Event(logging.WARNING, f"Unable to look for old checkouts in '{layout.clone(repo)}': {error}")
             )
-    waiting, over = plan_retention(found, needed, recall(layout), time.time(), retention)
-    remember(layout, waiting)
+    before = recall(layout)
+    others = {} if only is None else {key: since for key, since in before.items() if key[0] not in only}
+    waiting, over = plan_retention(found, needed, before, time.time(), retention)
+    remember(layout, {**others, **waiting})
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)

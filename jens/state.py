@@ -24,9 +24,14 @@ def read_state(path: Path, version: int) -> Any:
     return document["content"]
 
 
+def encode_state(version: int, content: Any) -> bytes:
+    """What a file of state has in it."""
+    return json.dumps({"version": version, "content": content}, indent=1, sort_keys=True).encode() + b"\n"
+
+
 def write_state(path: Path, version: int, content: Any) -> None:
     """Remember something that JSON can express; a file that would not change is left alone. Raises OSError."""
-    new = json.dumps({"version": version, "content": content}, indent=1, sort_keys=True).encode() + b"\n"
+    new = encode_state(version, content)
     try:
         if files.read_file(path) == new:
             return

@@ -17,7 +17,7 @@ from jens.layout import Layout, LinkReader, Target, entry_ref
 from jens.messaging import Queue
 from jens.model import HIERADATA, PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
 from jens.names import is_environment_name
-from jens.repostage import workers
+from jens.pool import workers
 from jens.state import StateError, read_state
 
 #: So often an environment is looked at that changes meanwhile.

@@ -8,7 +8,19 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, refusals, retention
+from jens import (
+    answers,
+    dangling,
+    demand,
+    environments,
+    gitwrapper,
+    inventory,
+    metadata,
+    refusals,
+    retention,
+    seal,
+    shortcut,
+)
 from jens.answers import Answers
 from jens.config import Config
 from jens.environments import Applied, EnvironmentsPlan
@@ -17,12 +29,13 @@ from jens.gitwrapper import GitOptions
 from jens.guard import PurgeGuard
 from jens.layout import Layout
 from jens.messaging import Hints
-from jens.mirrors import Remotes
 from jens.model import Expansion, Library, RepoId, Report
 from jens.names import one_line
 from jens.past import Past, recall, resolved_before
+from jens.pool import Progress, no_progress
+from jens.remotes import Remotes
 from jens.repositories import plan_needs, plan_repositories
-from jens.repostage import Demand, Progress, RepositoriesStage, Work, no_progress
+from jens.repostage import Demand, RepositoriesStage, Work
 from jens.trees import Planner
 
 log = logging.getLogger(__name__)
@@ -54,15 +67,29 @@ def run(config: Config, options: Options) -> Report:
     """Bring everything up to date. Raises MetadataError, QueueError, LibraryError, DirectoryError, StageError."""
     layout = Layout.of(config)
     remotes = Remotes(git_options(config))
-    with staged(RepositoriesError):
-        retention.clear_left_overs(layout, config.main.retention)
+    sealed = None if options.allow_purge else seal.recall(config, layout)
+    if sealed is None:
+        start_anew(config, layout)
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
-        commits = metadata.refresh(config, remotes.options)
+        if sealed and metadata.are_unchanged(config, sealed.snapshot, remotes.options):
+            commits = sealed.snapshot
+        else:
+            sealed = None
+            commits = metadata.refresh(config, remotes.options)
     hints = None
     if is_on_demand(config, options):
         with executed("fetch_update_hints"):
             hints = demand.take(config.messaging.queuedir)
+    if sealed:
+        with executed("refresh_repositories"), staged(RepositoriesError):
+            log.info("Refreshing repositories...")
+            done = shortcut.run(config, layout, remotes, sealed, hints, options.progress)
+        if done:
+            keep_environments(layout)
+            failures = done.failures + (finish_hints(config, hints, done.failed()) if hints else [])
+            return Report(tuple(failures))
+        start_anew(config, layout)
     with executed("refresh_repositories"), staged(RepositoriesError):
         log.info("Refreshing repositories...")
         plans = plan(config, layout, options, commits, hints)
@@ -87,7 +114,26 @@ def run(config: Config, options: Options) -> Report:
     if hints is not None:
         failures += finish_hints(config, hints, repositories.failed())
     refused = plans.work.plan.refusals or plans.environments.refusals
+    if repositories.is_at_rest and not (failures or refused or applied.clinging or plans.environments.protected):
+        names = [definition.name for definition in applied.standing]
+        next_look = retention.next_look(layout, config.main.retention)
+        seal.put(config, layout, commits, plans.library.urls, needs, names, next_look)
     return Report(tuple(failures), bool(refused))
+
+
+def keep_environments(layout: Layout) -> None:
+    """Tell that there is nothing to do."""
+    with executed("refresh_environments"):
+        log.info("Refreshing environments...")
+        planner = Planner(layout, Expansion({}), with_conf=False)
+        environments.Stage(layout, Past({}, (), {}), planner).apply(EnvironmentsPlan((), (), (), ()))
+
+
+def start_anew(config: Config, layout: Layout) -> None:
+    """Clear away what earlier runs left. Raises StageError."""
+    with staged(RepositoriesError):
+        seal.remove(layout)
+        retention.clear_left_overs(layout, config.main.retention)
 
 
 def is_on_demand(config: Config, options: Options) -> bool:

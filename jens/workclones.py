@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from jens.errors import GitError
 from jens.gitprocess import GitOptions, run
 from jens.gitwrapper import HEADS, heads
 
 
-def refresh_clone(directory: Path, options: GitOptions) -> str:
-    """Fetch what a clone's branch tracks, and return its commit; branch and work tree stay."""
+class Tracked(NamedTuple):
+    """What a clone's branch tracks: a remote's name or URL, a ref there, and the commit that was there."""
+
+    remote: str
+    ref: str
+    commit: str
+
+
+def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
+    """Fetch what a clone's branch tracks; branch and work tree stay."""
     git_dir = directory / ".git"
     remote, ref, tracking = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
     output = run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True)
-    return output.decode("ascii").strip()
+    return Tracked(remote, ref, output.decode("ascii").strip())
+
+
+def has_moved(directory: Path, tracked: Tracked, options: GitOptions) -> bool:
+    """Whether the remote has another commit now; nothing is fetched."""
+    arguments = ["ls-remote", "--", tracked.remote, tracked.ref]
+    output = run(arguments, git_dir=directory / ".git", shared=True, remote=options, limit=options.timeout)
+    return f"{tracked.commit}\t{tracked.ref}" not in output.decode("utf-8", "surrogateescape").split("\n")
 
 
 def head(directory: Path) -> str:

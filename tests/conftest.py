@@ -328,10 +328,13 @@ class Site:
         return self.root / "clone" / repo / entry
 
     def listing(self, *tops: str) -> dict[str, str]:
-        """Everything below these directories of the instance: kind and mode, and the link's text or the content."""
+        """Everything below these directories of the instance: kind and mode, and the link's text or the content.
+
+        But for the seal, which is about times.
+        """
         found = {}
         for top in tops:
-            for path in sorted((self.root / top).rglob("*")):
+            for path in sorted(set((self.root / top).rglob("*")) - {self.root / "cache" / "seal.json"}):
                 mode = path.lstat().st_mode
                 content = os.readlink(path) if path.is_symlink() else ""
                 content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else content

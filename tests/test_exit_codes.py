@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from jens import files
 from jens.commands import update
 from tests.conftest import Outcome, Site, definition, git
 
@@ -219,21 +221,33 @@ def test_exit_30_the_library_is_a_symbolic_link(site: Site) -> None:
     assert site.exists("production/modules/dummy")
 
 
+def _refuse_to_write(name: str, patch: pytest.MonkeyPatch) -> None:
+    """The disk is full as soon as this file of state is to be written."""
+    write = files.write_file
+
+    def refuse_or_write(path: Path, content: bytes) -> None:
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    patch.setattr(files, "write_file", refuse_or_write)
+
+
 @pytest.mark.parametrize("obstacle", ["inventory.json", "unreferenced.json"])
-def test_exit_30_the_repositories_stage_failed_as_a_whole(site: Site, obstacle: str) -> None:
+def test_exit_30_the_repositories_stage_failed_as_a_whole(
+    site: Site, obstacle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.update()
     before = site.links("production")
     del site.urls[DUMMY]
     site.publish()
-    path = site.root / "cache" / obstacle
-    path.unlink()
-    (path / "in the way").mkdir(parents=True)
-    outcome = site.update()
-    assert_fatal(outcome, 30)
+    (site.root / "cache" / obstacle).unlink()
+    with monkeypatch.context() as patch:
+        _refuse_to_write(obstacle, patch)
+        assert_fatal(site.update(), 30)
     assert site.links("production") == before
     assert site.dangling("production") == []
     assert (site.root / "bare" / DUMMY).is_dir()
-    shutil.rmtree(path)
     assert_silent(site.update("--strict"))
     assert not site.exists("production/modules/dummy")
 
@@ -257,17 +271,17 @@ def test_exit_31_stopped_by_purgelimit(site: Site) -> None:
 # 40
 
 
-def test_exit_40_the_environments_stage_failed_as_a_whole(site: Site) -> None:
+def test_exit_40_the_environments_stage_failed_as_a_whole(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.update()
     before = site.links("production")
-    path = site.root / "cache" / "dangling.json"
-    path.unlink()
-    (path / "in the way").mkdir(parents=True)
+    (site.root / "cache" / "dangling.json").unlink()
     site.remotes[DUMMY].push({INIT: "# new\n"})
-    assert_fatal(site.update(), 40)
+    site.define("another")
+    with monkeypatch.context() as patch:
+        _refuse_to_write("dangling.json", patch)
+        assert_fatal(site.update(), 40)
     assert site.links("production") == before
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
-    shutil.rmtree(path)
     assert_silent(site.update("--strict"))
 
 

@@ -15,8 +15,8 @@ from jens.checkremote import check_remotes
 from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
 from jens.config import Config, load_config
 from jens.gitwrapper import GitOptions
-from jens.mirrors import Remotes
 from jens.names import one_line
+from jens.remotes import Remotes
 
 #: There are errors in the metadata.
 FAULTY = 1

@@ -25,7 +25,7 @@ from jens.lastrun import LastRun, record
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
-from jens.repostage import Progress, no_progress
+from jens.pool import Progress, no_progress
 from jens.update import Options
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,60 @@
+"""Workers: threads that wait for Git's processes, which end with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from threading import Thread
+from typing import Callable, TypeVar
+
+from jens import gitwrapper
+
+#: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
+DEFAULT_JOBS = 8
+
+Value = TypeVar("Value")
+
+#: Told how many repositories of how many are done.
+Progress = Callable[[int, int], None]
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose Git processes end with it, however it is left."""
+    pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        waiting = Thread(target=pool.shutdown)
+        waiting.start()
+        while waiting.is_alive():  # a worker may go on to its next process
+            gitwrapper.stop_all()
+            waiting.join(0.02)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def result(future: Future[Value]) -> Value:
+    """What a worker brought back. Looks up now and then: a signal may have been given to another thread."""
+    while wait([future], timeout=0.2).not_done:
+        pass
+    return future.result()
+
+
+def count(futures: Collection[Future[Value]], progress: Progress) -> None:
+    """Have progress told of each that is done."""
+    done: list[object] = []
+
+    def one_more(future: object) -> None:
+        done.append(future)
+        progress(len(done), len(futures))
+
+    for future in futures:
+        future.add_done_callback(one_more)
