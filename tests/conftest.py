@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from dirq.queue import Queue
@@ -356,3 +357,19 @@ def site(bare_site: Site) -> Site:
     bare_site.publish()
     bare_site.define("production")
     return bare_site
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """Keep a figure for the end of the test run: what was measured, and the result."""
+    return lambda what, result: record_property("measured", f"{what}: {result}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured, also those that ran in other processes."""
+    reports = (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed"))
+    figures = [value for report in reports for name, value in report.user_properties if name == "measured"]
+    if figures:
+        terminalreporter.section("measured")
+        for figure in sorted(figures):
+            terminalreporter.line(figure)

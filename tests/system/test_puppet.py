@@ -1,0 +1,300 @@
+"""Puppet compiles from what Jens made, and goes on compiling while Jens changes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from tests.conftest import Site, git
+from tests.system.services import TREE, commands, documented, required
+from tests.test_tutorial import COPIED, PLACES, Sandbox, steps
+
+COMPILE_LOOP = Path(__file__).with_name("compile_loop.rb")
+UPDATES = 100
+
+#: A machine, deep down in the hostgroup.
+FACTS: Mapping[str, object] = {
+    "networking": {"fqdn": "web01.example.org", "hostname": "web01", "domain": "example.org"},
+    "os": {"name": "Debian", "family": "Debian", "release": {"major": "12", "full": "12.5"}},
+    "dmi": {"manufacturer": "Acme"},
+    "virtual": "kvm",
+    "datacentre": "north",
+    "encgroup_0": "myapp",
+    "encgroup_1": "frontend",
+    "encgroup_2": "blue",
+    "encgroup_3": "canary",
+    "encgroup_4": "first",
+}
+
+#: What the skeletons have no file for: repository, file, and what it says of itself.
+MORE_DATA = (
+    ("hostgroup-myapp", "data/fqdns/cert01.yaml", "certificate cert01"),
+    ("hostgroup-myapp", "data/hostgroup/myapp/frontend/blue/canary/first.yaml", "hostgroup level 5"),
+    ("hostgroup-myapp", "data/hostgroup/myapp/frontend/blue/canary.yaml", "hostgroup level 4"),
+    ("hostgroup-myapp", "data/hostgroup/myapp/frontend/blue.yaml", "hostgroup level 3"),
+    ("common-hieradata", "data/datacentres/north.yaml", "datacentre north, for all"),
+    ("common-hieradata", "data/hardware/Acme.yaml", "hardware Acme"),
+)
+LEVELS = [
+    ("Machine", "machine web01.example.org"),
+    ("Machine", "certificate cert01"),
+    ("Hostgroup", "hostgroup level 5"),
+    ("Hostgroup", "hostgroup level 4"),
+    ("Hostgroup", "hostgroup level 3"),
+    ("Hostgroup", "hostgroup myapp/frontend"),
+    ("Hostgroup", "hostgroup myapp"),
+    ("Datacentre", "datacentre north"),
+    ("Datacentre", "datacentre north, for all"),
+    ("Operating system", "operating system Debian 12"),
+    ("Operating system", "operating system family Debian"),
+    ("Environment", "environment production"),
+    ("Module", "module dummy"),
+    ("Hardware", "hardware Acme"),
+    ("Hardware", "hardware kvm"),
+    ("Common", "common"),
+]
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """The instance that the tutorial makes, and a Puppet that reads from it."""
+
+    sandbox: Sandbox
+
+    @property
+    def root(self) -> Path:
+        return self.sandbox.root
+
+    def commit(self, repository: str, name: str, text: str, branch: str = "master") -> None:
+        directory = self.root / "tmp" / "example-repositories" / repository
+        git("checkout", "-q", branch, directory=directory)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+        git("add", ".", directory=directory)
+        git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "-qm", "More", directory=directory)
+
+    def update(self) -> None:
+        command = [str(self.sandbox.tree / ".venv" / "bin" / "jens-update"), "--strict"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    @property
+    def options(self) -> list[str]:
+        """What puppet.conf of a server would have, as options."""
+        return [
+            *("--confdir", str(self.root / "puppet"), "--vardir", str(self.root / "puppet-var")),
+            *("--environmentpath", str(self.root / "var/lib/jens/environments")),
+            *("--hiera_config", str(self.root / "hiera.yaml"), "--pluginfactdest", str(self.root / "facts.d")),
+            *("--certname", "cert01", "--color", "false"),
+        ]
+
+    def puppet(
+        self, *arguments: str, environment: str = "production", facts: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["puppet", *arguments, *self.options, "--environment", environment]
+        variables = {f"FACTER_{name}": value for name, value in (facts or {}).items()}
+        environ = {"HOME": str(self.root / "home"), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **variables}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+    def catalog(self, environment: str = "production") -> tuple[set[str], dict[str, str]]:
+        """The classes in a machine's catalog, and what is notified in it."""
+        done = self.puppet("catalog", "compile", "cert01", "--log_level", "err", environment=environment)
+        assert done.returncode == 0, done.stderr
+        resources: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("{") :])["resources"]
+        classes = {resource["title"] for resource in resources if resource["type"] == "Class"}
+        notifies = [resource for resource in resources if resource["type"] == "Notify"]
+        return classes, {each["title"]: each.get("parameters", {}).get("message", "") for each in notifies}
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
+    """The tutorial as README.md has it, then what docs/installation.md says for Puppet servers."""
+    required("puppet", "puppet-agent")
+    required("make", "make")
+    sandbox = Sandbox(tmp_path_factory.mktemp("tutorial") / "root")
+    for place in (*PLACES, "/var/lib/jens"):
+        (sandbox.root / place[1:]).parent.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        sandbox.copy(name)
+    sandbox.install()
+    sandbox.run(steps())
+
+    made = Tutorial(sandbox)
+    config = sandbox.root / "etc/jens/main.conf"
+    text = config.read_text()
+    assert "directory_environments = False" in text
+    text = text.replace("directory_environments = False", "directory_environments = True")
+    config.write_text(text.replace("operatingsystems, common.yaml", "operatingsystems, common.yaml, datacentres"))
+    (sandbox.root / "hiera.yaml").write_text(sandbox.moved((TREE / "examples" / "hiera.yaml").read_text()))
+    (sandbox.root / "facts.d").mkdir()
+    (sandbox.root / "facts.d" / "machine.json").write_text(json.dumps(FACTS))
+    for repository, name, says in MORE_DATA:
+        made.commit(repository, name, f"---\ndummy::levels:\n  - '{says}'\n")
+    made.update()
+    return made
+
+
+def test_puppet_apply_goes_down_the_hostgroup(tutorial: Tutorial) -> None:
+    manifest = tutorial.root / "var/lib/jens/environments/production/site/site.pp"
+    done = tutorial.puppet("apply", "--noop", str(manifest))
+    assert done.returncode == 0, done.stderr
+    for message in (
+        "Notify[hg_myapp]/message: current_value 'absent', should be 'port=8080 contact=admins@example.org ",
+        "verbosity=warning mirror=https://mirror.north.example.org ca_bundle=/etc/ssl/certs/ca-certificates.crt ",
+        "Notify[hg_myapp::frontend]/message: current_value 'absent', should be 'workers=8'",
+        "Notify[dummy]/message: current_value 'absent', should be 'Hello from the frontend of myapp. Data from: ",
+    ):
+        assert message in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "shows"),
+    [
+        ("puppet apply", "Notify[hg_myapp]"),
+        ("puppet lookup", '"module dummy"'),
+    ],
+)
+def test_the_documented_commands_show_that_it_works(tutorial: Tutorial, command: str, shows: str) -> None:
+    block = commands(documented("installation.md", "## Let Puppet servers read"), command)
+    assert "/etc/puppetlabs/puppet/hiera.yaml" in block
+    block = block.replace("/etc/puppetlabs/puppet/hiera.yaml", str(tutorial.root / "hiera.yaml"))
+    script = f'puppet() {{ command puppet "$@" {shlex.join(tutorial.options)}; }}\n{tutorial.sandbox.moved(block)}'
+    environ = {"HOME": str(tutorial.root / "home"), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        ["bash", "-ec", script], env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert shows in done.stdout
+
+
+def test_puppet_catalog_compile_has_the_classes_of_hostgroup_and_module(tutorial: Tutorial) -> None:
+    classes, notified = tutorial.catalog()
+    assert {"Hg_myapp", "Hg_myapp::Frontend", "Dummy"} <= classes
+    assert notified["dummy"].endswith("Data from: " + ", ".join(says for _, says in LEVELS))
+
+
+def test_puppet_lookup_finds_a_key_at_every_level(tutorial: Tutorial) -> None:
+    done = tutorial.puppet("lookup", "--explain", "dummy::levels", facts={"lookup_module": "dummy"})
+    assert done.returncode == 0, done.stderr
+    explained = done.stdout.split('Searching for "dummy::levels"')[1]
+    entries = re.split(r'^ *Hierarchy entry "', explained, flags=re.MULTILINE)[1:]
+    found = [
+        (entry.partition('"')[0], says)
+        for entry in entries
+        for says in re.findall(r'Found key: "dummy::levels" value: \[\n\s*"([^"]*)"', entry)
+    ]
+    assert found == LEVELS
+
+
+def test_without_the_fact_lookup_skips_the_modules_level_alone(tutorial: Tutorial) -> None:
+    done = tutorial.puppet("lookup", "--render-as", "json", "dummy::levels")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [says for _, says in LEVELS if says != "module dummy"]
+
+
+def test_an_override_environment_has_the_overridden_class(tutorial: Tutorial) -> None:
+    tutorial.commit(
+        "module-dummy",
+        "code/manifests/init.pp",
+        "class dummy {\n  include dummy::foo\n  notify { 'dummy': message => 'the branch' }\n}\n",
+        "test",
+    )
+    tutorial.update()
+    classes, notified = tutorial.catalog("test")
+    assert "Dummy::Foo" in classes
+    assert notified["dummy"] == "the branch"
+    classes, notified = tutorial.catalog("production")
+    assert "Dummy::Foo" not in classes
+    assert notified["dummy"].startswith("Hello from")
+
+
+def test_a_parser_in_environment_conf_is_only_a_warning(tutorial: Tutorial) -> None:
+    text = "---\ndefault: master\nnotifications: ann@example.org\nparser: future\n"
+    tutorial.commit("environments", "future.yaml", text)
+    tutorial.update()
+    environments = tutorial.root / "var/lib/jens/environments"
+    assert "parser = future" in (environments / "future/environment.conf").read_text()
+    done = tutorial.puppet("apply", "--noop", str(environments / "future/site/site.pp"), environment="future")
+    assert done.returncode == 0, done.stderr
+    warning = "The following unknown setting(s) are being ignored: parser"
+    assert warning in done.stdout + done.stderr
+    assert warning in documented("installation.md", "## Let Puppet servers read").replace("\n  ", " ")
+    assert "Notify[hg_myapp]" in done.stdout
+
+
+def test_puppet_ignores_a_module_whose_branch_is_gone(tutorial: Tutorial) -> None:
+    text = "---\ndefault: master\nnotifications: ann@example.org\noverrides:\n  modules:\n    dummy: nowhere\n"
+    tutorial.commit("environments", "gone.yaml", text)
+    command = [str(tutorial.sandbox.tree / ".venv" / "bin" / "jens-update")]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    link = tutorial.root / "var/lib/jens/environments/gone/modules/dummy"
+    assert link.is_symlink()
+    assert not link.exists()
+    done = tutorial.puppet("apply", "--noop", "-e", "notify { 'compiled': }", environment="gone")
+    assert done.returncode == 0, done.stderr
+    assert "Notify[compiled]" in done.stdout
+    done = tutorial.puppet("apply", "--noop", "-e", "include dummy", environment="gone")
+    assert done.returncode == 1
+    assert "Could not find class ::dummy" in done.stderr
+    tutorial.commit("environments", "gone.yaml", "---\ndefault: master\nnotifications: ann@example.org\n")
+
+
+# Compiling all the while
+
+
+def _version(number: int) -> dict[str, str | None]:
+    """A module of five files, each of which says its version."""
+    part = f"notify {{ 'part one': message => '{number}' }}\n  include dummy::two"
+    data = "notify { 'part three': message => $data }\n  notify { 'part four': message => epp('dummy/four.epp') }"
+    return {
+        "code/manifests/init.pp": f"class dummy {{\n  {part}\n}}\n",
+        "code/manifests/two.pp": f"class dummy::two {{\n  notify {{ 'part two': message => '{number}' }}\n"
+        "  include dummy::three\n}\n",
+        "code/manifests/three.pp": f"class dummy::three (String $data) {{\n  {data}\n}}\n",
+        "code/templates/four.epp": f"{number}",
+        "data/dummy.yaml": f"---\ndummy::three::data: '{number}'\n",
+    }
+
+
+def test_a_compilation_never_meets_a_missing_file(
+    site: Site, tmp_path: Path, measured: Callable[[str, str], None]
+) -> None:
+    required("puppet", "puppet-agent")
+    ruby = required("ruby", "ruby")
+    site.settings["main.directory_environments"] = "True"
+    site.remotes["common/site"].push({"code/site.pp": "node default {\n  include hg_myapp\n}\n"})
+    site.remotes["hostgroups/myapp"].push({"code/manifests/init.pp": "class hg_myapp {\n  include dummy\n}\n"})
+    site.remotes["modules/dummy"].push(_version(0))
+    site.update()
+    hiera = (TREE / "examples" / "hiera.yaml").read_text()
+    (tmp_path / "hiera.yaml").write_text(hiera.replace("/var/lib/jens/environments", str(site.root / "environments")))
+    stop = tmp_path / "stop"
+    paths = (COMPILE_LOOP, tmp_path / "puppet", site.root / "environments", tmp_path / "hiera.yaml", stop)
+    began = time.monotonic()
+    with subprocess.Popen([ruby, *map(str, paths)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "compiling\n"
+            for number in range(1, UPDATES + 1):
+                site.remotes["modules/dummy"].push(_version(number % 2))
+                assert site.update("--strict").code == 0
+            stop.touch()
+            *failures, catalogs, mixed, versions = process.communicate(timeout=60)[0].splitlines()
+        finally:
+            process.kill()
+    took = time.monotonic() - began
+    assert failures == []
+    assert versions == "2", "no catalog was compiled from one of the versions"
+    assert int(catalogs) > UPDATES
+    measured(f"catalogs compiled during {UPDATES} updates of a module", f"{catalogs} in {took:.0f} s, none failed")
+    measured("of these, catalogs that mixed two versions of the module", mixed)
