@@ -258,7 +258,13 @@ def _summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
     """Git's complaint in one line, without hints, and without the user names and passwords of the command's URLs."""
     lines = [line.strip() for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines
-    text = "; ".join(lines[:6]) or f"ended with status {status}"
+    text = "; ".join(lines[_reason(lines) :][:6]) or f"ended with status {status}"
     for user in filter(None, map(user_of, command)):
         text = text.replace(user, "")
     return one_line(redact(text))
+
+
+def _reason(lines: Sequence[str]) -> int:
+    """Where the reason begins: ssh says it just before Git's own "fatal:", at times below a banner of many lines."""
+    fatal = next((number for number, line in enumerate(lines) if line.startswith("fatal:")), 0)
+    return fatal - 3 if fatal > 5 else 0
