@@ -1,0 +1,32 @@
+"""What the tests with real servers share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system import crond
+
+_CROND = pytest.StashKey[crond.Crond]()
+_NEEDS_CRON = "tests/system/test_cron.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what waits for cron last."""
+    items.sort(key=lambda item: item.nodeid.startswith(_NEEDS_CRON))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start cron, which does something once a minute, before all tests: they run while it waits for its time."""
+    wanted = any(item.nodeid.startswith(_NEEDS_CRON) for item in session.items)
+    if wanted and not session.config.option.collectonly and not crond.missing():
+        started = session.config.stash[_CROND] = crond.Crond()
+        session.config.add_cleanup(started.stop)
+
+
+@pytest.fixture
+def cron(pytestconfig: pytest.Config) -> crond.Crond:
+    """The cron that has been running since the tests began."""
+    why = crond.missing()
+    if why:
+        pytest.skip(why)
+    return pytestconfig.stash[_CROND]
