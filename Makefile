@@ -8,13 +8,23 @@ PYTEST_ARGS ?= -n auto --timeout 300
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
 
-.PHONY: help demo test soak lint bench format clean
+# What the RPM is tested with while it is built, where the system's own Python lacks what that needs.
+CHECK_PYTHON ?= $(CURDIR)/$(VENV)/bin/python
+RPM_TOP = $(CURDIR)/build/rpm
+RPMBUILD = rpmbuild --quiet --define "_topdir $(RPM_TOP)" $(RPMBUILD_ARGS)
+# Debian has rpmbuild without the macros that the spec is written for.
+ifeq ($(shell rpm --eval '%{?py3_build:yes}' 2>/dev/null),)
+RPMBUILD += --load packaging/macros.debian --define "jens_test_python $(CHECK_PYTHON)" --nodeps
+endif
+
+.PHONY: help demo test soak lint bench format clean rpm
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
 	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=)'
+	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make bench    how the producer of hints bears a load, how long jens-compare takes'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
@@ -53,6 +63,14 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/producer_load.py
 	$(VENV)/bin/python benchmarks/compare_instances.py
+
+# The system's Python makes the archive, as it makes what is in the package; setuptools is all that it needs.
+rpm:
+	rm -rf $(RPM_TOP)
+	mkdir -p $(RPM_TOP)/SOURCES
+	/usr/bin/python3 setup.py --quiet sdist --dist-dir $(RPM_TOP)/SOURCES
+	$(RPMBUILD) -ba puppet-jens.spec
+	@find $(RPM_TOP) -name '*.rpm'
 
 format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check --fix-only $(CHECKED)
