@@ -11,10 +11,15 @@ from setuptools import setup
 DOCDIR = os.path.join("share", "doc", "puppet-jens")
 
 
+def read(name: str) -> str:
+    """Return the text of a file beside this one."""
+    with open(name, encoding="utf-8") as source:
+        return source.read()
+
+
 def version() -> str:
     """Return the version without importing jens, whose dependencies may not be installed yet."""
-    with open(os.path.join("jens", "__init__.py"), encoding="utf-8") as source:
-        match = re.search(r'^__version__ = "([^"]+)"$', source.read(), re.MULTILINE)
+    match = re.search(r'^__version__ = "([^"]+)"$', read(os.path.join("jens", "__init__.py")), re.MULTILINE)
     if match is None:
         raise RuntimeError('jens/__init__.py: expected a line __version__ = "..."')
     return match.group(1)
@@ -35,6 +40,8 @@ setup(
     name="jens",
     version=version(),
     description="A librarian that keeps Puppet environments up to date from many Git repositories",
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
     license="GPL-3.0-or-later",
     classifiers=[
         "Environment :: Console",
@@ -74,9 +81,11 @@ setup(
             "pytest-timeout>=2.1",
             "pytest-xdist>=3",
             "ruff>=0.17,<0.18",
+            "setuptools>=53",
             "types-PyYAML",
             "types-setuptools",
             "waitress>=2",
+            "wheel>=0.36",
         ],
     },
     zip_safe=False,

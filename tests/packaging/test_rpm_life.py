@@ -1,0 +1,164 @@
+"""The life of the RPM on a host, from the tutorial to its removal; the tests build on each other, in this order."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.conftest import install
+from tests.packaging.host import Host, wait_for
+from tests.test_tutorial import Step, normalised, steps
+
+CONFIGURATION = "/etc/jens/main.conf"
+LOG = "/var/log/jens/jens-update.log"
+SHARE = "/mnt/puppet/node1.example.org"
+REMOTE = "/tmp/example-repositories/module-dummy"
+TIMERS = ("jens-update.timer", "jens-gc.timer", "jens-purge-queue.timer")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tutorial(host: Host) -> list[tuple[Step, str]]:
+    """What the tutorial shows and what is printed, but for the steps that are done by installing the package."""
+    installed = ("\nexport PATH=", "mkdir /etc/jens ")
+    left = []
+    for step in steps():
+        kept = step.commands.split("\nexport PATH=")[-1].partition("\n")[2] if installed[0] in step.commands else ""
+        left.append(step if not any(mark in step.commands for mark in installed) else Step(kept, ""))
+    assert len([step for step in left if step.commands]) == len(left) - 1
+    script = "".join(f"exec >/tmp/{number}.out 2>&1\n{step.commands}" for number, step in enumerate(left))
+    host.run("bash", "-e", user="jens", stdin=f"cd /usr/share/doc/puppet-jens\n{script}")
+    return [(step, host.read(f"/tmp/{number}.out")) for number, step in enumerate(left)]
+
+
+def push(host: Host, name: str) -> None:
+    """Have a team push a new class to the module."""
+    host.run("git", "-C", REMOTE, "checkout", "-q", "master", user="jens")
+    host.run("sh", "-c", f"echo 'class dummy::{name} {{}}' >{REMOTE}/code/manifests/{name}.pp", user="jens")
+    host.run("git", "-C", REMOTE, "add", ".", user="jens")
+    identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    host.run("git", "-C", REMOTE, *identity, "commit", "-q", "-m", f"Add {name}", user="jens")
+
+
+def visible(host: Host, name: str, environments: str = f"{SHARE}/environments") -> bool:
+    path = f"{environments}/production/modules/dummy/manifests/{name}.pp"
+    return host.try_("test", "-e", path).returncode == 0
+
+
+def test_the_tutorial_works_with_the_installed_files(host: Host, tutorial: list[tuple[Step, str]]) -> None:
+    assert [normalised(printed) for _, printed in tutorial] == [normalised(step.output) for step, _ in tutorial]
+    assert host.run("sh", "-c", "ls /var/lib/jens/environments").split() == ["production", "test"]
+    assert host.run("find", "/var/lib/jens", "/var/log/jens", "-not", "-user", "jens") == ""
+
+
+def test_a_puppet_server_in_the_group_reads_and_others_do_not(host: Host) -> None:
+    manifest = "/var/lib/jens/environments/production/modules/dummy/manifests/init.pp"
+    host.run("useradd", "--system", "--groups", "jens", "puppet")
+    host.run("useradd", "--system", "stranger")
+    assert "class dummy" in host.run("cat", manifest, user="puppet")
+    assert "Permission denied" in host.try_("cat", manifest, user="stranger").stdout
+    assert "Permission denied" in host.try_("cat", CONFIGURATION, user="stranger").stdout
+
+
+def test_the_service_works_on_a_share_and_with_remotes_below_tmp(host: Host) -> None:
+    host.run("mkdir", "-p", "/mnt/puppet")
+    host.run("mount", "-t", "tmpfs", "-o", "mode=0755", "share", "/mnt/puppet")
+    host.run("install", "-d", "-o", "jens", "-g", "jens", SHARE, f"{SHARE}/clone", f"{SHARE}/environments")
+    text = host.read(CONFIGURATION)
+    for name in ("clone", "environments"):
+        text = text.replace(f"{name}dir = /var/lib/jens/{name}\n", f"{name}dir = {SHARE}/{name}\n")
+    assert text.count(SHARE) == 2
+    host.write(CONFIGURATION, text)
+    host.start("jens-update.service")
+    assert visible(host, "init")
+    push(host, "first")
+    host.start("jens-update.service")
+    assert visible(host, "first")
+
+
+@pytest.mark.parametrize("service", ["jens-update", "jens-gc", "jens-purge-queue"])
+def test_each_service_does_its_work(host: Host, service: str) -> None:
+    log = f"/var/log/jens/{service}.log"
+    before = host.try_("grep", "-c", "INFO Done", log).stdout
+    host.start(f"{service}.service")
+    assert host.run("grep", "-c", "INFO Done", log) != before
+
+
+@pytest.mark.parametrize("service", ["jens-update", "jens-gc", "jens-purge-queue"])
+def test_a_service_cannot_write_where_the_system_is(host: Host, service: str) -> None:
+    """Not even where the user jens might, had somebody been careless with modes."""
+    dropin = f"/run/systemd/system/{service}.service.d/probe.conf"
+    probe = "touch /usr/careless/x; touch /etc/careless/x; touch /srv/careless/x; grep NoNewPrivs /proc/self/status"
+    host.write(dropin, f"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec >/srv/careless/out 2>&1; {probe}'\n")
+    for top in ("/usr", "/etc", "/srv"):
+        host.run("install", "-d", "-o", "jens", f"{top}/careless")
+    host.run("systemctl", "daemon-reload")
+    host.start(f"{service}.service")
+    printed = host.read("/srv/careless/out").splitlines()
+    assert [line.rpartition(": ")[2] for line in printed[:2]] == ["Read-only file system"] * 2
+    assert printed[2:] == ["NoNewPrivs:\t1"]
+    host.run("rm", dropin)
+    host.run("systemctl", "daemon-reload")
+
+
+def test_runs_never_overlap(host: Host) -> None:
+    """A second start joins the first; a run beside it, from cron or by hand, ends with 50 and changes nothing."""
+    began = host.run("grep", "-c", "INFO Obtaining lock", LOG)
+    host.write("/run/systemd/system/jens-update.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 2\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "--no-block", "jens-update.service")
+    host.run("systemctl", "start", "jens-update.service")
+    now = host.run("grep", "-c", "INFO Obtaining lock", LOG)
+    assert int(now) == int(began) + 1
+    host.run("rm", "/run/systemd/system/jens-update.service.d/slow.conf")
+    host.run("systemctl", "daemon-reload")
+
+    holding = ("setpriv", "--reuid=jens", "--regid=jens", "--clear-groups", "flock", "/run/lock/jens/jens")
+    host.run("systemd-run", "--unit=holder", *holding, "sleep", "60")
+    wait_for(lambda: host.try_("flock", "--nonblock", "/run/lock/jens/jens", "true").returncode == 1)
+    assert host.try_("jens-update", user="jens").returncode == 50
+    host.start("jens-update.service")
+    tail = host.run("tail", "-n", "1", LOG)
+    assert "is held by another process" in tail
+    host.run("systemctl", "stop", "holder.service")
+
+
+def test_the_timer_brings_a_push_to_puppet(host: Host) -> None:
+    often = "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/2\n"
+    host.write("/etc/systemd/system/jens-update.timer.d/often.conf", often)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "enable", "--now", *TIMERS)
+    push(host, "second")
+    wait_for(lambda: visible(host, "second"))
+    for timer in TIMERS:
+        assert host.show(timer, "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "enabled"}
+
+
+def test_an_upgrade_keeps_an_edited_configuration_and_what_runs(host: Host, newer_rpm: Path) -> None:
+    edited = host.read(CONFIGURATION)
+    install(host, newer_rpm, "--upgrade")
+    assert host.run("rpm", "--query", "--queryformat", "%{release}", "puppet-jens") == "2"
+    assert host.read(CONFIGURATION) == edited
+    assert "A remark that is new in this release." in host.read(f"{CONFIGURATION}.rpmnew")
+    assert host.run("stat", "--format=%A %U:%G", CONFIGURATION) == "-rw-r----- root:jens\n"
+    for timer in TIMERS:
+        assert host.show(timer, "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "enabled"}
+    push(host, "third")
+    wait_for(lambda: visible(host, "third"))
+
+
+def test_a_removal_leaves_data_and_configuration_but_nothing_that_runs(host: Host) -> None:
+    edited = host.read(CONFIGURATION)
+    printed = host.run("rpm", "--force-debian", "--erase", "puppet-jens")
+    assert f"warning: {CONFIGURATION} saved as {CONFIGURATION}.rpmsave" in printed
+    assert host.read(f"{CONFIGURATION}.rpmsave") == edited
+    time.sleep(3)  # longer than the timer would wait
+    assert host.run("systemctl", "list-units", "--all", "--no-legend", "--plain", "jens-*") == ""
+    assert host.try_("systemctl", "list-unit-files", "--no-legend", "jens-*").stdout == ""
+    left = host.run("find", "/etc/systemd", "/usr", "/var/www", "/etc/logrotate.d", "-iname", "*jens*").split()
+    assert left == ["/etc/systemd/system/jens-update.timer.d"]  # the administrator's
+    assert visible(host, "third")
+    assert re.match(r"jens:", host.run("getent", "passwd", "jens"))
+    host.run("test", "-d", "/var/lib/jens/bare/modules/dummy")
