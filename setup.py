@@ -67,8 +67,9 @@ setup(
         "Flask>=2.0.3",
     ],
     extras_require={
-        # What jens-gitlab-producer-runner serves with; without it Flask's own server is used.
-        "waitress": ["waitress>=2"],
+        # What jens-gitlab-producer-runner serves with; without it Flask's own server is used. Earlier releases can be
+        # made to mistake where a request ends (CVE-2022-24761).
+        "waitress": ["waitress>=2.1.1"],
         # Completion of options in bash: eval "$(register-python-argcomplete jens-update)"
         "completion": ["argcomplete>=2"],
         # Linters are held to one series, so that every machine has the same opinion.
@@ -84,7 +85,7 @@ setup(
             "setuptools>=53",
             "types-PyYAML",
             "types-setuptools",
-            "waitress>=2",
+            "waitress>=2.1.1",
             "wheel>=0.36",
         ],
     },

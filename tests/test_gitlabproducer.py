@@ -945,7 +945,8 @@ def test_the_runner_has_a_limit_whatever_the_headers_say_and_survives_what_lies(
             "",
             "400",
         )
-        assert status(server.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", half_close=True)) in ("", "400")
+        tls_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n"  # to waitress before 3 it looks like a path
+        assert status(server.say(tls_hello, half_close=True)) in ("", "400", "404")
         assert site.hinted() == [FOO] * 2
         assert server.post(body) == OK
         assert server.end() == 0
