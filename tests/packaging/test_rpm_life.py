@@ -99,7 +99,12 @@ def test_a_service_cannot_write_where_the_system_is(host: Host, service: str) ->
     printed = host.read("/srv/careless/out").splitlines()
     assert [line.rpartition(": ")[2] for line in printed[:2]] == ["Read-only file system"] * 2
     assert printed[2:] == ["NoNewPrivs:\t1"]
-    host.run("rm", dropin)
+
+    host.write(dropin, f"{host.read(dropin)}ReadWritePaths=/etc/careless\n")
+    host.run("systemctl", "daemon-reload")
+    host.start(f"{service}.service")
+    assert [line.split("'")[1] for line in host.read("/srv/careless/out").splitlines()[:-1]] == ["/usr/careless/x"]
+    host.run("rm", dropin, "/etc/careless/x")
     host.run("systemctl", "daemon-reload")
 
 
