@@ -32,7 +32,7 @@ def rpm(rpm_top: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def newer_rpm(rpm_top: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next release: the shipped configuration and the schedule of the update have changed."""
+    """The next release, whose shipped configuration has changed."""
     top = tmp_path_factory.mktemp("newer")
     [archive] = (rpm_top / "SOURCES").glob("jens-*.tar.gz")
     with tarfile.open(archive) as source:
