@@ -34,12 +34,18 @@ def make_directory(path: Path) -> None:
     path.mkdir(0o755, parents=True, exist_ok=True)
 
 
+def open_file(path: Path, flags: int = 0) -> int:
+    """A descriptor to read a regular file; raises OSError for all else, as for a pipe, that would wait for a writer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return descriptor
+
+
 def read_file(path: Path) -> bytes:
-    """The content of a regular file; raises OSError for anything else, such as a pipe, that would wait for a writer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", closefd=True) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    """The content of a regular file. Raises OSError."""
+    with open(open_file(path), "rb") as file:
         return file.read()
 
 

@@ -6,6 +6,7 @@ Whoever holds it knows that no Git of ours is at work there, so that what a Git 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jens import processes
+from jens import files, processes
 from jens.errors import GitBusyError, GitError
 from jens.processes import Process, Signer
 
@@ -42,31 +43,37 @@ def repository_lock(directory: Path) -> Iterator[int]:
     A Git process that outlived an earlier run is waited for; one that does not come to its end, and whose run is
     certainly dead, is ended.
     """
-    try:
-        descriptor = os.open(directory / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise GitError("open", f"{directory / _LOCK}: {error.strerror}") from error
+    descriptor = _open(directory / _LOCK)
     try:
         _wait_for(descriptor, directory)
-        processes.sign(descriptor)
-        _remove_left_overs(directory)
-        yield descriptor
-    except GitError:
-        _remove_temporary_packs(directory)  # at once: they may be what has filled the disk
-        raise
+        try:
+            processes.sign(descriptor)
+            _remove_left_overs(directory)
+            yield descriptor
+        except GitError:
+            _remove_temporary_packs(directory)  # at once: they may be what has filled the disk
+            raise
+        finally:
+            # Closing is not enough: a helper of Git may live on, and have the lock, such as a cache of passwords.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
 def has_left_overs(directory: Path) -> bool:
     """Whether there are lock files, of a Git that was killed or of one that is at work."""
-    return any(True for _ in (*_locks(directory), *_locks_of_refs(directory)))
+    return next(_locks(str(directory)), None) is not None
 
 
-def clear_stale_locks(git_dir: Path) -> None:
-    """Remove the lock files that a killed Git left in a repository, with a WARNING for each. Raises GitError."""
-    with repository_lock(git_dir):
-        pass
+def _open(path: Path) -> int:
+    for attempt in (1, 2):
+        try:
+            return files.open_file(path, os.O_CREAT | os.O_NOFOLLOW)
+        except OSError as error:
+            if attempt == 2 or error.errno not in (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO):
+                raise GitError("open", f"{path}: {error.strerror}") from error
+            files.remove_tree(path)  # something else has taken its place
+    raise AssertionError
 
 
 def _wait_for(descriptor: int, directory: Path) -> None:
@@ -154,47 +161,51 @@ def _is_orphaned(members: list[Process], starter: Signer) -> bool:
 
 
 def _remove_left_overs(directory: Path) -> None:
-    for path in (*_locks(directory), *_locks_of_refs(directory)):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise GitError("unlock", f"{path} cannot be removed: {error.strerror}") from error
+    for path in map(Path, list(_locks(str(directory)))):
+        files.remove_tree(path)
+        if os.path.lexists(path):
+            raise GitError("unlock", f"{path} cannot be removed")
         log.warning("Removed '%s', which a Git that was killed had left", path)
     _remove_temporary_packs(directory)
 
 
-def _locks(directory: Path) -> Iterator[Path]:
-    records = (f"worktrees/{name}" for name in _names(directory / "worktrees"))
-    for place in (*_PLACES, *records):
-        for name in _names(directory / place):
-            path = directory / place / name
+def _locks(top: str) -> Iterator[str]:
+    # Strings and not paths: each mirror is looked through in each run.
+    for place in (*_PLACES, *(f"worktrees/{name}" for name in _names(f"{top}/worktrees"))):
+        for name in _names(f"{top}/{place}"):
             is_lock = name.endswith(".lock") and name != _LOCK
-            if is_lock or name in _OTHER_LOCKS or (name.endswith(".keep") and _is_of_a_fetch(path)):
+            path = f"{top}/{place}/{name}" if place else f"{top}/{name}"
+            if is_lock or name in _OTHER_LOCKS or (name.endswith(".keep") and _is_of_a_fetch(Path(path))):
                 yield path
+    for place in ("refs", "logs"):
+        yield from _locks_below(f"{top}/{place}")
+
+
+def _locks_below(directory: str) -> Iterator[str]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".lock"):
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _locks_below(entry.path)
 
 
 def _is_of_a_fetch(path: Path) -> bool:
     """Whether a pack is kept for a fetch that did not come to its end, not because somebody wants to keep it."""
     with contextlib.suppress(OSError):
-        return path.read_bytes().startswith(b"fetch-pack ")
+        return files.read_file(path).startswith(b"fetch-pack ")
     return False
-
-
-def _locks_of_refs(directory: Path) -> Iterator[Path]:
-    for top in ("refs", "logs"):
-        for parent, _, names in os.walk(directory / top):
-            yield from (Path(parent, name) for name in names if name.endswith(".lock"))
 
 
 def _remove_temporary_packs(directory: Path) -> None:
     """Remove what was received or packed in part: Git would keep it for weeks, or for ever."""
-    for name in _names(directory / "objects" / "pack"):
+    for name in _names(f"{directory}/objects/pack"):
         if name.startswith(("tmp_", ".tmp-")):
             with contextlib.suppress(OSError):
                 (directory / "objects" / "pack" / name).unlink()
 
 
-def _names(directory: Path) -> list[str]:
+def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jens.errors import GitError, GitTimeoutError
-from jens.gitlock import clear_stale_locks, repository_lock
+from jens.gitlock import repository_lock
 from jens.names import one_line, redact, user_of
 
-__all__ = ["GitOptions", "clear_stale_locks", "run", "stop_all"]
+__all__ = ["GitOptions", "run", "stop_all"]
 
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -73,6 +73,7 @@ _SETTINGS = (
     *("-c", "gc.auto=0"),
     *("-c", "init.defaultRefFormat=files"),
     *("-c", "maintenance.auto=false"),
+    *("-c", "pack.indexVersion=2"),
     *("-c", "submodule.recurse=false"),
     *("-c", "transfer.fsckObjects=false"),
 )

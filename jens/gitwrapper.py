@@ -70,6 +70,13 @@ def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool
     return True
 
 
+def borrow(bare: Path, objects: Path) -> None:
+    """Make a bare that has nothing but another one's objects, whatever else that has lost. Raises GitError, OSError."""
+    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+    (bare / "objects" / "info").mkdir(exist_ok=True)
+    (bare / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
+
+
 def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
     """Fetch one object, without history, into a bare made for it; False when the remote will not give it so."""
     run(["init", "--quiet", "--bare", "--template=", str(bare)])

@@ -46,7 +46,7 @@ def notice(layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDi
     for entry in sorted(links_to_put(plan, disk)):
         commit = left.get(entry)
         if commit in disk.checkouts and entry not in disk.clones and disk.links.get(entry) != commit:
-            events.append(f"'{layout.clone(repo) / entry}' was not as the last run left it, it is put right")
+            events.append(f"'{layout.clone(repo) / entry}' is not at the commit that is on record, it is put right")
     return [Event(logging.WARNING, text) for text in events]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -87,14 +86,15 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         return Mirror(read_heads(bare), Answer.NONE)
     if request.is_new and not gitwrapper.is_repository(bare):
         return _take_in(bare, url, request, remotes)
-    damage = _find_damage(bare, read_heads(bare))
+    try:
+        damage = _look_at(bare)
+    except GitBusyError as error:
+        return Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
     if damage:
         return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
         return Mirror(read_heads(bare), Answer.BEFORE)
     try:
-        if gitlock.has_left_overs(bare):
-            gitlock.clear_stale_locks(bare)
         before = read_heads(bare)
         mirror = update_mirror(bare, url, request.repo, remotes)
         mirror = replace(mirror, events=(*mirror.events, *_losses(request, before, mirror)))
@@ -113,22 +113,40 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
 
 def is_current(bare: Path, url: str, remotes: Remotes) -> bool:
     """Whether a mirror is sound and has what its remote, which is asked, has: then nothing is to be done for it."""
-    heads = read_heads(bare)
-    if _find_damage(bare, heads) or gitlock.has_left_overs(bare) or gitwrapper.mirrored_url(bare) != url:
+    if _find_damage(bare) or gitlock.has_left_overs(bare) or gitwrapper.mirrored_url(bare) != url:
         return False
     try:
-        return remotes.heads(url) == heads
+        return remotes.heads(url) == read_heads(bare)
     except GitError:
         return False
 
 
-def _find_damage(bare: Path, heads: Mapping[str, str]) -> str | None:
-    """Why a mirror must be made anew, as far as a short look tells."""
+def _look_at(bare: Path) -> str | None:
+    """Why a mirror must be made anew, if it must; lock files that a killed Git has left are gone then.
+
+    Only who holds the lock of a repository can tell damage from what a Git is just at. Raises GitBusyError.
+    """
+    damage = _find_damage(bare)
+    if not damage and not gitlock.has_left_overs(bare):
+        return None
+    try:
+        with gitlock.repository_lock(bare):
+            return _find_damage(bare)
+    except GitBusyError:
+        raise
+    except GitError:  # there is nothing that could be locked
+        return damage
+
+
+def _find_damage(bare: Path) -> str | None:
     if not gitwrapper.is_repository(bare):
         return "is missing or no repository"
     if (bare / _DAMAGED).exists():
         return "is damaged"
-    damage = soundness.find_damage(bare, heads.values())
+    try:
+        damage = soundness.find_damage(bare, gitwrapper.heads(bare).values())
+    except OSError as error:
+        damage = f"{error.filename}: {error.strerror}"
     return f"is damaged ({damage})" if damage else None
 
 
@@ -183,12 +201,17 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
     """Make a mirror anew, if its remote can be cloned; else it stays as it is."""
+    url = request.url or ""
     try:
-        mirror = renew_mirror(bare, request.url or "", checkouts, remotes)
+        answer = ask(bare, url, request.repo, remotes)  # a silent remote is given up sooner than a long clone
+        if not answer.is_settled:
+            return answer
+        mirror, lost = renew_mirror(bare, url, checkouts, remotes)
     except GitError as error:
         return Mirror(read_heads(bare), Answer.NONE, (unable("clone", request.repo, error),))
-    event = Event(logging.WARNING, f"The mirror of {request.repo} {reason}, it was made anew")
-    return replace(mirror, events=(event,))
+    text = f"The mirror of {request.repo} {reason}, it was made anew"
+    text += f"; only their checkouts are left of {[commit[:7] for commit in lost]}" if lost else ""
+    return replace(mirror, events=(Event(logging.WARNING, text),))
 
 
 def unable(verb: str, repo: RepoId, error: GitError) -> Event:
@@ -248,21 +271,25 @@ def read_heads(bare: Path) -> dict[str, str]:
         return {}
 
 
-def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> Mirror:
-    """Make a damaged mirror anew, salvaging the commits of existing checkouts. Raises GitError."""
-    staging = files.staging_name(bare.parent)
+def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> tuple[Mirror, list[str]]:
+    """Make a damaged mirror anew, salvaging the commits of existing checkouts; those that are lost. Raises GitError."""
+    staging, lender = files.staging_name(bare.parent), files.staging_name(bare.parent)
     try:
         with remotes.speaking_to(url) as options:
             gitwrapper.clone(staging, url, options)
-        for commit in checkouts:
-            if bare.is_dir() and not gitwrapper.commits_like(staging, commit):
-                _salvage(staging, bare, commit, remotes.options)
+        missing = [commit for commit in checkouts if not gitwrapper.commits_like(staging, commit)]
+        if missing and (bare / "objects").is_dir():
+            gitwrapper.borrow(lender, bare / "objects")
+        lost = [commit for commit in missing if not _salvage(staging, lender, commit, remotes.options)]
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
-    return Mirror(gitwrapper.heads(bare), Answer.NOW)
+        files.remove_tree(lender)
+    return Mirror(gitwrapper.heads(bare), Answer.NOW), lost
 
 
-def _salvage(new: Path, damaged: Path, commit: str, options: GitOptions) -> None:
-    with suppress(GitError):  # its checkout stays all the same
-        gitwrapper.fetch_commit(new, str(damaged), commit, options)
+def _salvage(new: Path, lender: Path, commit: str, options: GitOptions) -> bool:
+    try:
+        return gitwrapper.fetch_commit(new, str(lender), commit, options)
+    except GitError:
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from jens import files
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, RepoId
 from jens.state import StateError, read_state, write_state
@@ -41,4 +42,4 @@ def remember(
     if any(found.values()):
         write_state(layout.refusals, VERSION, found)
     else:
-        layout.refusals.unlink(missing_ok=True)
+        files.remove_tree(layout.refusals)

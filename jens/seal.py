@@ -78,8 +78,8 @@ def recall(config: Config, layout: Layout) -> Seal | None:
 
 
 def remove(layout: Layout) -> None:
-    """Before anything changes. Raises OSError."""
-    layout.seal.unlink(missing_ok=True)
+    """Before anything changes, which would break it in any case."""
+    files.remove_tree(layout.seal)
 
 
 def put(

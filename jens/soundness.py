@@ -11,11 +11,12 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jens.files import read_file
+from jens.files import open_file, read_file
 
 _HEAD = re.compile(rb"(ref: refs/\S+|[0-9a-f]{40})\s*")
 _CHECKSUM = 20
 _FANOUT = struct.Struct(">256L")
+_VERSION_2 = b"\377tOc\0\0\0\2"
 _HEADER = 8  # of an index, version 2, before its fan-out table
 _TABLE = _HEADER + _FANOUT.size
 
@@ -56,7 +57,7 @@ def _is_whole(pack: Path, index: Path) -> bool:
 
 
 def _tail(path: Path, size: int) -> bytes:
-    with open(path, "rb", buffering=0) as file:
+    with open(open_file(path), "rb", buffering=0) as file:
         length = os.fstat(file.fileno()).st_size
         return os.pread(file.fileno(), size, max(0, length - size))
 
@@ -69,8 +70,11 @@ def _has(bare: Path, indexes: Iterable[Path], commit: str) -> bool:
 
 
 def _is_in(index: Path, name: bytes) -> bool:
-    with open(index, "rb", buffering=0) as file:
-        fanout = _FANOUT.unpack(os.pread(file.fileno(), _FANOUT.size, _HEADER))
+    with open(open_file(index), "rb", buffering=0) as file:
+        head = os.pread(file.fileno(), _TABLE, 0)
+        if not head.startswith(_VERSION_2):
+            return True  # who knows; Git does
+        fanout = _FANOUT.unpack_from(head, _HEADER)
         first, last = fanout[name[0] - 1] if name[0] else 0, fanout[name[0]]
         names = os.pread(file.fileno(), (last - first) * len(name), _TABLE + first * len(name))
     place = names.find(name)

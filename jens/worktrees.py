@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from jens.files import read_file
+from jens.files import open_file, read_file
 from jens.gitprocess import run
 
 _ID = re.compile(r"[0-9a-f]{40}")
@@ -86,7 +86,7 @@ def is_tied(bare: Path, commit: str, checkout: Path) -> bool:
 def _has_index(bare: Path, commit: str) -> bool:
     """A look at the index of a checkout that costs little: a power failure may have emptied it."""
     try:
-        with open(record_path(bare, commit) / "index", "rb") as index:
+        with open(open_file(record_path(bare, commit) / "index"), "rb") as index:
             return index.read(len(_INDEX)) == _INDEX
     except OSError:
         return False

@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 
-from jens import gitprocess, gitwrapper
+from jens import gitlock, gitprocess, gitwrapper
 from jens.errors import GitError
 from tests.conftest import Site, git
 from tests.faults.servers import servers
+
+
+def clear_stale_locks(bare: Path) -> None:
+    """As everybody does who takes the lock."""
+    with gitlock.repository_lock(bare):
+        pass
 
 
 @pytest.mark.parametrize("when", ["before the loose refs are read", "while they are read"])
@@ -52,7 +58,7 @@ def test_a_lock_file_of_a_killed_git_goes_with_a_warning(
     path = bare / lock
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("0" * 40)
-    gitprocess.clear_stale_locks(bare)
+    clear_stale_locks(bare)
     assert not path.exists()
     assert caplog.messages == [f"Removed '{path}', which a Git that was killed had left"]
     assert caplog.records[0].levelname == "WARNING"
@@ -61,12 +67,12 @@ def test_a_lock_file_of_a_killed_git_goes_with_a_warning(
 
 def test_what_is_no_lock_of_git_stays_and_is_worth_no_word(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     bare = site.remotes["modules/dummy"].path
-    gitprocess.clear_stale_locks(bare)
+    clear_stale_locks(bare)
     (bare / "worktrees" / "0123").mkdir(parents=True)
     (bare / "worktrees" / "0123" / "locked").touch()
     (bare / "objects" / "pack" / "pack-1.keep").write_text("wanted\n")
     before = site.listing("remotes")
-    gitprocess.clear_stale_locks(bare)
+    clear_stale_locks(bare)
     assert site.listing("remotes") == before
     assert caplog.messages == []
 
@@ -75,7 +81,7 @@ def test_packs_received_in_part_do_not_pile_up(site: Site, caplog: pytest.LogCap
     bare = site.remotes["modules/dummy"].path
     for name in ("tmp_pack_x", "tmp_idx_x", ".tmp-1-pack-x.pack", "pack-1.keep"):
         (bare / "objects" / "pack" / name).write_text("fetch-pack 1 on git.example.org\n")
-    gitprocess.clear_stale_locks(bare)
+    clear_stale_locks(bare)
     assert [name for name in os.listdir(bare / "objects" / "pack") if "tmp" in name or "keep" in name] == []
     assert len(caplog.messages) == 1, "the pack that a fetch had kept for itself"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jens import gitwrapper, soundness
+from jens import gitlock, gitwrapper, soundness
 from jens.commands import update
 from tests.conftest import Site, definition, git
 from tests.faults.users import NOBODY, as_user, give, instance_of, needs_root
@@ -177,6 +180,10 @@ MIRRORS = [
 ]
 
 
+#: The commit of the snapshot, where it is gone with what was damaged.
+_LOST = r"(; only their checkouts are left of \['[0-9a-f]{7}'\])?"
+
+
 @pytest.mark.parametrize(("damage", "warning"), MIRRORS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_damaged_mirror_is_mended_by_the_next_run_which_says_so(
     worn: Site, damage: Callable[[Path], None], warning: str
@@ -184,7 +191,7 @@ def test_a_damaged_mirror_is_mended_by_the_next_run_which_says_so(
     before = worn.listing(*PUBLISHED)
     damage(bare(worn))
     found = warnings(worn)
-    assert any(re.fullmatch(f"WARNING {warning}", line) for line in found), found
+    assert any(re.fullmatch(f"WARNING {warning}{_LOST}", line) for line in found), found
     assert worn.listing(*PUBLISHED) == before
     assert warnings(worn) == []
     assert gitwrapper.heads(bare(worn)) == {name: worn.remotes[DUMMY].commit(name) for name in ("master", "feature")}
@@ -212,6 +219,129 @@ def test_while_the_remote_of_a_damaged_mirror_is_away_everything_stays_as_it_is(
     assert "it was made anew" in warnings(worn)[0]
     assert warnings(worn) == []
     assert worn.listing(*PUBLISHED) == before
+
+
+@pytest.mark.parametrize(
+    "damage", [have_no_head, garble_head, lose_refs, lose_the_configuration, garble_the_configuration, lose_an_object]
+)
+def test_commits_that_only_a_damaged_mirror_has_are_salvaged(worn: Site, damage: Callable[[Path], None]) -> None:
+    [pinned] = worn.checkouts(DUMMY) - set(worn.expanded(DUMMY).values())
+    damage(bare(worn))
+    assert "only their checkouts" not in "".join(warnings(worn))
+    assert gitwrapper.commits_like(bare(worn), pinned) == [pinned]
+    assert git("status", "--porcelain", directory=worn.path(DUMMY, f".{pinned}")) == ""
+
+
+def test_a_commit_that_cannot_be_salvaged_is_named_and_its_checkout_stays(worn: Site) -> None:
+    [pinned] = worn.checkouts(DUMMY) - set(worn.expanded(DUMMY).values())
+    lose_all_objects(bare(worn))
+    assert f"only their checkouts are left of ['{pinned[:7]}']" in warnings(worn)[0]
+    assert worn.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
+    assert warnings(worn) == []
+
+
+def test_an_emptied_remote_takes_nothing_away_even_if_the_mirror_is_damaged(worn: Site) -> None:
+    before = worn.listing(*PUBLISHED)
+    for branch in ("master", "feature"):
+        worn.remotes[DUMMY].delete(branch)
+    lose_an_object(bare(worn))
+    for _ in range(2):
+        [error] = worn.update().lines("ERROR")
+        assert "has no branches at all, what is mirrored stays" in error
+        assert worn.listing(*PUBLISHED) == before
+
+
+def test_a_damaged_mirror_of_a_silent_remote_costs_no_more_than_asking_does(worn: Site) -> None:
+    worn.settings |= {"git.timeout": "1", "git.clonetimeout": "60"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worn.urls[DUMMY] = f"git://127.0.0.1:{silent.getsockname()[1]}/dummy"
+        worn.publish()
+        lose_an_object(bare(worn))
+        begin = time.monotonic()
+        [error] = worn.update().lines("ERROR")
+    assert "no answer within 1 seconds" in error
+    assert time.monotonic() - begin < 20
+    assert worn.read("team/modules/dummy/manifests/init.pp") == "# feature\n"
+
+
+@pytest.mark.parametrize("setting", ["pack.indexVersion=1", "pack.writeReverseIndex=true", "repack.writeBitmaps=true"])
+def test_whatever_packs_the_user_has_git_write_are_no_damage(worn: Site, setting: str) -> None:
+    key, _, value = setting.partition("=")
+    git("config", "--global", key, value, directory=worn.root)
+    git("-c", setting, "repack", "-adfkq", "--write-midx", directory=bare(worn))
+    worn.remotes[DUMMY].push({INIT: "# new\n"})
+    assert [warnings(worn) for _ in range(3)] == [[], [], []]
+
+
+def test_a_branch_is_found_in_an_index_whatever_its_digits_begin_with(tmp_path: Path) -> None:
+    """The first and the last of the fan-out's 256 places, and names that occur at an odd place within others."""
+    mirror = tmp_path / "many"
+    git("init", "-q", "--bare", str(mirror), directory=tmp_path)
+    stream = "".join(
+        f"commit refs/heads/b{number}\nmark :{number}\ncommitter A <a@example.org> {number} +0000\ndata 0\n\n"
+        for number in range(1, 1500)
+    )
+    git("fast-import", "--quiet", directory=mirror, stdin=stream.encode())
+    git("-c", "pack.indexVersion=2", "repack", "-adq", directory=mirror)
+    commits = set(gitwrapper.heads(mirror).values())
+    assert {"00", "ff"} <= {commit[:2] for commit in commits}
+    assert soundness.find_damage(mirror, commits) is None
+    for commit in sorted(commits)[:50]:
+        shifted = commit[2:] + next(other for other in sorted(commits) if other > commit)[:2]
+        assert soundness.find_damage(mirror, [shifted]) == f"it has lost {shifted}"
+
+
+def test_nobody_makes_a_mirror_anew_in_which_somebody_is_at_work(worn: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gc by hand moves packs about; half of what it does looks like damage."""
+    monkeypatch.setattr(gitlock, "_PATIENCE", 0.3)
+    [pack] = _packs(bare(worn), ".pack")
+    left, identity = bare(worn) / "objects" / "pack" / "tmp_pack_1", bare(worn).stat().st_ino
+    with open(bare(worn) / "jens.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        aside = pack.rename(pack.with_suffix(".aside"))
+        left.touch()
+        [error] = worn.update().lines("ERROR")
+        assert "another Git process is still at work" in error
+        assert left.exists(), "it may be what the other is just writing"
+        aside.rename(pack)
+    assert bare(worn).stat().st_ino == identity
+    assert warnings(worn) == []
+
+
+def a_pipe_at(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jens.lock", "HEAD", "config", "packed-refs", "refs/heads/pipe", "objects/pack/pack-1.keep", "pack", "index"],
+)
+def test_nobody_waits_for_a_pipe_in_a_mirror(worn: Site, name: str) -> None:
+    [pack] = _packs(bare(worn), ".pack")
+    [index, *_] = sorted((bare(worn) / "worktrees").glob("*/index"))
+    a_pipe_at({"pack": pack, "index": index}.get(name, bare(worn) / name))
+    worn.remotes[DUMMY].push({INIT: "# new\n"})
+    assert worn.update().code == 0
+    assert warnings(worn) == []
+    assert worn.exists("snap/modules/dummy/manifests/init.pp")
+    assert worn.expanded(DUMMY)["master"] == worn.remotes[DUMMY].commit()
+
+
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_what_is_in_the_place_of_a_mirrors_lock_is_not_written_to(worn: Site, kind: str) -> None:
+    path, precious = bare(worn) / "jens.lock", worn.root / "precious"
+    precious.write_text("Not to be overwritten\n")
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        path.symlink_to(precious)
+    else:
+        path.mkdir()
+    worn.remotes[DUMMY].push({INIT: "# new\n"})
+    assert warnings(worn) == []
+    assert precious.read_text() == "Not to be overwritten\n"
+    assert path.is_file()
+    assert not path.is_symlink()
 
 
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
@@ -331,7 +461,7 @@ def test_a_branch_link_that_somebody_changed_is_put_right(worn: Site, damage: Ca
     before = worn.listing(*PUBLISHED)
     link = worn.path(DUMMY, "feature")
     damage(link)
-    assert warnings(worn) == [f"WARNING '{link}' was not as the last run left it, it is put right"]
+    assert warnings(worn) == [f"WARNING '{link}' is not at the commit that is on record, it is put right"]
     after = {path: what for path, what in worn.listing(*PUBLISHED).items() if "/.trash-" not in path}
     assert after == before
     assert warnings(worn) == []

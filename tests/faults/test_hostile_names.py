@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 
@@ -581,3 +582,4 @@ def test_a_file_whose_name_is_too_long_for_the_disk_stops_nobody(name: str, deco
         assert len([error for error in errors if "work tree" in error]) == 2
         assert all("bad name" in error for error in errors if "work tree" not in error)
     assert git("rev-parse", "HEAD", directory=site.root / "metadata" / "environments") == site.definitions.commit()
+    subprocess.run(["rm", "-rf", site.root], check=True)  # too deep for pytest to remove

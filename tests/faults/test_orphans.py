@@ -18,7 +18,7 @@ import pytest
 
 from jens import gitlock, processes
 from jens.errors import GitError
-from tests.conftest import Site
+from tests.conftest import Site, git
 from tests.faults.test_remotes import processes_with
 
 TREE = Path(__file__).resolve().parents[2]
@@ -188,6 +188,30 @@ def test_a_mirror_that_another_run_is_at_work_in_stays_as_it_is(site: Site, monk
     assert site.read("production/hostgroups/hg_myapp/manifests/init.pp") == "# new\n"
     assert site.update("--strict").code == 0
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+def test_what_a_git_leaves_running_does_not_have_its_lock(site: Site, tmp_path: Path) -> None:
+    """A cache of passwords that a credential helper begins, or an agent that a wrapper of ssh does, lives for hours."""
+    pids = tmp_path / "pids"
+    wrapper = tmp_path / "ssh"
+    wrapper.write_text(
+        f'#!/bin/sh\nsleep 300 </dev/null >/dev/null 2>&1 &\necho $! >>{pids}\nfor command; do :; done\nexec sh -c "$command"\n'
+    )
+    wrapper.chmod(0o755)
+    site.settings["git.ssh_cmd_path"] = str(wrapper)
+    url = f"ssh://git.example.org{site.definitions.path}"
+    git("remote", "set-url", "origin", url, directory=site.root / "metadata" / "environments")
+    try:
+        for number in (1, 2):
+            site.define(f"team{number}")
+            outcome = site.update("--strict")
+            assert (outcome.code, outcome.has("Ending Git")) == (0, False)
+        living = [int(line) for line in pids.read_text().split() if _is_alive(int(line))]
+        assert living, "nobody ended it"
+    finally:
+        for pid in map(int, pids.read_text().split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_who_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> None:
