@@ -194,9 +194,8 @@ def test_what_a_git_leaves_running_does_not_have_its_lock(site: Site, tmp_path: 
     """A cache of passwords that a credential helper begins, or an agent that a wrapper of ssh does, lives for hours."""
     pids = tmp_path / "pids"
     wrapper = tmp_path / "ssh"
-    wrapper.write_text(
-        f'#!/bin/sh\nsleep 300 </dev/null >/dev/null 2>&1 &\necho $! >>{pids}\nfor command; do :; done\nexec sh -c "$command"\n'
-    )
+    agent = f"sleep 300 </dev/null >/dev/null 2>&1 &\necho $! >>{pids}\n"
+    wrapper.write_text(f'#!/bin/sh\n{agent}for command; do :; done\nexec sh -c "$command"\n')
     wrapper.chmod(0o755)
     site.settings["git.ssh_cmd_path"] = str(wrapper)
     url = f"ssh://git.example.org{site.definitions.path}"
