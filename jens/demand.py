@@ -48,6 +48,14 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Eve
     return [Event(logging.WARNING, text), *queue.acknowledge(hints.messages)]
 
 
+def finish_all(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
+    """Let hints go whose work is done; returned is what has failed, of the messages or of this."""
+    events = finish(queuedir, hints, failed)
+    for event in events:
+        log.log(event.level, "%s", event.text)
+    return [event.text for event in (*hints.events, *events) if event.is_failure]
+
+
 def _listed(repos: Collection[RepoId]) -> str:
     names = sorted(map(str, repos))
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""

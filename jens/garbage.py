@@ -19,6 +19,7 @@ from jens import (
     mirrors,
     packing,
     retention,
+    tracking,
     trees,
     worktrees,
 )
@@ -210,7 +211,7 @@ def _is_directory(path: Path) -> bool:
 def _library(config: Config, repo: RepoId) -> Library | None:
     """The library as the last run saw it; None when it cannot be used."""
     try:
-        return metadata.read_library(config, metadata.library_commit(config))
+        return metadata.read_library(config, tracking.library_commit(config))
     except (MetadataError, LibraryError, DirectoryError) as error:
         log.warning("The mirror of %s is kept, as nobody knows whether the library has it: %s", repo, error)
         return None

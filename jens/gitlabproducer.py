@@ -14,7 +14,7 @@ from typing import Callable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from jens import messaging, metadata, webhooks
+from jens import messaging, metadata, tracking, webhooks
 from jens.config import Config
 from jens.errors import JensError, QueueError
 from jens.messaging import Queue
@@ -73,7 +73,7 @@ class _KnownLibrary:
             return self._index
 
     def _read(self) -> None:
-        commit = metadata.library_commit(self._config)
+        commit = tracking.library_commit(self._config)
         if commit != self._commit:
             self._index = Index(metadata.read_library(self._config, commit))
             self._commit = commit

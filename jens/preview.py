@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from jens import checkouts, metadata, trees
+from jens import checkouts, tracking, trees
 from jens.checkouts import Prepared
 from jens.config import Config
 from jens.environments import EnvironmentsPlan
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.layout import Layout
+from jens.longway import Plans, plan
 from jens.messaging import Queue
 from jens.model import Expansion
 from jens.names import one_line
@@ -17,15 +18,15 @@ from jens.pool import result, workers
 from jens.remotes import Remotes
 from jens.repositories import RepositoriesPlan, describe
 from jens.repostage import complaints
+from jens.steps import Options, git_options, is_on_demand, staged
 from jens.trees import Planner
-from jens.update import Options, Plans, git_options, is_on_demand, plan, staged
 
 
 def run(config: Config, options: Options) -> list[str]:
     """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
     layout = Layout.of(config)
     remotes = Remotes(git_options(config))
-    commits = metadata.refresh(config, remotes.options, reset=False)
+    commits = tracking.refresh(config, remotes.options, reset=False)
     hints = Queue(config.messaging.queuedir).look() if is_on_demand(config, options) else None
     with staged(RepositoriesError):
         plans = plan(config, layout, options, commits, hints)

@@ -13,17 +13,19 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jens import files
 from jens.config import Config
 from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout, entry_ref, ref_entry
-from jens.metadata import Snapshot, directories
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
-from jens.repositories import Needs
 from jens.state import StateError, encode_state, read_state
+from jens.tracking import Snapshot, directories
 from jens.workclones import Tracked
+
+if TYPE_CHECKING:
+    from jens.repositories import Needs
 
 VERSION = 1
 
@@ -47,11 +49,13 @@ class Seal:
     due: float
     written: Mapping[str, Any]
 
-    def needs(self, repo: RepoId, mandatory: Iterable[str]) -> Needs:
-        """Which refs environments need of a repository."""
-        overrides, implied = self.written[str(repo)][1:]
-        branches = frozenset(ref for ref in map(_ref, implied) if isinstance(ref, Branch))
-        return Needs(frozenset(map(Branch, mandatory)), frozenset(map(_ref, overrides)), branches)
+    def overrides(self, repo: RepoId) -> frozenset[Ref]:
+        """The refs of a repository that environments name."""
+        return frozenset(map(_ref, self.written[str(repo)][1]))
+
+    def implied(self, repo: RepoId) -> frozenset[Branch]:
+        """The branches that environments want of each repository which has them."""
+        return frozenset(ref for ref in map(_ref, self.written[str(repo)][2]) if isinstance(ref, Branch))
 
 
 def _ref(entry: str) -> Ref:
@@ -156,6 +160,7 @@ def _boot() -> str:
 
 
 def _paths(config: Config, layout: Layout, repos: Iterable[RepoId], environments: Iterable[str]) -> Iterator[str]:
+    baredir, clonedir = str(layout.baredir), str(layout.clonedir)  # no paths: there are thousands of them
     for directory in directories(config):
         yield from (os.path.join(directory, ".git", name) for name in _OF_A_CLONE)
         yield from (os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name != ".git")
@@ -165,12 +170,11 @@ def _paths(config: Config, layout: Layout, repos: Iterable[RepoId], environments
         yield str(top)
         yield from map(str, layout.partitions(top))
     for name in sorted(environments):
-        yield from _under(layout.environment(name), (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
+        yield from _under(f"{layout.environmentsdir}/{name}", (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
     for repo in sorted(repos):
-        yield str(layout.clone(repo))
-        yield from _under(layout.bare(repo), _OF_A_MIRROR)
+        yield f"{clonedir}/{repo}"
+        yield from _under(f"{baredir}/{repo}", _OF_A_MIRROR)
 
 
-def _under(directory: Path, names: Iterable[str]) -> Iterator[str]:
-    top = str(directory)
-    yield from (f"{top}/{name}" if name else top for name in names)
+def _under(top: str, names: Iterable[str]) -> Iterator[str]:
+    return (f"{top}/{name}" if name else top for name in names)

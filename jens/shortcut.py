@@ -6,62 +6,82 @@ It ends where a push changes more than the commits of branches: then the run goe
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection
 from dataclasses import replace
 
-from jens import environments, inventory, mirrors, retention, seal
+from jens import demand, environments, inventory, mirrors, retention, seal
 from jens.config import Config
+from jens.errors import RepositoriesError
 from jens.layout import Layout
 from jens.messaging import Hints
-from jens.model import COMMON, Inventory, Library, RepoId
+from jens.model import COMMON, Branch, Inventory, Library, RepoId, Report
 from jens.pool import Progress, count, no_progress, result, workers
 from jens.remotes import Remotes
-from jens.repositories import RepositoriesPlan
+from jens.repositories import Needs, RepositoriesPlan
 from jens.repostage import Demand, RepositoriesStage, Work
 from jens.seal import Seal
+from jens.steps import executed, staged, tell_of_environments
 
 log = logging.getLogger(__name__)
 
 
+class _LongWay(Exception):
+    """More has changed than commits of branches."""
+
+
 def run(
     config: Config, layout: Layout, remotes: Remotes, sealed: Seal, hints: Hints | None, progress: Progress
-) -> RepositoriesStage | None:
+) -> Report | None:
     """Bring up to date what hints name, or what remotes have that mirrors have not. None: the long way is to be gone.
 
-    Raises OSError.
+    Raises StageError.
     """
-    hinted = None if hints is None else hints.repos
-    if hinted is not None and not hinted <= sealed.urls.keys():
+    try:
+        with executed("refresh_repositories"), staged(RepositoriesError):
+            log.info("Refreshing repositories...")
+            repos = _behind(config, layout, remotes, sealed, progress) if hints is None else _hinted(sealed, hints)
+            stage = _bring_up_to_date(config, layout, remotes, sealed, repos, is_hinted=hints is not None)
+    except _LongWay:
         return None
-    repos = _behind(config, layout, remotes, sealed, progress) if hinted is None else sorted(hinted)
+    tell_of_environments()
+    failures = list(stage.failures)
+    if hints is not None:
+        failures += demand.finish_all(config.messaging.queuedir, hints, stage.failed())
+    return Report(tuple(failures))
+
+
+def _hinted(sealed: Seal, hints: Hints) -> list[RepoId]:
+    if not hints.repos <= sealed.urls.keys():
+        raise _LongWay
+    return sorted(hints.repos)
+
+
+def _bring_up_to_date(
+    config: Config, layout: Layout, remotes: Remotes, sealed: Seal, repos: list[RepoId], *, is_hinted: bool
+) -> RepositoriesStage:
     # Which items the common repositories have decides which links environments have.
     if any(repo.partition == COMMON for repo in repos):
-        return None
+        raise _LongWay
     known = inventory.fetch(layout) if repos else {}
     if not known.keys() >= set(repos):
-        return None
-    stage = RepositoriesStage(layout, remotes, _work(config, sealed, repos, known, is_hinted=hinted is not None))
-    log.info("Nothing but remotes has to be looked at until %s", _time(sealed.due))
-    if repos:
-        seal.remove(layout)
+        raise _LongWay
+    stage = RepositoriesStage(layout, remotes, _work(config, sealed, repos, known, is_hinted=is_hinted))
+    if not repos:
+        stage.tell()
+        return stage
+    seal.remove(layout)
     stage.prepare(config.git.jobs, no_progress, silent=True)
     if not stage.has_only_moved():
         stage.give_up()
-        return None
+        raise _LongWay
     stage.tell()
-    if repos:
-        stage.switch(lambda entries: environments.detour(layout, sealed.environments, entries))
-        log.info("Persisting repositories inventory...")
-        inventory.persist(layout, {**known, **stage.inventory()})
-        stage.clear_away(stage.needs, config.main.retention, only=repos)
-        if stage.is_at_rest and not stage.failures:
-            seal.renew(config, layout, sealed, retention.next_look(layout, config.main.retention))
+    stage.switch(lambda entries: environments.detour(layout, sealed.environments, entries))
+    log.info("Persisting repositories inventory...")
+    inventory.persist(layout, {**known, **stage.inventory()})
+    stage.clear_away(stage.needs, config.main.retention, only=repos)
+    if stage.is_at_rest and not stage.failures:
+        seal.renew(config, layout, sealed, retention.next_look(layout, config.main.retention))
     return stage
-
-
-def _time(due: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(due))
 
 
 def _behind(config: Config, layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
@@ -75,7 +95,8 @@ def _behind(config: Config, layout: Layout, remotes: Remotes, sealed: Seal, prog
 
 
 def _work(config: Config, sealed: Seal, repos: Collection[RepoId], known: Inventory, *, is_hinted: bool) -> Work:
-    needs = {repo: sealed.needs(repo, config.main.mandatorybranches) for repo in repos}
+    mandatory = frozenset(map(Branch, config.main.mandatorybranches))
+    needs = {repo: Needs(mandatory, sealed.overrides(repo), sealed.implied(repo)) for repo in repos}
     urls = {repo: sealed.urls[repo] for repo in repos}
     plan = RepositoriesPlan((), tuple(repos), (), ())
     work = Work(Library(urls), plan, {repo: known[repo] for repo in repos}, needs)

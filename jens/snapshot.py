@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Callable, NamedTuple
 
-from jens import files, inventory, maintenance, metadata, trees, yamldoc
+from jens import files, inventory, maintenance, metadata, tracking, trees, yamldoc
 from jens.config import Config
 from jens.dangling import describe
 from jens.errors import DirectoryError, MetadataError
@@ -212,7 +212,7 @@ def _definition(config: Config, layout: Layout, environment: str) -> Definition 
     if isinstance(remembered, Definition):
         return remembered
     try:
-        declared = metadata.read_definitions(config, metadata.environments_commit(config)).get(environment)
+        declared = metadata.read_definitions(config, tracking.environments_commit(config)).get(environment)
     except MetadataError:
         return None
     return declared if isinstance(declared, Definition) else None

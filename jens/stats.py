@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jens import files, gitwrapper, inventory, metadata, trees
+from jens import files, gitwrapper, inventory, metadata, tracking, trees
 from jens.config import Config
 from jens.errors import DirectoryError, GitError
 from jens.layout import Layout, LinkReader, Target, entry_ref
@@ -145,7 +145,7 @@ class Environments:
 
 def environments(config: Config, layout: Layout) -> Environments:
     """Compare memory, declaration and disk. Raises MetadataError, DirectoryError."""
-    declared = metadata.read_definitions(config, metadata.environments_commit(config))
+    declared = metadata.read_definitions(config, tracking.environments_commit(config))
     existing = [name for name in _list("environmentsdir", layout.environmentsdir) if _is_environment(layout, name)]
     vain = _in_vain(layout, (link for name in existing for link in _links(layout, name)))
     # Once more, for an update may have been at work between the look at a link and that at its target.

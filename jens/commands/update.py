@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jens import filesystems, maintenance, preview, update
+from jens import filesystems, maintenance, update
 from jens.commands.common import (
     NOT_ALL_WELL,
     OK,
@@ -26,7 +26,7 @@ from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
 from jens.pool import Progress, no_progress
-from jens.update import Options
+from jens.steps import Options, is_on_demand
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _main(arguments: argparse.Namespace) -> int:
     set_up_logging(config, "jens-update", verbose=arguments.verbose)
     options = Options(allow_purge=arguments.allow_purge, poll=arguments.poll, progress=_progress())
     maintenance.check_directories(config)
-    if update.is_on_demand(config, options):
+    if is_on_demand(config, options):
         maintenance.check_queue(config)
     with run_lock(config):
         maintenance.make_directories(config)
@@ -69,6 +69,8 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(config: Config, options: Options) -> int:
+    from jens import preview  # noqa: PLC0415 - it needs more than a run does that has nothing to do
+
     for line in preview.run(config, options):
         print(line)
     return OK

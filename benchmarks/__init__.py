@@ -1,0 +1,1 @@
+"""Measurements, each beside what the same work needs at least."""

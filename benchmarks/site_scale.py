@@ -1,0 +1,321 @@
+"""How Jens does at site scale, each piece of work beside what bare Git needs for the same.
+
+Jens and its floor run in turn, several times; the ratio is the median of the pairs. Machines are noisy: compare ratios,
+never seconds of different runs. Prints a table for each part, and writes all figures to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.site import Site
+from jens.messaging import Queue
+from jens.model import RepoId
+
+_TREE = Path(__file__).resolve().parent.parent
+_AT_ONCE = 8
+_PUSHED = 20
+_DELAY = 0.05
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_TREE), "PYTHONDONTWRITEBYTECODE": ""}
+_IMPORTS = "import git, yaml, configobj, dirq.queue"
+
+
+@dataclass
+class Row:
+    """Pairs of seconds (floor, Jens) for one piece of work; ``reach`` is the most that the ratio should be."""
+
+    work: str
+    reach: float
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+    peak: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """Of Jens to the floor."""
+        return statistics.median(ours / floor for floor, ours in self.pairs)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Of the floor, and of Jens."""
+        return statistics.median(floor for floor, _ in self.pairs), statistics.median(ours for _, ours in self.pairs)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that came to its end: seconds, and the most memory (KiB) that it and its children had at a time."""
+
+    seconds: float
+    peak: int
+
+
+def run(*command: str, stdin: bytes = b"", watched: bool = False, cwd: Path | None = None) -> Ran:
+    """Run a command after all that was written before has reached the disk."""
+    os.sync()
+    begin = time.perf_counter()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_ENVIRONMENT, cwd=cwd
+    ) as process:
+        peak = _Peak(process.pid) if watched else None
+        process.communicate(stdin)
+        seconds = time.perf_counter() - begin
+    if process.returncode:
+        raise RuntimeError(f"{command[:4]} ended with {process.returncode}")
+    return Ran(seconds, peak.end() if peak else 0)
+
+
+class _Peak:
+    """Samples the memory of a process and all below it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._most = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        self._done.set()
+        self._thread.join()
+        return self._most
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.02):
+            self._most = max(self._most, sum(map(_memory, _tree(self._pid))))
+
+
+def _tree(pid: int) -> Iterable[int]:
+    yield pid
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                yield from _tree(int(child))
+    except OSError:
+        return
+
+
+def _memory(pid: int) -> int:
+    """In KiB; pages that are shared count in proportion."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return 0
+
+
+class Bench:
+    """One site, and the rows that are measured on it."""
+
+    def __init__(self, top: Path, scale: float) -> None:
+        self.site = Site(top / "site", scale)
+        self._scratch = top / "floor"
+        self._configs = {mode: str(self.site.config(mode, mode=mode)) for mode in ("POLL", "ONDEMAND")}
+        self._urls = "".join(f"{self.site.url(name)}\n" for name in self.site.repositories).encode()
+        self._turn = 0
+        self.rows: list[Row] = []
+
+    def jens(self, mode: str, *, watched: bool = False) -> Ran:
+        """One run of jens-update, which must be well."""
+        tool = str(_TREE / "bin" / "jens-update")
+        return run(sys.executable, tool, "--strict", "-c", self._configs[mode], watched=watched)
+
+    def measure(
+        self, work: str, reach: float, times: int, before: Callable[[], object], floor: Callable[[], Ran], mode: str
+    ) -> None:
+        """Measure a row: ``before`` is done before each of the two."""
+        row = Row(work, reach)
+        for number in range(times):
+            before()
+            ours = self.jens(mode, watched=number == 0)
+            row.pairs.append((floor().seconds, ours.seconds))
+            row.peak = max(row.peak, ours.peak)
+        self.rows.append(row)
+        print(".", end="", file=sys.stderr, flush=True)
+
+    def cold(self, times: int) -> None:
+        """The row that begins with nothing."""
+        self.measure("cold", 1.5, times, self.empty, self._clone_and_lay_out, "POLL")
+
+    def warm(self, times: int) -> None:
+        """The rows that need an instance that is up to date."""
+        self.jens("POLL")
+        self.jens("POLL")
+        self.measure("POLL, nothing new", 1.3, times, _nothing, self._ask, "POLL")
+        self.measure(f"POLL, {_PUSHED} pushed", 1.5, times, lambda: self._push(_PUSHED), self._ask_and_sync, "POLL")
+        self.jens("ONDEMAND")
+        self.jens("ONDEMAND")
+        self.measure("on demand, idle", 2.0, 2 * times, _nothing, _import, "ONDEMAND")
+        self.measure("on demand, one hint", 2.0, 2 * times, self._push_with_a_hint, self._import_and_sync, "ONDEMAND")
+
+    def latency(self, times: int) -> dict[str, float]:
+        """A POLL of remotes that take 50 ms to answer, in seconds; and what it may take."""
+        wrapper = self.site.root / "slow-ssh"
+        wrapper.write_text(f'#!/bin/sh\nfor command; do [ "$command" = -G ] && exit; done\nsleep {_DELAY}\nexec sh -c "$command"\n')
+        wrapper.chmod(0o755)
+        path = self.site.root / "metadata" / "repository" / "repositories.yaml"
+        path.write_text(path.read_text().replace("file://", "ssh://git.example.org"))
+        commands = (("commit", "-q", "-a", "-m", "by ssh"), ("push", "-q"))
+        for command in commands:
+            identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+            subprocess.run(["git", *identity, *command], cwd=path.parent, check=True)
+        self._configs["POLL"] = str(self.site.config("slow", mode="POLL", git_ssh_cmd_path=str(wrapper)))
+        self.jens("POLL")
+        self.jens("POLL")
+        ours = statistics.median(self.jens("POLL").seconds for _ in range(times))
+        floor = statistics.median(self._ask().seconds for _ in range(times))
+        count = len(self.site.repositories)
+        return {"seconds": ours, "floor": floor, "allowed": count * _DELAY / _AT_ONCE + floor, "repositories": count}
+
+    def size(self) -> dict[str, int]:
+        """Bytes on disk, and the number of files, of what the floor of ``cold`` and what Jens has made."""
+        floor, ours = self._scratch / "checkouts", self.site.root / "clone"
+        return {
+            "checkouts, floor": _bytes(floor),
+            "checkouts": _bytes(ours),
+            "mirrors, floor": _bytes(self._scratch / "mirrors"),
+            "mirrors": _bytes(self.site.root / "bare"),
+            "files": sum(len(names) for _, _, names in os.walk(ours)),
+            "links": sum(path.is_symlink() for path in (self.site.root / "environments").rglob("*")),
+        }
+
+    def empty(self) -> None:
+        """As if Jens had never run."""
+        for part in ("bare", "clone", "cache", "environments"):
+            shutil.rmtree(self.site.root / part)
+            (self.site.root / part).mkdir()
+
+    # Floors
+
+    def _ask(self) -> Ran:
+        return run("xargs", f"-P{_AT_ONCE}", "-n1", "git", "ls-remote", "--heads", stdin=self._urls)
+
+    def _ask_and_sync(self) -> Ran:
+        command = f"xargs -P{_AT_ONCE} -n1 git ls-remote --heads && sync -f {self.site.root}"
+        return run("sh", "-c", command, stdin=self._urls)
+
+    def _import_and_sync(self) -> Ran:
+        return run("sh", "-c", f'{sys.executable} -c "{_IMPORTS}" && sync -f {self.site.root}')
+
+    def _clone_and_lay_out(self) -> Ran:
+        """The mirrors, then each commit that Jens has laid out, as a tree of files of its own."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        mirrors, checkouts = self._scratch / "mirrors", self._scratch / "checkouts"
+        checkouts.mkdir(parents=True)
+        clones = "".join(f"{self.site.url(name)} {mirrors}/{name}\n" for name in self.site.repositories)
+        trees = "".join(
+            f"{mirrors}/{path.parent.parent.name}/{path.parent.name} {path.name[1:]} {checkouts}/{path.name[1:]}\n"
+            for path in (self.site.root / "clone").glob("*/*/.*")
+        )
+        (self._scratch / "clones").write_text(clones)
+        (self._scratch / "trees").write_text(trees)
+        lay_out = (
+            'mkdir "$2" && GIT_INDEX_FILE="$2.index" git --git-dir="$0" --work-tree="$2" read-tree -u --reset "$1" '
+            '&& rm "$2.index"'
+        )
+        script = (
+            f"xargs -P{_AT_ONCE} -n2 git clone -q --mirror <clones && "
+            f"xargs -P{_AT_ONCE} -n3 sh -c '{lay_out}' <trees && sync -f ."
+        )
+        return run("sh", "-c", script, cwd=self._scratch)
+
+    # What teams do
+
+    def _names(self, count: int) -> list[str]:
+        names = [name for name in self.site.repositories if not name.startswith("common/")]
+        self._turn += count
+        return [names[(self._turn + number) % len(names)] for number in range(count)]
+
+    def _push(self, count: int) -> list[str]:
+        names = self._names(count)
+        self.site.push(names, f"pushed {time.time_ns()}")
+        return names
+
+    def _push_with_a_hint(self) -> None:
+        partition, _, name = self._push(1)[0].partition("/")
+        Queue(self.site.root / "spool").add({RepoId(partition, name)})
+
+
+def _nothing() -> None:
+    pass
+
+
+def _import() -> Ran:
+    return run(sys.executable, "-c", _IMPORTS)
+
+
+def _bytes(top: Path) -> int:
+    done = subprocess.run(["du", "-s", "-B1", str(top)], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[0])
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    print(f"\n{title}\n\n{'work':24}{'floor, s':>10}{'Jens, s':>10}{'ratio':>8}{'reach':>8}{'memory, MB':>12}")
+    for row in rows:
+        floor, ours = row.seconds
+        missed = "" if row.ratio <= row.reach else "  missed"
+        print(f"{row.work:24}{floor:10.2f}{ours:10.2f}{row.ratio:8.2f}{row.reach:8.1f}{row.peak / 1024:12.0f}{missed}")
+
+
+def show_growth(rows: Mapping[float, Sequence[Row]]) -> None:
+    print(f"\nGrowth: seconds of Jens, and how many times those at scale 1\n\n{'work':24}", end="")
+    print("".join(f"{f'scale {scale:g}':>18}" for scale in rows))
+    for index, row in enumerate(rows[1.0]):
+        here = row.seconds[1]
+        cells = [found[index].seconds[1] for found in rows.values()]
+        print(f"{row.work:24}" + "".join(f"{ours:10.2f}{f'({ours / here:.2f})':>8}" for ours in cells))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the reference site (default: 1)")
+    parser.add_argument("--times", type=int, default=5, help="pairs of each row (default: 5)")
+    parser.add_argument("--cold", type=int, default=3, help="pairs of the row that begins with nothing (default: 3)")
+    parser.add_argument("--growth", action="store_true", help="measure at a third and at three times the scale as well")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--directory", type=Path, help="where to work (default: the directory for temporary files)")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
+        bench = Bench(Path(scratch), arguments.scale)
+        bench.cold(arguments.cold)
+        size = bench.size()
+        bench.warm(arguments.times)
+        found = {arguments.scale: bench.rows}
+        slow = bench.latency(arguments.times)
+    if arguments.growth:
+        for factor in (1 / 3, 3.0):
+            with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
+                other = Bench(Path(scratch), arguments.scale * factor)
+                other.cold(1)
+                other.warm(arguments.times)
+                found[arguments.scale * factor] = other.rows
+    print(file=sys.stderr)
+    show(f"{slow['repositories']:.0f} repositories, {size['links']} links", bench.rows)
+    print("\nOn disk, MB\n")
+    for what in ("checkouts", "mirrors"):
+        floor, ours = size[f"{what}, floor"], size[what]
+        print(f"{what:24}{floor / 1e6:10.0f}{ours / 1e6:10.0f}{ours / floor:8.2f}")
+    print(f"\nPOLL of remotes that take 50 ms: {slow['seconds']:.2f} s, allowed {slow['allowed']:.2f} s")
+    if arguments.growth:
+        show_growth({scale: found[scale] for scale in sorted(found)})
+    if arguments.json:
+        rows = {f"{scale:g}": [asdict(row) for row in measured] for scale, measured in found.items()}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({"rows": rows, "size": size, "latency": slow}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The long way through a run, from top to bottom: everything is looked at. Only the order, not how it is done."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, refusals, retention, seal
+from jens.answers import Answers
+from jens.config import Config
+from jens.environments import Applied, EnvironmentsPlan
+from jens.errors import EnvironmentsError, RepositoriesError
+from jens.guard import PurgeGuard
+from jens.layout import Layout
+from jens.messaging import Hints
+from jens.model import Expansion, Library, Report
+from jens.names import one_line
+from jens.past import Past, recall, resolved_before
+from jens.remotes import Remotes
+from jens.repositories import plan_needs, plan_repositories
+from jens.repostage import Demand, RepositoriesStage, Work
+from jens.steps import Options, executed, staged
+from jens.tracking import Snapshot
+from jens.trees import Planner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What a run found out before it touched anything that is published."""
+
+    library: Library
+    past: Past
+    environments: EnvironmentsPlan
+    work: Work
+
+
+def run(
+    config: Config, layout: Layout, remotes: Remotes, options: Options, commits: Snapshot, hints: Hints | None
+) -> Report:
+    """Bring everything up to date. Raises LibraryError, DirectoryError, MetadataError, StageError."""
+    with executed("refresh_repositories"), staged(RepositoriesError):
+        log.info("Refreshing repositories...")
+        plans = plan(config, layout, options, commits, hints)
+        remember_refusals(layout, plans)
+        repositories = RepositoriesStage(layout, remotes, plans.work)
+        repositories.prepare(config.git.jobs, options.progress)
+        repositories.switch(lambda entries: environments.detour(layout, plans.past.existing, entries))
+        log.info("Persisting repositories inventory...")
+        inventory.persist(layout, repositories.inventory())
+        answers.withdraw(layout, repositories.failed())
+    with executed("refresh_environments"), staged(EnvironmentsError):
+        log.info("Refreshing environments...")
+        applied = refresh_environments(config, layout, plans, repositories.expansion())
+        needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
+        repositories.clear_away(
+            needs, config.main.retention, lambda repo: environments.uses(layout, applied.clinging, repo)
+        )
+        inventory.persist(layout, repositories.inventory())
+        definitions = answers.asked_for(plans.environments.definitions)
+        answers.remember(layout, Answers(repositories.lacking(), definitions))
+    failures = [*commits.failures, *repositories.failures, *applied.failures]
+    if hints is not None:
+        failures += demand.finish_all(config.messaging.queuedir, hints, repositories.failed())
+    refused = plans.work.plan.refusals or plans.environments.refusals
+    if repositories.is_at_rest and not (failures or refused or applied.clinging or plans.environments.protected):
+        names = [definition.name for definition in applied.standing]
+        next_look = retention.next_look(layout, config.main.retention)
+        seal.put(config, layout, commits, plans.library.urls, needs, names, next_look)
+    return Report(tuple(failures), bool(refused))
+
+
+def plan(config: Config, layout: Layout, options: Options, commits: Snapshot, hints: Hints | None = None) -> Plans:
+    """Read metadata, cache and disk, and decide what there must be; without hints every remote is asked."""
+    main = config.main
+    guard = PurgeGuard(main.purgelimit, options.allow_purge, refusals.recall(layout))
+    library = metadata.read_library(config, commits.repositories)
+    declared = metadata.read_definitions(config, commits.environments)
+    past = recall(layout, declared, main.hashprefix)
+    for_environments = environments.plan_environments(declared, past, main.protectedenvironments, guard)
+    known = inventory.fetch(layout)
+    mirrored = [repo for repo in layout.repositories_in(layout.baredir) if gitwrapper.is_repository(layout.bare(repo))]
+    for_repositories = plan_repositories(library, {*known, *mirrored}, guard)
+    recorded = resolved_before(layout, for_environments.definitions, known)
+    former = environments.former_definitions(layout, for_environments, past)
+    needs = plan_needs(for_repositories.remaining, main.mandatorybranches, for_environments.definitions, former)
+    work = Work(library, for_repositories, recorded, needs)
+    if hints is not None:
+        if unknown := demand.strangers(hints, library):
+            log.warning("%s", unknown)
+        said = answers.recall(layout)
+        moving = said.fresh((*for_environments.new, *for_environments.changed))
+        fresh = plan_needs(for_repositories.remaining, (), moving)
+        work = replace(work, demand=Demand(hints.repos, said.lacking, fresh))
+    return Plans(library, past, for_environments, work)
+
+
+def remember_refusals(layout: Layout, plans: Plans) -> None:
+    """What is refused now is not removed by a later run only because more is known by then. Raises OSError."""
+    work, past = plans.work, plans.past
+    refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
+    known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
+    environments_known = {*past.remembered, *past.inferred} if plans.environments.refusals else set()
+    refusals.remember(layout, refusals.recall(layout), known, environments_known)
+
+
+def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:
+    """Bring environments in line with their definitions and with what repositories are expanded to."""
+    for definition in (*plans.environments.new, *plans.environments.changed):
+        for doubt in metadata.doubts(definition, plans.library):
+            log.warning("Environment '%s' (%s) %s", definition.name, one_line(definition.address), doubt)
+    planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
+    applied = environments.Stage(layout, plans.past, planner).apply(plans.environments)
+    found = dangling.find(layout, applied.standing, expansion)
+    dangling.report(layout, applied.standing, found, expansion)
+    return applied

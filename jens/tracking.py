@@ -1,0 +1,105 @@
+"""The two metadata clones and what they track: refreshed, or known to be up to date."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from jens import workclones
+from jens.config import Config
+from jens.errors import GitError, MetadataError
+from jens.gitwrapper import GitOptions
+from jens.pool import result, workers
+from jens.workclones import Tracked
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The commits of both metadata repositories that a run works from, and what else did not go well."""
+
+    tracked: tuple[Tracked, Tracked]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def environments(self) -> str:
+        """The commit of the environment metadata."""
+        return self.tracked[0].commit
+
+    @property
+    def repositories(self) -> str:
+        """The commit of the repository metadata."""
+        return self.tracked[1].commit
+
+
+def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snapshot:
+    """Fetch both clones and reset them to what they track; without ``reset`` the work trees stay.
+
+    Raises MetadataError.
+    """
+    found = []
+    failures: list[str] = []
+    for directory in directories(config):
+        try:
+            tracked = workclones.refresh_clone(directory, options)
+        except (GitError, OSError) as error:
+            raise MetadataError(directory, str(error)) from error
+        found.append(tracked)
+        failures += _reset(directory, tracked.commit) if reset else []
+    environments, repositories = found
+    return Snapshot((environments, repositories), tuple(failures))
+
+
+def directories(config: Config) -> tuple[Path, Path]:
+    """The clones of the environment metadata and of the repository metadata."""
+    return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
+
+
+def are_unchanged(config: Config, snapshot: Snapshot, options: GitOptions) -> bool:
+    """Whether the remotes of both clones, asked at the same time, still have what an earlier run worked from.
+
+    Raises MetadataError.
+    """
+    with workers(2) as pool:
+        asked = [
+            (directory, pool.submit(workclones.has_moved, directory, tracked, options))
+            for directory, tracked in zip(directories(config), snapshot.tracked)
+        ]
+        for directory, answer in asked:
+            try:
+                if result(answer):
+                    return False
+            except (GitError, OSError) as error:
+                raise MetadataError(directory, str(error)) from error
+    return True
+
+
+def _reset(directory: Path, commit: str) -> list[str]:
+    """Bring a work tree up to date; since nobody reads metadata from there, one bad file of it stops nothing."""
+    try:
+        workclones.reset_clone(directory, commit)
+    except (GitError, OSError) as error:
+        failure = f"The work tree of '{directory}' could not be brought up to date: {error}"
+        log.error("%s", failure)
+        return [failure]
+    return []
+
+
+def environments_commit(config: Config) -> str:
+    """The commit of the environment metadata that the last run worked from. Raises MetadataError."""
+    directory = config.main.environmentsmetadatadir
+    try:
+        return workclones.head(directory)
+    except (GitError, OSError) as error:
+        raise MetadataError(directory, str(error), "read") from error
+
+
+def library_commit(config: Config) -> str:
+    """The commit of the repository metadata that the last run worked from. Raises MetadataError."""
+    directory = config.main.repositorymetadatadir
+    try:
+        return workclones.head(directory)
+    except (GitError, OSError) as error:
+        raise MetadataError(directory, str(error), "read") from error

@@ -1,0 +1,306 @@
+"""Runs that go the short way, because nothing but pushes can have happened: what they do is what the long way does."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from jens import gitwrapper, seal
+from tests.conftest import Outcome, Site, definition, git
+
+DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
+INIT = "code/manifests/init.pp"
+MADE = ("clone", "environments", "cache")
+
+
+@pytest.fixture
+def sealed(site: Site) -> Site:
+    """A site that is up to date, with overrides, a snapshot, and a default branch that not every repository has."""
+    site.add(OTHER, branches=("qa", "feature/x"))
+    site.remotes[DUMMY].branch("qa")
+    site.publish()
+    site.define("qa", definition("qa"))
+    site.define("team", definition("master", {OTHER: "feature/x"}))
+    pinned = site.remotes[DUMMY].commit()
+    site.define("snap", definition(None, {DUMMY: f"commit/{pinned[:9]}", OTHER: "qa"}))
+    assert site.update("--strict").code == 0
+    return site
+
+
+def went_the_short_way(outcome: Outcome) -> bool:
+    lines = outcome.lines()
+    return outcome.has("Nothing but pushes has to be looked at") and lines.count("INFO Refreshing repositories...") == 1
+
+
+def on_demand(site: Site) -> None:
+    site.settings["main.mode"] = "ONDEMAND"
+    assert site.update("--strict").code == 0
+
+
+def state(site: Site) -> dict[str, str]:
+    """What a run may have changed: all that is published, all that is remembered, all branches of mirrors."""
+    listing = site.listing(*MADE)
+    forgettable = ("cache/last-run.json", "cache/unreferenced.json")
+    found = {path: what for path, what in listing.items() if path not in forgettable}
+    for repo in site.remotes:
+        found[f"refs of {repo}"] = git("for-each-ref", directory=site.root / "bare" / repo)
+        found[f"records of {repo}"] = " ".join(sorted(os.listdir(site.root / "bare" / repo / "worktrees")))
+    return found
+
+
+def assert_like_the_long_way(site: Site) -> None:
+    """A run that looks at everything finds nothing to do."""
+    before = state(site)
+    (site.root / "cache" / "seal.json").unlink(missing_ok=True)
+    outcome = site.update("--poll", "--strict")
+    assert (outcome.code, outcome.lines("ERROR"), went_the_short_way(outcome)) == (0, [], False)
+    assert state(site) == before
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_a_run_with_nothing_to_do_says_the_same_whichever_way_it_goes(sealed: Site, mode: str) -> None:
+    if mode == "ONDEMAND":
+        on_demand(sealed)
+
+    def lines(outcome: Outcome) -> list[str]:
+        said = [re.sub(r"[\d.]+ ms", "N ms", line) for line in outcome.lines()]
+        return [line for line in said if "inventory" not in line and "Nothing but pushes" not in line]
+
+    short = sealed.update("--strict")
+    (sealed.root / "cache" / "seal.json").unlink()
+    long = sealed.update("--strict")
+    assert (went_the_short_way(short), went_the_short_way(long)) == (True, False)
+    assert lines(short) == lines(long)
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_pushes_are_followed_the_short_way(sealed: Site, mode: str) -> None:
+    if mode == "ONDEMAND":
+        on_demand(sealed)
+    for text in ("# one\n", "# two\n"):
+        sealed.remotes[DUMMY].push({INIT: text})
+        sealed.remotes[OTHER].push({INIT: text}, "feature/x")
+        sealed.hint(DUMMY, OTHER)
+        outcome = sealed.update("--strict")
+        assert (outcome.code, went_the_short_way(outcome)) == (0, True)
+        assert sealed.read("production/modules/dummy/manifests/init.pp") == text
+        assert sealed.read("team/modules/other/manifests/init.pp") == text
+        assert sealed.read("snap/modules/dummy/manifests/init.pp") == "class dummy {}\n"
+        assert sealed.hinted() == ([] if mode == "ONDEMAND" else sealed.hinted())
+    assert_like_the_long_way(sealed)
+
+
+def test_whatever_is_pushed_both_ways_come_to_the_same(sealed: Site) -> None:
+    """Days on which anything may happen, each followed by one run, and by one that looks at everything."""
+    chance = random.Random(7)
+    sealed.settings["main.retention"] = "0"
+    assert sealed.update("--strict").code == 0
+    short = 0
+    for number in range(25):
+        _anything(sealed, chance, number)
+        outcome = sealed.update()
+        short += went_the_short_way(outcome)
+        assert_like_the_long_way(sealed)
+    assert short > 5
+
+
+def _anything(site: Site, chance: random.Random, number: int) -> None:
+    for repo in chance.sample([DUMMY, MYAPP, OTHER], chance.choice((1, 1, 2))):
+        remote, what = site.remotes[repo], chance.random()
+        if what < 0.5:
+            remote.push({INIT: f"# {number}\n"}, chance.choice(("master", "qa")), onto="master")
+        elif what < 0.6:
+            remote.push({INIT: f"# {number}\n", "data/x": "x\n"}, "feature/x", rewrite=True)
+        elif what < 0.7:
+            remote.branch("unused")
+        elif what < 0.8 and "qa" in git("branch", "--list", directory=remote.path).split():
+            remote.delete("qa")
+        elif what < 0.9:
+            site.define("team", definition("master", {repo: chance.choice(("master", "feature/x"))}))
+        else:
+            site.remotes["common/hieradata"].push({f"data/{number}.yaml": "---\n"})
+
+
+def lose_a_link(site: Site) -> None:
+    (site.root / "environments" / "team" / "modules" / "dummy").unlink()
+
+
+def bend_a_link(site: Site) -> None:
+    link = site.root / "environments" / "production" / "modules" / "dummy"
+    link.unlink()
+    link.symlink_to("/nowhere")
+
+
+def bend_a_branch(site: Site) -> None:
+    link = site.path(OTHER, "qa")
+    link.unlink()
+    link.symlink_to("nowhere")
+
+
+def lose_a_checkout(site: Site) -> None:
+    shutil.rmtree(site.path(OTHER, f".{site.expanded(OTHER)['master']}"))
+
+
+def lose_a_mirror(site: Site) -> None:
+    shutil.rmtree(site.root / "bare" / OTHER)
+
+
+def lose_the_inventory(site: Site) -> None:
+    (site.root / "cache" / "inventory.json").unlink()
+
+
+def leave_something_half_made(site: Site) -> None:
+    (site.root / "environments" / ".new-0123456789ab").mkdir()
+
+
+def touch_the_metadata(site: Site) -> None:
+    (site.root / "metadata" / "environments" / "team.yaml").write_text("default: [half-written\n")
+
+
+def change_the_configuration(site: Site) -> None:
+    site.settings["main.directory_environments"] = "True"
+
+
+def push_a_definition(site: Site) -> None:
+    site.define("another")
+
+
+def push_a_library(site: Site) -> None:
+    site.add("modules/late")
+    site.publish()
+
+
+def garble_the_seal(site: Site) -> None:
+    (site.root / "cache" / "seal.json").write_text('{"version": 1, "content": {"repositories": {"../..": 1}}}')
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lose_a_link,
+        bend_a_link,
+        bend_a_branch,
+        lose_a_checkout,
+        lose_a_mirror,
+        lose_the_inventory,
+        leave_something_half_made,
+        touch_the_metadata,
+        change_the_configuration,
+        push_a_definition,
+        push_a_library,
+        garble_the_seal,
+    ],
+)
+def test_whatever_else_happens_everything_is_looked_at(sealed: Site, change: Callable[[Site], None], mode: str) -> None:
+    if mode == "ONDEMAND":
+        on_demand(sealed)
+    assert went_the_short_way(sealed.update("--strict"))
+    change(sealed)
+    outcome = sealed.update("--strict")
+    assert (outcome.code, went_the_short_way(outcome)) == (0, False)
+    assert {name: sealed.dangling(name) for name in ("production", "team")} == {"production": [], "team": []}
+    assert not (sealed.root / "environments" / ".new-0123456789ab").exists()
+    assert "half-written" not in (sealed.root / "metadata" / "environments" / "team.yaml").read_text()
+    assert_like_the_long_way(sealed)
+    assert went_the_short_way(sealed.update("--strict"))
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, True), (590, True), (610, False), (-10, False)])
+def test_everything_is_looked_at_every_ten_minutes(
+    sealed: Site, seconds: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(seal, "time", SimpleNamespace(time=lambda: now + seconds))
+    assert went_the_short_way(sealed.update()) == expected
+
+
+def test_everything_is_looked_at_after_the_system_has_started(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seal, "_boot", lambda: "another")
+    assert not went_the_short_way(sealed.update())
+
+
+def test_a_removal_that_is_allowed_is_not_left_out(sealed: Site) -> None:
+    assert not went_the_short_way(sealed.update("--allow-purge"))
+
+
+def test_damage_that_only_a_look_into_a_mirror_tells_is_mended_when_all_are_asked(sealed: Site) -> None:
+    for pack in (sealed.root / "bare" / OTHER / "objects" / "pack").glob("*.pack"):
+        pack.chmod(0o644)
+        os.truncate(pack, 40)
+    outcome = sealed.update("--strict")
+    assert any("was made anew" in line for line in outcome.lines("WARNING"))
+    assert_like_the_long_way(sealed)
+
+
+def go_away(site: Site) -> None:
+    site.remotes[DUMMY].go_away()
+
+
+def lose_a_mandatory_branch(site: Site) -> None:
+    site.remotes[DUMMY].delete("master")
+
+
+@pytest.mark.parametrize("fault", [go_away, lose_a_mandatory_branch])
+def test_what_goes_wrong_is_said_once_in_each_run_and_a_hint_stays(sealed: Site, fault: Callable[[Site], None]) -> None:
+    on_demand(sealed)
+    fault(sealed)
+    sealed.hint(DUMMY)
+    for _ in range(3):
+        outcome = sealed.update("--strict")
+        assert (outcome.code, len(outcome.lines("ERROR"))) == (60, 1), outcome.log
+        assert fault is lose_a_mandatory_branch or sealed.hinted() == [DUMMY]
+        assert sealed.read("production/modules/dummy/manifests/init.pp") == "class dummy {}\n"
+
+
+def test_a_branch_that_is_gone_ends_the_short_way(sealed: Site) -> None:
+    sealed.remotes[OTHER].delete("feature/x")
+    outcome = sealed.update()
+    assert not went_the_short_way(outcome)
+    assert sealed.dangling("team") == ["hieradata/module_names/other", "modules/other"]
+    sealed.remotes[OTHER].branch("feature/x")
+    assert sealed.update("--strict").code == 0
+    assert sealed.dangling("team") == []
+
+
+def test_a_hint_for_a_repository_that_the_library_does_not_have_is_told(sealed: Site) -> None:
+    on_demand(sealed)
+    sealed.hint("modules/stranger")
+    outcome = sealed.update("--strict")
+    assert outcome.has("Hints for repositories that the library does not have: ['modules/stranger']")
+    assert sealed.hinted() == []
+
+
+def test_a_remote_is_asked_once_though_the_short_way_ends(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = gitwrapper.remote_heads
+
+    def count(url: str, options: gitwrapper.GitOptions) -> dict[str, str]:
+        asked.append(url)
+        return ask(url, options)
+
+    monkeypatch.setattr(gitwrapper, "remote_heads", count)
+    sealed.remotes["common/site"].push({"code/new.pp": "# new\n"})
+    assert not went_the_short_way(sealed.update("--strict"))
+    assert sorted(asked) == sorted(sealed.urls.values())
+
+
+def test_a_replaced_checkout_goes_when_its_time_is_over(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed.settings["main.retention"] = "100"
+    assert sealed.update("--strict").code == 0
+    old = sealed.expanded(MYAPP)["master"]
+    sealed.remotes[MYAPP].push({INIT: "# new\n"})
+    assert went_the_short_way(sealed.update("--strict"))
+    assert old in sealed.checkouts(MYAPP)
+    now = time.time()
+    for module in ("jens.seal", "jens.retention"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
+    assert not went_the_short_way(sealed.update("--strict"))
+    assert old not in sealed.checkouts(MYAPP)
