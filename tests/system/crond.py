@@ -100,7 +100,7 @@ class Crond:
 def crontab() -> str:
     """The crontab that docs/installation.md shows first."""
     section = documented("installation.md", "## Every minute")
-    block = re.search(r"(?:^    \S.*\n)+", section, re.MULTILINE)
+    block = re.search(r"^    MAILTO=.*\n(?:^    \S.*\n)+", section, re.MULTILINE)
     assert block
     text = "".join(line[4:] + "\n" for line in block[0].splitlines())
     assert text == f"MAILTO={ADMINISTRATORS}\n* * * * * jens /opt/jens/bin/jens-update\n"
