@@ -163,7 +163,8 @@ class Bench:
     def latency(self, times: int) -> dict[str, float]:
         """A POLL of remotes that take 50 ms to answer, in seconds; and what it may take."""
         wrapper = self.site.root / "slow-ssh"
-        wrapper.write_text(f'#!/bin/sh\nfor command; do [ "$command" = -G ] && exit; done\nsleep {_DELAY}\nexec sh -c "$command"\n')
+        detected = 'for command; do [ "$command" = -G ] && exit; done'  # Git finds out what program it is
+        wrapper.write_text(f'#!/bin/sh\n{detected}\nsleep {_DELAY}\nexec sh -c "$command"\n')
         wrapper.chmod(0o755)
         path = self.site.root / "metadata" / "repository" / "repositories.yaml"
         path.write_text(path.read_text().replace("file://", "ssh://git.example.org"))
