@@ -29,7 +29,7 @@ help:
 	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=)'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
-	@echo 'make bench    how the producer of hints bears a load, how long jens-compare takes'
+	@echo 'make bench    measure a large site beside what bare Git needs, the producer under load, jens-compare'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
 	@echo 'make .venv    install Jens from this directory into ./.venv, commands in .venv/bin'
@@ -64,7 +64,10 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check $(CHECKED)
 	$(VENV)/bin/mypy $(CHECKED)
 
+# A site of 412 repositories, one of a third and one of three times that size: 5 GB, a quarter of an hour.
+BENCH_ARGS ?= --growth
 bench: $(VENV)/.installed-test
+	$(VENV)/bin/python benchmarks/site_scale.py --json build/benchmarks.json $(BENCH_ARGS)
 	$(VENV)/bin/python benchmarks/producer_load.py
 	$(VENV)/bin/python benchmarks/compare_instances.py
 

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from jens.config import Config
 from jens.errors import StageError
 from jens.gitwrapper import GitOptions
-from jens.model import PARTITIONS, Report
+from jens.model import PARTITIONS
 from jens.pool import Progress, no_progress
 
 log = logging.getLogger(__name__)
+
+
+class LongWay(Exception):
+    """More has changed than commits of branches."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,12 @@ _OF_ENVIRONMENTS = (
 )
 
 
-def tell_of_nothing() -> Report:
-    """Log what the other ways log when they find nothing to do."""
-    with executed("refresh_repositories"):
-        log.info("Refreshing repositories...")
-        for partition in PARTITIONS:
-            log.info("Refreshing bare repositories (%s)", partition)
-            for line in _OF_REPOSITORIES:
-                log.info("%s", line)
-    tell_of_environments()
-    return Report()
+def tell_of_repositories() -> None:
+    """Log that no repository changes."""
+    for partition in PARTITIONS:
+        log.info("Refreshing bare repositories (%s)", partition)
+        for line in _OF_REPOSITORIES:
+            log.info("%s", line)
 
 
 def tell_of_environments() -> None:

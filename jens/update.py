@@ -7,13 +7,13 @@ from __future__ import annotations
 import logging
 import time
 
-from jens import demand, retention, seal, tracking
+from jens import demand, retention, seal, shortcut, tracking
 from jens.config import Config
 from jens.errors import RepositoriesError
 from jens.layout import Layout
 from jens.model import Report
 from jens.remotes import Remotes
-from jens.steps import Options, executed, git_options, is_on_demand, staged, tell_of_nothing
+from jens.steps import Options, executed, git_options, is_on_demand, staged
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,6 @@ def run(config: Config, options: Options) -> Report:
         log.info(
             "Nothing but pushes has to be looked at until %s", time.strftime("%H:%M:%S", time.localtime(sealed.due))
         )
-        if hints and not (hints.repos or hints.messages or hints.events):
-            return tell_of_nothing()
-        from jens import shortcut
-
         report = shortcut.run(config, layout, remotes, sealed, hints, options.progress)
         if report:
             return report

@@ -56,6 +56,7 @@ _ORDER = (
     "demand",
     "seal",
     "longway",
+    "pushes",
     "shortcut",
     "update",
     "preview",
