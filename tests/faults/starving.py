@@ -13,7 +13,7 @@ from tests.conftest import definition
 from tests.faults.campaign import Controls, Instance, left_overs
 from tests.faults.injector import NONE, Ended, Fault, runner
 from tests.faults.observer import Observer
-from tests.faults.states import DEFINITIONS, LIBRARY, Remotes, State, Stream
+from tests.faults.states import Remotes, State, Stream
 
 _FILES = {
     "common/hieradata": ("data/common.yaml", "data/environments/one", "data/environments/two"),
@@ -47,18 +47,7 @@ class TwoStates(Remotes):
                 stream.commit(repo, name, dict.fromkeys(paths, f"{repo}@{name}\n"))
         ids = stream.run(self._store)
         self.states = [self._state(number, ids["modules/m0", "2"]) for number in (0, 1)]
-        metadata = Stream()
-        for number, state in enumerate(self.states):
-            metadata.commit(LIBRARY, str(number), {"repositories.yaml": self._library(state) + "  hostgroups: {}\n"})
-            metadata.commit(DEFINITIONS, str(number), {f"{name}.yaml": s for name, s in state.definitions.items()})
-        ids.update(metadata.run(self._store))
-        for number, state in enumerate(self.states):
-            for repo, branches in state.branches.items():
-                self._write(number, state.places[repo], {name: ids[repo, at] for name, at in branches.items()})
-            for repo in (LIBRARY, DEFINITIONS):
-                self._write(number, repo, {"master": ids[repo, str(number)]})
-        self.present = 0
-        self.go_to(0)
+        self._open(ids)
 
     def _state(self, number: int, pinned: str) -> State:
         branches = _repositories(number)

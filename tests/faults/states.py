@@ -94,6 +94,10 @@ class Remotes:
         ids = stream.run(self._store)
         usual = {repo: _branches(chance) for repo in (*ALWAYS, *SOMETIMES)}
         self.states = [_draw(chance, usual, ids) for _ in range(count)]
+        self._open(ids)
+
+    def _open(self, ids: dict[tuple[str, str], str]) -> None:
+        """Serve all states, the first one at present."""
         metadata = Stream()
         for number, state in enumerate(self.states):
             metadata.commit(LIBRARY, str(number), {"repositories.yaml": self._library(state)})
@@ -113,8 +117,8 @@ class Remotes:
     def _library(self, state: State) -> str:
         lines = ["repositories:"]
         for partition in ("common", "hostgroups", "modules"):
-            lines.append(f"  {partition}:")
-            repos = (repo for repo in sorted(state.places) if repo.startswith(partition))
+            repos = [repo for repo in sorted(state.places) if repo.startswith(partition)]
+            lines.append(f"  {partition}:{'' if repos else ' {}'}")
             lines += [f"    {repo.split('/')[1]}: '{self.url(state.places[repo])}'" for repo in repos]
         return "\n".join(lines) + "\n"
 
