@@ -163,7 +163,7 @@ def _paths(config: Config, layout: Layout, repos: Iterable[RepoId], environments
     baredir, clonedir = str(layout.baredir), str(layout.clonedir)  # no paths: there are thousands of them
     for directory in directories(config):
         yield from (os.path.join(directory, ".git", name) for name in _OF_A_CLONE)
-        yield from (os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name != ".git")
+        yield from (os.path.join(directory, name) for name in _names(directory) if name != ".git")
     yield from map(str, (layout.environmentsdir, layout.definitions))
     yield from map(str, (layout.inventory, layout.answers, layout.refusals, layout.unreferenced))
     for top in (layout.baredir, layout.clonedir):
@@ -174,6 +174,13 @@ def _paths(config: Config, layout: Layout, repos: Iterable[RepoId], environments
     for repo in sorted(repos):
         yield f"{clonedir}/{repo}"
         yield from _under(f"{baredir}/{repo}", _OF_A_MIRROR)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
 
 
 def _under(top: str, names: Iterable[str]) -> Iterator[str]:
