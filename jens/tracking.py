@@ -89,16 +89,15 @@ def _reset(directory: Path, commit: str) -> list[str]:
 
 def environments_commit(config: Config) -> str:
     """The commit of the environment metadata that the last run worked from. Raises MetadataError."""
-    directory = config.main.environmentsmetadatadir
-    try:
-        return workclones.head(directory)
-    except (GitError, OSError) as error:
-        raise MetadataError(directory, str(error), "read") from error
+    return _head(config.main.environmentsmetadatadir)
 
 
 def library_commit(config: Config) -> str:
     """The commit of the repository metadata that the last run worked from. Raises MetadataError."""
-    directory = config.main.repositorymetadatadir
+    return _head(config.main.repositorymetadatadir)
+
+
+def _head(directory: Path) -> str:
     try:
         return workclones.head(directory)
     except (GitError, OSError) as error:
