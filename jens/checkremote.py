@@ -81,6 +81,8 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
 def _ask_all(
     urls: Mapping[RepoId, str], commits: Mapping[RepoId, Collection[Commit]], remotes: Remotes, jobs: int
 ) -> dict[RepoId, Reply]:
+    for _ in remotes.heard(map(gitwrapper.question, urls.values())):
+        pass
     with workers(jobs) as pool:
         futures = {repo: pool.submit(_ask, url, commits.get(repo, ()), remotes) for repo, url in urls.items()}
         while wait(futures.values(), timeout=0.2).not_done:
@@ -90,8 +92,7 @@ def _ask_all(
 
 def _ask(url: str, commits: Collection[Commit], remotes: Remotes) -> Reply:
     try:
-        with remotes.speaking_to(url) as options:
-            heads = gitwrapper.remote_heads(url, options)
+        heads = remotes.heads(url)
         unsure = [commit for commit in commits if commit.digits not in heads.values()]
         return Reply(heads, _look_for(url, unsure, remotes) if unsure else {})
     except (GitError, OSError) as error:

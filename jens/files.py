@@ -3,14 +3,13 @@
 Names that begin with STAGING or TRASH are never read by anybody; ``sweep`` clears them away.
 """
 
+# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs little of this
+
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ def is_gone(error: OSError) -> bool:
 
 def staging_name(parent: Path) -> Path:
     """A fresh name in ``parent`` for something that is still being made."""
-    return parent / f"{STAGING}{secrets.token_hex(6)}"
+    return parent / f"{STAGING}{os.urandom(6).hex()}"
 
 
 def make_directory(path: Path) -> None:
@@ -34,7 +33,7 @@ def make_directory(path: Path) -> None:
     path.mkdir(0o755, parents=True, exist_ok=True)
 
 
-def open_file(path: Path, flags: int = 0) -> int:
+def open_file(path: Path | str, flags: int = 0) -> int:
     """A descriptor to read a regular file; raises OSError for all else, as for a pipe, that would wait for a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -43,10 +42,10 @@ def open_file(path: Path, flags: int = 0) -> int:
     return descriptor
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """The content of a regular file. Raises OSError."""
-    with open(open_file(path), "rb") as file:
-        return file.read()
+    with open(open_file(path), "rb", buffering=0) as file:
+        return file.readall()
 
 
 @contextlib.contextmanager
@@ -146,7 +145,7 @@ def _replace(new: Path, path: Path) -> Path | None:
 
 def move_to_trash(path: Path) -> Path:
     """Take something out of its readers' sight in one rename; returns where it is now."""
-    trash = path.parent / f"{TRASH}{secrets.token_hex(6)}"
+    trash = path.parent / f"{TRASH}{os.urandom(6).hex()}"
     os.rename(path, trash)
     return trash
 
@@ -165,6 +164,8 @@ def remove_tree(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -186,6 +187,8 @@ def flush_file_systems(*paths: Path) -> None:
 
 def flush_file_system(path: Path) -> None:
     """Put everything written to the file system of ``path`` on stable storage: syncfs(2), Linux."""
+    import ctypes
+
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:

@@ -16,9 +16,9 @@ from jens import (
     inventory,
     maintenance,
     metadata,
-    mirrors,
     packing,
     retention,
+    soundness,
     tracking,
     trees,
     worktrees,
@@ -275,7 +275,7 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
     except GitError as error:
         if gitwrapper.is_sound(bare):
             raise
-        mirrors.mark_damaged(bare)
+        soundness.mark_damaged(bare)
         return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")
     after = packing.size(bare)
     log.info("Packed the mirror of %s: %.1fKiB, before %.1fKiB", repo, after / 1024, before / 1024)

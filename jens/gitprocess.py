@@ -25,8 +25,6 @@ from jens.errors import GitError, GitTimeoutError
 from jens.gitlock import repository_lock
 from jens.names import one_line, redact, user_of
 
-__all__ = ["GitOptions", "run", "stop_all"]
-
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 
@@ -38,8 +36,6 @@ def _forget_inherited_variables() -> None:
 
 _forget_inherited_variables()  # GitPython obeys GIT_PYTHON_* while it is imported
 
-import git  # noqa: E402  # isort: skip
-
 logging.getLogger("git").setLevel(logging.WARNING)  # it would log command lines
 
 #: Seconds between a polite end and a forced one.
@@ -47,11 +43,13 @@ _GRACE = 2.0
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
 #: Bytes of Git's complaints that are kept.
-_ENOUGH = 1 << 16
+ENOUGH = 1 << 16
 #: Bytes of memory for the branches of a remote: millions of them.
 _LONG_LIST = 1 << 30
 
 _ALWAYS = {
+    "LC_ALL": "C",  # complaints are read
+    "LANGUAGE": "C",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "",  # Git would ask core.askPass and SSH_ASKPASS next, were it unset
     "SSH_ASKPASS": "",
@@ -60,7 +58,7 @@ _ALWAYS = {
     "GIT_ATTR_NOSYSTEM": "1",
 }
 _LOCAL = {**_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-_SETTINGS = (
+SETTINGS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.excludesFile=/dev/null"),
@@ -105,16 +103,21 @@ def run(
     ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``). The user's
     configuration counts only for commands that speak to a remote. Raises GitError, GitTimeoutError.
     """
-    command = ["git", *_SETTINGS, *settings]
+    command = ["git", *SETTINGS, *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
     command += [f"--work-tree={work_tree}"] if work_tree else []
-    environment = _LOCAL if remote is None else {**_ALWAYS, **_ssh_environment(remote.ssh_command)}
+    environment = _LOCAL if remote is None else remote_environment(remote)
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = ()
         if git_dir and not shared:
             descriptors = (stack.enter_context(repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)
+
+
+def remote_environment(options: GitOptions) -> dict[str, str]:
+    """What a Git that speaks to a remote has in its environment, besides what this program has."""
+    return {**_ALWAYS, **_ssh_environment(options.ssh_command)}
 
 
 def _ssh_environment(configured: str) -> dict[str, str]:
@@ -128,10 +131,10 @@ def _ssh_environment(configured: str) -> dict[str, str]:
 
 @functools.cache
 def _user_ssh_command() -> bool:
-    try:
-        return bool(_finish("config", ["git", "config", "--get", "core.sshCommand"], _ALWAYS, (), None, 0))
-    except GitError:
-        return False
+    command = ["git", "config", "--get", "core.sshCommand"]
+    environment = {**os.environ, **_ALWAYS}
+    done = subprocess.run(command, cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return bool(done.stdout)
 
 
 @contextlib.contextmanager
@@ -153,6 +156,8 @@ def _finish(
     source: BinaryIO | None,
     limit: float,
 ) -> bytes:
+    import git  # noqa: PLC0415 - which takes as long as most runs, that need nothing of it
+
     try:
         handle = git.Git("/").execute(
             command,
@@ -166,15 +171,15 @@ def _finish(
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     process: subprocess.Popen[bytes] = handle.proc  # type: ignore[assignment]
     if verb == "ls-remote":
-        _bound_memory(process.pid)
-    with _watched(process):
+        bound_memory(process.pid)
+    with watched(process):
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
-        raise GitError(verb, _summary(complaints, process.returncode, command), process.returncode)
+        raise GitError(verb, summary(complaints, process.returncode, command), process.returncode)
     return output
 
 
-def _bound_memory(pid: int) -> None:
+def bound_memory(pid: int) -> None:
     """Git collects all that a remote lists before it prints anything: a list may be without end."""
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
@@ -187,13 +192,14 @@ _running_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have ``stop_all`` end a process, too; leaving by an exception ends it."""
     with _running_lock:
         _running[process.pid] = process
     try:
         yield
     except BaseException:
-        _end(process)
+        end(process)
         raise
     finally:
         with _running_lock:
@@ -221,12 +227,12 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
         while process.poll() is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                _end(process)
+                end(process)
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
             _read_or_wait(pipes, process, min(_DRAIN, left))
-            del complaints[_ENOUGH:]  # a remote may complain for as long as it likes
-        end = time.monotonic() + _DRAIN
-        while pipes.get_map() and time.monotonic() < end:
+            del complaints[ENOUGH:]  # a remote may complain for as long as it likes
+        last = time.monotonic() + _DRAIN
+        while pipes.get_map() and time.monotonic() < last:
             _read_or_wait(pipes, process, _DRAIN)
     return bytes(output), bytes(complaints)
 
@@ -242,7 +248,8 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
             pipes.unregister(key.fileobj)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its group, politely at first."""
     _signal_group(process.pid, signal.SIGTERM)  # lets Git remove its lock files
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
@@ -255,7 +262,7 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
+def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
     """Git's complaint in one line, without hints, and without the user names and passwords of the command's URLs."""
     lines = [line.strip() for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
 from jens.files import read_file
 from jens.gitprocess import GitOptions, run, stop_all
+from jens.gitshells import Command
 
 __all__ = ["GitOptions", "stop_all"]
 
@@ -22,6 +23,7 @@ HEADS = "refs/heads/"
 #: The remote's name during a clone: what a user's configuration says of each and every origin must not count.
 _NEW = "jens-clone"
 _ID = re.compile(r"[0-9a-f]{40}")
+_PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
 _REFUSALS = ("not our ref", "unadvertised object")
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
@@ -30,9 +32,13 @@ _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 # Remotes and mirrors
 
 
-def remote_heads(url: str, options: GitOptions) -> dict[str, str]:
-    """The branches of a remote, name to commit. Raises GitError, GitTimeoutError."""
-    output = run(["ls-remote", "--heads", "--", url], remote=options, limit=options.timeout)
+def question(url: str) -> Command:
+    """How a remote is asked for its branches."""
+    return ("ls-remote", "--heads", "--", url)
+
+
+def remote_heads(output: bytes) -> dict[str, str]:
+    """The branches of a remote, name to commit, told from its answer. Raises GitError."""
     heads = {}
     for line in output.decode("utf-8", "surrogateescape").splitlines():
         commit, _, ref = line.partition("\t")
@@ -95,48 +101,49 @@ def heads(bare: Path) -> dict[str, str]:
 
     Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
     """
-    found: dict[str, str] = {}
-    damaged = set()
-    top = bare / "refs" / "heads"
-    for directory, _, files in os.walk(top):
-        for name in files:
-            if name.endswith(".lock"):
-                continue
-            path = os.path.join(directory, name)
+    top = str(bare)  # strings and not paths: each mirror is looked at in each run
+    loose = dict(_loose_heads(f"{top}/refs/heads"))
+    # After the loose ones: ``git pack-refs`` writes this file before it removes them.
+    heads = {**_packed_heads(top), **loose}
+    return {branch: commit for branch, commit in heads.items() if commit}
+
+
+def _loose_heads(directory: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Branches in files of their own, with the commit, or '' where the file is damaged."""
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        branch = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _loose_heads(entry.path, f"{branch}/")
+        elif not branch.endswith(".lock"):
             try:
-                commit = read_file(Path(path)).decode("ascii", "replace").strip()
+                commit = read_file(entry.path).decode("ascii", "replace").strip()
             except FileNotFoundError:
                 continue  # packed or deleted a moment ago
-            branch = os.path.relpath(path, top)
-            if _ID.fullmatch(commit):
-                found[branch] = commit
-            else:
-                damaged.add(branch)
-    # After the loose ones: ``git pack-refs`` writes this file before it removes them.
-    packed = {branch: commit for branch, commit in _packed_heads(bare) if branch not in damaged}
-    return {**packed, **found}
+            yield branch, commit if _ID.fullmatch(commit) else ""
 
 
-def _packed_heads(bare: Path) -> Iterable[tuple[str, str]]:
+def _packed_heads(top: str) -> dict[str, str]:
     try:
-        lines = read_file(bare / "packed-refs").decode("utf-8", "surrogateescape").split("\n")
+        text = read_file(f"{top}/packed-refs").decode("utf-8", "surrogateescape")
     except FileNotFoundError:
-        return
-    for line in lines:
-        commit, _, ref = line.partition(" ")
-        if ref.startswith(HEADS) and _ID.fullmatch(commit):
-            yield ref[len(HEADS) :], commit
+        return {}
+    return {match["branch"]: match["commit"] for match in _PACKED.finditer(text)}
 
 
 def is_repository(path: Path) -> bool:
     """Whether a directory looks like a bare repository that can be read."""
-    return os.access(path / "HEAD", os.R_OK) and os.access(path / "objects", os.R_OK | os.X_OK)
+    top = str(path)
+    return os.access(f"{top}/HEAD", os.R_OK) and os.access(f"{top}/objects", os.R_OK | os.X_OK)
 
 
 def mirrored_url(bare: Path) -> str | None:
     """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it."""
     try:
-        match = _CONFIGURED_URL.search(read_file(bare / "config").decode("utf-8", "surrogateescape"))
+        match = _CONFIGURED_URL.search(read_file(f"{bare}/config").decode("utf-8", "surrogateescape"))
     except OSError:
         return None
     if match is None:

@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Sequence
@@ -244,7 +243,7 @@ class Queue:
     def _remove(self, name: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(self.path / _OBSOLETE)
-        obsolete = self.path / _OBSOLETE / secrets.token_hex(7)
+        obsolete = self.path / _OBSOLETE / os.urandom(7).hex()
         with suppress(FileNotFoundError):  # somebody else has removed it
             os.rename(self.path / name, obsolete)
             files.remove_tree(obsolete)

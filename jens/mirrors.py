@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from jens import files, gitlock, gitwrapper, soundness
 from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.gitshells import Command
 from jens.gitwrapper import GitOptions
 from jens.model import Branch, Commit, Event, Ref, RepoId
 from jens.remotes import Remotes
 from jens.repositories import Needs, missing_mandatory
-
-#: A file in a mirror that has lost objects which a run does not happen to need.
-_DAMAGED = "jens.damaged"
 
 
 class Answer(Enum):
@@ -75,6 +73,12 @@ class Request:
         return commit.digits if commit.is_full else self.recorded.get(commit)
 
 
+def questions(requests: Iterable[Request]) -> list[Command]:
+    """How the remotes are asked that are to be asked in any case, each once."""
+    urls = [request.url for request in requests if request.url is not None and request.ask and not request.is_new]
+    return [gitwrapper.question(url) for url in dict.fromkeys(urls)]
+
+
 def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
     """The mirror as up to date as it can be made; what went wrong is among its events.
 
@@ -113,10 +117,11 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
 
 def is_current(bare: Path, url: str, remotes: Remotes) -> bool:
     """Whether a mirror is sound and has what its remote, which is asked, has: then nothing is to be done for it."""
-    if _find_damage(bare) or gitlock.has_left_overs(bare) or gitwrapper.mirrored_url(bare) != url:
+    damage, heads = soundness.examine(bare)
+    if damage or gitlock.has_left_overs(bare) or gitwrapper.mirrored_url(bare) != url:
         return False
     try:
-        return remotes.heads(url) == read_heads(bare)
+        return remotes.heads(url) == heads
     except GitError:
         return False
 
@@ -126,28 +131,16 @@ def _look_at(bare: Path) -> str | None:
 
     Only who holds the lock of a repository can tell damage from what a Git is just at. Raises GitBusyError.
     """
-    damage = _find_damage(bare)
+    damage, _ = soundness.examine(bare)
     if not damage and not gitlock.has_left_overs(bare):
         return None
     try:
         with gitlock.repository_lock(bare):
-            return _find_damage(bare)
+            return soundness.examine(bare)[0]
     except GitBusyError:
         raise
     except GitError:  # there is nothing that could be locked
         return damage
-
-
-def _find_damage(bare: Path) -> str | None:
-    if not gitwrapper.is_repository(bare):
-        return "is missing or no repository"
-    if (bare / _DAMAGED).exists():
-        return "is damaged"
-    try:
-        damage = soundness.find_damage(bare, gitwrapper.heads(bare).values())
-    except OSError as error:
-        damage = f"{error.filename}: {error.strerror}"
-    return f"is damaged ({damage})" if damage else None
 
 
 def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
@@ -156,11 +149,6 @@ def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list
     recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
     lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
     return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []
-
-
-def mark_damaged(bare: Path) -> None:
-    """Have the next run make a mirror anew. Raises OSError."""
-    (bare / _DAMAGED).touch()
 
 
 def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:

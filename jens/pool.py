@@ -15,11 +15,11 @@ DEFAULT_JOBS = 8
 
 Value = TypeVar("Value")
 
-#: Told how many repositories of how many are done.
-Progress = Callable[[int, int], None]
+#: Told what is being done, to how many repositories of how many it has been.
+Progress = Callable[[str, int, int], None]
 
 
-def no_progress(_done: int, _total: int) -> None:
+def no_progress(_what: str, _done: int, _total: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -48,13 +48,13 @@ def result(future: Future[Value]) -> Value:
     return future.result()
 
 
-def count(futures: Collection[Future[Value]], progress: Progress) -> None:
+def count(what: str, futures: Collection[Future[Value]], progress: Progress) -> None:
     """Have progress told of each that is done."""
     done: list[object] = []
 
     def one_more(future: object) -> None:
         done.append(future)
-        progress(len(done), len(futures))
+        progress(what, len(done), len(futures))
 
     for future in futures:
         future.add_done_callback(one_more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from jens import checkouts, tracking, trees
+from jens import checkouts, mirrors, tracking, trees
 from jens.checkouts import Prepared
 from jens.config import Config
 from jens.environments import EnvironmentsPlan
@@ -14,7 +14,7 @@ from jens.longway import Plans, plan
 from jens.messaging import Queue
 from jens.model import Expansion
 from jens.names import one_line
-from jens.pool import result, workers
+from jens.pool import DEFAULT_JOBS, result, workers
 from jens.remotes import Remotes
 from jens.repositories import RepositoriesPlan, describe
 from jens.repostage import complaints
@@ -25,12 +25,18 @@ from jens.trees import Planner
 def run(config: Config, options: Options) -> list[str]:
     """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
     layout = Layout.of(config)
-    remotes = Remotes(git_options(config))
+    with Remotes(git_options(config), config.git.jobs or DEFAULT_JOBS) as remotes:
+        return _lines(config, layout, remotes, options)
+
+
+def _lines(config: Config, layout: Layout, remotes: Remotes, options: Options) -> list[str]:
     commits = tracking.refresh(config, remotes.options, reset=False)
     hints = Queue(config.messaging.queuedir).look() if is_on_demand(config, options) else None
     with staged(RepositoriesError):
         plans = plan(config, layout, options, commits, hints)
     requests = plans.work.requests()
+    for _ in remotes.heard(mirrors.questions(requests)):
+        pass
     with workers(config.git.jobs) as pool:
         futures = [pool.submit(checkouts.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Callable
 
-from jens import checkouts, files, retention
+from jens import checkouts, files, mirrors, retention
 from jens.checkouts import Prepared
 from jens.layout import Layout
 from jens.mirrors import Request
@@ -93,12 +93,15 @@ class RepositoriesStage:
         ``silent``: what there is to be logged waits for ``tell``.
         """
         requests = self._work.requests()
+        questions = mirrors.questions(requests)
+        for done, _ in enumerate(self._remotes.heard(questions), 1):
+            progress("Asking", done, len(questions))
         with workers(jobs) as pool:
             futures = {
                 request.repo: pool.submit(checkouts.prepare, self._layout, self._remotes, request)
                 for request in requests
             }
-            count(futures.values(), progress)
+            count("Preparing", futures.values(), progress)
             if not silent:
                 self._tell_all(lambda repo: result(futures[repo]))
             self._prepared = [result(futures[request.repo]) for request in requests]

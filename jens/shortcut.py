@@ -8,17 +8,21 @@ It ends where a push changes more than the commits of branches: then the run goe
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from jens import demand
 from jens.config import Config
 from jens.errors import RepositoriesError
+from jens.gitshells import Command
+from jens.gitwrapper import question
 from jens.layout import Layout
-from jens.messaging import Hints
 from jens.model import RepoId, Report
-from jens.pool import Progress, count, result, workers
+from jens.pool import Progress
 from jens.remotes import Remotes
 from jens.seal import Seal
 from jens.steps import LongWay, executed, staged, tell_of_environments, tell_of_repositories
+
+if TYPE_CHECKING:
+    from jens.messaging import Hints
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ def run(
     try:
         with executed("refresh_repositories"), staged(RepositoriesError):
             log.info("Refreshing repositories...")
-            repos = _behind(config, layout, remotes, sealed, progress) if hints is None else _hinted(sealed, hints)
+            repos = _behind(layout, remotes, sealed, progress) if hints is None else _hinted(sealed, hints)
             if repos:
                 from jens import pushes
 
@@ -47,6 +51,8 @@ def run(
         return None
     tell_of_environments()
     if hints is not None:
+        from jens import demand
+
         failures += demand.finish_all(config.messaging.queuedir, hints, failed)
     return Report(tuple(failures))
 
@@ -57,13 +63,20 @@ def _hinted(sealed: Seal, hints: Hints) -> list[RepoId]:
     return sorted(hints.repos)
 
 
-def _behind(config: Config, layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
+def ask(sealed: Seal, remotes: Remotes) -> None:
+    """Begin to ask all remotes what they have now."""
+    remotes.ask(map(question, sealed.urls.values()))
+
+
+def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
     """The repositories whose mirrors are not as their remotes are, or not as they should be."""
     from jens import mirrors
 
-    with workers(config.git.jobs) as pool:
-        asked = {
-            repo: pool.submit(mirrors.is_current, layout.bare(repo), url, remotes) for repo, url in sealed.urls.items()
-        }
-        count(asked.values(), progress)
-        return sorted(repo for repo, answer in asked.items() if not result(answer))
+    found: list[RepoId] = []
+    asked: dict[Command, list[tuple[RepoId, str]]] = {}
+    for repo, url in sealed.urls.items():
+        asked.setdefault(question(url), []).append((repo, url))
+    for done, answered in enumerate(remotes.heard(asked), 1):
+        progress("Asking", done, len(asked))
+        found += [repo for repo, url in asked[answered] if not mirrors.is_current(layout.bare(repo), url, remotes)]
+    return sorted(found)

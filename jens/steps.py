@@ -25,7 +25,7 @@ class LongWay(Exception):
 class Options:
     """What the administrator asked for, whatever the configured mode: ``poll`` has every remote asked.
 
-    ``progress`` is told how many repositories of how many are done.
+    ``progress`` is told what is done to repositories, and to how many of how many it has been.
     """
 
     allow_purge: bool = False

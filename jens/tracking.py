@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from jens import workclones
 from jens.config import Config
 from jens.errors import GitError, MetadataError
+from jens.gitshells import Command
 from jens.gitwrapper import GitOptions
-from jens.pool import result, workers
+from jens.remotes import Remotes
 from jens.workclones import Tracked
 
 log = logging.getLogger(__name__)
@@ -57,23 +59,28 @@ def directories(config: Config) -> tuple[Path, Path]:
     return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
 
 
-def are_unchanged(config: Config, snapshot: Snapshot, options: GitOptions) -> bool:
-    """Whether the remotes of both clones, asked at the same time, still have what an earlier run worked from.
+def ask(config: Config, snapshot: Snapshot, remotes: Remotes) -> None:
+    """Begin to ask the remotes of both clones what they have now."""
+    remotes.ask(question for _, _, question in _questions(config, snapshot))
 
-    Raises MetadataError.
-    """
-    with workers(2) as pool:
-        asked = [
-            (directory, pool.submit(workclones.has_moved, directory, tracked, options))
-            for directory, tracked in zip(directories(config), snapshot.tracked)
-        ]
-        for directory, answer in asked:
-            try:
-                if result(answer):
-                    return False
-            except (GitError, OSError) as error:
-                raise MetadataError(directory, str(error)) from error
+
+def are_unchanged(config: Config, snapshot: Snapshot, remotes: Remotes) -> bool:
+    """Whether the remotes of both clones still have what an earlier run worked from. Raises MetadataError."""
+    found = list(_questions(config, snapshot))
+    for _ in remotes.heard(question for _, _, question in found):
+        pass
+    for directory, tracked, question in found:
+        try:
+            if workclones.has_moved(tracked, remotes.answer(question)):
+                return False
+        except (GitError, OSError) as error:
+            raise MetadataError(directory, str(error)) from error
     return True
+
+
+def _questions(config: Config, snapshot: Snapshot) -> Iterator[tuple[Path, Tracked, Command]]:
+    for directory, tracked in zip(directories(config), snapshot.tracked):
+        yield directory, tracked, workclones.question(directory, tracked)
 
 
 def _reset(directory: Path, commit: str) -> list[str]:

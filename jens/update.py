@@ -7,11 +7,12 @@ from __future__ import annotations
 import logging
 import time
 
-from jens import demand, retention, seal, shortcut, tracking
+from jens import retention, seal, shortcut, tracking
 from jens.config import Config
 from jens.errors import RepositoriesError
 from jens.layout import Layout
 from jens.model import Report
+from jens.pool import DEFAULT_JOBS
 from jens.remotes import Remotes
 from jens.steps import Options, executed, git_options, is_on_demand, staged
 
@@ -21,19 +22,29 @@ log = logging.getLogger(__name__)
 def run(config: Config, options: Options) -> Report:
     """Bring everything up to date. Raises MetadataError, QueueError, LibraryError, DirectoryError, StageError."""
     layout = Layout.of(config)
-    remotes = Remotes(git_options(config))
+    with Remotes(git_options(config), config.git.jobs or DEFAULT_JOBS) as remotes:
+        return _run(config, layout, remotes, options)
+
+
+def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> Report:
     sealed = None if options.allow_purge else seal.recall(config, layout)
     if sealed is None:
         start_anew(config, layout)
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
-        if sealed and tracking.are_unchanged(config, sealed.snapshot, remotes.options):
+        if sealed:
+            tracking.ask(config, sealed.snapshot, remotes)
+            if not is_on_demand(config, options):
+                shortcut.ask(sealed, remotes)
+        if sealed and tracking.are_unchanged(config, sealed.snapshot, remotes):
             commits = sealed.snapshot
         else:
             sealed = None
             commits = tracking.refresh(config, remotes.options)
     hints = None
     if is_on_demand(config, options):
+        from jens import demand
+
         with executed("fetch_update_hints"):
             hints = demand.take(config.messaging.queuedir)
     if sealed:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jens.errors import GitError
 from jens.gitprocess import GitOptions, run
+from jens.gitshells import Command
 from jens.gitwrapper import HEADS, heads
 
 
@@ -28,10 +29,13 @@ def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
     return Tracked(remote, ref, output.decode("ascii").strip())
 
 
-def has_moved(directory: Path, tracked: Tracked, options: GitOptions) -> bool:
-    """Whether the remote has another commit now; nothing is fetched."""
-    arguments = ["ls-remote", "--", tracked.remote, tracked.ref]
-    output = run(arguments, git_dir=directory / ".git", shared=True, remote=options, limit=options.timeout)
+def question(directory: Path, tracked: Tracked) -> Command:
+    """How the remote of a clone is asked for the commit that it has now; nothing is fetched."""
+    return (f"--git-dir={directory / '.git'}", "ls-remote", "--", tracked.remote, tracked.ref)
+
+
+def has_moved(tracked: Tracked, output: bytes) -> bool:
+    """Whether the remote has another commit now, told from its answer."""
     return f"{tracked.commit}\t{tracked.ref}" not in output.decode("utf-8", "surrogateescape").split("\n")
 
 

@@ -22,10 +22,12 @@ _ORDER = (
     "files",
     "gitlock",
     "gitprocess",
+    "gitshells",
     "gitwrapper",
     "pool",
     "steps",
     "workclones",
+    "remotes",
     "tracking",
     "soundness",
     "worktrees",
@@ -42,7 +44,6 @@ _ORDER = (
     "plainpickle",
     "messaging",
     "repositories",
-    "remotes",
     "mirrors",
     "commits",
     "mending",
@@ -78,7 +79,7 @@ _ORDER = (
 
 _REPOSITORIES = {"repositories", "mirrors", "commits", "mending", "checkouts", "repostage"}
 _ENVIRONMENTS = {"trees", "past", "environments", "dangling"}
-_GIT = {"gitlock", "gitprocess", "gitwrapper", "workclones", "git"}
+_GIT = {"gitlock", "gitprocess", "gitshells", "gitwrapper", "workclones", "git"}
 
 #: What a room never knows about.
 _STRANGERS = {
@@ -90,6 +91,7 @@ _STRANGERS = {
     "processes": set(_ORDER) - {"processes"},
     "gitlock": {"model", "config", "layout"},
     "gitprocess": {"model", "config", "layout"},
+    "gitshells": {"model", "config", "layout"},
     "gitwrapper": {"model", "config", "layout"},
     "layout": _GIT | {"yaml", "yamldoc"},
     "metadata": {"layout", "inventory"},

@@ -12,6 +12,7 @@ import pytest
 
 from jens import gitlock, gitprocess, gitwrapper
 from jens.errors import GitError
+from jens.remotes import Remotes
 from tests.conftest import Site, git
 from tests.faults.servers import servers
 
@@ -106,5 +107,6 @@ def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, mon
     with servers(site.root / "servers") as lying:
         lying.lie()
         url = f"{lying.git('dummy', 'endless')}{site.remotes['modules/dummy'].path}"
-        with pytest.raises(GitError, match=r"(?i)out of memory"):
-            gitwrapper.remote_heads(url, gitwrapper.GitOptions(timeout=60))
+        options = gitwrapper.GitOptions(timeout=60)
+        with Remotes(options, 1) as remotes, pytest.raises(GitError, match=r"(?i)out of memory"):
+            remotes.heads(url)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jens import gitwrapper, seal
+from jens import seal
 from tests.conftest import Outcome, Site, definition, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
@@ -279,17 +279,17 @@ def test_a_hint_for_a_repository_that_the_library_does_not_have_is_told(sealed: 
 
 
 def test_a_remote_is_asked_once_though_the_short_way_ends(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    ask = gitwrapper.remote_heads
-
-    def count(url: str, options: gitwrapper.GitOptions) -> dict[str, str]:
-        asked.append(url)
-        return ask(url, options)
-
-    monkeypatch.setattr(gitwrapper, "remote_heads", count)
+    wrapper = sealed.root / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >>{sealed.root}/asked\nexec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
     sealed.remotes["common/site"].push({"code/new.pp": "# new\n"})
+    (sealed.root / "asked").unlink()
     assert not went_the_short_way(sealed.update("--strict"))
-    assert sorted(asked) == sorted(sealed.urls.values())
+    asked = (sealed.root / "asked").read_text().splitlines()
+    urls = [line.rpartition(" ")[2] for line in asked if " ls-remote --heads " in line]
+    assert sorted(urls) == sorted(sealed.urls.values())
 
 
 def test_a_replaced_checkout_goes_when_its_time_is_over(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:

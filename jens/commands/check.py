@@ -16,6 +16,7 @@ from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
 from jens.config import Config, load_config
 from jens.gitwrapper import GitOptions
 from jens.names import one_line
+from jens.pool import DEFAULT_JOBS
 from jens.remotes import Remotes
 
 #: There are errors in the metadata.
@@ -92,6 +93,7 @@ def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
         found += library.findings
     if library and arguments.remote:
         git = config.git
-        remotes = Remotes(GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout))
-        found += check_remotes(library, definitions, site, remotes, git.jobs)
+        options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
+        with Remotes(options, git.jobs or DEFAULT_JOBS) as remotes:
+            found += check_remotes(library, definitions, site, remotes, git.jobs)
     return found

@@ -108,8 +108,8 @@ def _progress() -> Progress:
     if not sys.stderr.isatty():
         return no_progress
 
-    def show(done: int, total: int) -> None:
+    def show(what: str, done: int, total: int) -> None:
         end = "\n" if done == total else ""
-        print(f"\rRepositories: {done} of {total}", end=end, file=sys.stderr, flush=True)
+        print(f"\r{what} repositories: {done} of {total}", end=end, file=sys.stderr, flush=True)
 
     return show

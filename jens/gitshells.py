@@ -1,0 +1,217 @@
+"""Shells that start Git, one command after the other: for hundreds of questions to remotes.
+
+Starting a process costs this program, with all that it has in memory and one thread at work at a time, several times
+what it costs a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import selectors
+import shlex
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import Callable, Optional, Union
+
+from jens import gitprocess
+from jens.errors import GitError, GitTimeoutError
+from jens.gitprocess import GitOptions
+
+#: A command of Git and its arguments, none of which is empty, or has a line's end in it.
+Command = tuple[str, ...]
+#: What Git printed, or why it failed.
+Said = Union[bytes, GitError]
+#: Gives the next command, if there is one.
+Supply = Callable[[], Optional[Command]]
+
+#: Arguments are read one a line, an empty one ends the command. What Git has printed is followed by a word that nobody
+#: who is asked can know, and by Git's status.
+_SCRIPT = f"""
+IFS= read -r word
+set --
+while IFS= read -r argument; do
+    if [ "$argument" ]; then
+        set -- "$@" "$argument"
+    else
+        git {shlex.join(gitprocess.SETTINGS)} "$@" </dev/null
+        printf '%s %d\\n' "$word" "$?"
+        set --
+    fi
+done
+"""
+_MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
+_LONGEST_MARK = 40
+#: Bytes that are read from a pipe at once, and how often: somebody may write without end.
+_SOME, _MOST_AT_ONCE = 1 << 16, 16
+
+
+class Shells:
+    """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way."""
+
+    def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
+        self._options = options
+        self._most = most
+        self._supply = supply
+        self._shells: list[_Shell] = []
+        self._ended: list[tuple[Command, Said]] = []
+        self._pipes = selectors.DefaultSelector()
+
+    def __enter__(self) -> Shells:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shell in list(self._shells):
+            self._drop(shell)
+        self._pipes.close()
+
+    def feed(self) -> None:
+        """Have shells that are free, new ones if need be, begin with what the supply gives."""
+        free = [shell for shell in self._shells if not shell.command]
+        while free or len(self._shells) < self._most:
+            command = self._supply()
+            if command is None:
+                return
+            try:
+                shell = free.pop() if free else self._another()
+                shell.begin(command)
+            except OSError as error:
+                self._ended.append((command, GitError(verb_of(command), f"could not be started: {error.strerror}")))
+
+    def answers(self) -> list[tuple[Command, Said]]:
+        """Wait until commands end; they, and what came of them. There are none when nothing is under way."""
+        self.feed()
+        while not self._ended and any(shell.command for shell in self._shells):
+            self._wait()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _another(self) -> _Shell:
+        shell = _Shell(self._options)
+        self._shells.append(shell)
+        for pipe in shell.pipes:
+            self._pipes.register(pipe, selectors.EVENT_READ, shell)
+        return shell
+
+    def _wait(self) -> None:
+        """Wait until a shell has something to say, or no more time."""
+        left = min(shell.deadline for shell in self._shells) - time.monotonic()
+        for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
+            shell: _Shell = key.data
+            command = shell.command
+            said = shell.receive()
+            if command and said is not None:
+                self._ended.append((command, said))
+        for shell in list(self._shells):
+            if shell.deadline <= time.monotonic():
+                limit = f"{self._options.timeout:g} seconds"
+                self._ended.append(
+                    (shell.command, GitTimeoutError(verb_of(shell.command), f"no answer within {limit}"))
+                )
+                self._drop(shell)
+            elif shell.has_ended:
+                self._drop(shell)
+
+    def _drop(self, shell: _Shell) -> None:
+        self._shells.remove(shell)
+        for pipe in shell.pipes:
+            self._pipes.unregister(pipe)
+        shell.close()
+
+
+class _Shell:
+    """One shell, a session of its own, with the command that it is at: () for none."""
+
+    def __init__(self, options: GitOptions) -> None:
+        self.command: Command = ()
+        self.has_ended = False
+        self.deadline = math.inf
+        self._limit = options.timeout or math.inf
+        self._word = os.urandom(16).hex()
+        self._output, self._complaints = bytearray(), bytearray()
+        self._process = subprocess.Popen(  # not by GitPython, which takes longer to import than most runs do to end
+            ["sh", "-c", _SCRIPT],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env={**os.environ, **gitprocess.remote_environment(options)},
+            start_new_session=True,
+        )
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(gitprocess.watched(self._process))
+        gitprocess.bound_memory(self._process.pid)
+        self._input, self._printed, self._complained = self._pipes_of(self._process)
+        self._write([self._word])
+
+    @staticmethod
+    def _pipes_of(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
+        first, second, third = (pipe.fileno() for pipe in (process.stdin, process.stdout, process.stderr) if pipe)
+        for descriptor in (second, third):
+            os.set_blocking(descriptor, False)
+        return first, second, third
+
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """Where there may be something to ``receive``."""
+        return self._printed, self._complained
+
+    def _write(self, lines: Iterable[str]) -> None:
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        while text:
+            text = text[os.write(self._input, text) :]
+
+    def begin(self, command: Command) -> None:
+        """Have a command run. Raises OSError when there is no shell any more."""
+        _take(self._complained, self._complaints)  # whatever the command before has left running may have complained
+        self._output.clear()
+        self._complaints.clear()
+        self._write((*command, ""))
+        self.command, self.deadline = command, time.monotonic() + self._limit
+
+    def receive(self) -> Said | None:
+        """Take what has been printed; returned is what came of the command, once it has ended."""
+        self.has_ended = not _take(self._printed, self._output)
+        _take(self._complained, self._complaints)
+        del self._complaints[gitprocess.ENOUGH :]  # a remote may complain for as long as it likes
+        match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
+        if match and match["word"].decode() == self._word:
+            return self._result(int(match["status"]), bytes(self._output[: match.start()]))
+        return self._result(-1, b"") if self.has_ended else None
+
+    def _result(self, status: int, output: bytes) -> Said:
+        command, self.command, self.deadline = self.command, (), math.inf
+        if status == 0:
+            return output
+        return GitError(verb_of(command), gitprocess.summary(bytes(self._complaints), status, command), status)
+
+    def close(self) -> None:
+        """End the shell, and what it is at."""
+        with self._stack:
+            if self.command:
+                gitprocess.end(self._process)
+            if self._process.stdin:
+                self._process.stdin.close()  # which is the end of its work
+            self._process.wait()
+
+
+def verb_of(command: Command) -> str:
+    """What Git is to do."""
+    return next((argument for argument in command if not argument.startswith("-")), "")
+
+
+def _take(pipe: int, content: bytearray) -> bool:
+    """Add what is in a pipe, without waiting for more; False when nothing can come any more."""
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            some = os.read(pipe, _SOME)
+        except BlockingIOError:
+            return True
+        if not some:
+            return False
+        content += some
+    return True
