@@ -16,6 +16,14 @@ log = logging.getLogger(__name__)
 _MOST_NAMES = 20
 
 
+def has_messages(queuedir: Path) -> bool:
+    """Whether there is anything to take, as far as that can be told."""
+    try:
+        return bool(Queue(queuedir).names())
+    except QueueError:
+        return False
+
+
 def take(queuedir: Path) -> Hints:
     """Take the hints of a run. Raises QueueError."""
     log.info("Getting and processing hints...")

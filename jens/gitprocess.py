@@ -86,6 +86,11 @@ class GitOptions:
     clonetimeout: int = 1800
 
 
+def get_ready() -> None:
+    """Import GitPython, for who has to wait for something else anyway: that takes longer than most of what Git does."""
+    import git  # noqa: F401, PLC0415
+
+
 def run(
     arguments: Sequence[str],
     *,

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{40}")
 _DIGITS = re.compile(r"[0-9a-f]{4,40}")
 _SYMBOLIC = "ref: "
+#: What is raised when a state file has another shape.
+_UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
 _LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
@@ -39,6 +42,24 @@ def fetch(layout: Layout) -> Inventory:
 def persist(layout: Layout, inventory: Inventory) -> None:
     """Raises OSError."""
     write_state(layout.inventory, VERSION, encode(inventory))
+
+
+def fetch_some(layout: Layout, repos: Iterable[RepoId]) -> Inventory:
+    """What was last persisted of a few repositories. Raises StateError when that cannot be used, or lacks one."""
+    log.info("Fetching repositories inventory...")
+    content = read_state(layout.inventory, VERSION)
+    try:
+        return {repo: _decode_refs(content[repo.partition][repo.name]) for repo in repos}
+    except _UNEXPECTED as error:
+        raise StateError(f"not an inventory of these repositories: {error}") from error
+
+
+def persist_some(layout: Layout, inventory: Inventory) -> None:
+    """Persist what has changed of a few repositories that were ``fetch_some``. Raises OSError."""
+    content = read_state(layout.inventory, VERSION)
+    for partition, refs in encode(inventory).items():
+        content[partition].update(refs)
+    write_state(layout.inventory, VERSION, content)
 
 
 def generate(layout: Layout) -> Inventory:
@@ -169,7 +190,7 @@ def decode(content: Any) -> Inventory:
             for partition in PARTITIONS
             for name, refs in content[partition].items()
         }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except _UNEXPECTED as error:
         raise StateError(f"not an inventory: {error}") from error
 
 

@@ -15,14 +15,12 @@ import pickle
 import re
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Callable
-
-from dirq.queue import Queue as DirectoryQueue
+from typing import Any, Callable
 
 from jens import files, plainpickle
 from jens.errors import QueueError
@@ -103,13 +101,19 @@ class Queue:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def _library_queue(self, schema: Mapping[str, str] | None = None) -> Any:
+        """The queue as python-dirq has it."""
+        from dirq.queue import Queue as LibraryQueue  # noqa: PLC0415 - most runs find nothing in the queue
+
+        return LibraryQueue(str(self.path), schema=schema)
+
     def add(self, repos: Iterable[RepoId], time: str | None = None) -> str:
         """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
         self.check()
         fields = {"time": time or timestamp(), "data": encode(repos)}
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                name = str(DirectoryQueue(str(self.path), schema=SCHEMA).add(fields))
+                name = str(self._library_queue(SCHEMA).add(fields))
                 self._flush(name)
                 return name
             except OSError as error:
@@ -205,7 +209,7 @@ class Queue:
 
     def _lock(self, name: str) -> None:
         try:
-            DirectoryQueue(str(self.path)).lock(name)
+            self._library_queue().lock(name)
         except OSError as error:
             log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
 

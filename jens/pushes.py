@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from jens import environments, inventory, retention, seal
+from jens import inventory, retention, seal
 from jens.config import Config
 from jens.layout import Layout
-from jens.model import COMMON, Branch, Inventory, Library, RepoId
+from jens.model import COMMON, Branch, Event, Inventory, Library, RepoId
 from jens.pool import no_progress
 from jens.remotes import Remotes
 from jens.repositories import Needs, RepositoriesPlan
 from jens.repostage import Demand, RepositoriesStage, Work
 from jens.seal import Seal
+from jens.state import StateError
 from jens.steps import LongWay
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ def follow(
     # Which items the common repositories have decides which links environments have.
     if any(repo.partition == COMMON for repo in repos):
         raise LongWay
-    known = inventory.fetch(layout)
-    if not known.keys() >= set(repos):
-        raise LongWay
+    try:
+        known = inventory.fetch_some(layout, repos)
+    except StateError as error:
+        raise LongWay from error
     stage = RepositoriesStage(layout, remotes, _work(config, sealed, repos, known, is_hinted=is_hinted))
     seal.remove(layout)
     stage.prepare(config.git.jobs, no_progress, silent=True)
@@ -37,13 +39,19 @@ def follow(
         stage.give_up()
         raise LongWay
     stage.tell()
-    stage.switch(lambda entries: environments.detour(layout, sealed.environments, entries))
+    stage.switch(lambda entries: _detour(layout, sealed, entries))
     log.info("Persisting repositories inventory...")
-    inventory.persist(layout, {**known, **stage.inventory()})
+    inventory.persist_some(layout, stage.inventory())
     stage.clear_away(stage.needs, config.main.retention, only=repos)
     if stage.is_at_rest and not stage.failures:
-        seal.renew(config, layout, sealed, retention.next_look(layout, config.main.retention))
+        seal.renew(layout, sealed, repos, retention.next_look(layout, config.main.retention))
     return stage
+
+
+def _detour(layout: Layout, sealed: Seal, entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
+    from jens import environments  # noqa: PLC0415 - there is next to never something in the way
+
+    return environments.detour(layout, sealed.environments, entries)
 
 
 def _work(config: Config, sealed: Seal, repos: Collection[RepoId], known: Inventory, *, is_hinted: bool) -> Work:
@@ -51,5 +59,5 @@ def _work(config: Config, sealed: Seal, repos: Collection[RepoId], known: Invent
     needs = {repo: Needs(mandatory, sealed.overrides(repo), sealed.implied(repo)) for repo in repos}
     urls = {repo: sealed.urls[repo] for repo in repos}
     plan = RepositoriesPlan((), tuple(repos), (), ())
-    work = Work(Library(urls), plan, {repo: known[repo] for repo in repos}, needs)
+    work = Work(Library(urls), plan, known, needs)
     return replace(work, demand=Demand(frozenset(repos), {}, needs)) if is_hinted else work

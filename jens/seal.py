@@ -1,7 +1,8 @@
 """A seal on what a run has left: as long as it is unbroken, nothing has to be looked at but what somebody pushed.
 
 It is broken when the configuration is another one, when an entry of a directory that Jens looks after was made, removed
-or renamed (the kernel says so in the directory's ctime, which nobody can set), and every ten minutes.
+or renamed (the kernel says so in the directory's ctime, which nobody can set), and every ten minutes. A run that
+changes a part of an instance seals that part anew, and no other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from jens.workclones import Tracked
 if TYPE_CHECKING:
     from jens.repositories import Needs
 
-VERSION = 1
+VERSION = 2
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
@@ -41,13 +42,27 @@ _OF_A_CLONE = ("", "HEAD", "config", "packed-refs", "refs/heads")
 
 @dataclass(frozen=True)
 class Seal:
-    """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK."""
+    """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
+
+    ``stamps`` has for each part of the instance (see ``_stamps``) when the kernel last changed its directories;
+    ``mirrors`` for each mirror when it last changed the files in it that Git does not change in place.
+    """
 
     snapshot: Snapshot
     urls: Mapping[RepoId, str]
     environments: Collection[str]
     due: float
     written: Mapping[str, Any]
+    stamps: Mapping[str, int]
+    mirrors: Mapping[str, int]
+
+    def is_unbroken(self, config: Config, layout: Layout) -> bool:
+        """Whether all is as it was left."""
+        return self.stamps == _stamps(config, layout, self.urls, self.environments)
+
+    def has_mirror(self, layout: Layout, repo: RepoId) -> bool:
+        """Whether a mirror is as it was left: soundness, as far as the run before could tell, lasts until then."""
+        return self.mirrors.get(str(repo)) == _stamp(_of_mirror(layout, repo))
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
@@ -65,20 +80,20 @@ def _ref(entry: str) -> Ref:
     return ref
 
 
-def recall(config: Config, layout: Layout) -> Seal | None:
-    """The seal of the last run, if it is unbroken."""
+def recall(layout: Layout) -> Seal | None:
+    """The seal of the last run, if its time is not over; whether it is unbroken takes longer to tell."""
     try:
         content = read_state(layout.seal, VERSION)
         environments, written = content["environments"], content["repositories"]
         first, second = (Tracked(*map(str, tracked)) for tracked in content["metadata"])
         urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
         due = float(content["due"])
-        is_unbroken = content["stamps"] == _stamps(config, layout, urls, environments)
+        stamps, mirrors = dict(content["stamps"]), dict(content["mirrors"])
     except (StateError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
-    if not is_unbroken or not due - FULL_LOOK <= time.time() < due:
+    if not due - FULL_LOOK <= time.time() < due:
         return None
-    return Seal(Snapshot((first, second)), urls, environments, due, written)
+    return Seal(Snapshot((first, second)), urls, environments, due, written, stamps, mirrors)
 
 
 def remove(layout: Layout) -> None:
@@ -100,32 +115,33 @@ def put(
     A seal that is lost costs time, not more: it is not flushed, and nothing is raised.
     """
     due = min(time.time() + FULL_LOOK, next_look)
+    names = sorted(environments)
     written = {
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }
-    _write(config, layout, snapshot, urls, sorted(environments), due, written)
+    stamps, mirrors = _stamps(config, layout, urls, names), _stamps_of_mirrors(layout, urls)
+    _write(layout, Seal(snapshot, urls, names, due, written, stamps, mirrors))
 
 
-def renew(config: Config, layout: Layout, seal: Seal, next_look: float) -> None:
-    """Seal what there is now, after a run that changed no more than the commits of branches."""
-    _write(config, layout, seal.snapshot, seal.urls, seal.environments, min(seal.due, next_look), seal.written)
+def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: float) -> None:
+    """Seal what there is now, after a run that changed no more than the commits of branches of these repositories.
+
+    What somebody else has changed meanwhile breaks the new seal as it would have broken the old one.
+    """
+    stamps = {**seal.stamps, **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos}}
+    stamps["state"] = _stamp(_of_state(layout))
+    mirrors = {**seal.mirrors, **_stamps_of_mirrors(layout, repos)}
+    _write(layout, replace(seal, due=min(seal.due, next_look), stamps=stamps, mirrors=mirrors))
 
 
-def _write(
-    config: Config,
-    layout: Layout,
-    snapshot: Snapshot,
-    urls: Mapping[RepoId, str],
-    environments: Collection[str],
-    due: float,
-    written: Mapping[str, Any],
-) -> None:
+def _write(layout: Layout, seal: Seal) -> None:
     content = {
-        "stamps": _stamps(config, layout, urls, environments),
-        "metadata": [list(tracked) for tracked in snapshot.tracked],
-        "due": due,
-        "environments": list(environments),
-        "repositories": written,
+        "stamps": seal.stamps,
+        "mirrors": seal.mirrors,
+        "metadata": [list(tracked) for tracked in seal.snapshot.tracked],
+        "due": seal.due,
+        "environments": list(seal.environments),
+        "repositories": seal.written,
     }
     aside = files.staging_name(layout.cachedir)
     try:
@@ -140,15 +156,32 @@ def _entries(refs: Iterable[Ref]) -> list[str]:
     return sorted(ref_entry(ref, None) for ref in refs)
 
 
-def _stamps(config: Config, layout: Layout, repos: Iterable[RepoId], environments: Iterable[str]) -> str:
-    digest = hashlib.sha256(f"{_boot()} {config!r}".encode("utf-8", "surrogateescape"))
-    for path in _paths(config, layout, repos, environments):
+def _stamps(config: Config, layout: Layout, repos: Iterable[RepoId], environments: Iterable[str]) -> dict[str, int]:
+    """A number for each part of an instance, by which it is told whether that was changed."""
+    context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
+    return {
+        "": int.from_bytes(hashlib.sha256(context).digest()[:8], "big"),
+        "metadata": _stamp(_of_metadata(config)),
+        "tops": _stamp(_of_tops(layout)),
+        "state": _stamp(_of_state(layout)),
+        "environments": _stamp(_of_environments(layout, environments)),
+        **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos},
+    }
+
+
+def _stamps_of_mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
+    return {str(repo): _stamp(_of_mirror(layout, repo)) for repo in repos}
+
+
+def _stamp(paths: Iterable[str]) -> int:
+    seen = []
+    for path in paths:
         try:
             status = os.lstat(path)
-            digest.update(b"%d %d " % (status.st_ino, status.st_ctime_ns))
+            seen += [status.st_ino, status.st_ctime_ns]
         except OSError:
-            digest.update(b"- ")
-    return digest.hexdigest()
+            seen.append(-1)
+    return hash(tuple(seen))  # of whole numbers: the same in each process
 
 
 def _boot() -> str:
@@ -159,24 +192,43 @@ def _boot() -> str:
         return ""
 
 
-def _paths(config: Config, layout: Layout, repos: Iterable[RepoId], environments: Iterable[str]) -> Iterator[str]:
-    baredir, clonedir = str(layout.baredir), str(layout.clonedir)  # no paths: there are thousands of them
+# Strings and not paths: there are thousands of them.
+
+
+def _of_metadata(config: Config) -> Iterator[str]:
     for directory in directories(config):
         yield from (os.path.join(directory, ".git", name) for name in _OF_A_CLONE)
         yield from (os.path.join(directory, name) for name in _names(directory) if name != ".git")
-    yield from map(str, (layout.environmentsdir, layout.definitions))
+
+
+def _of_tops(layout: Layout) -> Iterator[str]:
+    tops = (layout.baredir, layout.clonedir)
+    inside = [path for top in tops for path in layout.partitions(top)]
+    yield from map(str, (layout.environmentsdir, layout.definitions, *tops, *inside))
+
+
+def _of_state(layout: Layout) -> Iterator[str]:
     yield from map(str, (layout.inventory, layout.answers, layout.refusals, layout.unreferenced))
-    for top in (layout.baredir, layout.clonedir):
-        yield str(top)
-        yield from map(str, layout.partitions(top))
+
+
+def _of_environments(layout: Layout, environments: Iterable[str]) -> Iterator[str]:
     for name in sorted(environments):
         yield from _under(f"{layout.environmentsdir}/{name}", (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
-    for repo in sorted(repos):
-        yield f"{clonedir}/{repo}"
-        yield from _under(f"{baredir}/{repo}", _OF_A_MIRROR)
 
 
-def _names(directory: Path) -> list[str]:
+def _of_repository(layout: Layout, repo: RepoId) -> Iterator[str]:
+    yield f"{layout.clonedir}/{repo}"
+    yield from _under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)
+
+
+def _of_mirror(layout: Layout, repo: RepoId) -> Iterator[str]:
+    bare = f"{layout.baredir}/{repo}"
+    yield from _under(bare, ("HEAD", "config", "objects/info", "refs"))
+    for directory in (f"{bare}/objects/pack", f"{bare}/worktrees"):
+        yield from _under(directory, _names(directory))
+
+
+def _names(directory: Path | str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
     except OSError:

@@ -8,8 +8,10 @@ It ends where a push changes more than the commits of branches: then the run goe
 from __future__ import annotations
 
 import logging
+from threading import Thread
 from typing import TYPE_CHECKING
 
+from jens import tracking
 from jens.config import Config
 from jens.errors import RepositoriesError
 from jens.gitshells import Command
@@ -63,9 +65,27 @@ def _hinted(sealed: Seal, hints: Hints) -> list[RepoId]:
     return sorted(hints.repos)
 
 
-def ask(sealed: Seal, remotes: Remotes) -> None:
-    """Begin to ask all remotes what they have now."""
-    remotes.ask(map(question, sealed.urls.values()))
+def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -> None:
+    """Begin to ask what will have to be asked, and to import what hints will need, should there be any."""
+    tracking.ask(config, sealed.snapshot, remotes)
+    if with_hints:
+        from jens import demand
+
+        if demand.has_messages(config.messaging.queuedir):
+            _get_ready()
+    else:
+        remotes.ask(map(question, sealed.urls.values()))
+
+
+def _get_ready() -> None:
+    """Import, while remotes are asked, what following a push takes: nearly as long as that."""
+
+    def load() -> None:
+        from jens import gitprocess, pushes  # noqa: F401
+
+        gitprocess.get_ready()
+
+    Thread(target=load, daemon=True).start()
 
 
 def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
@@ -73,10 +93,18 @@ def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) 
     from jens import mirrors
 
     found: list[RepoId] = []
+    is_ready = False
     asked: dict[Command, list[tuple[RepoId, str]]] = {}
     for repo, url in sealed.urls.items():
         asked.setdefault(question(url), []).append((repo, url))
     for done, answered in enumerate(remotes.heard(asked), 1):
         progress("Asking", done, len(asked))
-        found += [repo for repo, url in asked[answered] if not mirrors.is_current(layout.bare(repo), url, remotes)]
+        if found and not is_ready:
+            is_ready = True
+            _get_ready()
+        found += [
+            repo
+            for repo, url in asked[answered]
+            if not (sealed.has_mirror(layout, repo) and mirrors.is_current(layout.bare(repo), url, remotes))
+        ]
     return sorted(found)

@@ -25,8 +25,15 @@ def read_state(path: Path, version: int) -> Any:
 
 
 def encode_state(version: int, content: Any) -> bytes:
-    """What a file of state has in it."""
-    return json.dumps({"version": version, "content": content}, indent=1, sort_keys=True).encode() + b"\n"
+    """What a file of state has in it: for people, too, a line for each entry."""
+    return f"{_lines({'content': content, 'version': version}, 3)}\n".encode("ascii")
+
+
+def _lines(value: Any, depth: int) -> str:
+    """JSON with its outer mappings in lines; the json module's own way to do that takes ten times as long."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, sort_keys=True)
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value[key], depth - 1)}" for key in sorted(value)) + "\n}"
 
 
 def write_state(path: Path, version: int, content: Any) -> None:

@@ -27,15 +27,15 @@ def run(config: Config, options: Options) -> Report:
 
 
 def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> Report:
-    sealed = None if options.allow_purge else seal.recall(config, layout)
+    sealed = None if options.allow_purge else seal.recall(layout)
+    if sealed:
+        shortcut.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
+        if not sealed.is_unbroken(config, layout):
+            sealed = None
     if sealed is None:
         start_anew(config, layout)
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
-        if sealed:
-            tracking.ask(config, sealed.snapshot, remotes)
-            if not is_on_demand(config, options):
-                shortcut.ask(sealed, remotes)
         if sealed and tracking.are_unchanged(config, sealed.snapshot, remotes):
             commits = sealed.snapshot
         else:
