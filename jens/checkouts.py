@@ -1,10 +1,10 @@
-"""Repositories on disk: scanned, prepared by workers (nothing visible), switched in one burst, cleared away."""
+"""One repository on disk: scanned, and prepared by a worker, so that nothing becomes visible yet."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from jens.repositories import (
     RefsPlan,
     commits_to_check_out,
     describe,
-    links_to_put,
     missing_mandatory,
     plan_refs,
+    predecessors,
     settle,
     stand_still,
 )
@@ -165,7 +165,7 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     is_suspicious = resolution.is_suspicious
     for commit in commits_to_check_out(plan, disk):
         try:
-            staged[commit] = _check_out(layout, repo, commit)
+            staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
         except (GitError, OSError, WayOutError) as error:
             failed.append(commit)
             events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
@@ -201,12 +201,20 @@ def _prepared(
     return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
 
 
-def _check_out(layout: Layout, repo: RepoId, commit: str) -> Path:
+def _like(
+    layout: Layout, repo: RepoId, commit: str, plan: RefsPlan, disk: OnDisk, staged: Mapping[str, Path]
+) -> tuple[str, Path] | None:
+    """The checkout that one to be made is likely to share most files with, if there is any."""
+    others = [*predecessors(commit, plan, disk), *reversed(list(staged)), *sorted(disk.checkouts)]
+    return next(((other, staged.get(other) or layout.checkout(repo, other)) for other in others), None)
+
+
+def _check_out(layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None) -> Path:
     clone = layout.clone(repo)
     files.make_directory(clone)
     staging = files.staging_name(clone)
     try:
-        worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit))
+        worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit), like)
         layout.refuse_ways_out(repo, staging)
     except BaseException:
         files.remove_tree(staging)
@@ -229,72 +237,3 @@ def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list
         for entry, old, new in describe(disk, plan)
         if old
     ]
-
-
-# What follows is done by the caller alone, when all workers are done.
-
-
-def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
-    """Move finished checkouts into place, once all of them are on stable storage. Raises OSError when that fails."""
-    if any(work.staged for work in prepared):
-        files.flush_file_systems(layout.clonedir, layout.baredir)
-    settled, events = [], []
-    for work in prepared:
-        failed = []
-        for commit, staging in work.staged.items():
-            try:
-                files.replace_tree(staging, layout.checkout(work.repo, commit))
-            except OSError as error:
-                failed.append(commit)
-                events.append(Event(logging.ERROR, f"Unable to put {work.repo} at {commit} in place: {error}"))
-        plan = settle(work.plan, work.disk, failed)
-        settled.append(replace(work, plan=plan, staged={}, failed=work.failed or bool(failed)))
-    return settled, events
-
-
-def obstacles(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
-    """Directories that are about to give way to a branch link, with the commit whose files are there already."""
-    return {
-        (work.repo, entry): commit
-        for work in prepared
-        for entry, commit in links_to_put(work.plan, work.disk).items()
-        if entry in work.disk.clones | work.disk.strays
-    }
-
-
-def switch(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
-    """Move all branch links that must move, in one burst."""
-    failed, events = set(), []
-    for work in prepared:
-        for entry, commit in links_to_put(work.plan, work.disk).items():
-            path = layout.clone(work.repo) / entry
-            try:
-                files.put_link(path, commit_entry(commit))
-            except OSError as error:
-                failed.add(work.repo)
-                events.append(Event(logging.ERROR, f"Unable to switch '{path}' to {commit[:7]}: {error}"))
-    return [replace(work, failed=work.failed or work.repo in failed) for work in prepared], events
-
-
-def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list[Event]:
-    """Take branch links away; a 1.x clone goes to the trash, which is emptied by the next run."""
-    events = []
-    for entry in entries:
-        path = layout.clone(repo) / entry
-        try:
-            if path.is_symlink():
-                path.unlink()
-            else:
-                files.move_to_trash(path)
-        except OSError as error:
-            events.append(Event(logging.ERROR, f"Unable to remove '{path}': {error}"))
-    return events
-
-
-def remove_mirror(layout: Layout, repo: RepoId) -> list[Event]:
-    """Remove a repository's mirror; its checkouts go when nobody can be reading them any more."""
-    try:
-        files.discard(layout.bare(repo))
-    except OSError as error:
-        return [Event(logging.ERROR, f"Unable to remove '{layout.bare(repo)}': {error}")]
-    return []

@@ -19,6 +19,7 @@ from jens import (
     packing,
     retention,
     soundness,
+    switching,
     tracking,
     trees,
     worktrees,
@@ -222,7 +223,7 @@ def _remove_repository(layout: Layout, repo: RepoId) -> Result:
     is_mirrored = os.path.lexists(layout.bare(repo))
     disk = checkouts.scan(layout, repo) if _is_directory(layout.clone(repo)) else OnDisk()
     entries = entries_to_remove(disk, ())
-    events = [*checkouts.remove_entries(layout, repo, entries), *checkouts.remove_mirror(layout, repo)]
+    events = [*switching.remove_entries(layout, repo, entries), *switching.remove_mirror(layout, repo)]
     failures = [event.text for event in events if event.is_failure]
     if failures:
         return _failure(failures[0])

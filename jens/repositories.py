@@ -248,6 +248,12 @@ def commits_to_check_out(plan: RefsPlan, disk: OnDisk) -> list[str]:
     return sorted(set(plan.targets.values()) - disk.checkouts)
 
 
+def predecessors(commit: str, plan: RefsPlan, disk: OnDisk) -> list[str]:
+    """The commits with a checkout that refs are at now which will be at this one."""
+    now = {disk.commit_of(ref) for ref, target in plan.targets.items() if target == commit}
+    return sorted(other for other in now if other is not None and other in disk.checkouts)
+
+
 def links_to_put(plan: RefsPlan, disk: OnDisk) -> dict[str, str]:
     """The branch links that are not what they should be: entry to commit."""
     wanted = {branch_entry(ref): commit for ref, commit in plan.targets.items() if isinstance(ref, Branch)}

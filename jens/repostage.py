@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Callable
 
-from jens import checkouts, files, mirrors, retention
+from jens import checkouts, files, mirrors, retention, switching
 from jens.checkouts import Prepared
 from jens.layout import Layout
 from jens.mirrors import Request
@@ -157,13 +157,13 @@ class RepositoriesStage:
         ``detour`` leads environments to checkouts themselves where a directory must give way to a branch link.
         """
         retention.reclaim(self._layout, self._commits())
-        self._prepared, events = checkouts.publish(self._layout, self._prepared)
+        self._prepared, events = switching.publish(self._layout, self._prepared)
         self._tell(events)
-        obstacles = checkouts.obstacles(self._prepared)
+        obstacles = switching.obstacles(self._prepared)
         if obstacles:
             self._has_trash = True
             self._tell(detour(obstacles))
-        switched, events = checkouts.switch(self._layout, self._prepared)
+        switched, events = switching.switch(self._layout, self._prepared)
         self._prepared = [self._as_it_is(work) if work.failed else work for work in switched]
         self._tell(events)
 
@@ -251,14 +251,14 @@ class RepositoriesStage:
         for work in self._known():
             kept = _kept(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
-            self._tell(checkouts.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
+            self._tell(switching.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
         used = set(filter(is_used, self._work.plan.deleted))
         for repo in self._work.plan.deleted:
             if repo in used:
                 log.warning("%s stays for the next run: an environment that could not be changed uses it", repo)
                 continue
-            self._tell(checkouts.remove_entries(self._layout, repo, self._entries_of(repo)))
-            self._tell(checkouts.remove_mirror(self._layout, repo))
+            self._tell(switching.remove_entries(self._layout, repo, self._entries_of(repo)))
+            self._tell(switching.remove_mirror(self._layout, repo))
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
         spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
         self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time, only))

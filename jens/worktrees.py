@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from jens.files import open_file, read_file
+from jens import sharing
+from jens.errors import GitError
+from jens.files import open_file, read_file, remove_tree
 from jens.gitprocess import run
 
+log = logging.getLogger(__name__)
+
 _ID = re.compile(r"[0-9a-f]{40}")
+
+#: A link to a file counts as a change of its status.
+_LINKED = ("-c", "core.trustCtime=false")
 
 #: An index begins so, and ends with the SHA-1 of all before: gitformat-index(5).
 _INDEX, _CHECKSUM = b"DIRC", 20
@@ -92,13 +101,43 @@ def _has_index(bare: Path, commit: str) -> bool:
         return False
 
 
-def check_out(bare: Path, commit: str, staging: Path, checkout: Path) -> None:
-    """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``."""
-    staging.mkdir(mode=0o755)
+def check_out(bare: Path, commit: str, staging: Path, checkout: Path, like: tuple[str, Path] | None = None) -> None:
+    """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``.
+
+    Files are shared with another checkout, if one is given: its commit, and where it is. Raises GitError, OSError.
+    """
     add_record(bare, commit, checkout)
-    _forget_index(bare, commit)
-    run(["read-tree", "-u", "--reset", commit], git_dir=record_path(bare, commit), work_tree=staging, lock_dir=bare)
+    if not (like and _lay_out_like(bare, commit, staging, *like)):
+        staging.mkdir(mode=0o755)
+        _forget_index(bare, commit)
+        _lay_out(bare, commit, staging)
     point_to_record(staging, bare, commit, checkout)
+
+
+def _lay_out(bare: Path, commit: str, staging: Path, settings: Sequence[str] = ()) -> None:
+    arguments = ["read-tree", "-u", "--reset", commit]
+    run(arguments, git_dir=record_path(bare, commit), work_tree=staging, lock_dir=bare, settings=settings)
+
+
+def _lay_out_like(bare: Path, commit: str, staging: Path, other: str, checkout: Path) -> bool:
+    """Lay out what differs from another checkout, and share the rest; False when that cannot be done, or well."""
+    source, index = record_path(bare, other) / "index", record_path(bare, commit) / "index"
+    before = sharing.read_index(source)
+    if not before:
+        return False
+    try:
+        staging.mkdir(mode=0o755)
+        _forget_index(bare, commit)
+        index.write_bytes(read_file(source))
+        sharing.share(before, checkout, staging)
+        _lay_out(bare, commit, staging, _LINKED)
+        after = sharing.read_index(index)
+        if after and sharing.attributes(before) == sharing.attributes(after):
+            return True
+    except (GitError, OSError) as error:
+        log.debug("'%s' cannot be laid out like '%s': %s", staging, checkout, error)
+    remove_tree(staging)
+    return False
 
 
 def _forget_index(bare: Path, commit: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 import stat
 import subprocess
 import sys
@@ -37,6 +38,12 @@ HIERADATA = {
     "data/hardware/kvm.yaml": "--- {}\n",
     "data/operatingsystems/RedHat.yaml": "--- {}\n",
 }
+
+
+# Whoever runs the tests in the background has these ignored, and what the tests start would inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler)
 
 
 def _guard(event: str, arguments: tuple[object, ...]) -> None:

@@ -30,6 +30,7 @@ _ORDER = (
     "remotes",
     "tracking",
     "soundness",
+    "sharing",
     "worktrees",
     "layout",
     "yamldoc",
@@ -48,6 +49,7 @@ _ORDER = (
     "commits",
     "mending",
     "checkouts",
+    "switching",
     "repostage",
     "trees",
     "past",
@@ -77,7 +79,7 @@ _ORDER = (
     "commands",
 )
 
-_REPOSITORIES = {"repositories", "mirrors", "commits", "mending", "checkouts", "repostage"}
+_REPOSITORIES = {"repositories", "mirrors", "commits", "mending", "checkouts", "switching", "repostage"}
 _ENVIRONMENTS = {"trees", "past", "environments", "dangling"}
 _GIT = {"gitlock", "gitprocess", "gitshells", "gitwrapper", "workclones", "git"}
 

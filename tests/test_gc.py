@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -683,12 +683,19 @@ def test_updates_pushes_and_a_reader_at_the_same_time_miss_nothing(site: Site, m
     monkeypatch.setattr(garbage, "LONGEST_REST", 0.2)
     stop = threading.Event()
 
-    def update(tools: Callable[[], int]) -> list[int]:
-        codes: list[int] = []
+    codes: list[int] = []
+
+    def update(tools: Callable[[], int]) -> None:
         while not stop.is_set():
             _push_all(site, everything, len(codes) + 1)
             codes.append(tools())
-        return codes
+
+    def collect() -> Iterator[int]:
+        """Until updates got in between, but for so long only."""
+        for done in range(20):
+            if done >= 2 and codes.count(0) > 1:
+                return
+            yield gc.main(["-a", "-c", config])
 
     with (
         warm(site.root / "output") as tools,
@@ -697,12 +704,12 @@ def test_updates_pushes_and_a_reader_at_the_same_time_miss_nothing(site: Site, m
     ):
         updating = pool.submit(update, lambda: tools.run("update", "--strict", "-c", config))
         try:
-            collected = [gc.main(["-a", "-c", config]) for _ in range(2)]
+            collected = list(collect())
         finally:
             stop.set()
-        codes = updating.result(timeout=60)
+        updating.result(timeout=60)
     assert met[:-1] == []
-    assert collected == [0] * 2
+    assert set(collected) == {0}
     assert set(codes) <= {0, 50}
     assert codes.count(0) > 1, "updates get in between"
     assert site.update("--strict").code == 0

@@ -539,7 +539,7 @@ def test_a_run_killed_between_fetch_and_switch_is_finished_by_the_next(
     ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     with monkeypatch.context() as patched:
-        patched.setattr("jens.checkouts.switch", _dies)
+        patched.setattr("jens.switching.switch", _dies)
         with pytest.raises(SystemExit):
             ondemand.update()
     assert ondemand.hinted() == [DUMMY]
