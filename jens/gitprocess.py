@@ -58,7 +58,7 @@ _ALWAYS = {
     "GIT_ATTR_NOSYSTEM": "1",
 }
 _LOCAL = {**_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-SETTINGS = (
+_SETTINGS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.attributesFile=/dev/null"),
     *("-c", "core.excludesFile=/dev/null"),
@@ -108,7 +108,7 @@ def run(
     ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``). The user's
     configuration counts only for commands that speak to a remote. Raises GitError, GitTimeoutError.
     """
-    command = ["git", *SETTINGS, *settings]
+    command = ["git", *_SETTINGS, *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
     command += [f"--work-tree={work_tree}"] if work_tree else []
     environment = _LOCAL if remote is None else remote_environment(remote)

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import selectors
-import shlex
 import subprocess
 import time
 from collections.abc import Iterable
@@ -29,15 +28,16 @@ Said = Union[bytes, GitError]
 Supply = Callable[[], Optional[Command]]
 
 #: Arguments are read one a line, an empty one ends the command. What Git has printed is followed by a word that nobody
-#: who is asked can know, and by Git's status.
-_SCRIPT = f"""
+#: who is asked can know, and by Git's status. Of the settings that other Gits have none matters to a question, and
+#: each takes time.
+_SCRIPT = """
 IFS= read -r word
 set --
 while IFS= read -r argument; do
     if [ "$argument" ]; then
         set -- "$@" "$argument"
     else
-        git {shlex.join(gitprocess.SETTINGS)} "$@" </dev/null
+        git "$@" </dev/null
         printf '%s %d\\n' "$word" "$?"
         set --
     fi

@@ -24,12 +24,13 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
     events: list[Event] = []
     spoilt = set()
     restored = []
+    way = worktrees.way_to_records(bare, layout.clone(repo))
     for commit in sorted(disk.checkouts):
         checkout = layout.checkout(repo, commit)
-        if (checkout / ".git").is_dir():
+        if os.path.isdir(f"{checkout}/.git"):
             if not _adopt(bare, commit, checkout, events):
                 spoilt.add(commit)
-        elif not worktrees.is_tied(bare, commit, checkout) and gitwrapper.commits_like(bare, commit):
+        elif not worktrees.is_tied(bare, commit, checkout, way) and gitwrapper.commits_like(bare, commit):
             worktrees.restore_record(bare, commit, checkout)
             restored.append(commit[:7])
     if restored:

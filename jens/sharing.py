@@ -73,7 +73,7 @@ def share(entries: list[Entry], checkout: Path, staging: Path) -> None:
     """
     with contextlib.suppress(OSError):
         source, target = os.fsencode(checkout), os.fsencode(staging)
-        directories = {b""}
+        made = {b""}
         for entry in entries:
             path = b"%b/%b" % (source, entry.path)
             try:
@@ -81,13 +81,15 @@ def share(entries: list[Entry], checkout: Path, staging: Path) -> None:
             except OSError:
                 continue
             if is_good:
-                _make_directory(target, os.path.dirname(entry.path), directories)
+                directory = entry.path.rpartition(b"/")[0]
+                if directory not in made:
+                    _make_directory(target, directory, made)
                 os.link(path, b"%b/%b" % (target, entry.path))
 
 
 def _make_directory(top: bytes, directory: bytes, made: set[bytes]) -> None:
     if directory not in made:
-        _make_directory(top, os.path.dirname(directory), made)
+        _make_directory(top, directory.rpartition(b"/")[0], made)
         os.mkdir(b"%b/%b" % (top, directory), 0o755)
         made.add(directory)
 

@@ -53,8 +53,8 @@ def add_record(bare: Path, commit: str, checkout: Path) -> None:
 
 def has_record(bare: Path, commit: str) -> bool:
     """Whether a bare knows of the checkout of a commit."""
-    record = record_path(bare, commit)
-    return all((record / name).is_file() for name in ("HEAD", "commondir", "gitdir", "locked"))
+    record = str(record_path(bare, commit))
+    return all(os.path.isfile(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
 def keeps_commit(bare: Path, commit: str) -> bool:
@@ -73,22 +73,30 @@ def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) ->
 
     A relative path, so that an instance can be moved as a whole.
     """
-    (directory / ".git").write_text(_pointer(bare, commit, checkout), "utf-8")
+    (directory / ".git").write_text(_pointer(way_to_records(bare, checkout.parent), commit), "utf-8")
 
 
-def _pointer(bare: Path, commit: str, checkout: Path) -> str:
-    record = os.path.relpath(os.path.realpath(record_path(bare, commit)), os.path.realpath(checkout))
-    return f"gitdir: {record}\n"
+def way_to_records(bare: Path, clone: Path) -> str:
+    """The relative path from each checkout in a directory to where a bare has its records."""
+    # Realpath of the checkout would be its parent's and its name: it is a directory, or not there yet.
+    return os.path.relpath(os.path.realpath(bare / "worktrees"), os.path.join(os.path.realpath(clone), "checkout"))
 
 
-def is_tied(bare: Path, commit: str, checkout: Path) -> bool:
-    """Whether a checkout and its record name each other, wherever both may have been moved to."""
+def _pointer(way: str, commit: str) -> str:
+    return f"gitdir: {way}/{commit}\n"
+
+
+def is_tied(bare: Path, commit: str, checkout: Path, way: str) -> bool:
+    """Whether a checkout and its record name each other, wherever both may have been moved to.
+
+    ``way`` is from the checkout to the records: see ``way_to_records``.
+    """
     try:
-        back = read_file(record_path(bare, commit) / "gitdir").decode("utf-8")
-        pointer = read_file(checkout / ".git").decode("utf-8")
+        back = read_file(f"{record_path(bare, commit)}/gitdir").decode("utf-8")
+        pointer = read_file(f"{checkout}/.git").decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    tied = back == f"{checkout}/.git\n" and pointer == _pointer(bare, commit, checkout)
+    tied = back == f"{checkout}/.git\n" and pointer == _pointer(way, commit)
     return tied and has_record(bare, commit) and _has_index(bare, commit)
 
 
