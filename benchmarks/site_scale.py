@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -30,7 +31,10 @@ _TREE = Path(__file__).resolve().parent.parent
 _AT_ONCE = 8
 _PUSHED = 20
 _DELAY = 0.05
-_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_TREE), "PYTHONDONTWRITEBYTECODE": ""}
+#: Without what an editable installation adds to the start of each Python, which no site has.
+_PYTHON = (sys.executable, "-S")
+_PATHS = (str(_TREE), *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS), "PYTHONDONTWRITEBYTECODE": ""}
 _IMPORTS = "import git, yaml, configobj, dirq.queue"
 
 
@@ -98,11 +102,14 @@ class _Peak:
 
 
 def _tree(pid: int) -> Iterable[int]:
+    """A process and all below it, but for those that still have their parent's memory, between vfork(2) and exec."""
     yield pid
     try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
         for task in os.listdir(f"/proc/{pid}/task"):
-            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                yield from _tree(int(child))
+            for child in map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
+                if Path(f"/proc/{child}/cmdline").read_bytes() != command:
+                    yield from _tree(child)
     except OSError:
         return
 
@@ -130,7 +137,7 @@ class Bench:
     def jens(self, mode: str, *, watched: bool = False) -> Ran:
         """One run of jens-update, which must be well."""
         tool = str(_TREE / "bin" / "jens-update")
-        return run(sys.executable, tool, "--strict", "-c", self._configs[mode], watched=watched)
+        return run(*_PYTHON, tool, "--strict", "-c", self._configs[mode], watched=watched)
 
     def measure(
         self, work: str, reach: float, times: int, before: Callable[[], object], floor: Callable[[], Ran], mode: str
@@ -208,7 +215,7 @@ class Bench:
         return run("sh", "-c", command, stdin=self._urls)
 
     def _import_and_sync(self) -> Ran:
-        return run("sh", "-c", f'{sys.executable} -c "{_IMPORTS}" && sync -f {self.site.root}')
+        return run("sh", "-c", f'{" ".join(_PYTHON)} -c "{_IMPORTS}" && sync -f {self.site.root}')
 
     def _clone_and_lay_out(self) -> Ran:
         """The mirrors, then each commit that Jens has laid out, as a tree of files of its own."""
@@ -254,7 +261,7 @@ def _nothing() -> None:
 
 
 def _import() -> Ran:
-    return run(sys.executable, "-c", _IMPORTS)
+    return run(*_PYTHON, "-c", _IMPORTS)
 
 
 def _bytes(top: Path) -> int:
