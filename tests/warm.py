@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
+#: What runs import when they need it.
+_IMPORTED_LATE = ("jens.longway", "jens.pushes", "jens.demand", "git", "dirq.queue", "shutil", "ctypes")
 _TREE = Path(__file__).resolve().parent.parent
 
 
@@ -85,8 +88,8 @@ def _child(tool: str, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    for tool in ("update", "purge_queue"):
-        importlib.import_module(f"jens.commands.{tool}")
+    for module in (*_TOOLS, *_IMPORTED_LATE):
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()  # else each child copies the pages that its garbage collector looks at
     pid = 0
