@@ -353,7 +353,8 @@ class Campaign:
         lines[0] += f" {this.moment * 1000:.0f} ms of {self._usual[this.killed] * 1000:.0f}, Git too: {this.git_killed}"
         lines += [f"then {this.recovery}", reason]
         for name, text in zip(("killed", "after"), this.logs):
-            lines += [f"--- log of the run {name}", text[-6000:]]
+            complaints = [line for line in text.splitlines() if " INFO " not in line]
+            lines += [f"--- log of the run {name}", *complaints, "--- its end", text[-6000:]]
         return CampaignError("\n".join(lines))
 
 
