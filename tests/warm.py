@@ -87,11 +87,16 @@ def _child(tool: str, arguments: list[str]) -> None:
         os._exit(code)
 
 
-def main() -> None:
+def get_warm() -> None:
+    """Before the first of many forks: import all that runs need, so that they need not."""
     for module in (*_TOOLS, *_IMPORTED_LATE):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # else each child copies the pages that its garbage collector looks at
+
+
+def main() -> None:
+    get_warm()
     pid = 0
     for line in sys.stdin:
         if pid:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import io
 import json
 import os
@@ -19,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tests.warm import get_warm
 
 _TREE = Path(__file__).resolve().parent.parent.parent
 
@@ -138,11 +139,8 @@ def _child(order: dict[str, object], answer: int) -> None:
 
 
 def main() -> None:
-    from jens.commands import update  # noqa: F401, PLC0415 - so that runs need not
-
     sys.argv[0] = "jens-update"
-    gc.collect()
-    gc.freeze()
+    get_warm()
     for line in sys.stdin:
         source, answer = os.pipe()
         pid = os.fork()
