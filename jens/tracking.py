@@ -12,6 +12,7 @@ from jens.config import Config
 from jens.errors import GitError, MetadataError
 from jens.gitshells import Command
 from jens.gitwrapper import GitOptions
+from jens.pool import result, workers
 from jens.remotes import Remotes
 from jens.workclones import Tracked
 
@@ -41,17 +42,26 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snaps
 
     Raises MetadataError.
     """
-    found = []
-    failures: list[str] = []
-    for directory in directories(config):
-        try:
-            tracked = workclones.refresh_clone(directory, options)
-        except (GitError, OSError) as error:
-            raise MetadataError(directory, str(error)) from error
-        found.append(tracked)
-        failures += _reset(directory, tracked.commit) if reset else []
-    environments, repositories = found
-    return Snapshot((environments, repositories), tuple(failures))
+    with workers(2) as pool:
+        futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
+        outcomes = [result(future) for future in futures]
+    (environments, first), (repositories, second) = map(_tracked, outcomes)
+    return Snapshot((environments, repositories), (*first, *second))
+
+
+def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Tracked, list[str]] | MetadataError:
+    """What a clone tracks now, and what else went wrong. An error is returned: it must not end the other's work."""
+    try:
+        tracked = workclones.refresh_clone(directory, options)
+    except (GitError, OSError) as error:
+        return MetadataError(directory, str(error))
+    return tracked, _reset(directory, tracked.commit) if reset else []
+
+
+def _tracked(outcome: tuple[Tracked, list[str]] | MetadataError) -> tuple[Tracked, list[str]]:
+    if isinstance(outcome, MetadataError):
+        raise outcome
+    return outcome
 
 
 def directories(config: Config) -> tuple[Path, Path]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitError
+from jens.files import read_file
 from jens.gitprocess import GitOptions, run
 from jens.gitshells import Command
 from jens.gitwrapper import HEADS, heads
+
+#: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
+_ON_BRANCH = re.compile(rf"ref: (?P<branch>{HEADS}[^.\s\ufffd]\S*)\n")
 
 
 class Tracked(NamedTuple):
@@ -73,10 +78,7 @@ def reset_clone(directory: Path, commit: str) -> None:
 
 def _upstream(git_dir: Path) -> tuple[str, str, str]:
     """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
-    try:
-        branch = run(["symbolic-ref", "--quiet", "HEAD"], git_dir=git_dir, shared=True).decode("utf-8").strip()
-    except GitError as error:
-        raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
+    branch = _branch(git_dir)
     fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
     line = run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True)
     output = line.decode("utf-8").strip("\n")
@@ -86,6 +88,17 @@ def _upstream(git_dir: Path) -> tuple[str, str, str]:
     # A clone of a repository that was still empty, or one whose branch was set up by hand.
     short = branch[len(HEADS) :]
     return "origin", branch, f"refs/remotes/origin/{short}"
+
+
+def _branch(git_dir: Path) -> str:
+    """The branch that a clone has checked out, read from its file as long as that is what it usually is."""
+    match = _ON_BRANCH.fullmatch(read_file(git_dir / "HEAD").decode("utf-8", "replace"))
+    if match:
+        return match["branch"]
+    try:
+        return run(["symbolic-ref", "--quiet", "HEAD"], git_dir=git_dir, shared=True).decode("utf-8").strip()
+    except GitError as error:
+        raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
 
 
 def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
