@@ -128,6 +128,7 @@ def _empty_repository() -> Path:
     path = _templates() / "empty.git"
     git("init", "--quiet", "--bare", "--template=", "--initial-branch=master", str(path), directory=path.parent)
     git("config", "uploadpack.allowAnySHA1InWant", "true", directory=path)
+    (path / "hooks").mkdir()
     return path
 
 

@@ -71,7 +71,7 @@ def test_on_a_file_system_that_fills_up_mid_run_puppets_view_stays_whole(tmp_pat
                 assert any(name in error for name in named for error in errors), errors
                 assert any(
                     word in error
-                    for word in ("No space left", "Out of diskspace", "unable to write")
+                    for word in ("No space left", "Out of diskspace", "unable to write", "failed to write")
                     for error in errors
                 ), errors
                 _assert_all_else_is_done(starving, top)
