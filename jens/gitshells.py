@@ -11,6 +11,7 @@ import math
 import os
 import re
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
@@ -37,14 +38,17 @@ while IFS= read -r argument; do
     if [ "$argument" ]; then
         set -- "$@" "$argument"
     else
-        git "$@" </dev/null
-        printf '%s %d\\n' "$word" "$?"
+        command git "$@" </dev/null
+        command printf '%s %d\\n' "$word" "$?"
         set --
     fi
 done
 """
 _MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
 _LONGEST_MARK = 40
+_OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
+#: Seconds that a shell with nothing to do may take to end.
+_PATIENCE = 2.0
 #: Bytes that are read from a pipe at once, and how often: somebody may write without end.
 _SOME, _MOST_AT_ONCE = 1 << 16, 16
 
@@ -57,6 +61,7 @@ class Shells:
         self._most = most
         self._supply = supply
         self._shells: list[_Shell] = []
+        self._held: list[Command] = []
         self._ended: list[tuple[Command, Said]] = []
         self._pipes = selectors.DefaultSelector()
 
@@ -64,22 +69,41 @@ class Shells:
         return self
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            for shell in self._shells:  # nobody has the patience to end them politely
+                shell.kill()
+            self._pipes.close()
+
+    def stop(self) -> None:
+        """End what is under way; nobody is told of it any more."""
+        self._held.clear()
         for shell in list(self._shells):
             self._drop(shell)
-        self._pipes.close()
+        self._ended.clear()
 
     def feed(self) -> None:
         """Have shells that are free, new ones if need be, begin with what the supply gives."""
-        free = [shell for shell in self._shells if not shell.command]
-        while free or len(self._shells) < self._most:
-            command = self._supply()
+        while True:
+            shell = next((shell for shell in self._shells if not shell.command), None)
+            if shell is None and len(self._shells) >= self._most:
+                return
+            command = self._held.pop() if self._held else self._supply()
             if command is None:
                 return
             try:
-                shell = free.pop() if free else self._another()
-                shell.begin(command)
+                (shell or self._another()).begin(command)
             except OSError as error:
-                self._ended.append((command, GitError(verb_of(command), f"could not be started: {error.strerror}")))
+                if shell:  # somebody has killed it; let another one do this
+                    self._drop(shell)
+                    self._held.append(command)
+                elif any(other.command for other in self._shells):
+                    self._held.append(command)  # for the first that is free again
+                    return
+                else:
+                    problem = f"could not be started: {error.strerror}"
+                    self._ended.append((command, GitError(verb_of(command), problem)))
 
     def answers(self) -> list[tuple[Command, Said]]:
         """Wait until commands end; they, and what came of them. There are none when nothing is under way."""
@@ -98,11 +122,12 @@ class Shells:
 
     def _wait(self) -> None:
         """Wait until a shell has something to say, or no more time."""
+        for shell in self._shells:
+            shell.set_deadline()
         left = min(shell.deadline for shell in self._shells) - time.monotonic()
         for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
-            shell: _Shell = key.data
-            command = shell.command
-            said = shell.receive()
+            command = key.data.command
+            said = key.data.receive()
             if command and said is not None:
                 self._ended.append((command, said))
         for shell in list(self._shells):
@@ -139,7 +164,7 @@ class _Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd="/",
-            env={**os.environ, **gitprocess.remote_environment(options)},
+            env={**_inherited(), **gitprocess.remote_environment(options)},
             start_new_session=True,
         )
         self._stack = contextlib.ExitStack()
@@ -170,8 +195,13 @@ class _Shell:
         _take(self._complained, self._complaints)  # whatever the command before has left running may have complained
         self._output.clear()
         self._complaints.clear()
+        self.command = command
         self._write((*command, ""))
-        self.command, self.deadline = command, time.monotonic() + self._limit
+
+    def set_deadline(self) -> None:
+        """Let time begin to run, unless it does: a long answer waits in Git until somebody listens."""
+        if self.command and self.deadline == math.inf:
+            self.deadline = time.monotonic() + self._limit
 
     def receive(self) -> Said | None:
         """Take what has been printed; returned is what came of the command, once it has ended."""
@@ -192,11 +222,23 @@ class _Shell:
     def close(self) -> None:
         """End the shell, and what it is at."""
         with self._stack:
-            if self.command:
-                gitprocess.end(self._process)
             if self._process.stdin:
                 self._process.stdin.close()  # which is the end of its work
-            self._process.wait()
+            if not self.command:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_PATIENCE)
+            if self._process.returncode is None:
+                gitprocess.end(self._process)
+
+    def kill(self) -> None:
+        """End the shell, and what it is at, without waiting for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without what would have a shell do other things: functions, options, files to run first."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_SHELLS)}
 
 
 def verb_of(command: Command) -> str:

@@ -115,14 +115,6 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     return mirror
 
 
-def is_current(bare: Path, url: str, remotes: Remotes) -> bool:
-    """Whether a mirror has what its remote, which is asked, has."""
-    try:
-        return remotes.heads(url) == read_heads(bare)
-    except GitError:
-        return False
-
-
 def _look_at(bare: Path) -> str | None:
     """Why a mirror must be made anew, if it must; lock files that a killed Git has left are gone then.
 

@@ -57,6 +57,13 @@ class Remotes:
         self._waiting.extend(fresh)
         self._shells.feed()
 
+    def forget(self) -> None:
+        """Forget all questions, as if nothing had been asked: what they are about may have changed since."""
+        self._said.clear()
+        self._begun.clear()
+        self._waiting.clear()
+        self._shells.stop()
+
     def _next(self) -> Command | None:
         while self._waiting:
             question = self._waiting.popleft()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jens import files
+from jens import files, gitwrapper
 from jens.config import Config
 from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout, entry_ref, ref_entry
 from jens.model import Branch, Ref, RepoId
@@ -60,9 +60,9 @@ class Seal:
         """Whether all is as it was left."""
         return self.stamps == _stamps(config, layout, self.urls, self.environments)
 
-    def has_mirror(self, layout: Layout, repo: RepoId) -> bool:
-        """Whether a mirror is as it was left: soundness, as far as the run before could tell, lasts until then."""
-        return self.mirrors.get(str(repo)) == _stamp(_of_mirror(layout, repo))
+    def has_mirror(self, layout: Layout, repo: RepoId, commits: Iterable[str]) -> bool:
+        """Whether a mirror, whose branches are at these commits, is as it was left: as sound as it was found then."""
+        return self.mirrors.get(str(repo)) == _stamp(_of_mirror(layout, repo, commits))
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
@@ -170,7 +170,14 @@ def _stamps(config: Config, layout: Layout, repos: Iterable[RepoId], environment
 
 
 def _stamps_of_mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
-    return {str(repo): _stamp(_of_mirror(layout, repo)) for repo in repos}
+    return {str(repo): _stamp(_of_mirror(layout, repo, _heads(layout.bare(repo)))) for repo in repos}
+
+
+def _heads(bare: Path) -> Collection[str]:
+    try:
+        return gitwrapper.heads(bare).values()
+    except OSError:
+        return ()
 
 
 def _stamp(paths: Iterable[str]) -> int:
@@ -221,11 +228,13 @@ def _of_repository(layout: Layout, repo: RepoId) -> Iterator[str]:
     yield from _under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)
 
 
-def _of_mirror(layout: Layout, repo: RepoId) -> Iterator[str]:
+def _of_mirror(layout: Layout, repo: RepoId, commits: Iterable[str]) -> Iterator[str]:
+    """What is told of a mirror by its files: those of branches' commits are there as long as they are not packed."""
     bare = f"{layout.baredir}/{repo}"
     yield from _under(bare, ("HEAD", "config", "objects/info", "refs"))
     for directory in (f"{bare}/objects/pack", f"{bare}/worktrees"):
         yield from _under(directory, _names(directory))
+    yield from (f"{bare}/objects/{commit[:2]}/{commit[2:]}" for commit in sorted(set(commits)))
 
 
 def _names(directory: Path | str) -> list[str]:

@@ -11,11 +11,10 @@ import logging
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from jens import tracking
+from jens import gitwrapper, tracking
 from jens.config import Config
-from jens.errors import RepositoriesError
+from jens.errors import GitError, RepositoriesError
 from jens.gitshells import Command
-from jens.gitwrapper import question
 from jens.layout import Layout
 from jens.model import RepoId, Report
 from jens.pool import Progress
@@ -74,7 +73,7 @@ def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -
         if demand.has_messages(config.messaging.queuedir):
             _get_ready()
     else:
-        remotes.ask(map(question, sealed.urls.values()))
+        remotes.ask(map(gitwrapper.question, sealed.urls.values()))
 
 
 def _get_ready() -> None:
@@ -90,21 +89,24 @@ def _get_ready() -> None:
 
 def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
     """The repositories whose mirrors are not as their remotes are, or not as they should be."""
-    from jens import mirrors
-
     found: list[RepoId] = []
     is_ready = False
     asked: dict[Command, list[tuple[RepoId, str]]] = {}
     for repo, url in sealed.urls.items():
-        asked.setdefault(question(url), []).append((repo, url))
+        asked.setdefault(gitwrapper.question(url), []).append((repo, url))
     for done, answered in enumerate(remotes.heard(asked), 1):
         progress("Asking", done, len(asked))
         if found and not is_ready:
             is_ready = True
             _get_ready()
-        found += [
-            repo
-            for repo, url in asked[answered]
-            if not (sealed.has_mirror(layout, repo) and mirrors.is_current(layout.bare(repo), url, remotes))
-        ]
+        found += [repo for repo, url in asked[answered] if not _is_as_it_should_be(layout, remotes, sealed, repo, url)]
     return sorted(found)
+
+
+def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Seal, repo: RepoId, url: str) -> bool:
+    """Whether a mirror is as the last run left it, and its remote too."""
+    try:
+        heads = gitwrapper.heads(layout.bare(repo))
+        return remotes.heads(url) == heads and sealed.has_mirror(layout, repo, heads.values())
+    except (GitError, OSError):
+        return False

@@ -32,6 +32,7 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
         shortcut.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
         if not sealed.is_unbroken(config, layout):
             sealed = None
+            remotes.forget()
     if sealed is None:
         start_anew(config, layout)
     with executed("refresh_metadata"):
@@ -40,6 +41,7 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
             commits = sealed.snapshot
         else:
             sealed = None
+            remotes.forget()  # what is pushed together is to be seen together: first the metadata, then the branches
             commits = tracking.refresh(config, remotes.options)
     hints = None
     if is_on_demand(config, options):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,3 +255,82 @@ def test_signals_reach_this_program_while_it_waits(program: Path) -> None:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - begin < 8
     assert children() == []
+
+
+def test_a_signal_while_a_question_is_put_leaves_nothing_at_work(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(program, f"trap '' TERM; echo $$ >>{tmp_path}/pids; exec sleep 60")
+    real = os.write
+
+    def interrupted(descriptor: int, content: bytes) -> int:
+        real(descriptor, content)
+        if content.startswith(b"a\n"):
+            while not (tmp_path / "pids").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        return len(content)
+
+    monkeypatch.setattr(os, "write", interrupted)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), asking(("a",)) as shells:
+        shells.feed()
+    assert time.monotonic() - begin < 8
+    assert all(is_gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert children() == []
+
+
+def test_an_idle_shell_that_somebody_kills_costs_nobody_an_answer(program: Path) -> None:
+    write(program, 'echo "$1"')
+    waiting: list[Command] = [("a",)]
+    with Shells(GitOptions(timeout=10), 1, lambda: waiting.pop() if waiting else None) as shells:
+        assert all_answers(shells) == {("a",): b"a\n"}
+        [shell] = shells._shells
+        os.kill(shell._process.pid, signal.SIGKILL)
+        shell._process.wait()
+        waiting += [("c",), ("b",)]
+        assert all_answers(shells) == {("b",): b"b\n", ("c",): b"c\n"}
+
+
+def test_when_no_other_process_can_be_started_one_shell_asks_all(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(program, 'echo "$1"')
+    start = subprocess.Popen
+    started: list[object] = []
+
+    def one(*arguments: Any, **more: Any) -> Any:
+        if started:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(arguments)
+        return start(*arguments, **more)
+
+    gitprocess.remote_environment(GitOptions())  # which asks Git, once
+    monkeypatch.setattr(subprocess, "Popen", one)
+    assert ask(("a",), ("b",), ("c",), most=3) == {(name,): f"{name}\n".encode() for name in "abc"}
+
+
+def test_functions_and_options_of_the_callers_shell_change_nothing(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = shutil.which("bash") or shutil.which("sh")
+    assert shell
+    (program.parent / "sh").symlink_to(shell)
+    write(program, 'echo "$1"')
+    for name in ("git", "printf", "read", "set", "command"):
+        monkeypatch.setenv(f"BASH_FUNC_{name}%%", "() { echo hijacked; }")
+    monkeypatch.setenv("SHELLOPTS", "errexit:xtrace")
+    assert ask(("a",), ("b",), most=1) == {("a",): b"a\n", ("b",): b"b\n"}
+
+
+def test_questions_that_are_forgotten_are_ended(program: Path, tmp_path: Path) -> None:
+    write(program, f'case $1 in slow) echo $$ >>{tmp_path}/pids; exec sleep 60;; *) echo "$1";; esac')
+    waiting: list[Command] = [("slow",)]
+    with Shells(GitOptions(timeout=10), 1, lambda: waiting.pop() if waiting else None) as shells:
+        shells.feed()
+        while not (tmp_path / "pids").exists():
+            time.sleep(0.01)
+        shells.stop()
+        assert all(is_gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+        waiting.append(("a",))
+        assert all_answers(shells) == {("a",): b"a\n"}

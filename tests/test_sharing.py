@@ -240,4 +240,31 @@ def test_an_index_is_read_as_git_wrote_it(tmp_path: Path) -> None:
     listed = git("ls-files", "-z", "-s", directory=tmp_path).split("\0")[:-1]
     told = [f"{entry.mode:o} {entry.name.hex()} 0\t{os.fsdecode(entry.path)}" for entry in entries]
     assert told == listed
-    assert all(entry.describes(os.lstat(os.path.join(os.fsencode(tmp_path), entry.path))) for entry in entries)
+    assert all(entry.describes(os.path.join(os.fsencode(tmp_path), entry.path)) for entry in entries)
+
+
+def test_a_file_that_was_changed_without_a_trace_in_its_times_does_not_spread(site: Site, tmp_path: Path) -> None:
+    site.remotes[DUMMY].push({OTHER: "one\n", "code/third.pp": "one\n"})
+    _, first = pushed(site, {INIT: "# 1\n"})  # since then both are linked
+    for path in (first / OTHER, first / "code/third.pp"):
+        status = path.stat()
+        if path.name == "third.pp":
+            path.unlink()  # another file in its place
+        path.write_text("bad\n")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    _, second = pushed(site, {INIT: "# 2\n"})
+    assert_is_as_laid_out_by_git(site, second, tmp_path / "second")
+    _, third = pushed(site, {INIT: "# 3\n"})
+    assert shared(second, third) >= {OTHER, "code/third.pp"}
+    assert_is_as_laid_out_by_git(site, third, tmp_path / "third")
+
+
+def test_a_directory_that_somebody_has_replaced_by_a_link_is_not_followed(site: Site, tmp_path: Path) -> None:
+    site.remotes[DUMMY].push({"code/deep/er/file": "one\n"})
+    assert site.update("--strict").code == 0
+    old = site.path(DUMMY, f".{site.expanded(DUMMY)['master']}")
+    (old / "code/deep").rename(tmp_path / "elsewhere")
+    (old / "code/deep").symlink_to(tmp_path / "elsewhere")
+    _, after = pushed(site, {OTHER: "# new\n"})
+    assert not os.path.samefile(after / "code/deep/er/file", tmp_path / "elsewhere/er/file")
+    assert_is_as_laid_out_by_git(site, after, tmp_path / "scratch")

@@ -9,10 +9,11 @@ import shutil
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from jens import seal
+from jens import seal, tracking
 from tests.conftest import Outcome, Site, definition, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
@@ -288,7 +289,7 @@ def test_a_remote_is_asked_once_though_the_short_way_ends(sealed: Site, monkeypa
     (sealed.root / "asked").unlink()
     assert not went_the_short_way(sealed.update("--strict"))
     asked = (sealed.root / "asked").read_text().splitlines()
-    urls = [line.rpartition(" ")[2] for line in asked if " ls-remote --heads " in line]
+    urls = [line.rpartition(" ")[2] for line in asked if line.startswith("ls-remote --heads ")]
     assert sorted(urls) == sorted(sealed.urls.values())
 
 
@@ -304,3 +305,43 @@ def test_a_replaced_checkout_goes_when_its_time_is_over(sealed: Site, monkeypatc
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
     assert not went_the_short_way(sealed.update("--strict"))
     assert old not in sealed.checkouts(MYAPP)
+
+
+def test_a_branch_and_then_its_definition_are_seen_together(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remotes are asked before the run knows that metadata have changed: what they said before is of no use then."""
+    sealed.define("stranger", definition("master"))
+    refresh = tracking.refresh
+
+    def after_a_team_has_pushed(*arguments: Any, **more: Any) -> tracking.Snapshot:
+        time.sleep(0.2)  # all remotes have answered
+        sealed.remotes[MYAPP].push({INIT: "# idea\n"}, "idea", onto="master")
+        sealed.define("team", definition("master", {MYAPP: "idea"}))
+        return refresh(*arguments, **more)
+
+    monkeypatch.setattr(tracking, "refresh", after_a_team_has_pushed)
+    assert sealed.update("--strict").code == 0
+    assert sealed.read("team/hostgroups/hg_myapp/manifests/init.pp") == "# idea\n"
+
+
+def test_a_long_answer_that_nobody_could_listen_to_is_not_late(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed.settings["git.timeout"] = "1"
+    remote = sealed.remotes[OTHER]
+    refs = (f"{remote.commit()} refs/heads/team/{number:05}\n" for number in range(3000))
+    (remote.path / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted \n" + "".join(refs))
+    assert sealed.update("--strict").code == 0
+    are_unchanged = tracking.are_unchanged
+
+    def in_no_hurry(*arguments: Any) -> bool:
+        time.sleep(1.5)
+        return are_unchanged(*arguments)
+
+    monkeypatch.setattr(tracking, "are_unchanged", in_no_hurry)
+    assert went_the_short_way(sealed.update("--strict"))
+
+
+def test_a_commit_that_a_mirror_has_lost_is_missed_in_the_next_poll(sealed: Site) -> None:
+    commit = sealed.remotes[DUMMY].push({"code/new.pp": "# new\n"})
+    assert went_the_short_way(sealed.update("--strict"))
+    (sealed.root / "bare" / DUMMY / "objects" / commit[:2] / commit[2:]).unlink()
+    outcome = sealed.update("--strict")
+    assert outcome.has(f"The mirror of {DUMMY} is damaged (it has lost {commit}), it was made anew")
