@@ -131,8 +131,8 @@ def test_who_does_not_answer_in_time_is_ended_and_the_others_go_on(program: Path
         program, f'case $1 in slow*) {helper} trap "" TERM; echo $$ >>{tmp_path}/pids; sleep 60;; *) echo "$1";; esac'
     )
     begin = time.monotonic()
-    found = ask(("slow1",), ("a",), ("b",), ("slow2",), ("c",), timeout=1)
-    assert time.monotonic() - begin < 8
+    found = ask(("slow1",), ("a",), ("b",), ("slow2",), ("c",), timeout=2)
+    assert time.monotonic() - begin < 12
     assert {command: said for command, said in found.items() if isinstance(said, bytes)} == {
         ("a",): b"a\n",
         ("b",): b"b\n",
@@ -141,7 +141,7 @@ def test_who_does_not_answer_in_time_is_ended_and_the_others_go_on(program: Path
     for slow in ("slow1", "slow2"):
         error = found[slow,]
         assert isinstance(error, GitTimeoutError)
-        assert error.problem == "no answer within 1 seconds"
+        assert error.problem == "no answer within 2 seconds"
     for pid in (tmp_path / "pids").read_text().split():
         assert is_gone(int(pid))
 

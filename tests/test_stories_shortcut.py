@@ -324,7 +324,7 @@ def test_a_branch_and_then_its_definition_are_seen_together(sealed: Site, monkey
 
 
 def test_a_long_answer_that_nobody_could_listen_to_is_not_late(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    sealed.settings["git.timeout"] = "1"
+    sealed.settings["git.timeout"] = "3"
     remote = sealed.remotes[OTHER]
     refs = (f"{remote.commit()} refs/heads/team/{number:05}\n" for number in range(3000))
     (remote.path / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted \n" + "".join(refs))
@@ -332,7 +332,7 @@ def test_a_long_answer_that_nobody_could_listen_to_is_not_late(sealed: Site, mon
     are_unchanged = tracking.are_unchanged
 
     def in_no_hurry(*arguments: Any) -> bool:
-        time.sleep(1.5)
+        time.sleep(3.2)
         return are_unchanged(*arguments)
 
     monkeypatch.setattr(tracking, "are_unchanged", in_no_hurry)
