@@ -171,7 +171,7 @@ class _Shell:
         self._stack.enter_context(gitprocess.watched(self._process))
         gitprocess.bound_memory(self._process.pid)
         self._input, self._printed, self._complained = self._pipes_of(self._process)
-        self._write([self._word])
+        self._introduction: Command = (self._word,)
 
     @staticmethod
     def _pipes_of(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
@@ -195,8 +195,13 @@ class _Shell:
         _take(self._complained, self._complaints)  # whatever the command before has left running may have complained
         self._output.clear()
         self._complaints.clear()
-        self.command = command
-        self._write((*command, ""))
+        self.command = command  # before the first word of it: a signal may come at any time
+        try:
+            self._write((*self._introduction, *command, ""))
+            self._introduction = ()
+        except OSError:
+            self.command = ()
+            raise
 
     def set_deadline(self) -> None:
         """Let time begin to run, unless it does: a long answer waits in Git until somebody listens."""

@@ -269,7 +269,7 @@ def test_a_signal_while_a_question_is_put_leaves_nothing_at_work(
 
     def interrupted(descriptor: int, content: bytes) -> int:
         real(descriptor, content)
-        if content.startswith(b"a\n"):
+        if content.endswith(b"a\n\n"):
             while not (tmp_path / "pids").exists():
                 time.sleep(0.01)
             raise KeyboardInterrupt
@@ -293,6 +293,15 @@ def test_an_idle_shell_that_somebody_kills_costs_nobody_an_answer(program: Path)
         shell._process.wait()
         waiting += [("c",), ("b",)]
         assert all_answers(shells) == {("b",): b"b\n", ("c",): b"c\n"}
+
+
+def test_shells_that_die_at_once_are_a_failure_of_each_question(program: Path) -> None:
+    program.with_name("sh").write_text("#!/bin/true\n")
+    program.with_name("sh").chmod(0o755)
+    for _ in range(5):
+        found = ask(("a",), ("b",), ("c",))
+        assert found.keys() == {("a",), ("b",), ("c",)}
+        assert all(isinstance(said, GitError) for said in found.values())
 
 
 def test_when_no_other_process_can_be_started_one_shell_asks_all(
