@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -214,6 +214,33 @@ class Remote:
 
     def come_back(self) -> None:
         self.path.with_name(f"{self.path.name}.away").rename(self.path)
+
+
+def interrupt(tool: str, arguments: Iterable[str], at: str, scratch: Path) -> tuple[int, str, str]:
+    """Press Ctrl-C when a tool has come to a function, which then takes for ever; its exit code, stdout and stderr."""
+    reached = scratch / "reached"
+    os.mkfifo(reached)
+    program = f"""
+import importlib, sys, time
+module, _, name = {at!r}.rpartition(".")
+def for_ever(*_, **__):
+    open({str(reached)!r}, "w").close()
+    time.sleep(60)
+setattr(importlib.import_module(module), name, for_ever)
+sys.argv[0] = "jens-{tool}"
+sys.exit(importlib.import_module("jens.commands.{tool}").main(sys.argv[1:]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": _CHECKOUT_OF_JENS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    reached.read_bytes()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
 
 
 @dataclass

@@ -640,7 +640,7 @@ def test_read_access_is_enough_and_what_cannot_be_read_is_an_error() -> None:
             path.write_text(N)
             path.chmod(0)
         program = (
-            "import encodings.utf_8_sig, os, sys; from jens.commands import check\n"  # all that is needed later
+            "import encodings.utf_8_sig, locale, os, sys; from jens.commands import check\n"  # all that is needed later
             f"if os.geteuid() == 0: os.setgid({NOBODY}); os.setuid({NOBODY})\n"
             "sys.exit(check.main(sys.argv[1:]))"
         )

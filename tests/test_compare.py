@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pytest
 
 from jens.commands import compare as command
 from jens.compare import Difference, compare
-from tests.conftest import Site, definition, git
+from tests.conftest import Site, definition, git, interrupt
 
 TREE = Path(__file__).resolve().parent.parent
 TOOL = TREE / "bin" / "jens-compare"
@@ -636,22 +635,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure(a: Tree, b: Tree) -> None:
     assert (done.stdout.splitlines()[1], done.stderr) == ("0", "")
 
 
-def test_ctrl_c_ends_it_with_one_line(a: Tree, b: Tree) -> None:
-    pipe = a.root / "clone/modules/apache/master"
-    pipe.unlink()
-    (pipe / ".git").mkdir(parents=True)
-    os.mkfifo(pipe / ".git" / "HEAD")  # it waits for a writer
-    process = subprocess.Popen(
-        [sys.executable, str(TOOL), str(a.root), str(b.root)],
-        env={**os.environ, "PYTHONPATH": str(TREE)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with open(pipe / ".git" / "HEAD", "wb"):
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (130, "", "jens-compare: Interrupted\n")
+def test_ctrl_c_ends_it_with_one_line(a: Tree, b: Tree, tmp_path: Path) -> None:
+    ended = interrupt("compare", [str(a.root), str(b.root)], "jens.compare.compare", tmp_path)
+    assert ended == (130, "", "jens-compare: Interrupted\n")
 
 
 def test_a_difference_is_told_to_programs_with_all_its_fields() -> None:

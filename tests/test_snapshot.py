@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -22,7 +21,7 @@ from jens.layout import Layout, Target
 from jens.locking import run_lock
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId
 from jens.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
-from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git
+from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git, interrupt
 
 TREE = Path(__file__).resolve().parent.parent
 DUMMY, OTHER = RepoId("modules", "dummy"), RepoId("modules", "other")
@@ -549,14 +548,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(site: Site) -> None:
     assert (process.wait(60), process.stderr.read()) == (0, "")
 
 
-def test_ctrl_c_ends_it_with_one_line(site: Site) -> None:
+def test_ctrl_c_ends_it_with_one_line(site: Site, tmp_path: Path) -> None:
     site.update()
-    remembered = site.root / "cache" / "environments" / "production"
-    remembered.unlink()
-    os.mkfifo(remembered)  # it waits for a writer
-    process = start(site, "production")
-    with open(remembered, "wb"):
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert stderr.splitlines()[-1].endswith("Interrupted")
+    ended = interrupt("snapshot", ["-c", str(site.config), "production"], "jens.snapshot.take", tmp_path)
+    assert ended == (130, "", "jens-snapshot: Interrupted\n")

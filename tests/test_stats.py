@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from jens.commands import stats as command
 from jens.config import load_config
 from jens.layout import Layout, Target
 from jens.locking import run_lock
-from tests.conftest import MODULE, Remote, Site, definition, git
+from tests.conftest import MODULE, Remote, Site, definition, git, interrupt
 
 TREE = Path(__file__).resolve().parent.parent
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
@@ -787,16 +786,9 @@ def test_whoever_reads_only_the_first_line_is_not_complained_to(site: Site) -> N
     assert (done.stdout, done.stderr) == ("There are 1 modules:\n", "0\n")
 
 
-def test_ctrl_c_ends_it_with_130(site: Site) -> None:
-    path = site.root / "cache" / "inventory.json"
-    path.unlink()
-    os.mkfifo(path)
-    with start(site.config) as process:
-        descriptor = os.open(path, os.O_WRONLY)  # returns once the tool waits at the other end
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-        os.close(descriptor)
-    assert (process.returncode, stdout, stderr) == (130, "", "jens-stats: Interrupted\n")
+def test_ctrl_c_ends_it_with_130(site: Site, tmp_path: Path) -> None:
+    ended = interrupt("stats", ["-c", str(site.config)], "jens.stats.known", tmp_path)
+    assert ended == (130, "", "jens-stats: Interrupted\n")
 
 
 def test_it_knows_its_version_and_its_options(site: Site) -> None:
