@@ -186,8 +186,6 @@ def _finish(
     except (OSError, git.GitCommandNotFound) as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     process: subprocess.Popen[bytes] = handle.proc  # type: ignore[assignment]
-    if verb == "ls-remote":
-        bound_memory(process.pid)
     with watched(process):
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
