@@ -1,13 +1,12 @@
 """One Git process, started, watched and ended: environment, locks, time limits and errors in one place.
 
-GitPython starts the process; the module that imports this one needs to know nothing of it.
+GitPython does not start it: to import that takes as long as half of a run that follows a push.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import resource
 import selectors
@@ -34,9 +33,7 @@ def _forget_inherited_variables() -> None:
         del os.environ[name]
 
 
-_forget_inherited_variables()  # GitPython obeys GIT_PYTHON_* while it is imported
-
-logging.getLogger("git").setLevel(logging.WARNING)  # it would log command lines
+_forget_inherited_variables()
 
 #: Seconds between a polite end and a forced one.
 _GRACE = 2.0
@@ -57,7 +54,6 @@ _ALWAYS = {
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ATTR_NOSYSTEM": "1",
 }
-_LOCAL = {**_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.attributesFile": "/dev/null",
@@ -87,6 +83,9 @@ def _as_environment(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 _SET = dict(_as_environment(_SETTINGS))
 
+#: For a Git that speaks to no remote: no configuration counts but the repository's and ours.
+LOCAL = {**_SET, **_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
 
 @dataclass(frozen=True)
 class GitOptions:
@@ -95,11 +94,6 @@ class GitOptions:
     ssh_command: str = ""
     timeout: int = 120
     clonetimeout: int = 1800
-
-
-def get_ready() -> None:
-    """Import GitPython, for who has to wait for something else anyway: that takes longer than most of what Git does."""
-    import git  # noqa: F401, PLC0415
 
 
 def run(
@@ -122,7 +116,7 @@ def run(
     command = ["git", *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
     command += [f"--work-tree={work_tree}"] if work_tree else []
-    environment = {**_SET, **(_LOCAL if remote is None else remote_environment(remote))}
+    environment = LOCAL if remote is None else {**_SET, **remote_environment(remote)}
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = ()
         if git_dir and not shared:
@@ -172,25 +166,35 @@ def _finish(
     source: BinaryIO | None,
     limit: float,
 ) -> bytes:
-    import git  # noqa: PLC0415 - which takes as long as most runs, that need nothing of it
-
     try:
-        handle = git.Git("/").execute(
-            command,
-            istream=source or subprocess.DEVNULL,
-            as_process=True,
-            env=dict(environment),
-            start_new_session=True,
-            pass_fds=descriptors,
-        )
-    except (OSError, git.GitCommandNotFound) as error:
+        process = start(command, source or subprocess.DEVNULL, {**os.environ, **environment}, descriptors)
+    except OSError as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
-    process: subprocess.Popen[bytes] = handle.proc  # type: ignore[assignment]
     with watched(process):
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
         raise GitError(verb, summary(complaints, process.returncode, command), process.returncode)
     return output
+
+
+def start(
+    command: Sequence[str],
+    source: BinaryIO | int,
+    environment: Mapping[str, str],
+    descriptors: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Begin a process that reads ``source``, in a session of its own; it inherits ``descriptors``. Raises OSError."""
+    return subprocess.Popen(
+        command,
+        bufsize=0,
+        stdin=source,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=environment,
+        start_new_session=True,
+        pass_fds=descriptors,
+    )
 
 
 def bound_memory(pid: int) -> None:

@@ -79,6 +79,8 @@ class Shells:
     def stop(self) -> None:
         """End what is under way; nobody is told of it any more."""
         self._held.clear()
+        for shell in self._shells:
+            shell.dismiss()  # all of them, before the first is waited for
         for shell in list(self._shells):
             self._drop(shell)
         self._ended.clear()
@@ -157,16 +159,8 @@ class _Shell:
         self._limit = options.timeout or math.inf
         self._word = os.urandom(16).hex()
         self._output, self._complaints = bytearray(), bytearray()
-        self._process = subprocess.Popen(  # not by GitPython, which takes longer to import than most runs do to end
-            ["sh", "-c", _SCRIPT],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            env={**_inherited(), **gitprocess.remote_environment(options)},
-            start_new_session=True,
-        )
+        environment = {**_inherited(), **gitprocess.remote_environment(options)}
+        self._process = gitprocess.start(["sh", "-c", _SCRIPT], subprocess.PIPE, environment)
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(gitprocess.watched(self._process))
         gitprocess.bound_memory(self._process.pid)
@@ -224,11 +218,15 @@ class _Shell:
             return output
         return GitError(verb_of(command), gitprocess.summary(bytes(self._complaints), status, command), status)
 
+    def dismiss(self) -> None:
+        """Tell the shell that there will be nothing more to do."""
+        if self._process.stdin:
+            self._process.stdin.close()
+
     def close(self) -> None:
         """End the shell, and what it is at."""
         with self._stack:
-            if self._process.stdin:
-                self._process.stdin.close()  # which is the end of its work
+            self.dismiss()
             if not self.command:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(_PATIENCE)

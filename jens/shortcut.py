@@ -77,12 +77,10 @@ def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -
 
 
 def _get_ready() -> None:
-    """Import, while remotes are asked, what following a push takes: nearly as long as that."""
+    """Import, while remotes are asked, what following a push takes."""
 
     def load() -> None:
-        from jens import gitprocess, pushes  # noqa: F401
-
-        gitprocess.get_ready()
+        from jens import pushes  # noqa: F401
 
     Thread(target=load, daemon=True).start()
 

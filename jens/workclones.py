@@ -6,14 +6,18 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from jens import gitprocess
 from jens.errors import GitError
 from jens.files import read_file
 from jens.gitprocess import GitOptions, run
 from jens.gitshells import Command
 from jens.gitwrapper import HEADS, heads
+from jens.names import one_line
 
 #: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
 _ON_BRANCH = re.compile(rf"ref: (?P<branch>{HEADS}[^.\s\ufffd]\S*)\n")
+#: Who makes the commits of repositories that are made here.
+_MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
 
 class Tracked(NamedTuple):
@@ -108,12 +112,20 @@ def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
 
 
 def make_repository(directory: Path, message: str) -> None:
-    """Make a directory a repository with one commit of all its files on branch master."""
-    git_dir = directory / ".git"
-    run(["init", "--quiet", "--template=", "--initial-branch=master", str(directory)])
-    run(["add", "--all"], git_dir=git_dir, work_tree=directory)
-    author = ("-c", "user.name=Jens", "-c", "user.email=jens@example.org")
-    run(["commit", "--quiet", "--message", message], git_dir=git_dir, work_tree=directory, settings=author)
+    """Make a directory a repository with one commit of all its files on branch master. Raises GitError."""
+    try:
+        import git  # noqa: PLC0415 - a run must not wait for it
+    except ImportError as error:  # so says GitPython when there is no Git
+        raise GitError("init", "could not be started: there is no git on PATH") from error
+    identity = {f"GIT_{who}_{what}": _MAKER[what] for who in ("AUTHOR", "COMMITTER") for what in _MAKER}
+    try:
+        repository = git.Git(directory)
+        repository.update_environment(**gitprocess.LOCAL, **identity)
+        repository.init("--quiet", "--template=", "--initial-branch=master")
+        repository.add("--all")
+        repository.commit("--quiet", "--message", message)
+    except (git.GitError, OSError) as error:
+        raise GitError("init", one_line(str(error))) from error
 
 
 def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:

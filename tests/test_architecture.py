@@ -165,7 +165,7 @@ def test_a_room_does_not_know_its_strangers(room: str) -> None:
 @pytest.mark.parametrize(
     ("library", "importers"),
     [
-        ("git", {"gitprocess"}),
+        ("git", {"workclones"}),
         ("yaml", {"yamldoc"}),
         ("configobj", {"configspec", "config", "instance"}),
         ("flask", {"gitlabproducer"}),

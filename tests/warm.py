@@ -20,7 +20,7 @@ from pathlib import Path
 
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
 #: What runs import when they need it.
-_IMPORTED_LATE = ("jens.longway", "jens.pushes", "jens.demand", "git", "dirq.queue", "shutil", "ctypes")
+_IMPORTED_LATE = ("jens.longway", "jens.pushes", "jens.demand", "dirq.queue", "shutil", "ctypes")
 _TREE = Path(__file__).resolve().parent.parent
 
 
