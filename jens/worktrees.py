@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+import struct
 from pathlib import Path
 
-from jens import sharing
 from jens.errors import GitError
 from jens.files import open_file, read_file, remove_tree
 from jens.gitprocess import run
+from jens.sharing import Index, is_whole
 
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{40}")
 
-#: A link to a file counts as a change of its status.
-_LINKED = ("-c", "core.trustCtime=false")
-
-#: An index begins so, and ends with the SHA-1 of all before: gitformat-index(5).
-_INDEX, _CHECKSUM = b"DIRC", 20
+#: An index begins so: gitformat-index(5).
+_INDEX = b"DIRC"
 
 
 def record_path(bare: Path, commit: str) -> Path:
@@ -53,7 +49,7 @@ def add_record(bare: Path, commit: str, checkout: Path) -> None:
 
 def has_record(bare: Path, commit: str) -> bool:
     """Whether a bare knows of the checkout of a commit."""
-    record = str(record_path(bare, commit))
+    record = f"{bare}/worktrees/{commit}"  # strings and not paths: each checkout is looked at
     return all(os.path.isfile(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
@@ -64,8 +60,7 @@ def keeps_commit(bare: Path, commit: str) -> bool:
         head, back, index = (read_file(record / name) for name in ("HEAD", "gitdir", "index"))
     except OSError:
         return False
-    is_whole = hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
-    return is_whole and head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
+    return is_whole(index) and head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
 
 
 def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
@@ -86,13 +81,13 @@ def _pointer(way: str, commit: str) -> str:
     return f"gitdir: {way}/{commit}\n"
 
 
-def is_tied(bare: Path, commit: str, checkout: Path, way: str) -> bool:
+def is_tied(bare: Path, commit: str, checkout: str, way: str) -> bool:
     """Whether a checkout and its record name each other, wherever both may have been moved to.
 
     ``way`` is from the checkout to the records: see ``way_to_records``.
     """
     try:
-        back = read_file(f"{record_path(bare, commit)}/gitdir").decode("utf-8")
+        back = read_file(f"{bare}/worktrees/{commit}/gitdir").decode("utf-8")
         pointer = read_file(f"{checkout}/.git").decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
@@ -103,7 +98,7 @@ def is_tied(bare: Path, commit: str, checkout: Path, way: str) -> bool:
 def _has_index(bare: Path, commit: str) -> bool:
     """A look at the index of a checkout that costs little: a power failure may have emptied it."""
     try:
-        with open(open_file(record_path(bare, commit) / "index"), "rb") as index:
+        with open(open_file(f"{bare}/worktrees/{commit}/index"), "rb", buffering=0) as index:
             return index.read(len(_INDEX)) == _INDEX
     except OSError:
         return False
@@ -122,27 +117,22 @@ def check_out(bare: Path, commit: str, staging: Path, checkout: Path, like: tupl
     point_to_record(staging, bare, commit, checkout)
 
 
-def _lay_out(bare: Path, commit: str, staging: Path, settings: Sequence[str] = ()) -> None:
-    arguments = ["read-tree", "-u", "--reset", commit]
-    run(arguments, git_dir=record_path(bare, commit), work_tree=staging, lock_dir=bare, settings=settings)
+def _lay_out(bare: Path, commit: str, staging: Path) -> None:
+    run(["read-tree", "-u", "--reset", commit], git_dir=record_path(bare, commit), work_tree=staging, lock_dir=bare)
 
 
 def _lay_out_like(bare: Path, commit: str, staging: Path, other: str, checkout: Path) -> bool:
     """Lay out what differs from another checkout, and share the rest; False when that cannot be done, or well."""
-    source, index = record_path(bare, other) / "index", record_path(bare, commit) / "index"
-    before = sharing.read_index(source)
-    if not before:
-        return False
+    index = record_path(bare, commit) / "index"
     try:
+        before = Index(read_file(record_path(bare, other) / "index"))
         staging.mkdir(mode=0o755)
         _forget_index(bare, commit)
-        index.write_bytes(read_file(source))
-        sharing.share(before, checkout, staging)
-        _lay_out(bare, commit, staging, _LINKED)
-        after = sharing.read_index(index)
-        if after and sharing.attributes(before) == sharing.attributes(after):
+        index.write_bytes(before.share(checkout, staging))
+        _lay_out(bare, commit, staging)
+        if before.attributes() == Index(read_file(index)).attributes():
             return True
-    except (GitError, OSError) as error:
+    except (GitError, OSError, ValueError, struct.error) as error:
         log.debug("'%s' cannot be laid out like '%s': %s", staging, checkout, error)
     remove_tree(staging)
     return False

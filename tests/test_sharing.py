@@ -236,7 +236,7 @@ def test_an_index_is_read_as_git_wrote_it(tmp_path: Path) -> None:
         deep.mkdir(parents=True, exist_ok=True)
         (deep / ("f" * 250)).write_text("")
     git("add", "-A", directory=tmp_path)
-    entries = sharing.read_index(tmp_path / ".git" / "index")
+    entries = list(sharing.Index((tmp_path / ".git" / "index").read_bytes()).entries())
     listed = git("ls-files", "-z", "-s", directory=tmp_path).split("\0")[:-1]
     told = [f"{entry.mode:o} {entry.name.hex()} 0\t{os.fsdecode(entry.path)}" for entry in entries]
     assert told == listed
