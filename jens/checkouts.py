@@ -53,6 +53,7 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
     checkouts: set[str] = set()
     clones: set[str] = set()
     strays: set[str] = set()
+    bare = layout.bare(repo)
     try:
         entries = list(os.scandir(layout.clone(repo)))
     except FileNotFoundError:
@@ -64,7 +65,7 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
         elif not entry.is_dir(follow_symlinks=False) or entry.name.startswith((files.STAGING, files.TRASH)):
             continue
         elif is_checkout_name(entry.name):
-            if _is_complete(layout, repo, entry.name[1:]):
+            if _is_complete(bare, entry):
                 checkouts.add(entry.name[1:])
         else:
             (clones if os.path.lexists(os.path.join(entry.path, ".git")) else strays).add(entry.name)
@@ -73,9 +74,9 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
     return OnDisk(resolved, frozenset(checkouts), frozenset(clones), frozenset(strays))
 
 
-def _is_complete(layout: Layout, repo: RepoId, commit: str) -> bool:
+def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
     # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
-    return os.path.lexists(layout.checkout(repo, commit) / ".git") or worktrees.has_record(layout.bare(repo), commit)
+    return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
 
 
 def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jens import files, gitwrapper, worktrees
 from jens.errors import GitError
-from jens.layout import Layout, ref_entry
+from jens.layout import Layout, commit_entry, ref_entry
 from jens.model import Branch, Event, Ref, RepoId
 from jens.repositories import OnDisk, RefsPlan, commits_to_check_out, links_to_put
 
@@ -24,14 +24,15 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
     events: list[Event] = []
     spoilt = set()
     restored = []
-    way = worktrees.way_to_records(bare, layout.clone(repo))
+    clone = layout.clone(repo)
+    way = worktrees.way_to_records(bare, clone)
     for commit in sorted(disk.checkouts):
-        checkout = layout.checkout(repo, commit)
+        checkout = f"{clone}/{commit_entry(commit)}"  # strings and not paths: there are thousands of them
         if os.path.isdir(f"{checkout}/.git"):
-            if not _adopt(bare, commit, checkout, events):
+            if not _adopt(bare, commit, Path(checkout), events):
                 spoilt.add(commit)
         elif not worktrees.is_tied(bare, commit, checkout, way) and gitwrapper.commits_like(bare, commit):
-            worktrees.restore_record(bare, commit, checkout)
+            worktrees.restore_record(bare, commit, Path(checkout))
             restored.append(commit[:7])
     if restored:
         events.append(Event(logging.WARNING, f"Checkouts of {repo} are tied to its mirror again: {restored}"))

@@ -1,14 +1,18 @@
 """Workers: threads that wait for Git's processes, which end with them."""
 
+# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs no workers
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Thread
-from typing import Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from jens import gitwrapper
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 #: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
 DEFAULT_JOBS = 8
@@ -26,6 +30,8 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
 @contextmanager
 def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose Git processes end with it, however it is left."""
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
     try:
         yield pool
@@ -43,6 +49,8 @@ def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 def result(future: Future[Value]) -> Value:
     """What a worker brought back. Looks up now and then: a signal may have been given to another thread."""
+    from concurrent.futures import wait
+
     while wait([future], timeout=0.2).not_done:
         pass
     return future.result()

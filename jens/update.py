@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 
-from jens import retention, seal, shortcut, tracking
+from jens import seal, shortcut, tracking
 from jens.config import Config
 from jens.errors import RepositoriesError
 from jens.layout import Layout
@@ -64,6 +64,8 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
 
 def start_anew(config: Config, layout: Layout) -> None:
     """Clear away what earlier runs left. Raises StageError."""
+    from jens import retention
+
     with staged(RepositoriesError):
         seal.remove(layout)
         retention.clear_left_overs(layout, config.main.retention)
