@@ -26,7 +26,7 @@ HOST_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/jens/debian-root-$(firstword
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
-	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=)'
+	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), and try all faults at all places'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
 	@echo 'make bench    measure a large site beside what bare Git needs, the producer under load, jens-compare'
@@ -52,11 +52,14 @@ demo: $(VENV)/.installed
 	@echo 'and after a change to a repository run'
 	@echo '    $(VENV)/bin/jens-update -c demo/main.conf'
 
+# Tests start hundreds of Pythons: whatever the caller says, they need not compile Jens each time.
+test soak: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 KILLS ?= 2000
 soak: $(VENV)/.installed-test
+	JENS_SOAK=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/faults/test_kills.py tests/faults
 	$(VENV)/bin/python -m tests.faults.soak --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test

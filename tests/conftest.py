@@ -67,9 +67,21 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_guard)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember what came of each test."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call":
+        _passed[item.nodeid] = report.passed
+
+
+_passed: dict[str, bool] = {}
+
+
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test touches $HOME, /etc, /var or the caller's Git configuration."""
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test touches $HOME, /etc, /var or the caller's Git configuration, and one that passed leaves nothing."""
     global _guarding  # noqa: PLW0603 - an audit hook cannot be taken back, only told to look away
     home = tmp_path / "home"
     home.mkdir()
@@ -83,6 +95,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     _guarding = not str(tmp_path).startswith(_FORBIDDEN)
     yield
     _guarding = False
+    if _passed.pop(request.node.nodeid, False):  # millions of files, of four thousand tests, slow down every path
+        shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
@@ -149,7 +163,7 @@ def _metadata() -> Path:
     ):
         remote = Remote.create(top / "remotes" / place)
         remote.push({"README": f"The {text}\n"})
-        git("clone", "-q", remote.url, str(top / "metadata" / name), directory=top)
+        git("clone", "-q", "--template=", remote.url, str(top / "metadata" / name), directory=top)
     return top
 
 

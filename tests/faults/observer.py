@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import re
+import signal
 import stat
 import struct
 import subprocess
@@ -28,7 +29,9 @@ if __name__ == "__main__":
 from tests.reader import read_tree  # noqa: E402
 
 #: Pause after a look, in looks: there are runs to be done with the same processors.
-_PAUSE = 3.0
+_PAUSE = 6.0
+#: Ends the pause: there is something new to expect.
+_WAKE_UP = signal.SIGUSR1
 
 DIRECTORY, TREE, FILE, ANYTHING = "directory", "tree", "file", "anything"
 
@@ -197,6 +200,8 @@ class Observer:
         aside = self._scratch / "expected.new"
         aside.write_text(json.dumps(asdict(expected)))
         aside.rename(self._scratch / "expected.json")
+        if self._process:
+            self._process.send_signal(_WAKE_UP)
         end = time.monotonic() + 60
         while self._looked() != expected.number:
             assert time.monotonic() < end, "the observer is stuck"
@@ -228,6 +233,7 @@ class Observer:
     def observing(self, root: Path) -> Iterator[Observer]:
         """Have it look all the time."""
         with open(self._scratch / "complaints", "wb") as complaints:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [_WAKE_UP])  # inherited, it waits for this signal
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(root), str(self._scratch)], stderr=complaints
             )
@@ -268,7 +274,7 @@ def main() -> None:
                 met.writelines(f"{problem}\n" for problem in reader.look())
                 looks += 1
             os.pwrite(descriptor, f"{number:>9} {looks:>12}\n".encode(), 0)
-            time.sleep((time.perf_counter() - begin) * _PAUSE)
+            signal.sigtimedwait([_WAKE_UP], (time.perf_counter() - begin) * _PAUSE)
 
 
 if __name__ == "__main__":

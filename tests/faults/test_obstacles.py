@@ -10,6 +10,7 @@ import pytest
 
 from jens.commands import update
 from tests.conftest import Site, definition
+from tests.faults.samples import pairs
 from tests.faults.users import NOBODY, as_user, give, instance_of, needs_root
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
@@ -62,27 +63,27 @@ def assert_right(site: Site) -> None:
         assert site.read(f"{name}/hostgroups/hg_myapp/manifests/init.pp") == "# new in hostgroups/myapp\n"
 
 
-@pytest.mark.parametrize("kind", ["file", "directory", "dangling link", "link to itself", "pipe"])
-@pytest.mark.parametrize(
-    "path",
-    [
-        "environments/team/modules/dummy",
-        "environments/team/site",
-        "environments/team/modules",
-        "environments/team/hieradata/fqdns",
-        "environments/team/environment.conf",
-        "clone/modules/dummy/master",
-        "bare/modules/dummy",
-        "cache/inventory.json",
-        "cache/last-run.json",
-        "cache/unreferenced.json",
-        "cache/answers.json",
-        "cache/dangling.json",
-        "cache/refusals.json",
-        "cache/seal.json",
-        "cache/environments/team",
-    ],
+KINDS = ("file", "directory", "dangling link", "link to itself", "pipe")
+PLACES = (
+    "environments/team/modules/dummy",
+    "environments/team/site",
+    "environments/team/modules",
+    "environments/team/hieradata/fqdns",
+    "environments/team/environment.conf",
+    "clone/modules/dummy/master",
+    "bare/modules/dummy",
+    "cache/inventory.json",
+    "cache/last-run.json",
+    "cache/unreferenced.json",
+    "cache/answers.json",
+    "cache/dangling.json",
+    "cache/refusals.json",
+    "cache/seal.json",
+    "cache/environments/team",
 )
+
+
+@pytest.mark.parametrize(("path", "kind"), pairs(PLACES, KINDS))
 def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site, path: str, kind: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
     put(kind, built.root / path)
@@ -95,8 +96,13 @@ def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site
     assert_right(built)
 
 
-@pytest.mark.parametrize("kind", ["file", "dangling link", "link to itself", "pipe"])
-@pytest.mark.parametrize("path", ["clone/modules/dummy", "clone/modules", "bare/modules", "environments/team"])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    pairs(
+        ("clone/modules/dummy", "clone/modules", "bare/modules", "environments/team"),
+        ("file", "dangling link", "link to itself", "pipe"),
+    ),
+)
 def test_what_stands_in_the_place_of_a_directory_is_named_once_and_holds_nobody_else_up(
     built: Site, path: str, kind: str
 ) -> None:
