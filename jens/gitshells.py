@@ -47,6 +47,8 @@ done
 _MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
 _LONGEST_MARK = 40
 _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
+#: So many commands are worth a shell, unless nobody answers for so many seconds; there are two shells in any case.
+_WORTH, _SLOW, _FIRST = 4, 0.02, 2
 #: Seconds that a shell with nothing to do may take to end.
 _PATIENCE = 2.0
 #: Bytes that are read from a pipe at once, and how often: somebody may write without end.
@@ -54,11 +56,15 @@ _SOME, _MOST_AT_ONCE = 1 << 16, 16
 
 
 class Shells:
-    """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way."""
+    """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way.
+
+    There are fewer than ``most`` of them as long as few commands wait, and answers come fast.
+    """
 
     def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
         self._options = options
         self._most = most
+        self._enough = min(most, _FIRST)
         self._supply = supply
         self._shells: list[_Shell] = []
         self._held: list[Command] = []
@@ -85,11 +91,12 @@ class Shells:
             self._drop(shell)
         self._ended.clear()
 
-    def feed(self) -> None:
-        """Have shells that are free, new ones if need be, begin with what the supply gives."""
+    def feed(self, waiting: int = 0) -> None:
+        """Have shells that are free, new ones if need be, begin with what the supply gives: at least so much."""
+        self._enough = max(self._enough, min(self._most, waiting // _WORTH))
         while True:
             shell = next((shell for shell in self._shells if not shell.command), None)
-            if shell is None and len(self._shells) >= self._most:
+            if shell is None and len(self._shells) >= self._enough:
                 return
             command = self._held.pop() if self._held else self._supply()
             if command is None:
@@ -127,7 +134,13 @@ class Shells:
         for shell in self._shells:
             shell.set_deadline()
         left = min(shell.deadline for shell in self._shells) - time.monotonic()
-        for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
+        if self._enough < self._most:
+            left = min(left, _SLOW)
+        ready = self._pipes.select(None if left == math.inf else max(0.0, left))
+        if not ready and self._enough < self._most:
+            self._enough = min(self._most, 2 * self._enough)
+            self.feed()
+        for key, _ in ready:
             command = key.data.command
             said = key.data.receive()
             if command and said is not None:

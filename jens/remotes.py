@@ -55,7 +55,7 @@ class Remotes:
         fresh = [question for question in dict.fromkeys(questions) if question not in self._begun]
         self._begun.update(fresh)
         self._waiting.extend(fresh)
-        self._shells.feed()
+        self._shells.feed(len(self._waiting))
 
     def forget(self) -> None:
         """Forget all questions, as if nothing had been asked: what they are about may have changed since."""

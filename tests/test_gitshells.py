@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jens import gitprocess
+from jens import gitprocess, gitshells
 from jens.errors import GitError, GitTimeoutError
 from jens.gitprocess import GitOptions
 from jens.gitshells import Command, Said, Shells
@@ -82,6 +82,36 @@ def test_each_remote_answers_for_itself(site: Site, most: int) -> None:
     }
     found = ask(*commands, most=most)
     assert found == {command: f"{commit}\trefs/heads/master\n".encode() for command, commit in commands.items()}
+
+
+def numbered(count: int) -> list[Command]:
+    return [("ls-remote", f"{number}") for number in range(count)]
+
+
+def test_who_answers_at_once_is_asked_by_two_shells(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gitshells, "_SLOW", 5)  # for a busy machine
+    write(program, ":")
+    with asking(*numbered(40), most=8) as shells:
+        before = children()
+        assert len(all_answers(shells)) == 40
+        assert len(children() - before) == 2
+
+
+def test_many_shells_ask_who_takes_his_time(program: Path) -> None:
+    write(program, "sleep 0.3")
+    with asking(*numbered(24), most=8) as shells:
+        begin = time.monotonic()
+        assert len(all_answers(shells)) == 24
+        assert time.monotonic() - begin < 2.4, "by two it would have taken 3.6 seconds"
+
+
+def test_where_much_is_to_be_asked_many_shells_begin_at_once(program: Path) -> None:
+    write(program, "sleep 0.1")
+    with asking(*numbered(32), most=8) as shells:
+        before = children()
+        shells.feed(32)
+        assert len(children() - before) == 8
+        assert len(all_answers(shells)) == 32
 
 
 def test_a_failure_is_that_of_one_remote_and_says_why(site: Site) -> None:
