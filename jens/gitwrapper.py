@@ -134,6 +134,20 @@ def _packed_heads(top: str) -> dict[str, str]:
     return {match["branch"]: match["commit"] for match in _PACKED.finditer(text)}
 
 
+def commit_of(git_dir: Path, ref: str) -> str | None:
+    """What a ref is at, read from its files; None where that is not to be found there, or not usual."""
+    try:
+        text = read_file(git_dir / ref).decode("ascii", "replace").strip()
+    except OSError:
+        packed = re.compile(rf"^([0-9a-f]{{40}}) {re.escape(ref)}$", re.MULTILINE)
+        try:
+            match = packed.search(read_file(git_dir / "packed-refs").decode("utf-8", "surrogateescape"))
+        except OSError:
+            return None
+        text = match[1] if match else ""
+    return text if _ID.fullmatch(text) else None
+
+
 def is_repository(path: Path) -> bool:
     """Whether a directory looks like a bare repository that can be read."""
     top = str(path)

@@ -11,11 +11,17 @@ from jens.errors import GitError
 from jens.files import read_file
 from jens.gitprocess import GitOptions, run
 from jens.gitshells import Command
-from jens.gitwrapper import HEADS, heads
+from jens.gitwrapper import HEADS, commit_of, heads
 from jens.names import one_line
 
 #: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
 _ON_BRANCH = re.compile(rf"ref: (?P<branch>{HEADS}[^.\s\ufffd]\S*)\n")
+#: The configuration of a clone as Git writes it, with nothing else that could matter.
+_USUAL = re.compile(
+    r"\[core\]\n(\t\w+ = \w+\n)*"
+    r'\[remote "origin"\]\n\turl = .+\n\tfetch = \+refs/heads/\*:refs/remotes/origin/\*\n'
+    rf'\[branch "(?P<branch>[^"\\\n]+)"\]\n\tremote = origin\n\tmerge = (?P<ref>{HEADS}(?P<name>[^\s"\\;#]+))\n'
+)
 #: Who makes the commits of repositories that are made here.
 _MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
@@ -34,8 +40,16 @@ def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
     remote, ref, tracking = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    output = run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True)
-    return Tracked(remote, ref, output.decode("ascii").strip())
+    return Tracked(remote, ref, _commit_at(git_dir, tracking))
+
+
+def _commit_at(git_dir: Path, ref: str) -> str:
+    """The commit of a ref, read from its files as long as they are what they usually are."""
+    commit = commit_of(git_dir, ref)
+    if commit is None:
+        output = run(["rev-parse", "--verify", f"{ref}^{{commit}}"], git_dir=git_dir, shared=True)
+        commit = output.decode("ascii").strip()
+    return commit
 
 
 def question(directory: Path, tracked: Tracked) -> Command:
@@ -83,6 +97,9 @@ def reset_clone(directory: Path, commit: str) -> None:
 def _upstream(git_dir: Path) -> tuple[str, str, str]:
     """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
     branch = _branch(git_dir)
+    usual = _USUAL.fullmatch(read_file(git_dir / "config").decode("utf-8", "replace"))
+    if usual and branch == f"{HEADS}{usual['branch']}":
+        return "origin", usual["ref"], f"refs/remotes/origin/{usual['name']}"
     fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
     line = run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True)
     output = line.decode("utf-8").strip("\n")
