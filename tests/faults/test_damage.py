@@ -157,26 +157,26 @@ def vanish(mirror: Path) -> None:
 
 
 MIRRORS = [
-    (lose_an_object, r"The mirror of modules/dummy is damaged \(it has lost [0-9a-f]{40}\), it was made anew"),
-    (empty_an_object, r"The mirror of modules/dummy is damaged \(it has lost [0-9a-f]{40}\), it was made anew"),
-    (lose_all_objects, r"The mirror of modules/dummy is damaged \(.*/objects/pack: .*\), it was made anew"),
-    (cut_a_pack_off, r"The mirror of modules/dummy is damaged \(pack-.*\.pack is cut off\), it was made anew"),
-    (empty_a_pack, r"The mirror of modules/dummy is damaged \(pack-.*\.pack is cut off\), it was made anew"),
-    (cut_an_index_off, r"The mirror of modules/dummy is damaged \(.* is cut off\), it was made anew"),
-    (lose_a_pack, r"The mirror of modules/dummy is damaged \(.*\.pack: No such file.*\), it was made anew"),
-    (lose_an_index, r"The mirror of modules/dummy is damaged \(it has lost .*\), it was made anew"),
-    (empty_packed_refs, r"The mirror of modules/dummy had lost branches: \['feature', 'master'\]"),
-    (lose_one_branch, r"The mirror of modules/dummy had lost branches: \['feature'\]"),
-    (lose_refs, r"The mirror of modules/dummy is damaged \(.*\), it was made anew"),
-    (have_no_head, "The mirror of modules/dummy is missing or no repository, it was made anew"),
-    (garble_head, r"The mirror of modules/dummy is damaged \(its HEAD is no reference\), it was made anew"),
+    (lose_an_object, r"is damaged \(it has lost [0-9a-f]{40}\), it was made anew"),
+    (empty_an_object, r"is damaged \(it has lost [0-9a-f]{40}\), it was made anew"),
+    (lose_all_objects, r"is damaged \(.*/objects/pack: .*\), it was made anew"),
+    (cut_a_pack_off, r"is damaged \(pack-.*\.pack is cut off\), it was made anew"),
+    (empty_a_pack, r"is damaged \(pack-.*\.pack is cut off\), it was made anew"),
+    (cut_an_index_off, r"is damaged \(.* is cut off\), it was made anew"),
+    (lose_a_pack, r"is damaged \(.*\.pack: No such file.*\), it was made anew"),
+    (lose_an_index, r"is damaged \(it has lost .*\), it was made anew"),
+    (empty_packed_refs, r"had lost branches: \['feature', 'master'\]"),
+    (lose_one_branch, r"had lost branches: \['feature'\]"),
+    (lose_refs, r"is damaged \(.*\), it was made anew"),
+    (have_no_head, "is missing or no repository, it was made anew"),
+    (garble_head, r"is damaged \(its HEAD is no reference\), it was made anew"),
     (
         garble_the_configuration,
-        r"The mirror of modules/dummy is damaged \(its configuration is none\), it was made anew",
+        r"is damaged \(its configuration is none\), it was made anew",
     ),
-    (lose_the_configuration, r"The mirror of modules/dummy is damaged \(.*/config: No such file.*\), it was made anew"),
-    (become_a_file, "The mirror of modules/dummy is missing or no repository, it was made anew"),
-    (vanish, "The mirror of modules/dummy is missing or no repository, it was made anew"),
+    (lose_the_configuration, r"is damaged \(.*/config: No such file.*\), it was made anew"),
+    (become_a_file, "is missing or no repository, it was made anew"),
+    (vanish, "is missing or no repository, it was made anew"),
 ]
 
 
@@ -184,22 +184,38 @@ MIRRORS = [
 _LOST = r"(; only their checkouts are left of \['[0-9a-f]{7}'\])?"
 
 
-@pytest.mark.parametrize(("damage", "warning"), MIRRORS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_damaged_mirror_is_mended_by_the_next_run_which_says_so(
-    worn: Site, damage: Callable[[Path], None], warning: str
-) -> None:
-    before = worn.listing(*PUBLISHED)
-    damage(bare(worn))
-    found = warnings(worn)
-    assert any(re.fullmatch(f"WARNING {warning}{_LOST}", line) for line in found), found
-    assert worn.listing(*PUBLISHED) == before
-    assert warnings(worn) == []
-    assert gitwrapper.heads(bare(worn)) == {name: worn.remotes[DUMMY].commit(name) for name in ("master", "feature")}
-    assert soundness.find_damage(bare(worn), gitwrapper.heads(bare(worn)).values()) is None
-    worn.remotes[DUMMY].push({INIT: "# pushed\n"}, "feature")
-    assert warnings(worn) == []
-    assert worn.read("team/modules/dummy/manifests/init.pp") == "# pushed\n"
-    assert worn.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
+def test_damaged_mirrors_are_mended_by_the_next_run_which_says_so(site: Site) -> None:
+    """Each mirror in another way; each has a commit of a snapshot that its remote has lost."""
+    repos = {damage.__name__: f"modules/{damage.__name__}" for damage, _ in MIRRORS}
+    pins = {}
+    for repo in repos.values():
+        remote = site.add(repo)
+        remote.push({INIT: "# feature\n"}, "feature", onto="master")
+        pins[repo] = f"commit/{remote.push({INIT: '# pinned'}, 'pinned', onto='master')}"
+        remote.delete("pinned")
+    site.publish()
+    site.define("team", definition(overrides=dict.fromkeys(repos.values(), "feature")))
+    site.define("snap", definition(None, pins))
+    assert site.update("--strict").code == 0
+    before = site.listing(*PUBLISHED)
+    for damage, _ in MIRRORS:
+        git("gc", "-q", "--prune=now", directory=site.remotes[repos[damage.__name__]].path)
+        damage(bare(site, repos[damage.__name__]))
+    found = warnings(site)
+    for damage, warning in MIRRORS:
+        line = re.compile(f"WARNING The mirror of {repos[damage.__name__]} {warning}{_LOST}")
+        assert sum(bool(line.fullmatch(warned)) for warned in found) == 1, (damage.__name__, found)
+    assert site.listing(*PUBLISHED) == before
+    assert warnings(site) == []
+    for repo in repos.values():
+        mirror, remote = bare(site, repo), site.remotes[repo]
+        assert gitwrapper.heads(mirror) == {name: remote.commit(name) for name in ("master", "feature")}
+        assert soundness.find_damage(mirror, gitwrapper.heads(mirror).values()) is None
+        remote.push({INIT: f"# pushed to {repo}\n"}, "feature")
+    assert warnings(site) == []
+    for name, repo in repos.items():
+        assert site.read(f"team/modules/{name}/manifests/init.pp") == f"# pushed to {repo}\n"
+        assert site.read(f"snap/modules/{name}/manifests/init.pp") == "# pinned"
 
 
 @pytest.mark.parametrize("damage", [lose_an_object, cut_a_pack_off, garble_head, vanish])

@@ -61,27 +61,39 @@ _WAYS_OUT = {
 }
 
 
-@pytest.mark.parametrize("links", _WAYS_OUT.values(), ids=_WAYS_OUT)
-def test_what_environments_link_to_never_leads_out_of_a_checkout(links: dict[str, str], decoy: Decoy) -> None:
+def test_what_environments_link_to_never_leads_out_of_a_checkout(decoy: Decoy) -> None:
+    """Of twelve modules that are known, and of as many new ones."""
     site = decoy.site
-    remote = site.remotes["modules/evil"]
-    before = site.expanded("modules/evil")
-    whole = {"README": (FILE, "x"), **{name: (LINK, to.replace("TOP", str(decoy.top))) for name, to in links.items()}}
-    remote.push({_INIT: None, "data/dummy.yaml": None})
-    push_tree(remote, whole)
-    new = Remote.create(site.root / "remotes" / "modules" / "new.git")
-    push_tree(new, whole)
-    site.urls["modules/new"] = new.url
+    ways = {name.replace(" ", "_"): links for name, links in _WAYS_OUT.items()}
+    for way in ways:
+        site.add(f"modules/evil_{way}")
+    site.publish()
+    _update(decoy)
+    before = {way: site.expanded(f"modules/evil_{way}") for way in ways}
+    for way, links in ways.items():
+        known = site.remotes[f"modules/evil_{way}"]
+        whole = {"README": (FILE, "x")}
+        whole |= {name: (LINK, to.replace("TOP", str(decoy.top))) for name, to in links.items()}
+        known.push({_INIT: None, "data/dummy.yaml": None})
+        push_tree(known, whole)
+        new = Remote.create(site.root / "remotes" / "modules" / f"new_{way}.git")
+        push_tree(new, whole)
+        site.urls[f"modules/new_{way}"] = new.url
     site.publish()
     for _ in range(2):
-        errors = _update(decoy, errors=2)
+        errors = _update(decoy, errors=2 * len(ways))
         assert all("lead out of it" in error for error in errors)
-        assert site.expanded("modules/evil") == before
-        assert site.read("production/modules/evil/manifests/init.pp") == MODULE[_INIT]
-        assert not [link for link in site.links("production") if link.endswith("/new")]
+        for way in ways:
+            for name in (f"modules/evil_{way} ", f"modules/new_{way} "):
+                assert sum(name in error for error in errors) == 1, name
+            assert site.expanded(f"modules/evil_{way}") == before[way]
+            assert site.read(f"production/modules/evil_{way}/manifests/init.pp") == MODULE[_INIT]
+        assert not [link for link in site.links("production") if "/new_" in link]
     # And back to what a repository should be
-    git("update-ref", "refs/heads/master", before["master"], directory=remote.path)
-    assert "modules/new" in _update(decoy, errors=1)[0]
+    for way in ways:
+        remote = site.remotes[f"modules/evil_{way}"]
+        git("update-ref", "refs/heads/master", before[way]["master"], directory=remote.path)
+    assert all("modules/new_" in error for error in _update(decoy, errors=len(ways)))
 
 
 def test_a_link_out_of_a_hostgroup_or_the_common_repositories_is_refused_as_well(decoy: Decoy) -> None:
