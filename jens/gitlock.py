@@ -182,12 +182,14 @@ def _locks(top: str) -> Iterator[str]:
 
 
 def _locks_below(directory: str) -> Iterator[str]:
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name.endswith(".lock"):
-                yield entry.path
-            elif entry.is_dir(follow_symlinks=False):
-                yield from _locks_below(entry.path)
+    waiting = [directory]
+    while waiting:  # no recursion: who pushes decides how deep a name is
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.endswith(".lock"):
+                    yield entry.path
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 def _is_of_a_fetch(path: Path) -> bool:

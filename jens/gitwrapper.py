@@ -108,22 +108,25 @@ def heads(bare: Path) -> dict[str, str]:
     return {branch: commit for branch, commit in heads.items() if commit}
 
 
-def _loose_heads(directory: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
     """Branches in files of their own, with the commit, or '' where the file is damaged."""
-    try:
-        entries = list(os.scandir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        branch = prefix + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from _loose_heads(entry.path, f"{branch}/")
-        elif not branch.endswith(".lock"):
-            try:
-                commit = read_file(entry.path).decode("ascii", "replace").strip()
-            except FileNotFoundError:
-                continue  # packed or deleted a moment ago
-            yield branch, commit if _ID.fullmatch(commit) else ""
+    waiting = [""]
+    while waiting:  # no recursion: who pushes decides how deep a name is
+        prefix = waiting.pop()
+        try:
+            entries = list(os.scandir(f"{top}/{prefix}"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            branch = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{branch}/")
+            elif not branch.endswith(".lock"):
+                try:
+                    commit = read_file(entry.path).decode("ascii", "replace").strip()
+                except FileNotFoundError:
+                    continue  # packed or deleted a moment ago
+                yield branch, commit if _ID.fullmatch(commit) else ""
 
 
 def _packed_heads(top: str) -> dict[str, str]:
@@ -132,20 +135,6 @@ def _packed_heads(top: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return {match["branch"]: match["commit"] for match in _PACKED.finditer(text)}
-
-
-def commit_of(git_dir: Path, ref: str) -> str | None:
-    """What a ref is at, read from its files; None where that is not to be found there, or not usual."""
-    try:
-        text = read_file(git_dir / ref).decode("ascii", "replace").strip()
-    except OSError:
-        packed = re.compile(rf"^([0-9a-f]{{40}}) {re.escape(ref)}$", re.MULTILINE)
-        try:
-            match = packed.search(read_file(git_dir / "packed-refs").decode("utf-8", "surrogateescape"))
-        except OSError:
-            return None
-        text = match[1] if match else ""
-    return text if _ID.fullmatch(text) else None
 
 
 def is_repository(path: Path) -> bool:

@@ -123,13 +123,18 @@ class Index:
 
 def _make_directory(source: bytes, target: bytes, directory: bytes, made: dict[bytes, bool]) -> bool:
     """Make a directory as it is in another checkout; False when that has none, but a link that somebody has put."""
-    if directory not in made:
-        above = directory.rpartition(b"/")[0]
+    missing = []
+    while directory not in made:  # no recursion: who pushes decides how deep a tree is
+        missing.append(directory)
+        directory = directory.rpartition(b"/")[0]
+    is_there = made[directory]
+    for directory in reversed(missing):
         made[directory] = False
-        if _make_directory(source, target, above, made) and _is_directory(b"%b/%b" % (source, directory)):
+        if is_there and _is_directory(b"%b/%b" % (source, directory)):
             os.mkdir(b"%b/%b" % (target, directory), 0o755)
             made[directory] = True
-    return made[directory]
+        is_there = made[directory]
+    return is_there
 
 
 def _is_directory(path: bytes) -> bool:

@@ -63,6 +63,10 @@ _EXIT_CODES = {
 
 FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
+#: Who pushes decides how deep a tree is, as far as the kernel lets Git make it (2,048 directories), and os.walk and
+#: shutil.rmtree need a few calls for each.
+_DEEPEST = 8000
+
 log = logging.getLogger(__name__)
 
 # Before the interpreter ends it looks through all that there is for what could be freed: a tenth of a short run.
@@ -160,6 +164,7 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 def run_tool(work: Callable[[], int]) -> int:
     """Run a tool to its exit code; complaints are one line on stderr, and in the log."""
     _open_closed_streams()
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST))
     umask = os.umask(0o022)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():

@@ -359,6 +359,39 @@ def test_ten_thousand_files_in_a_repository_are_laid_out_and_taken_away(decoy: D
     assert site.checkouts("modules/evil") == set(before.values())
 
 
+@pytest.mark.parametrize("depth", [1100, 1900])
+def test_the_deepest_tree_is_laid_out_like_any_other_and_taken_away(decoy: Decoy, depth: int) -> None:
+    """Below the kernel's 4,096 bytes of a path, and deeper than Python likes its calls to be."""
+    site = decoy.site
+    site.settings["main.retention"] = "0"
+    remote = site.remotes["modules/evil"]
+    before = site.expanded("modules/evil")
+    deep = push_tree(remote, {"code/" + "d/" * depth + "file": (FILE, "x")})
+    _update(decoy)
+    deeper = push_tree(remote, {"code/" + "e/" * depth + "file": (FILE, "y"), "README": (FILE, "z")})
+    _update(decoy)
+    _update(decoy)
+    assert site.checkouts("modules/evil") == {deeper}
+    assert deep != deeper
+    assert os.path.samefile(site.path("modules/evil", "master"), site.path("modules/evil", f".{deeper}"))
+    git("update-ref", "refs/heads/master", before["master"], directory=remote.path)
+    _update(decoy)
+    _update(decoy)
+    assert site.checkouts("modules/evil") == set(before.values())
+
+
+def test_a_branch_with_the_longest_name_spoils_nothing(decoy: Decoy) -> None:
+    site = decoy.site
+    remote = site.remotes["modules/evil"]
+    for name in ("a/" * 1000 + "b", "c/" * 1800 + "d"):
+        with open(remote.path / "packed-refs", "a", encoding="utf-8") as refs:
+            refs.write(f"{remote.commit()} refs/heads/{name}\n")
+        _update(decoy)
+        commit = remote.push({"README": f"{len(name)}\n"})
+        _update(decoy)
+        assert site.expanded("modules/evil") == {"master": commit}
+
+
 # VmHWM, since what getrusage(2) says begins with what the parent had.
 _PROGRAM = (
     "import re, sys; from jens.commands import update; code = update.main(sys.argv[1:]); "
