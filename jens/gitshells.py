@@ -47,7 +47,8 @@ done
 _MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
 _LONGEST_MARK = 40
 _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
-#: So many commands are worth a shell, unless nobody answers for so many seconds; there are two shells in any case.
+#: So many commands are worth a shell; but there are two shells in any case, and twice as many each time that so many
+#: seconds go by.
 _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 #: Seconds that a shell with nothing to do may take to end.
 _PATIENCE = 2.0
@@ -58,13 +59,14 @@ _SOME, _MOST_AT_ONCE = 1 << 16, 16
 class Shells:
     """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way.
 
-    There are fewer than ``most`` of them as long as few commands wait, and answers come fast.
+    There are fewer than ``most`` of them as long as few commands wait, and not for long.
     """
 
     def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
         self._options = options
         self._most = most
         self._enough = min(most, _FIRST)
+        self._patient_until = math.inf
         self._supply = supply
         self._shells: list[_Shell] = []
         self._held: list[Command] = []
@@ -135,10 +137,11 @@ class Shells:
             shell.set_deadline()
         left = min(shell.deadline for shell in self._shells) - time.monotonic()
         if self._enough < self._most:
-            left = min(left, _SLOW)
+            self._patient_until = min(self._patient_until, time.monotonic() + _SLOW)
+            left = min(left, self._patient_until - time.monotonic())
         ready = self._pipes.select(None if left == math.inf else max(0.0, left))
-        if not ready and self._enough < self._most:
-            self._enough = min(self._most, 2 * self._enough)
+        if time.monotonic() >= self._patient_until:
+            self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
             self.feed()
         for key, _ in ready:
             command = key.data.command

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ from jens.errors import GitError
 from jens.files import read_file
 from jens.gitprocess import GitOptions, run
 from jens.gitshells import Command
-from jens.gitwrapper import HEADS, commit_of, heads
+from jens.gitwrapper import HEADS, heads
 from jens.names import one_line
 
 #: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
@@ -40,16 +42,8 @@ def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
     remote, ref, tracking = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    return Tracked(remote, ref, _commit_at(git_dir, tracking))
-
-
-def _commit_at(git_dir: Path, ref: str) -> str:
-    """The commit of a ref, read from its files as long as they are what they usually are."""
-    commit = commit_of(git_dir, ref)
-    if commit is None:
-        output = run(["rev-parse", "--verify", f"{ref}^{{commit}}"], git_dir=git_dir, shared=True)
-        commit = output.decode("ascii").strip()
-    return commit
+    output = run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True)
+    return Tracked(remote, ref, output.decode("ascii").strip())
 
 
 def question(directory: Path, tracked: Tracked) -> Command:
@@ -98,7 +92,7 @@ def _upstream(git_dir: Path) -> tuple[str, str, str]:
     """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
     branch = _branch(git_dir)
     usual = _USUAL.fullmatch(read_file(git_dir / "config").decode("utf-8", "replace"))
-    if usual and branch == f"{HEADS}{usual['branch']}":
+    if usual and not os.path.lexists(git_dir / "commondir") and branch == f"{HEADS}{usual['branch']}":
         return "origin", usual["ref"], f"refs/remotes/origin/{usual['name']}"
     fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
     line = run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True)
@@ -133,16 +127,27 @@ def make_repository(directory: Path, message: str) -> None:
     try:
         import git  # noqa: PLC0415 - a run must not wait for it
     except ImportError as error:  # so says GitPython when there is no Git
-        raise GitError("init", "could not be started: there is no git on PATH") from error
+        problem = "could not be started: there is no git on PATH" if shutil.which("git") is None else str(error)
+        raise GitError("init", problem) from error
     identity = {f"GIT_{who}_{what}": _MAKER[what] for who in ("AUTHOR", "COMMITTER") for what in _MAKER}
-    try:
-        repository = git.Git(directory)
-        repository.update_environment(**gitprocess.LOCAL, **identity)
-        repository.init("--quiet", "--template=", "--initial-branch=master")
-        repository.add("--all")
-        repository.commit("--quiet", "--message", message)
-    except (git.GitError, OSError) as error:
-        raise GitError("init", one_line(str(error))) from error
+    place = {"GIT_DIR": str(directory / ".git"), "GIT_WORK_TREE": str(directory)}  # whomever it belongs to
+    for arguments in (
+        ("init", "--quiet", "--template=", "--initial-branch=master"),
+        ("add", "--all"),
+        ("commit", "--quiet", "--message", message),
+    ):
+        try:
+            status, _, complaints = git.Git(directory).execute(
+                ["git", *arguments],
+                env={**gitprocess.LOCAL, **identity, **place},
+                with_extended_output=True,
+                with_exceptions=False,
+            )
+        except (git.GitError, OSError) as error:
+            raise GitError(arguments[0], one_line(str(error))) from error
+        if status:
+            problem = gitprocess.summary(complaints.encode("utf-8", "surrogateescape"), status, arguments)
+            raise GitError(arguments[0], problem, status)
 
 
 def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:

@@ -96,6 +96,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
     yield
     _guarding = False
     if _passed.pop(request.node.nodeid, False):  # millions of files, of four thousand tests, slow down every path
+        monkeypatch.undo()
         shutil.rmtree(tmp_path, ignore_errors=True)
 
 

@@ -67,6 +67,7 @@ def test_a_lock_file_of_a_killed_git_goes_with_a_warning(
 
 
 def test_what_is_no_lock_of_git_stays_and_is_worth_no_word(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     bare = site.remotes["modules/dummy"].path
     clear_stale_locks(bare)
     (bare / "worktrees" / "0123").mkdir(parents=True)

@@ -35,6 +35,7 @@ def test_whichever_step_below_a_directory_fails_all_else_is_done_and_one_run_mak
             name = KINDS[step % len(KINDS)]
             starving.set_out()
             fault = Fault(str(path), name, step, step if name == "EIO" else sys.maxsize)
+            print(fault)  # noqa: T201 - for who has to repeat what failed
             ended, errors = starving.run(fault)
             if ended.steps < step:
                 assert (ended.code, errors) == (0, [])

@@ -83,7 +83,9 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize(("path", "kind"), pairs(PLACES, KINDS))
+@pytest.mark.parametrize(
+    ("path", "kind"), dict.fromkeys([*pairs(PLACES, KINDS), *((place, "pipe") for place in PLACES)])
+)
 def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site, path: str, kind: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
     put(kind, built.root / path)

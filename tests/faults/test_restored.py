@@ -23,12 +23,13 @@ def node(site: Site) -> Site:
     remote = site.remotes[DUMMY]
     remote.push({INIT: "# feature\n"}, "feature/x", onto="master")
     pinned = remote.push({INIT: "# pinned\n"}, "pinned", onto="master")
-    remote.delete("pinned")
     site.add("modules/old")
     site.publish()
     site.define("team", definition("master", {DUMMY: "feature/x"}, more="parser: current\n"))
     site.define("snap", definition(None, {DUMMY: f"commit/{pinned}", MYAPP: "master"}))
     site.settings["main.directory_environments"] = "True"
+    assert site.update("--strict").code == 0
+    remote.delete("pinned")
     assert site.update("--strict").code == 0
     return site
 
