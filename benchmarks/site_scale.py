@@ -278,12 +278,14 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 
 def show_growth(rows: Mapping[float, Sequence[Row]]) -> None:
-    print(f"\nGrowth: seconds of Jens, and how many times those at scale 1\n\n{'work':24}", end="")
+    """Ratios: seconds of different times say little, and the floor of the rows on demand is the same at each scale."""
+    print(
+        f"\nGrowth: how many times the floor at the same scale, and in parts of that at scale 1\n\n{'work':24}", end=""
+    )
     print("".join(f"{f'scale {scale:g}':>18}" for scale in rows))
     for index, row in enumerate(rows[1.0]):
-        here = row.seconds[1]
-        cells = [found[index].seconds[1] for found in rows.values()]
-        print(f"{row.work:24}" + "".join(f"{ours:10.2f}{f'({ours / here:.2f})':>8}" for ours in cells))
+        cells = [found[index].ratio for found in rows.values()]
+        print(f"{row.work:24}" + "".join(f"{ratio:10.2f}{f'({ratio / row.ratio:.2f})':>8}" for ratio in cells))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

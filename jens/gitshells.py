@@ -139,11 +139,7 @@ class Shells:
         if self._enough < self._most:
             self._patient_until = min(self._patient_until, time.monotonic() + _SLOW)
             left = min(left, self._patient_until - time.monotonic())
-        ready = self._pipes.select(None if left == math.inf else max(0.0, left))
-        if time.monotonic() >= self._patient_until:
-            self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
-            self.feed()
-        for key, _ in ready:
+        for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
             command = key.data.command
             said = key.data.receive()
             if command and said is not None:
@@ -157,6 +153,9 @@ class Shells:
                 self._drop(shell)
             elif shell.has_ended:
                 self._drop(shell)
+        if time.monotonic() >= self._patient_until:
+            self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
+            self.feed()
 
     def _drop(self, shell: _Shell) -> None:
         self._shells.remove(shell)

@@ -155,7 +155,7 @@ def _draw(chance: random.Random, usual: Mapping[str, Mapping[str, str]], ids: Ma
         "test": definition(chance.choice(("master", "dev")), _overrides(chance, branches, 5), more=_parser(chance)),
         "snap": definition(None, _pins(chance, branches, ids), more=_parser(chance)),
     }
-    for name in ("e1", "e2", "e3"):
+    for name in ("e1", "e2"):
         if chance.random() < 0.5:
             definitions[name] = definition(chance.choice(("master", "dev", "qa")), _overrides(chance, branches, 3))
     if chance.random() < 0.5:

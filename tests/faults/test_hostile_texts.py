@@ -23,6 +23,7 @@ from jens.rules import doubts, parse_library, read_definition
 from jens.yamldoc import YamlError
 from tests.conftest import Site
 from tests.faults.decoy import Decoy, push_tree
+from tests.faults.samples import IS_SOAK
 
 # Its tables of characters would otherwise be kept in the tree.
 _HOME = tempfile.mkdtemp(prefix="hypothesis-")
@@ -30,9 +31,9 @@ set_hypothesis_home_dir(_HOME)
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
 # Derandomized: the same examples each time, so that a failure is one for everybody.
-_PURE = settings(max_examples=150, deadline=None, database=None, derandomize=True)
+_PURE = settings(max_examples=1000 if IS_SOAK else 100, deadline=None, database=None, derandomize=True)
 _RUNS = settings(
-    max_examples=12,
+    max_examples=100 if IS_SOAK else 12,
     deadline=None,
     database=None,
     derandomize=True,
