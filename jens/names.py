@@ -86,6 +86,8 @@ def url_problem(url: str) -> str | None:
         return "the URL is neither SCHEME://…, nor [user@]host:path, nor an absolute path"
     if "-" in (scp.group(1)[0], scp.group("path")[0], url[0]):
         return "host or path of the URL begins with a dash"
+    if scp.group("path").startswith(":"):
+        return "the URL has two colons behind its host"  # who reads it in haste takes it for a transport helper
     return None
 
 

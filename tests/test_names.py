@@ -183,6 +183,7 @@ def test_acceptable_urls(url: str) -> None:
     [
         pytest.param("", "empty", id="empty"),
         pytest.param("ext::sh -c id", "helper", id="ext"),
+        pytest.param("git@ext::sh -c id", "two colons", id="almost ext"),
         pytest.param("fd::17", "helper", id="fd"),
         pytest.param("file::/srv/x", "helper", id="a helper named as a scheme"),
         pytest.param("a+b.c::https://example.org/x", "helper", id="a helper in front of a good URL"),
