@@ -26,7 +26,7 @@ HOST_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/jens/debian-root-$(firstword
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make test     linters, type checks and all tests'
-	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), and try all faults at all places'
+	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), read thousands of hostile texts'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
 	@echo 'make bench    measure a large site beside what bare Git needs, the producer under load, jens-compare'

@@ -17,7 +17,6 @@ import pytest
 from jens import gitlock, gitwrapper, soundness
 from jens.commands import update
 from tests.conftest import Site, definition, git
-from tests.faults.samples import pairs
 from tests.faults.users import NOBODY, as_user, give, instance_of, needs_root
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
@@ -492,13 +491,8 @@ def test_links_that_only_lag_behind_are_nobodys_damage(worn: Site) -> None:
     assert worn.read("team/modules/dummy/manifests/init.pp") == "# new\n"
 
 
-@pytest.mark.parametrize(
-    ("link", "damage"),
-    pairs(
-        ("team/modules/dummy", "team/site", "snap/hieradata/common.yaml"),
-        (bend_outside, remove, put_a_file, put_a_directory),
-    ),
-)
+@pytest.mark.parametrize("damage", [bend_outside, remove, put_a_file, put_a_directory])
+@pytest.mark.parametrize("link", ["team/modules/dummy", "team/site", "snap/hieradata/common.yaml"])
 def test_a_link_of_an_environment_that_somebody_changed_is_put_right(
     worn: Site, damage: Callable[[Path], None], link: str
 ) -> None:

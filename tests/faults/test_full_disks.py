@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import sys
 from pathlib import Path
 
@@ -13,16 +12,13 @@ import pytest
 from tests.conftest import Site, assert_complaint
 from tests.faults.injector import Fault
 from tests.faults.mounts import Small, require_mounts, small, small_ones
-from tests.faults.samples import IS_SOAK
 from tests.faults.starving import Starving
 
 TOPS = ("bare", "cache", "clone", "environments")
 #: In turn, so that each step meets each of them at least in some direction; a bad sector passes, the others stay.
 KINDS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EIO")
-#: How far it is from one step that fails to the next that is tried; which is the first is left to chance.
-STRIDE = 1 if IS_SOAK else 4
 #: What is left of a disk, in pages or files.
-ROOMS = (0, 1, 2, 3, 5, 8, 13, 21, 34) if IS_SOAK else (0, 3, 13, 34)
+ROOMS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 
 
 @pytest.mark.parametrize("top", TOPS)
@@ -31,7 +27,7 @@ def test_whichever_step_below_a_directory_fails_all_else_is_done_and_one_run_mak
 ) -> None:
     with Starving(tmp_path).going_on() as starving:
         path = starving.instance.root / top
-        for step in itertools.count(random.randint(1, STRIDE), STRIDE):
+        for step in itertools.count(1):
             name = KINDS[step % len(KINDS)]
             starving.set_out()
             fault = Fault(str(path), name, step, step if name == "EIO" else sys.maxsize)

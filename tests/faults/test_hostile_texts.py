@@ -31,7 +31,7 @@ set_hypothesis_home_dir(_HOME)
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
 # Derandomized: the same examples each time, so that a failure is one for everybody.
-_PURE = settings(max_examples=1000 if IS_SOAK else 100, deadline=None, database=None, derandomize=True)
+_PURE = settings(max_examples=1000 if IS_SOAK else 150, deadline=None, database=None, derandomize=True)
 _RUNS = settings(
     max_examples=100 if IS_SOAK else 12,
     deadline=None,

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Outcome, Remote, Site, git
-from tests.faults.samples import IS_SOAK
 from tests.faults.servers import NAMES, Servers, servers
 
 TREE = Path(__file__).resolve().parents[2]
@@ -145,10 +144,6 @@ LIES = {
 }
 
 
-#: Of another way to the same ssh, unless there is time for all of them.
-SOME = {"known": ("silent", "password"), "new": ("cut-pack",)}
-
-
 @pytest.mark.parametrize("transports", ["git http ssh by ssh_cmd_path", "ssh by GIT_SSH_COMMAND"])
 def test_remotes_that_lie_hold_up_nobody_and_leave_no_process_behind(
     site: Site, lying: Servers, transports: str
@@ -156,8 +151,7 @@ def test_remotes_that_lie_hold_up_nobody_and_leave_no_process_behind(
     bad: dict[str, set[str]] = {"known": set(), "new": set()}
     urls: dict[str, str] = {}
     for transport in transports.partition(" by ")[0].split():
-        told = SOME if "GIT_SSH_COMMAND" in transports and not IS_SOAK else LIES[transport]
-        for kind, lies in told.items():
+        for kind, lies in LIES[transport].items():
             for lie in lies:
                 repo = f"modules/{transport}-{kind}-{lie}"
                 bad[kind].add(repo)
