@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.conftest import definition, git
 
-ALWAYS = ("common/hieradata", "common/site", "hostgroups/h0", "modules/m1", "modules/m2")
-SOMETIMES = ("hostgroups/h1", "modules/m3")
+ALWAYS = ("common/hieradata", "common/site", "hostgroups/h0", "modules/m0", "modules/m1", "modules/m2")
+SOMETIMES = ("hostgroups/h1", "modules/m3", "modules/m4")
 LIBRARY, DEFINITIONS = "repositories", "environments"
 
 #: Each repository's commits: a line, and another history that a force push moves branches to.
@@ -144,9 +144,9 @@ class Remotes:
 
 
 def _draw(chance: random.Random, usual: Mapping[str, Mapping[str, str]], ids: Mapping[tuple[str, str], str]) -> State:
-    """A state of the site, different in most things from any other: in most repositories nobody pushed."""
+    """A state of the site, different in most things from any other: in half of the repositories nobody pushed."""
     repos = [*ALWAYS, *(repo for repo in SOMETIMES if chance.random() < 0.6)]
-    branches = {repo: usual[repo] if chance.random() < 0.65 else _branches(chance) for repo in repos}
+    branches = {repo: usual[repo] if chance.random() < 0.5 else _branches(chance) for repo in repos}
     places = {repo: f"{repo}.git" for repo in repos}
     places["modules/m1"] = chance.choice(("modules/m1.git", "moved/m1", "moved again/m1.git"))
     definitions = {
@@ -155,7 +155,7 @@ def _draw(chance: random.Random, usual: Mapping[str, Mapping[str, str]], ids: Ma
         "test": definition(chance.choice(("master", "dev")), _overrides(chance, branches, 5), more=_parser(chance)),
         "snap": definition(None, _pins(chance, branches, ids), more=_parser(chance)),
     }
-    for name in ("e1", "e2"):
+    for name in ("e1", "e2", "e3"):
         if chance.random() < 0.5:
             definitions[name] = definition(chance.choice(("master", "dev", "qa")), _overrides(chance, branches, 3))
     if chance.random() < 0.5:
@@ -183,7 +183,7 @@ def _pins(
 ) -> dict[str, str]:
     """Commits, on a branch or on none; an abbreviation means something only while it is on one."""
     pins = {}
-    for repo in chance.sample(sorted(branches), 3):
+    for repo in chance.sample(sorted(branches), 4):
         name = chance.choice((*_COMMITS, *branches[repo].values()))
         commit = ids[repo, name]
         short = name in branches[repo].values() and chance.random() < 0.5
