@@ -163,14 +163,25 @@ def record_url(bare: Path, url: str) -> None:
 
 
 def commits_like(bare: Path, digits: str) -> list[str]:
-    """The ids of all commits in a repository that begin with these digits; other objects do not count."""
+    """The ids of all commits in a repository that begin with these digits; other objects, and parts, do not count."""
     ids = [digits]
     if len(digits) < 40:
         ids = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
     if not ids:
         return []
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin="\n".join(ids).encode("ascii"))
-    return [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
+    found = [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
+    return [commit for commit in found if _is_whole(bare, commit)]
+
+
+def _is_whole(bare: Path, commit: str) -> bool:
+    """Whether all is there that a commit has and no branch: a Git that was killed while it fetched leaves parts."""
+    arguments = ["rev-list", "--quiet", "--objects", "--ignore-missing", commit, "--not", "--branches"]
+    try:
+        run(arguments, git_dir=bare, shared=True)
+    except GitError:
+        return False
+    return True
 
 
 def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:

@@ -359,6 +359,33 @@ def test_what_is_in_the_place_of_a_mirrors_lock_is_not_written_to(worn: Site, ki
     assert not path.is_symlink()
 
 
+@pytest.mark.parametrize(
+    ("lost", "mode"), [("tree", "POLL"), ("blob", "POLL"), ("parent", "POLL"), ("tree", "ONDEMAND")]
+)
+def test_of_a_pinned_commit_of_which_a_killed_git_left_parts_the_rest_is_fetched(
+    worn: Site, lost: str, mode: str
+) -> None:
+    remote, mirror = worn.remotes[DUMMY], bare(worn)
+    parent = remote.push({INIT: "# one of two\n"}, "aside", onto="master")
+    commit = remote.push({INIT: "# two of two\n"}, "aside")
+    expressions = {"tree": f"{commit}^{{tree}}", "blob": f"{commit}:{INIT}", "parent": parent}
+    missing = git("rev-parse", expressions[lost], directory=remote.path)
+    for line in git("rev-list", "--objects", commit, "^master", directory=remote.path).splitlines():
+        name = line[:40]
+        if name != missing:
+            copy = mirror / "objects" / name[:2] / name[2:]
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(remote.path / "objects" / name[:2] / name[2:], copy)
+    assert "missing" in git("cat-file", "--batch-check", directory=mirror, stdin=missing.encode())
+    remote.delete("aside")
+    worn.define("pins", definition(None, {DUMMY: f"commit/{commit}"}))
+    worn.settings["main.mode"] = mode
+    outcome = worn.update("--strict")
+    assert (outcome.code, outcome.lines("ERROR")) == (0, []), outcome.log
+    assert worn.read("pins/modules/dummy/manifests/init.pp") == "# two of two\n"
+    git("fsck", "--no-dangling", directory=mirror)
+
+
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
 def test_a_damaged_mirror_is_mended_in_both_modes(worn: Site, mode: str) -> None:
     worn.settings["main.mode"] = mode
