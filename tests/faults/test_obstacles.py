@@ -18,16 +18,17 @@ INIT = "code/manifests/init.pp"
 
 @pytest.fixture
 def built(site: Site) -> Site:
-    """A site that runs, with two environments, and something new in each repository."""
+    """A site that runs, with two environments."""
     site.settings["main.directory_environments"] = "True"
     site.define("team", definition(overrides={DUMMY: "master"}, more="parser: current\n"))
     assert site.update("--strict").code == 0
     return site
 
 
-def push_everywhere(site: Site) -> None:
-    for repo, remote in site.remotes.items():
-        remote.push({INIT: f"# new in {repo}\n"})
+def push(site: Site, text: str = "new") -> None:
+    """Something new in a module and in a hostgroup."""
+    for repo in (DUMMY, MYAPP):
+        site.remotes[repo].push({INIT: f"# {text} in {repo}\n"})
 
 
 def remove(path: Path) -> None:
@@ -54,12 +55,12 @@ def put(kind: str, path: Path) -> None:
         os.mkfifo(path)
 
 
-def assert_right(site: Site) -> None:
+def assert_right(site: Site, text: str = "new") -> None:
     """Puppet reads in all environments what was pushed last, and nothing dangles."""
     for name in site.environments():
         assert site.dangling(name) == []
-        assert site.read(f"{name}/modules/dummy/manifests/init.pp") == "# new in modules/dummy\n"
-        assert site.read(f"{name}/hostgroups/hg_myapp/manifests/init.pp") == "# new in hostgroups/myapp\n"
+        assert site.read(f"{name}/modules/dummy/manifests/init.pp") == f"# {text} in modules/dummy\n"
+        assert site.read(f"{name}/hostgroups/hg_myapp/manifests/init.pp") == f"# {text} in hostgroups/myapp\n"
 
 
 KINDS = ("file", "directory", "dangling link", "link to itself", "pipe")
@@ -82,44 +83,42 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", PLACES)
-def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site, path: str, kind: str) -> None:
+def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site, path: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
-    put(kind, built.root / path)
-    push_everywhere(built)
-    outcome = built.update()
-    assert outcome.code == 0, outcome.log
-    outcome = built.update("--strict")
-    assert (outcome.code, outcome.lines("WARNING")) == (0, []), outcome.log
-    assert {name: built.links(name) for name in built.environments()} == control
-    assert_right(built)
+    for kind in KINDS:
+        put(kind, built.root / path)
+        push(built, kind)
+        outcome = built.update()
+        assert outcome.code == 0, (kind, outcome.log)
+        outcome = built.update("--strict")
+        assert (outcome.code, outcome.lines("WARNING")) == (0, []), (kind, outcome.log)
+        assert {name: built.links(name) for name in built.environments()} == control
+        assert_right(built, kind)
 
 
-@pytest.mark.parametrize("kind", ["file", "dangling link", "link to itself", "pipe"])
 @pytest.mark.parametrize("path", ["clone/modules/dummy", "clone/modules", "bare/modules", "environments/team"])
-def test_what_stands_in_the_place_of_a_directory_is_named_once_and_holds_nobody_else_up(
-    built: Site, path: str, kind: str
-) -> None:
+def test_what_stands_in_the_place_of_a_directory_is_named_once_and_holds_nobody_else_up(built: Site, path: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
     place = built.root / path
-    put(kind, place)
-    push_everywhere(built)
-    outcome = built.update("--strict")
-    assert outcome.code in (0, 3, 60), outcome.log
-    if outcome.code == 3:
-        assert str(place) in outcome.stderr
-        assert outcome.stderr.count("\n") == 1
-    elif outcome.code == 60:
-        assert any(str(place) in line for line in outcome.lines("ERROR"))
-        assert built.read("production/hostgroups/hg_myapp/manifests/init.pp") == "# new in hostgroups/myapp\n"
-    if outcome.code:
-        remove(place)
-    assert built.update().code == 0
-    outcome = built.update("--strict")
-    assert (outcome.code, outcome.lines("WARNING")) == (0, []), outcome.log
-    assert {name: built.links(name) for name in built.environments()} == control
-    assert_right(built)
+    for kind in ("file", "dangling link", "link to itself", "pipe"):
+        put(kind, place)
+        push(built, kind)
+        outcome = built.update("--strict")
+        assert outcome.code in (0, 3, 60), (kind, outcome.log)
+        if outcome.code == 3:
+            assert str(place) in outcome.stderr
+            assert outcome.stderr.count("\n") == 1
+        elif outcome.code == 60:
+            assert any(str(place) in line for line in outcome.lines("ERROR"))
+            assert built.read("production/hostgroups/hg_myapp/manifests/init.pp") == f"# {kind} in hostgroups/myapp\n"
+        if outcome.code:
+            remove(place)
+        assert built.update().code == 0
+        outcome = built.update("--strict")
+        assert (outcome.code, outcome.lines("WARNING")) == (0, []), (kind, outcome.log)
+        assert {name: built.links(name) for name in built.environments()} == control
+        assert_right(built, kind)
 
 
 @needs_root
@@ -147,7 +146,8 @@ def test_what_jens_may_not_read_or_write_is_named_and_all_else_is_done(
     log.unlink()
     site.add("modules/late")
     site.publish()
-    push_everywhere(site)
+    push(site)
+    site.remotes["modules/late"].push({INIT: "# new in modules/late\n"})
     for part in (site.root / "remotes", *instance_of(site)):
         give(part, NOBODY)
     monkeypatch.setenv("HOME", str(site.root))
