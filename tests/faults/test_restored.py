@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -56,7 +57,10 @@ def time_goes_by(site: Site) -> None:
     site.define("late", definition(overrides={"modules/late": "master"}))
 
 
-def lose(*parts: str) -> Callable[[Site, Path], None]:
+Damage = Callable[[Site, Path], None]
+
+
+def lose(*parts: str) -> Damage:
     def damage(site: Site, _yesterday: Path) -> None:
         for part in parts:
             shutil.rmtree(site.root / part)
@@ -65,7 +69,7 @@ def lose(*parts: str) -> Callable[[Site, Path], None]:
     return damage
 
 
-def restore(*parts: str) -> Callable[[Site, Path], None]:
+def restore(*parts: str) -> Damage:
     def damage(site: Site, yesterday: Path) -> None:
         for part in parts:
             shutil.rmtree(site.root / part)
@@ -136,35 +140,36 @@ def assert_right(site: Site, control: Path) -> None:
         assert not (site.root / "bare" / "modules" / "old").exists()
 
 
-@pytest.mark.parametrize("damage", [*LOSSES.values(), *RETURNS.values()], ids=[*LOSSES, *RETURNS])
-def test_what_is_left_of_an_instance_becomes_a_whole_one(node: Site, damage: Callable[[Site, Path], None]) -> None:
+@pytest.mark.parametrize("damages", [LOSSES, RETURNS], ids=["lost", "returned"])
+def test_what_is_left_of_an_instance_becomes_a_whole_one(node: Site, damages: Mapping[str, Damage]) -> None:
     yesterday = keep(node, "yesterday")
     time_goes_by(node)
     assert node.update("--strict").code == 0
     control = keep(node, "control")
-    damage(node, yesterday)
-    pinned = node.exists("snap/modules/dummy/manifests/init.pp")
-    assert_right(node, control)
-    if pinned:
-        assert node.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
-    assert node.read("production/modules/dummy/manifests/init.pp") == "# new\n"
-    assert node.read("late/modules/late/manifests/init.pp")
+    for name, damage in damages.items():
+        damage(node, yesterday)
+        pinned = node.exists("snap/modules/dummy/manifests/init.pp")
+        assert_right(node, control)
+        if pinned:
+            assert node.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n", name
+        assert node.read("production/modules/dummy/manifests/init.pp") == "# new\n", name
+        assert node.read("late/modules/late/manifests/init.pp")
+        restore(*PARTS)(node, control)
 
 
-@pytest.mark.parametrize("damage", [lose("cache"), lose("bare"), restore("clone"), restore("cache")])
-def test_puppet_reads_what_it_read_while_an_instance_is_set_right_and_remotes_are_away(
-    node: Site, damage: Callable[[Site, Path], None]
-) -> None:
+def test_puppet_reads_what_it_read_while_an_instance_is_set_right_and_remotes_are_away(node: Site) -> None:
     yesterday = keep(node, "yesterday")
     before = {name: node.links(name) for name in node.environments()}
-    damage(node, yesterday)
     for remote in node.remotes.values():
         remote.go_away()
-    for _ in range(2):
-        assert node.update().code == 0
-        assert {name: node.links(name) for name in node.environments()} == before
-        assert node.dangling("production") == []
-        assert node.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
+    for damage in (lose("cache"), lose("bare"), restore("clone"), restore("cache")):
+        damage(node, yesterday)
+        for _ in range(2):
+            assert node.update().code == 0
+            assert {name: node.links(name) for name in node.environments()} == before
+            assert node.dangling("production") == []
+            assert node.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
+        restore(*PARTS)(node, yesterday)
 
 
 def test_an_instance_may_be_moved_as_a_whole(node: Site) -> None:
