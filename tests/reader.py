@@ -61,8 +61,10 @@ def read_tree(path: str) -> str:
 
 def _read(name: str, directory: int) -> str:
     descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
-    with open(descriptor) as file:
-        return file.read()
+    try:
+        return os.read(descriptor, 1 << 16).decode()
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

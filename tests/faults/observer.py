@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from tests.reader import read_tree  # noqa: E402
 
 #: Pause after a look, in looks: there are runs to be done with the same processors.
-_PAUSE = 3.0
+_PAUSE = 5.5
 #: Ends the pause: there is something new to expect.
 _WAKE_UP = signal.SIGUSR1
 
