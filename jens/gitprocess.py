@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import resource
+import select
 import selectors
 import shlex
 import signal
@@ -238,10 +239,12 @@ def stop_all() -> None:
 def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + (limit or float("inf"))
     output, complaints = bytearray(), bytearray()
-    with selectors.DefaultSelector() as pipes:
+    with selectors.PollSelector() as pipes, _end_of(process) as end_of_process:
         for stream, content in ((process.stdout, output), (process.stderr, complaints)):
             if stream:
                 pipes.register(stream, selectors.EVENT_READ, content)
+        if end_of_process is not None:
+            pipes.register(end_of_process, selectors.EVENT_READ)
         while process.poll() is None:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -249,17 +252,50 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
             _read_or_wait(pipes, process, min(_DRAIN, left))
             del complaints[ENOUGH:]  # a remote may complain for as long as it likes
+        if end_of_process is not None:
+            pipes.unregister(end_of_process)
         last = time.monotonic() + _DRAIN
         while pipes.get_map() and time.monotonic() < last:
             _read_or_wait(pipes, process, _DRAIN)
     return bytes(output), bytes(complaints)
 
 
+@contextlib.contextmanager
+def _end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
+    """A descriptor that can be read once a process has ended; None where the kernel has none: before Linux 5.3.
+
+    To wait for so long and no longer is else to look again and again, a millisecond later than it could be.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether a process has ended, or does within so many seconds."""
+    with _end_of(process) as end_of_process:
+        if end_of_process is not None:
+            waiting = select.poll()
+            waiting.register(end_of_process, select.POLLIN)
+            waiting.poll(seconds * 1000)
+            return process.poll() is not None
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
 def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> None:
     if not pipes.get_map():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+        has_ended(process, seconds)
     for key, _ in pipes.select(seconds) if pipes.get_map() else ():
+        if key.data is None:
+            continue
         chunk = os.read(key.fd, 1 << 16)
         key.data.extend(chunk)
         if not chunk:
@@ -269,8 +305,7 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and all of its group, politely at first."""
     _signal_group(process.pid, signal.SIGTERM)  # lets Git remove its lock files
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
+    has_ended(process, _GRACE)
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -243,8 +243,7 @@ class _Shell:
         with self._stack:
             self.dismiss()
             if not self.command:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_PATIENCE)
+                gitprocess.has_ended(self._process, _PATIENCE)
             if self._process.returncode is None:
                 gitprocess.end(self._process)
 

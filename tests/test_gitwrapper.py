@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from jens import gitlock, gitprocess, gitwrapper
-from jens.errors import GitError
+from jens.errors import GitError, GitTimeoutError
 from jens.remotes import Remotes
 from tests.conftest import Site, git
 from tests.faults.servers import servers
@@ -111,3 +115,31 @@ def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, mon
         options = gitwrapper.GitOptions(timeout=60)
         with Remotes(options, 1) as remotes, pytest.raises(GitError, match=r"(?i)out of memory"):
             remotes.heads(url)
+
+
+@pytest.mark.parametrize("kernel", ["tells of ends", "is older"])
+def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """However the kernel lets one wait for a process: much output, a late end, an early limit, a pipe left open."""
+    if kernel == "is older":
+        monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))))
+    for name, script in (
+        ("much", "head -c 1000000 /dev/zero"),
+        ("late", "exec >&- 2>&-; sleep 0.3; exit 3"),
+        ("never", "trap '' TERM; sleep 60 & wait; sleep 60"),
+        ("detached", "sleep 60 & echo $!"),
+    ):
+        program = tmp_path / f"git-{name}"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gitprocess, "_GRACE", 0.2)
+    assert gitprocess.run(["much"]) == bytes(1000000)
+    with pytest.raises(GitError, match="ended with status 3"):
+        gitprocess.run(["late"])
+    begin = time.monotonic()
+    with pytest.raises(GitTimeoutError, match=r"within 0\.3 seconds"):
+        gitprocess.run(["never"], limit=0.3)
+    os.kill(int(gitprocess.run(["detached"])), signal.SIGKILL)
+    assert time.monotonic() - begin < 20
