@@ -131,11 +131,18 @@ class Shells:
             self._pipes.register(pipe, selectors.EVENT_READ, shell)
         return shell
 
-    def _wait(self) -> None:
-        """Wait until a shell has something to say, or no more time."""
+    def go_on(self) -> None:
+        """Hear who has something to say, and have those that are free begin with the next command; nobody waits."""
+        if any(shell.command for shell in self._shells):
+            self._wait(0.0)
+            self.feed()
+
+    def _wait(self, longest: float = math.inf) -> None:
+        """Wait until a shell has something to say, or no more time; so many seconds at most."""
+        now = time.monotonic()
         for shell in self._shells:
-            shell.set_deadline()
-        left = min(shell.deadline for shell in self._shells) - time.monotonic()
+            shell.set_deadline(now)
+        left = min(longest, min(shell.deadline for shell in self._shells) - time.monotonic())
         if self._enough < self._most:
             self._patient_until = min(self._patient_until, time.monotonic() + _SLOW)
             left = min(left, self._patient_until - time.monotonic())
@@ -212,10 +219,10 @@ class _Shell:
             self.command = ()
             raise
 
-    def set_deadline(self) -> None:
+    def set_deadline(self, now: float) -> None:
         """Let time begin to run, unless it does: a long answer waits in Git until somebody listens."""
         if self.command and self.deadline == math.inf:
-            self.deadline = time.monotonic() + self._limit
+            self.deadline = now + self._limit
 
     def receive(self) -> Said | None:
         """Take what has been printed; returned is what came of the command, once it has ended."""
@@ -273,4 +280,6 @@ def _take(pipe: int, content: bytearray) -> bool:
         if not some:
             return False
         content += some
+        if len(some) < _SOME:  # that was all, for now
+            return True
     return True

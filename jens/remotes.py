@@ -64,6 +64,10 @@ class Remotes:
         self._waiting.clear()
         self._shells.stop()
 
+    def go_on(self) -> None:
+        """Let those who ask go on, without waiting for anybody: for who has other work to do meanwhile."""
+        self._shells.go_on()
+
     def _next(self) -> Command | None:
         while self._waiting:
             question = self._waiting.popleft()

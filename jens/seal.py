@@ -7,14 +7,14 @@ changes a part of an instance seals that part anew, and no other.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from jens import files, gitwrapper
 from jens.config import Config
@@ -28,16 +28,30 @@ from jens.workclones import Tracked
 if TYPE_CHECKING:
     from jens.repositories import Needs
 
-VERSION = 2
+VERSION = 3
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
+
+#: Repositories that are looked at in a millisecond or two.
+_MANY = 20
 
 log = logging.getLogger(__name__)
 
 #: What of a mirror changes with everything that Git does there, in order of depth.
 _OF_A_MIRROR = ("", "packed-refs", "refs/heads", "objects", "objects/pack", "worktrees")
 _OF_A_CLONE = ("", "HEAD", "config", "packed-refs", "refs/heads")
+
+
+def _nothing() -> None:
+    """There is nothing else to do."""
+
+
+def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator[RepoId]:
+    for number, repo in enumerate(repos, 1):
+        yield repo
+        if number % _MANY == 0:
+            pause()
 
 
 @dataclass(frozen=True)
@@ -56,9 +70,9 @@ class Seal:
     stamps: Mapping[str, int]
     mirrors: Mapping[str, int]
 
-    def is_unbroken(self, config: Config, layout: Layout) -> bool:
-        """Whether all is as it was left."""
-        return self.stamps == _stamps(config, layout, self.urls, self.environments)
+    def is_unbroken(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
+        """Whether all is as it was left. That takes time; every few repositories ``meanwhile`` has its turn."""
+        return self.stamps == _stamps(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
 
     def has_mirror(self, layout: Layout, repo: RepoId, commits: Iterable[str]) -> bool:
         """Whether a mirror, whose branches are at these commits, is as it was left: as sound as it was found then."""
@@ -160,7 +174,7 @@ def _stamps(config: Config, layout: Layout, repos: Iterable[RepoId], environment
     """A number for each part of an instance, by which it is told whether that was changed."""
     context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
     return {
-        "": int.from_bytes(hashlib.sha256(context).digest()[:8], "big"),
+        "": zlib.crc32(context),
         "metadata": _stamp(_of_metadata(config)),
         "tops": _stamp(_of_tops(layout)),
         "state": _stamp(_of_state(layout)),
@@ -228,13 +242,16 @@ def _of_repository(layout: Layout, repo: RepoId) -> Iterator[str]:
     yield from _under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)
 
 
-def _of_mirror(layout: Layout, repo: RepoId, commits: Iterable[str]) -> Iterator[str]:
+def _of_mirror(layout: Layout, repo: RepoId, commits: Iterable[str]) -> list[str]:
     """What is told of a mirror by its files: those of branches' commits are there as long as they are not packed."""
     bare = f"{layout.baredir}/{repo}"
-    yield from _under(bare, ("HEAD", "config", "objects/info", "refs"))
-    for directory in (f"{bare}/objects/pack", f"{bare}/worktrees"):
-        yield from _under(directory, _names(directory))
-    yield from (f"{bare}/objects/{commit[:2]}/{commit[2:]}" for commit in sorted(set(commits)))
+    packs, records = f"{bare}/objects/pack", f"{bare}/worktrees"
+    return [
+        *[f"{bare}/{name}" for name in ("HEAD", "config", "objects/info", "refs")],
+        *[f"{packs}/{name}" for name in _names(packs)],
+        *[f"{records}/{name}" for name in _names(records)],
+        *[f"{bare}/objects/{commit[:2]}/{commit[2:]}" for commit in sorted(set(commits))],
+    ]
 
 
 def _names(directory: Path | str) -> list[str]:

@@ -24,6 +24,10 @@ def read_state(path: Path, version: int) -> Any:
     return document["content"]
 
 
+#: One for all: json.dumps makes another one each time.
+_json = json.JSONEncoder(sort_keys=True).encode
+
+
 def encode_state(version: int, content: Any) -> bytes:
     """What a file of state has in it: for people, too, a line for each entry."""
     return f"{_lines({'content': content, 'version': version}, 3)}\n".encode("ascii")
@@ -32,8 +36,8 @@ def encode_state(version: int, content: Any) -> bytes:
 def _lines(value: Any, depth: int) -> str:
     """JSON with its outer mappings in lines; the json module's own way to do that takes ten times as long."""
     if depth == 0 or not isinstance(value, dict) or not value:
-        return json.dumps(value, sort_keys=True)
-    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value[key], depth - 1)}" for key in sorted(value)) + "\n}"
+        return _json(value)
+    return "{\n" + ",\n".join([f"{_json(key)}: {_lines(value[key], depth - 1)}" for key in sorted(value)]) + "\n}"
 
 
 def write_state(path: Path, version: int, content: Any) -> None:

@@ -30,7 +30,7 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
     sealed = None if options.allow_purge else seal.recall(layout)
     if sealed:
         shortcut.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
-        if not sealed.is_unbroken(config, layout):
+        if not sealed.is_unbroken(config, layout, remotes.go_on):
             sealed = None
             remotes.forget()
     if sealed is None:

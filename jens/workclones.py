@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +126,8 @@ def make_repository(directory: Path, message: str) -> None:
     try:
         import git  # noqa: PLC0415 - a run must not wait for it
     except ImportError as error:  # so says GitPython when there is no Git
+        import shutil  # noqa: PLC0415
+
         problem = "could not be started: there is no git on PATH" if shutil.which("git") is None else str(error)
         raise GitError("init", problem) from error
     identity = {f"GIT_{who}_{what}": _MAKER[what] for who in ("AUTHOR", "COMMITTER") for what in _MAKER}
