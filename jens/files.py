@@ -150,10 +150,13 @@ def move_to_trash(path: Path) -> Path:
     return trash
 
 
-def discard(path: Path) -> None:
-    """Remove a file, link or tree: out of sight first, then deleted as far as it can be."""
-    if os.path.lexists(path):
-        remove_tree(move_to_trash(path))
+def discard(path: Path) -> bool:
+    """Remove a file, link or tree: out of sight first, then deleted as far as it can be; whether it all could."""
+    if not os.path.lexists(path):
+        return True
+    trash = move_to_trash(path)
+    remove_tree(trash)
+    return not os.path.lexists(trash)
 
 
 def remove_tree(path: Path | None) -> None:
@@ -172,11 +175,12 @@ def remove_tree(path: Path | None) -> None:
             os.unlink(path)
 
 
-def sweep(directory: Path) -> None:
-    """Delete what an earlier run left in ``directory`` under a staging or trash name."""
-    for name in os.listdir(directory):
-        if name.startswith((STAGING, TRASH)):
-            remove_tree(directory / name)
+def sweep(directory: Path) -> bool:
+    """Delete what an earlier run left in ``directory`` under a staging or trash name; whether all of it could be."""
+    found = [directory / name for name in os.listdir(directory) if name.startswith((STAGING, TRASH))]
+    for path in found:
+        remove_tree(path)
+    return not any(map(os.path.lexists, found))
 
 
 def flush_file_systems(*paths: Path) -> None:

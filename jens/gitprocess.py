@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import resource
-import select
 import selectors
 import shlex
 import signal
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from jens.ending import end, end_of, has_ended, signal_group
 from jens.errors import GitError, GitTimeoutError
 from jens.gitlock import repository_lock
 from jens.names import one_line, redact, user_of
@@ -36,8 +36,6 @@ def _forget_inherited_variables() -> None:
 
 _forget_inherited_variables()
 
-#: Seconds between a polite end and a forced one.
-_GRACE = 2.0
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
 #: Bytes of Git's complaints that are kept.
@@ -241,13 +239,13 @@ def stop_all() -> None:
     with _running_lock:
         processes = list(_running.values())
     for process in processes:
-        _signal_group(process.pid, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
 
 
 def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + (limit or float("inf"))
     output, complaints = bytearray(), bytearray()
-    with selectors.PollSelector() as pipes, _end_of(process) as end_of_process:
+    with selectors.PollSelector() as pipes, end_of(process) as end_of_process:
         for stream, content in ((process.stdout, output), (process.stderr, complaints)):
             if stream:
                 pipes.register(stream, selectors.EVENT_READ, content)
@@ -268,36 +266,6 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
     return bytes(output), bytes(complaints)
 
 
-@contextlib.contextmanager
-def _end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
-    """A descriptor that can be read once a process has ended; None where the kernel has none: before Linux 5.3.
-
-    To wait for so long and no longer is else to look again and again, a millisecond later than it could be.
-    """
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except OSError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether a process has ended, or does within so many seconds."""
-    with _end_of(process) as end_of_process:
-        if end_of_process is not None:
-            waiting = select.poll()
-            waiting.register(end_of_process, select.POLLIN)
-            waiting.poll(seconds * 1000)
-            return process.poll() is not None
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
-    return process.returncode is not None
-
-
 def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> None:
     if not pipes.get_map():
         has_ended(process, seconds)
@@ -308,19 +276,6 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
         key.data.extend(chunk)
         if not chunk:
             pipes.unregister(key.fileobj)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group, politely at first."""
-    _signal_group(process.pid, signal.SIGTERM)  # lets Git remove its lock files
-    has_ended(process, _GRACE)
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import Callable, Optional, Union
 
-from jens import gitprocess
+from jens import ending, gitprocess
 from jens.errors import GitError, GitTimeoutError
 from jens.gitprocess import GitOptions
 
@@ -250,9 +250,9 @@ class _Shell:
         with self._stack:
             self.dismiss()
             if not self.command:
-                gitprocess.has_ended(self._process, _PATIENCE)
+                ending.has_ended(self._process, _PATIENCE)
             if self._process.returncode is None:
-                gitprocess.end(self._process)
+                ending.end(self._process)
 
     def kill(self) -> None:
         """End the shell, and what it is at, without waiting for it."""

@@ -37,9 +37,19 @@ class Plans:
 
 
 def run(
-    config: Config, layout: Layout, remotes: Remotes, options: Options, commits: Snapshot, hints: Hints | None
+    config: Config,
+    layout: Layout,
+    remotes: Remotes,
+    options: Options,
+    commits: Snapshot,
+    hints: Hints | None,
+    *,
+    is_clean: bool,
 ) -> Report:
-    """Bring everything up to date. Raises LibraryError, DirectoryError, MetadataError, StageError."""
+    """Bring everything up to date. Raises LibraryError, DirectoryError, MetadataError, StageError.
+
+    Unless ``is_clean``, something is left for the next run to clear away.
+    """
     with executed("refresh_repositories"), staged(RepositoriesError):
         log.info("Refreshing repositories...")
         plans = plan(config, layout, options, commits, hints)
@@ -64,7 +74,11 @@ def run(
     if hints is not None:
         failures += demand.finish_all(config.messaging.queuedir, hints, repositories.failed())
     refused = plans.work.plan.refusals or plans.environments.refusals
-    if repositories.is_at_rest and not (failures or refused or applied.clinging or plans.environments.protected):
+    if (
+        is_clean
+        and repositories.is_at_rest
+        and not (failures or refused or applied.clinging or plans.environments.protected)
+    ):
         names = [definition.name for definition in applied.standing]
         next_look = retention.next_look(layout, config.main.retention)
         seal.put(config, layout, commits, plans.library.urls, needs, names, next_look)

@@ -23,24 +23,49 @@ Unreferenced = Mapping[tuple[RepoId, str], float]
 log = logging.getLogger(__name__)
 
 
-def clear_left_overs(layout: Layout, retention: float) -> None:
-    """What earlier runs left behind: half-made things, trash, and checkouts whose time is over.
+def clear_left_overs(layout: Layout, retention: float) -> bool:
+    """What earlier runs left behind: half-made things, trash, and checkouts whose time is over; whether all could go.
 
     First of all in a run, or a full disk would never recover.
     """
+    is_clean = True
     for directory in _directories_with_left_overs(layout):
         try:
-            files.sweep(directory)
+            is_clean = files.sweep(directory) and is_clean
         except OSError as error:
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
-    now = time.time()
-    for (repo, commit), since in recall(layout).items():
+    _, is_all = _remove_expired(layout, recall(layout), retention)
+    return is_clean and is_all
+
+
+def clear_expired(layout: Layout, retention: float) -> set[RepoId] | None:
+    """Remove the checkouts whose time is over, where earlier runs left nothing else behind.
+
+    Returned are the repositories that had some; None when not all could be removed. Raises OSError.
+    """
+    unreferenced = recall(layout)
+    gone, is_all = _remove_expired(layout, unreferenced, retention)
+    remember(layout, {key: since for key, since in unreferenced.items() if key not in gone})
+    return {repo for repo, _ in gone} if is_all else None
+
+
+def _remove_expired(
+    layout: Layout, unreferenced: Unreferenced, retention: float
+) -> tuple[set[tuple[RepoId, str]], bool]:
+    """Which checkouts went since their time is over, and whether nothing is left of any that is to go."""
+    now, gone, is_all = time.time(), set(), True
+    for (repo, commit), since in unreferenced.items():
         if is_over(since, now, retention):
             try:
-                if commit not in _linked(layout, repo):
-                    remove_checkout(layout, repo, commit)
+                if commit in _linked(layout, repo):
+                    is_all = False
+                else:
+                    is_all = remove_checkout(layout, repo, commit) and is_all
+                    gone.add((repo, commit))
             except OSError as error:
+                is_all = False
                 log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
+    return gone, is_all
 
 
 def _directories_with_left_overs(layout: Layout) -> list[Path]:
@@ -183,12 +208,13 @@ def _linked(layout: Layout, repo: RepoId) -> Set[str]:
     return {os.readlink(entry.path)[1:] for entry in os.scandir(clone) if entry.is_symlink()}
 
 
-def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> None:
-    """Remove a checkout and its mirror's record of it. Raises OSError."""
+def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
+    """Remove a checkout and its mirror's record of it; whether all of its files could be deleted. Raises OSError."""
     # The record first: a checkout without one is given it back, a record without a checkout would stay.
     files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
-    files.discard(layout.checkout(repo, commit))
+    is_gone = files.discard(layout.checkout(repo, commit))
     log.debug("Removed '%s'", layout.checkout(repo, commit))
+    return is_gone
 
 
 def remove_if_empty(layout: Layout, repo: RepoId) -> None:

@@ -58,6 +58,7 @@ def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator
 class Seal:
     """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
 
+    ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
     ``stamps`` has for each part of the instance (see ``_stamps``) when the kernel last changed its directories;
     ``mirrors`` for each mirror when it last changed the files in it that Git does not change in place.
     """
@@ -66,6 +67,7 @@ class Seal:
     urls: Mapping[RepoId, str]
     environments: Collection[str]
     due: float
+    expires: float
     written: Mapping[str, Any]
     stamps: Mapping[str, int]
     mirrors: Mapping[str, int]
@@ -101,13 +103,13 @@ def recall(layout: Layout) -> Seal | None:
         environments, written = content["environments"], content["repositories"]
         first, second = (Tracked(*map(str, tracked)) for tracked in content["metadata"])
         urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
-        due = float(content["due"])
+        due, expires = float(content["due"]), float(content["expires"])
         stamps, mirrors = dict(content["stamps"]), dict(content["mirrors"])
     except (StateError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
     if not due - FULL_LOOK <= time.time() < due:
         return None
-    return Seal(Snapshot((first, second)), urls, environments, due, written, stamps, mirrors)
+    return Seal(Snapshot((first, second)), urls, environments, due, expires, written, stamps, mirrors)
 
 
 def remove(layout: Layout) -> None:
@@ -124,28 +126,30 @@ def put(
     environments: Iterable[str],
     next_look: float,
 ) -> None:
-    """Seal what there is now, until ``next_look`` (seconds since the epoch) at most.
+    """Seal what there is now; at ``next_look`` (seconds since the epoch) the time of a checkout is over.
 
     A seal that is lost costs time, not more: it is not flushed, and nothing is raised.
     """
-    due = min(time.time() + FULL_LOOK, next_look)
+    due = time.time() + FULL_LOOK
     names = sorted(environments)
     written = {
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }
     stamps, mirrors = _stamps(config, layout, urls, names), _stamps_of_mirrors(layout, urls)
-    _write(layout, Seal(snapshot, urls, names, due, written, stamps, mirrors))
+    _write(layout, Seal(snapshot, urls, names, due, min(due, next_look), written, stamps, mirrors))
 
 
-def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: float) -> None:
-    """Seal what there is now, after a run that changed no more than the commits of branches of these repositories.
+def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: float) -> Seal:
+    """Seal what there is now, when no more was changed than commits of branches, or checkouts, of these repositories.
 
     What somebody else has changed meanwhile breaks the new seal as it would have broken the old one.
     """
     stamps = {**seal.stamps, **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos}}
     stamps["state"] = _stamp(_of_state(layout))
     mirrors = {**seal.mirrors, **_stamps_of_mirrors(layout, repos)}
-    _write(layout, replace(seal, due=min(seal.due, next_look), stamps=stamps, mirrors=mirrors))
+    renewed = replace(seal, expires=min(seal.due, next_look), stamps=stamps, mirrors=mirrors)
+    _write(layout, renewed)
+    return renewed
 
 
 def _write(layout: Layout, seal: Seal) -> None:
@@ -154,6 +158,7 @@ def _write(layout: Layout, seal: Seal) -> None:
         "mirrors": seal.mirrors,
         "metadata": [list(tracked) for tracked in seal.snapshot.tracked],
         "due": seal.due,
+        "expires": seal.expires,
         "environments": list(seal.environments),
         "repositories": seal.written,
     }

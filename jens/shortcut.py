@@ -8,6 +8,7 @@ It ends where a push changes more than the commits of branches: then the run goe
 from __future__ import annotations
 
 import logging
+import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,21 @@ def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -
             _get_ready()
     else:
         remotes.ask(map(gitwrapper.question, sealed.urls.values()))
+
+
+def make_room(config: Config, layout: Layout, sealed: Seal) -> Seal | None:
+    """Remove the checkouts whose time is over, and seal what is left. None: the long way is to be gone."""
+    if time.time() < sealed.expires:
+        return sealed
+    from jens import retention, seal
+
+    try:
+        cleared = retention.clear_expired(layout, config.main.retention)
+    except OSError:
+        return None
+    if cleared is None:
+        return None
+    return seal.renew(layout, sealed, cleared, retention.next_look(layout, config.main.retention))
 
 
 def _get_ready() -> None:

@@ -30,11 +30,13 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
     sealed = None if options.allow_purge else seal.recall(layout)
     if sealed:
         shortcut.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
-        if not sealed.is_unbroken(config, layout, remotes.go_on):
+        if sealed.is_unbroken(config, layout, remotes.go_on):
+            sealed = shortcut.make_room(config, layout, sealed)
+        else:
             sealed = None
+        if sealed is None:
             remotes.forget()
-    if sealed is None:
-        start_anew(config, layout)
+    is_clean = sealed is not None or start_anew(config, layout)
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
         if sealed and tracking.are_unchanged(config, sealed.snapshot, remotes):
@@ -56,16 +58,16 @@ def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> 
         report = shortcut.run(config, layout, remotes, sealed, hints, options.progress)
         if report:
             return report
-        start_anew(config, layout)
+        is_clean = start_anew(config, layout)
     from jens import longway
 
-    return longway.run(config, layout, remotes, options, commits, hints)
+    return longway.run(config, layout, remotes, options, commits, hints, is_clean=is_clean)
 
 
-def start_anew(config: Config, layout: Layout) -> None:
-    """Clear away what earlier runs left. Raises StageError."""
+def start_anew(config: Config, layout: Layout) -> bool:
+    """Clear away what earlier runs left, as far as it can be: whether all could. Raises StageError."""
     from jens import retention
 
     with staged(RepositoriesError):
         seal.remove(layout)
-        retention.clear_left_overs(layout, config.main.retention)
+        return retention.clear_left_overs(layout, config.main.retention)

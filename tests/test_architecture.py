@@ -21,6 +21,7 @@ _ORDER = (
     "locking",
     "files",
     "gitlock",
+    "ending",
     "gitprocess",
     "gitshells",
     "gitwrapper",

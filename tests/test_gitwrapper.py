@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from jens import gitlock, gitprocess, gitwrapper
+from jens import ending, gitlock, gitprocess, gitwrapper
 from jens.errors import GitError, GitTimeoutError
 from jens.remotes import Remotes
 from tests.conftest import Site, git
@@ -134,7 +134,7 @@ def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(gitprocess, "_GRACE", 0.2)
+    monkeypatch.setattr(ending, "_GRACE", 0.2)
     assert gitprocess.run(["much"]) == bytes(1000000)
     with pytest.raises(GitError, match="ended with status 3"):
         gitprocess.run(["late"])

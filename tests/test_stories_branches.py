@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jens import retention, seal
+from jens import retention, seal, shortcut
 from tests.conftest import Remote, Site, definition, git
 
 DUMMY = "modules/dummy"
@@ -37,7 +37,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     now = time.time()
 
     def set_to(seconds: float) -> None:
-        for module in (retention, seal):
+        for module in (retention, seal, shortcut):
             monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now + seconds))
 
     return set_to

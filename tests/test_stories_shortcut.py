@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -293,18 +294,63 @@ def test_a_remote_is_asked_once_though_the_short_way_ends(sealed: Site, monkeypa
     assert sorted(urls) == sorted(sealed.urls.values())
 
 
-def test_a_replaced_checkout_goes_when_its_time_is_over(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def expired(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A commit of MYAPP whose checkout nobody needs any more, and whose time is over."""
     sealed.settings["main.retention"] = "100"
     assert sealed.update("--strict").code == 0
     old = sealed.expanded(MYAPP)["master"]
     sealed.remotes[MYAPP].push({INIT: "# new\n"})
     assert went_the_short_way(sealed.update("--strict"))
+    assert went_the_short_way(sealed.update("--strict"))
     assert old in sealed.checkouts(MYAPP)
     now = time.time()
-    for module in ("jens.seal", "jens.retention"):
+    for module in ("jens.seal", "jens.shortcut", "jens.retention"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
+    return old
+
+
+@pytest.mark.parametrize("hinted", [(), (DUMMY,), (DUMMY, MYAPP)])
+def test_a_replaced_checkout_goes_when_its_time_is_over_and_no_run_looks_at_everything_for_that(
+    sealed: Site, expired: str, hinted: tuple[str, ...]
+) -> None:
+    """Where somebody pushes each minute, the time of some checkout is over in each run."""
+    for repo in hinted:
+        sealed.remotes[repo].push({INIT: "# newer\n"})
+    assert went_the_short_way(sealed.update("--strict"))
+    assert expired not in sealed.checkouts(MYAPP)
+    assert not (sealed.root / "bare" / MYAPP / "worktrees" / expired).exists()
+    for repo in hinted:
+        assert sealed.expanded(repo)["master"] == sealed.remotes[repo].commit()
+    assert went_the_short_way(sealed.update("--strict")), "what is left is sealed"
+    assert_like_the_long_way(sealed)
+
+
+@pytest.mark.parametrize("step", ["files.discard", "retention.remember", "retention.next_look", "seal.renew"])
+def test_a_run_that_is_killed_while_it_removes_checkouts_is_made_up_for(
+    sealed: Site, expired: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    with monkeypatch.context() as patches:
+        patches.setattr(f"jens.{step}", Mock(side_effect=KeyboardInterrupt))
+        assert sealed.update("--strict").code == 130
     assert not went_the_short_way(sealed.update("--strict"))
-    assert old not in sealed.checkouts(MYAPP)
+    assert expired not in sealed.checkouts(MYAPP)
+    assert went_the_short_way(sealed.update("--strict"))
+    assert_like_the_long_way(sealed)
+
+
+def test_what_cannot_be_removed_yet_is_removed_as_soon_as_it_can(
+    sealed: Site, expired: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody on another node has open stays on NFS, under another name."""
+    with monkeypatch.context() as patches:
+        patches.setattr("shutil.rmtree", Mock())
+        assert not went_the_short_way(sealed.update("--strict"))
+    assert expired not in sealed.checkouts(MYAPP)
+    assert len(list(sealed.path(MYAPP).glob(".trash-*"))) == 1
+    assert sealed.update("--strict").code == 0
+    assert list(sealed.path(MYAPP).glob(".trash-*")) == []
+    assert_like_the_long_way(sealed)
 
 
 def test_a_branch_and_then_its_definition_are_seen_together(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
