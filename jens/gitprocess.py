@@ -22,7 +22,6 @@ from typing import BinaryIO
 
 from jens.ending import end, end_of, has_ended, signal_group
 from jens.errors import GitError, GitTimeoutError
-from jens.gitlock import repository_lock
 from jens.names import one_line, redact, user_of
 
 #: Variables of Git that carry traffic; all others change results and are dropped.
@@ -119,6 +118,8 @@ def run(
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = ()
         if git_dir and not shared:
+            from jens.gitlock import repository_lock  # noqa: PLC0415 - a run that has nothing to do locks none
+
             descriptors = (stack.enter_context(repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from jens.layout import Layout
@@ -24,7 +24,7 @@ class LastRun:
     def encode(self) -> dict[str, Any]:
         """As written to disk; the time is UTC, ISO 8601."""
         return {
-            "began": datetime.fromtimestamp(self.begin, timezone.utc).isoformat(timespec="seconds"),
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.begin)),
             "seconds": round(self.seconds, 3),
             "status": self.status,
             "failed": list(self.failures),
@@ -45,6 +45,8 @@ def recall(layout: Layout) -> LastRun | None:
 
 
 def _decode(content: Any) -> LastRun:
+    from datetime import datetime  # noqa: PLC0415 - not for those who only write
+
     return LastRun(
         begin=datetime.fromisoformat(content["began"]).timestamp(),
         seconds=float(content["seconds"]),
