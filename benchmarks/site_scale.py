@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -202,7 +201,7 @@ class Bench:
     def empty(self) -> None:
         """As if Jens had never run."""
         for part in ("bare", "clone", "cache", "environments"):
-            shutil.rmtree(self.site.root / part)
+            _put_aside(self.site.root / part)
             (self.site.root / part).mkdir()
 
     # Floors
@@ -219,7 +218,8 @@ class Bench:
 
     def _clone_and_lay_out(self) -> Ran:
         """The mirrors, then each commit that Jens has laid out, as a tree of files of its own."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._scratch.exists():
+            _put_aside(self._scratch)
         mirrors, checkouts = self._scratch / "mirrors", self._scratch / "checkouts"
         checkouts.mkdir(parents=True)
         clones = "".join(f"{self.site.url(name)} {mirrors}/{name}\n" for name in self.site.repositories)
@@ -254,6 +254,11 @@ class Bench:
     def _push_with_a_hint(self) -> None:
         partition, _, name = self._push(1)[0].partition("/")
         Queue(self.site.root / "spool").add({RepoId(partition, name)})
+
+
+def _put_aside(path: Path) -> None:
+    """Deleted at the very end: ext4 takes long to make files where many were deleted in the last minutes."""
+    path.rename(path.with_name(f"{path.name}-{time.time_ns()}"))
 
 
 def _nothing() -> None:
@@ -298,19 +303,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, help="where to work (default: the directory for temporary files)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
-        bench = Bench(Path(scratch), arguments.scale)
+        bench = Bench(Path(scratch, "1"), arguments.scale)
         bench.cold(arguments.cold)
         size = bench.size()
         bench.warm(arguments.times)
         found = {arguments.scale: bench.rows}
         slow = bench.latency(arguments.times)
-    if arguments.growth:
-        for factor in (1 / 3, 3.0):
-            with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
-                other = Bench(Path(scratch), arguments.scale * factor)
-                other.cold(1)
-                other.warm(arguments.times)
-                found[arguments.scale * factor] = other.rows
+        for factor in (1 / 3, 3.0) if arguments.growth else ():
+            other = Bench(Path(scratch, f"{factor:.2f}"), arguments.scale * factor)
+            other.cold(1)
+            other.warm(arguments.times)
+            found[arguments.scale * factor] = other.rows
     print(file=sys.stderr)
     show(f"{slow['repositories']:.0f} repositories, {size['links']} links", bench.rows)
     print("\nOn disk, MB\n")
