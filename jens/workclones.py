@@ -16,6 +16,7 @@ from jens.gitwrapper import HEADS, heads
 from jens.names import one_line
 
 #: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
+_ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")
 _ON_BRANCH = re.compile(rf"ref: (?P<branch>{HEADS}[^.\s\ufffd]\S*)\n")
 #: The configuration of a clone as Git writes it, with nothing else that could matter.
 _USUAL = re.compile(
@@ -41,8 +42,21 @@ def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
     remote, ref, tracking = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    output = run(["rev-parse", "--verify", f"{tracking}^{{commit}}"], git_dir=git_dir, shared=True)
-    return Tracked(remote, ref, output.decode("ascii").strip())
+    return Tracked(remote, ref, _loose(git_dir, tracking) or _resolve(git_dir, tracking))
+
+
+def _loose(git_dir: Path, ref: str) -> str | None:
+    """What a ref is at, read from its file if it has one of its own: gitrepository-layout(5)."""
+    try:
+        match = _ID.fullmatch(read_file(git_dir / ref).decode("ascii", "replace"))
+    except OSError:
+        return None
+    return match["id"] if match else None
+
+
+def _resolve(git_dir: Path, ref: str) -> str:
+    output = run(["rev-parse", "--verify", f"{ref}^{{commit}}"], git_dir=git_dir, shared=True)
+    return output.decode("ascii").strip()
 
 
 def question(directory: Path, tracked: Tracked) -> Command:
@@ -63,10 +77,7 @@ def head(directory: Path) -> str:
         commit = heads(git_dir).get(branch)
     except (OSError, UnicodeDecodeError):
         commit = None
-    if commit is None:
-        output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=git_dir, shared=True)
-        commit = output.decode("ascii").strip()
-    return commit
+    return commit or _resolve(git_dir, "HEAD")
 
 
 def reset_clone(directory: Path, commit: str) -> None:
