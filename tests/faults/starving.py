@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jens import retention
 from jens.compare import compare
+from jens.config import load_config
+from jens.layout import Layout
 from tests.conftest import definition
 from tests.faults.campaign import Controls, Instance, left_overs
 from tests.faults.injector import NONE, Ended, Fault, runner
@@ -98,7 +101,7 @@ class Starving:
         """Everything changes at the remotes; what earlier runs have replaced may go, or has gone (``cleared``)."""
         self._retire()
         if cleared:
-            self.recover()
+            assert retention.clear_expired(Layout.of(load_config(Path(self.instance.config()))), 300) is not None
         here, there = self.remotes.present, 1 - self.remotes.present
         self._number += 1
         if self._watched:
