@@ -96,8 +96,11 @@ def _ref(entry: str) -> Ref:
     return ref
 
 
-def recall(layout: Layout) -> Seal | None:
-    """The seal of the last run, if its time is not over; whether it is unbroken takes longer to tell."""
+def recall(config: Config, layout: Layout) -> Seal | None:
+    """The seal of the last run, if its time is not over, and it is not broken where that is told at once.
+
+    Whether it is unbroken takes longer to tell.
+    """
     try:
         content = read_state(layout.seal, VERSION)
         environments, written = content["environments"], content["repositories"]
@@ -107,7 +110,7 @@ def recall(layout: Layout) -> Seal | None:
         stamps, mirrors = dict(content["stamps"]), dict(content["mirrors"])
     except (StateError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
-    if not due - FULL_LOOK <= time.time() < due:
+    if not due - FULL_LOOK <= time.time() < due or not _of_all(config, layout).items() <= stamps.items():
         return None
     return Seal(Snapshot((first, second)), urls, environments, due, expires, written, stamps, mirrors)
 
@@ -177,14 +180,21 @@ def _entries(refs: Iterable[Ref]) -> list[str]:
 
 def _stamps(config: Config, layout: Layout, repos: Iterable[RepoId], environments: Iterable[str]) -> dict[str, int]:
     """A number for each part of an instance, by which it is told whether that was changed."""
+    return {
+        **_of_all(config, layout),
+        "environments": _stamp(_of_environments(layout, environments)),
+        **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos},
+    }
+
+
+def _of_all(config: Config, layout: Layout) -> dict[str, int]:
+    """The numbers of those parts that do not grow with the site."""
     context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
     return {
         "": zlib.crc32(context),
         "metadata": _stamp(_of_metadata(config)),
         "tops": _stamp(_of_tops(layout)),
         "state": _stamp(_of_state(layout)),
-        "environments": _stamp(_of_environments(layout, environments)),
-        **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos},
     }
 
 

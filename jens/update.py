@@ -27,7 +27,7 @@ def run(config: Config, options: Options) -> Report:
 
 
 def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> Report:
-    sealed = None if options.allow_purge else seal.recall(layout)
+    sealed = None if options.allow_purge else seal.recall(config, layout)
     if sealed:
         shortcut.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
         if sealed.is_unbroken(config, layout, remotes.go_on):
