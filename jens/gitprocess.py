@@ -186,7 +186,6 @@ def start(
     """Begin a process that reads ``source``, in a session of its own; it inherits ``descriptors``. Raises OSError."""
     return subprocess.Popen(
         command,
-        executable=_program(command[0], environment.get("PATH", os.defpath)),
         bufsize=0,
         stdin=source,
         stdout=subprocess.PIPE,
@@ -196,13 +195,6 @@ def start(
         start_new_session=True,
         pass_fds=descriptors,
     )
-
-
-@functools.cache
-def _program(name: str, path: str) -> str:
-    """Where a program is, so that it is looked for once and not at each start."""
-    candidates = (os.path.join(directory, name) for directory in path.split(os.pathsep) if directory)
-    return next((found for found in candidates if os.path.isfile(found) and os.access(found, os.X_OK)), name)
 
 
 def bound_memory(pid: int) -> None:
