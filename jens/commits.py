@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ def resolve_commits(
             continue
         try:
             candidates = gitwrapper.commits_like(bare, full or commit.digits)
-            if not candidates and full is not None and answer is Answer.NOW:
-                candidates = _fetch_commit(bare, full, request, remotes)
+            if full is not None and answer is Answer.NOW:
+                candidates = _fetched(bare, full, candidates, request, remotes)
         except GitError as error:
             found[commit] = None
             unasked.add(commit)
@@ -59,6 +60,16 @@ def resolve_commits(
             events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
     suspicious = bool(unasked) or (None in found.values() and not gitwrapper.has_heads(bare))
     return Resolution(found, frozenset(unasked), tuple(events), suspicious)
+
+
+def _fetched(bare: Path, commit: str, found: list[str], request: Request, remotes: Remotes) -> list[str]:
+    """What there is of a commit after the remote was asked for what it lacks. Raises GitError."""
+    if not found:
+        return _fetch_commit(bare, commit, request, remotes)
+    if gitwrapper.lacks_parts(bare, commit):
+        with contextlib.suppress(GitError):  # perhaps nothing is lacking that it takes to lay out its files
+            _fetch_commit(bare, commit, request, remotes)
+    return found
 
 
 def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:

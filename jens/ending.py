@@ -19,15 +19,14 @@ def end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
 
     To wait for so long and no longer is else to look again and again, a millisecond later than it could be.
     """
-    try:
+    descriptor = None
+    with contextlib.suppress(AttributeError, OSError):  # nor does a Python have it that was made on an older one
         descriptor = os.pidfd_open(process.pid)
-    except OSError:
-        yield None
-        return
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

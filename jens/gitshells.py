@@ -140,7 +140,7 @@ class Shells:
     def _wait(self, longest: float = math.inf) -> None:
         """Wait until a shell has something to say, or no more time; so many seconds at most."""
         now = time.monotonic()
-        for shell in self._shells:
+        for shell in self._shells if longest else ():  # who only looks in may stay away for long
             shell.set_deadline(now)
         left = min(longest, min(shell.deadline for shell in self._shells) - time.monotonic())
         if self._enough < self._most:

@@ -25,6 +25,8 @@ _NEW = "jens-clone"
 _ID = re.compile(r"[0-9a-f]{40}")
 _PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
+#: What Git ends with when an object is not there: of all that can go wrong it is this that it says itself.
+_FATAL = 128
 _REFUSALS = ("not our ref", "unadvertised object")
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 
@@ -163,25 +165,29 @@ def record_url(bare: Path, url: str) -> None:
 
 
 def commits_like(bare: Path, digits: str) -> list[str]:
-    """The ids of all commits in a repository that begin with these digits; other objects, and parts, do not count."""
+    """The ids of all commits in a repository that begin with these digits; other objects do not count."""
     ids = [digits]
     if len(digits) < 40:
         ids = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
     if not ids:
         return []
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin="\n".join(ids).encode("ascii"))
-    found = [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
-    return [commit for commit in found if _is_whole(bare, commit)]
+    return [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
 
 
-def _is_whole(bare: Path, commit: str) -> bool:
-    """Whether all is there that a commit has and no branch: a Git that was killed while it fetched leaves parts."""
+def lacks_parts(bare: Path, commit: str) -> bool:
+    """Whether a commit that is there lacks something of what it has and no branch: its files, its history.
+
+    A Git that was killed while it fetched the commit leaves this. Raises GitError.
+    """
     arguments = ["rev-list", "--quiet", "--objects", "--ignore-missing", commit, "--not", "--branches"]
     try:
         run(arguments, git_dir=bare, shared=True)
-    except GitError:
-        return False
-    return True
+    except GitError as error:
+        if error.status == _FATAL:
+            return True
+        raise
+    return False
 
 
 def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:

@@ -164,7 +164,8 @@ def _has(bare: Path, heads: Mapping[str, str], ref: Ref, request: Request, check
     if any(commit.startswith(digits) for commit in checkouts):
         return True
     try:
-        return bool(gitwrapper.commits_like(bare, digits))
+        found = gitwrapper.commits_like(bare, digits)
+        return bool(found) and not (len(digits) == 40 and gitwrapper.lacks_parts(bare, digits))
     except GitError:
         return False
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from pathlib import Path
 
 from jens import files, worktrees
@@ -33,38 +33,47 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
         try:
             is_clean = files.sweep(directory) and is_clean
         except OSError as error:
+            is_clean = False
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
-    _, is_all = _remove_expired(layout, recall(layout), retention)
+    now = time.time()
+    _, is_all = _remove(layout, (key for key, since in recall(layout).items() if is_over(since, now, retention)))
     return is_clean and is_all
 
 
-def clear_expired(layout: Layout, retention: float) -> set[RepoId] | None:
-    """Remove the checkouts whose time is over, where earlier runs left nothing else behind.
+def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
+    """The checkouts whose time is over."""
+    found: dict[RepoId, set[str]] = {}
+    now = time.time()
+    for (repo, commit), since in recall(layout).items():
+        if is_over(since, now, retention):
+            found.setdefault(repo, set()).add(commit)
+    return found
 
-    Returned are the repositories that had some; None when not all could be removed. Raises OSError.
+
+def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
+    """Remove checkouts whose time is over, where earlier runs left nothing else behind; whether all could be removed.
+
+    Raises OSError.
     """
     unreferenced = recall(layout)
-    gone, is_all = _remove_expired(layout, unreferenced, retention)
+    over = {key: since for key, since in unreferenced.items() if key[1] in commits.get(key[0], ())}
+    gone, is_all = _remove(layout, over)
     remember(layout, {key: since for key, since in unreferenced.items() if key not in gone})
-    return {repo for repo, _ in gone} if is_all else None
+    return is_all
 
 
-def _remove_expired(
-    layout: Layout, unreferenced: Unreferenced, retention: float
-) -> tuple[set[tuple[RepoId, str]], bool]:
-    """Which checkouts went since their time is over, and whether nothing is left of any that is to go."""
-    now, gone, is_all = time.time(), set(), True
-    for (repo, commit), since in unreferenced.items():
-        if is_over(since, now, retention):
-            try:
-                if commit in _linked(layout, repo):
-                    is_all = False
-                else:
-                    is_all = remove_checkout(layout, repo, commit) and is_all
-                    gone.add((repo, commit))
-            except OSError as error:
+def _remove(layout: Layout, checkouts: Iterable[tuple[RepoId, str]]) -> tuple[set[tuple[RepoId, str]], bool]:
+    """Which of these checkouts are gone, and whether all are."""
+    gone, is_all = set(), True
+    for repo, commit in checkouts:
+        try:
+            if commit not in _linked(layout, repo) and remove_checkout(layout, repo, commit):
+                gone.add((repo, commit))
+            else:
                 is_all = False
-                log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
+        except OSError as error:
+            is_all = False
+            log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
     return gone, is_all
 
 
@@ -209,12 +218,12 @@ def _linked(layout: Layout, repo: RepoId) -> Set[str]:
 
 
 def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
-    """Remove a checkout and its mirror's record of it; whether all of its files could be deleted. Raises OSError."""
+    """Remove a checkout and its mirror's record of it; whether all of them could be deleted. Raises OSError."""
     # The record first: a checkout without one is given it back, a record without a checkout would stay.
     files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
     is_gone = files.discard(layout.checkout(repo, commit))
     log.debug("Removed '%s'", layout.checkout(repo, commit))
-    return is_gone
+    return is_gone and not os.path.lexists(worktrees.record_path(layout.bare(repo), commit))
 
 
 def remove_if_empty(layout: Layout, repo: RepoId) -> None:

@@ -80,6 +80,11 @@ class Seal:
         """Whether a mirror, whose branches are at these commits, is as it was left: as sound as it was found then."""
         return self.mirrors.get(str(repo)) == _stamp(_of_mirror(layout, repo, commits))
 
+    def has_repository(self, layout: Layout, repo: RepoId) -> bool:
+        """Whether all that is told of a repository is as it was left, its mirror included."""
+        is_known = self.stamps.get(str(repo)) == _stamp(_of_repository(layout, repo))
+        return is_known and self.has_mirror(layout, repo, _heads(layout.bare(repo)))
+
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
         return frozenset(map(_ref, self.written[str(repo)][1]))
@@ -145,7 +150,7 @@ def put(
 def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: float) -> Seal:
     """Seal what there is now, when no more was changed than commits of branches, or checkouts, of these repositories.
 
-    What somebody else has changed meanwhile breaks the new seal as it would have broken the old one.
+    What somebody else has changed elsewhere breaks the new seal as it would have broken the old one.
     """
     stamps = {**seal.stamps, **{str(repo): _stamp(_of_repository(layout, repo)) for repo in repos}}
     stamps["state"] = _stamp(_of_state(layout))

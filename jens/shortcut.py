@@ -8,6 +8,7 @@ It ends where a push changes more than the commits of branches: then the run goe
 from __future__ import annotations
 
 import logging
+import os
 import time
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from jens import gitwrapper, tracking
 from jens.config import Config
 from jens.errors import GitError, RepositoriesError
 from jens.gitshells import Command
-from jens.layout import Layout
+from jens.layout import Layout, commit_entry
 from jens.model import RepoId, Report
 from jens.pool import Progress
 from jens.remotes import Remotes
@@ -83,13 +84,23 @@ def make_room(config: Config, layout: Layout, sealed: Seal) -> Seal | None:
         return sealed
     from jens import retention, seal
 
+    over = retention.expired(layout, config.main.retention)
     try:
-        cleared = retention.clear_expired(layout, config.main.retention)
+        before = {repo: _names(layout, repo) - {commit_entry(commit) for commit in over[repo]} for repo in over}
+        # What is wrong with a repository must not be sealed: it is looked at before, and its links after.
+        if not all(repo in sealed.urls and sealed.has_repository(layout, repo) for repo in over):
+            return None
+        if not retention.clear_expired(layout, over) or {repo: _names(layout, repo) for repo in over} != before:
+            return None
     except OSError:
         return None
-    if cleared is None:
-        return None
-    return seal.renew(layout, sealed, cleared, retention.next_look(layout, config.main.retention))
+    return seal.renew(layout, sealed, over, retention.next_look(layout, config.main.retention))
+
+
+def _names(layout: Layout, repo: RepoId) -> set[str]:
+    """What there is below a repository's directory, links with where they lead. Raises OSError."""
+    with os.scandir(layout.clone(repo)) as entries:
+        return {f"{each.name} -> {os.readlink(each.path)}" if each.is_symlink() else each.name for each in entries}
 
 
 def _get_ready() -> None:

@@ -163,6 +163,19 @@ def test_git_reads_nothing_of_what_is_to_be_asked_next(program: Path) -> None:
     assert ask(("a",), ("b",), most=1) == {("a",): b"a\n", ("b",): b"b\n"}
 
 
+def test_while_somebody_only_looks_in_now_and_then_the_next_are_asked_and_no_long_answer_is_late(program: Path) -> None:
+    write(program, 'if [ "$1" = long ]; then head -c 500000 /dev/zero; else echo "$1"; fi')
+    with asking(("long",), ("a",), ("b",), ("c",), timeout=1) as shells:
+        shells.feed()
+        for _ in range(5):
+            time.sleep(0.25)
+            shells.go_on()
+        begin = time.monotonic()
+        found = all_answers(shells)
+    assert found == {("long",): bytes(500000), ("a",): b"a\n", ("b",): b"b\n", ("c",): b"c\n"}
+    assert time.monotonic() - begin < 0.9
+
+
 def test_who_does_not_answer_in_time_is_ended_and_the_others_go_on(program: Path, tmp_path: Path) -> None:
     helper = f'(trap "" TERM; echo $$ >>{tmp_path}/pids; exec sleep 60) &'
     write(

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -339,17 +340,71 @@ def test_a_run_that_is_killed_while_it_removes_checkouts_is_made_up_for(
     assert_like_the_long_way(sealed)
 
 
+@pytest.mark.parametrize("what", ["files", "record"])
 def test_what_cannot_be_removed_yet_is_removed_as_soon_as_it_can(
-    sealed: Site, expired: str, monkeypatch: pytest.MonkeyPatch
+    sealed: Site, expired: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A file that somebody on another node has open stays on NFS, under another name."""
+    record, rmtree = sealed.root / "bare" / MYAPP / "worktrees" / expired, shutil.rmtree
+
+    def unless_it_is_busy(path: Path, **more: Any) -> None:
+        if (path == record) == (what == "files"):
+            rmtree(path, **more)
+
     with monkeypatch.context() as patches:
-        patches.setattr("shutil.rmtree", Mock())
+        patches.setattr("shutil.rmtree", unless_it_is_busy)
         assert not went_the_short_way(sealed.update("--strict"))
     assert expired not in sealed.checkouts(MYAPP)
-    assert len(list(sealed.path(MYAPP).glob(".trash-*"))) == 1
+    assert len(list(sealed.path(MYAPP).glob(".trash-*"))) == (what == "files")
     assert sealed.update("--strict").code == 0
     assert list(sealed.path(MYAPP).glob(".trash-*")) == []
+    assert not record.exists()
+    assert_like_the_long_way(sealed)
+
+
+@pytest.mark.parametrize("name", ["HEAD", "config"])
+def test_damage_to_a_mirror_is_found_though_a_checkouts_time_is_over(sealed: Site, expired: str, name: str) -> None:
+    assert expired in sealed.checkouts(MYAPP)
+    (sealed.root / "bare" / MYAPP / name).write_bytes(b"\0" * 24)
+    outcome = sealed.update("--strict")
+    assert any("was made anew" in line for line in outcome.lines("WARNING")), outcome.log
+    assert expired not in sealed.checkouts(MYAPP)
+    assert_like_the_long_way(sealed)
+
+
+def test_a_link_that_goes_while_a_checkout_is_removed_is_put_right(
+    sealed: Site, expired: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, rmtree = sealed.path(MYAPP, "master"), shutil.rmtree
+
+    def while_somebody_tidies_up(path: Path, **more: Any) -> None:
+        rmtree(path, **more)
+        link.unlink(missing_ok=True)
+
+    with monkeypatch.context() as patches:
+        patches.setattr("shutil.rmtree", while_somebody_tidies_up)
+        sealed.update()
+    assert sealed.update().code == 0
+    assert os.readlink(link) == f".{sealed.remotes[MYAPP].commit()}"
+    assert expired not in sealed.checkouts(MYAPP)
+
+
+def test_the_last_checkout_of_a_repository_that_is_gone_takes_its_directory_along(
+    sealed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed.settings["main.retention"] = "100"
+    sealed.define("team", definition("master"))
+    sealed.define("snap", definition(None, {DUMMY: f"commit/{sealed.remotes[DUMMY].commit()}"}))
+    del sealed.urls[OTHER], sealed.remotes[OTHER]
+    sealed.publish()
+    assert sealed.update("--strict").code == 0
+    assert went_the_short_way(sealed.update("--strict"))
+    assert sealed.checkouts(OTHER)
+    now = time.time()
+    for module in ("jens.seal", "jens.shortcut", "jens.retention"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
+    assert sealed.update("--strict").code == 0
+    assert not sealed.path(OTHER).exists()
     assert_like_the_long_way(sealed)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,8 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jens import retention, seal, shortcut
 from jens.commands.common import LOCKED
 from jens.compare import compare
+from jens.config import Config, load_config
+from jens.layout import Layout
 from jens.messaging import Queue
 from jens.model import RepoId
 from tests.conftest import git
@@ -69,6 +71,30 @@ class Instance:
         with suppress(FileNotFoundError):
             return (self.root / "log" / "jens-update.log").stat().st_size
         return 0
+
+    def age(self, until: float, *, gone_too: bool) -> None:
+        """Let the time be over of the checkouts that nobody has needed since then; the seal, if any, stays unbroken.
+
+        With ``gone_too`` also of those of repositories that are gone, whose directories go with them.
+        """
+        config, layout = self._loaded()
+        unreferenced, sealed = retention.recall(layout), seal.recall(config, layout)
+        is_sealed = sealed is not None and sealed.is_unbroken(config, layout)
+        may_go = {key for key in unreferenced if gone_too or sealed is None or key[0] in sealed.urls}
+        aged = {key: 0.0 if since <= until and key in may_go else since for key, since in unreferenced.items()}
+        retention.remember(layout, aged)
+        if sealed is not None and is_sealed:
+            seal.renew(layout, sealed, (), retention.next_look(layout, config.main.retention))
+
+    def make_room(self) -> bool:
+        """Remove what nobody needs any more, as a run does first of all; whether all could be removed."""
+        config, layout = self._loaded()
+        sealed = seal.recall(config, layout)
+        return sealed is not None and shortcut.make_room(config, layout, sealed) is not None
+
+    def _loaded(self) -> tuple[Config, Layout]:
+        config = load_config(Path(self.config()))
+        return config, Layout.of(config)
 
     def paths(self) -> dict[str, dict[str, str]]:
         """What each environment holds, and of which kind that is."""
@@ -297,15 +323,8 @@ class Campaign:
 
     def _expire(self, share: float) -> None:
         """Let the time of unneeded checkouts be over, but for those that somebody may still be reading."""
-        path = self._instance.root / "cache" / "unreferenced.json"
-        if self._chance.random() >= share or not path.exists():
-            return
-        document = json.loads(path.read_bytes())
-        content = document["content"]
-        document["content"] = {key: 0 if since <= self._safe else since for key, since in content.items()}
-        aside = path.with_name("unreferenced.json.aside")
-        aside.write_text(json.dumps(document))
-        aside.rename(path)
+        if self._chance.random() < share:
+            self._instance.age(self._safe, gone_too=self._chance.random() < 0.3)
 
     def _unlocked(self, config: str) -> int:
         """A process that was killed just before it became Git has the lock for some milliseconds more."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jens import retention
 from jens.compare import compare
-from jens.config import load_config
-from jens.layout import Layout
 from tests.conftest import definition
 from tests.faults.campaign import Controls, Instance, left_overs
 from tests.faults.injector import NONE, Ended, Fault, runner
@@ -97,24 +93,19 @@ class Starving:
         """An undisturbed instance in the present state."""
         return self._controls[self.remotes.present]
 
-    def set_out(self, *, cleared: bool = False) -> None:
-        """Everything changes at the remotes; what earlier runs have replaced may go, or has gone (``cleared``)."""
-        self._retire()
-        if cleared:
-            assert retention.clear_expired(Layout.of(load_config(Path(self.instance.config()))), 300) is not None
+    def set_out(self, *, cleared: bool = False, gone_too: bool = True) -> None:
+        """Everything changes at the remotes; what earlier runs have replaced may go, or has gone (``cleared``).
+
+        Unless checkouts of repositories that are ``gone_too`` may go, a run removes the others the short way.
+        """
+        self.instance.age(time.time(), gone_too=gone_too)
+        if cleared and not self.instance.make_room():
+            self.recover()
         here, there = self.remotes.present, 1 - self.remotes.present
         self._number += 1
         if self._watched:
             self._observer.expect(self._known.between(self._number, here, there))
         self.remotes.go_to(there)
-
-    def _retire(self) -> None:
-        begin = time.time()
-        path = self.instance.root / "cache" / "unreferenced.json"
-        if path.is_file():
-            document = json.loads(path.read_bytes())
-            document["content"] = {key: 0 if since <= begin else since for key, since in document["content"].items()}
-            path.write_text(json.dumps(document))
 
     def run(self, fault: Fault = NONE) -> tuple[Ended, list[str]]:
         """One run, and its ERROR lines; whatever it lacks, it ends as foreseen and says so in single lines."""
@@ -128,12 +119,15 @@ class Starving:
         assert len(said) == (ended.code not in (0, 60)), ended
         return ended, [line.split("] ", 1)[1] for line in log.splitlines() if "] ERROR " in line]
 
+    def differences(self) -> list[str]:
+        """In what Puppet sees something else than in the control."""
+        return list(map(str, compare(self.instance.root, self.control.root)))
+
     def recover(self) -> None:
         """One run without any lack: everything is as if nothing had happened, and nobody has missed anything."""
         ended, errors = self.run()
         assert (ended.code, errors) == (0, []), (ended, errors)
-        differences = compare(self.instance.root, self.control.root)
-        assert differences == [], differences
+        assert self.differences() == []
         left = left_overs(self.instance.root)
         assert left == [], left
         assert self.instance.mirrors() == self.control.mirrors()

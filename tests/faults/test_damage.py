@@ -389,6 +389,58 @@ def test_of_a_pinned_commit_of_which_a_killed_git_left_parts_the_rest_is_fetched
     git("fsck", "--no-dangling", directory=mirror)
 
 
+@pytest.fixture
+def holed(worn: Site) -> tuple[Site, str]:
+    """A snapshot has a commit that only the mirror has, and the mirror has lost a file of the commit before that."""
+    remote = worn.remotes[DUMMY]
+    parent = remote.push({INIT: "# parent\n"}, "aside", onto="master")
+    pinned = remote.push({INIT: "# holed\n"}, "aside")
+    blob = git("rev-parse", f"{parent}:{INIT}", directory=remote.path)
+    worn.define("holed", definition(None, {DUMMY: f"commit/{pinned}"}))
+    assert warnings(worn) == []
+    remote.delete("aside")
+    git("prune", "--expire=now", directory=remote.path)
+    assert warnings(worn) == []
+    make_loose(bare(worn))
+    (bare(worn) / "objects" / blob[:2] / blob[2:]).unlink()
+    return worn, pinned
+
+
+def test_a_checkout_is_laid_out_again_though_history_that_it_does_not_need_is_lost(holed: tuple[Site, str]) -> None:
+    site, pinned = holed
+    checkout = site.path(DUMMY, f".{pinned}")
+    shutil.rmtree(checkout)
+    assert f"WARNING '{checkout}' was missing, it is laid out again" in warnings(site)
+    assert site.read("holed/modules/dummy/manifests/init.pp") == "# holed\n"
+    shutil.rmtree(bare(site) / "worktrees" / pinned)
+    assert f"WARNING Checkouts of {DUMMY} are tied to its mirror again: ['{pinned[:7]}']" in warnings(site)
+    assert git("status", "--porcelain", directory=checkout) == ""
+
+
+@pytest.mark.parametrize("verb", ["cat-file", "rev-list"])
+def test_a_git_that_is_killed_while_it_looks_for_a_commit_takes_nothing_away(
+    worn: Site, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    remote = worn.remotes[DUMMY]
+    other = remote.push({INIT: "# other\n"}, "other", onto="master")
+    remote.delete("other")
+    worn.define("snap", definition(None, {DUMMY: f"commit/{other}"}))
+    shutil.copytree(remote.path / "objects", bare(worn) / "objects", dirs_exist_ok=True)
+    program = worn.root / "path" / "git"
+    program.parent.mkdir()
+    kills = f'for word; do if [ "$word" = {verb} ]; then [ "$2" = cat-file ] || kill -9 $$; fi; done'
+    kills = kills if verb == "rev-list" else f'case "$*" in *batch-check*) kill -9 $$;; esac; {kills}'
+    program.write_text(f'#!/bin/sh\n{kills}\nexec {shutil.which("git")} "$@"\n')
+    program.chmod(0o755)
+    with monkeypatch.context() as patches:
+        patches.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        outcome = worn.update()
+        assert any("Unable to fetch 'dummy'" in line for line in outcome.lines("ERROR")), outcome.log
+    assert worn.read("snap/modules/dummy/manifests/init.pp") == "# pinned\n"
+    assert worn.update("--strict").code == 0
+    assert worn.read("snap/modules/dummy/manifests/init.pp") == "# other\n"
+
+
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
 def test_a_damaged_mirror_is_mended_in_both_modes(worn: Site, mode: str) -> None:
     worn.settings["main.mode"] = mode
