@@ -324,7 +324,7 @@ class Campaign:
     def _expire(self, share: float) -> None:
         """Let the time of unneeded checkouts be over, but for those that somebody may still be reading."""
         if self._chance.random() < share:
-            self._instance.age(self._safe, gone_too=self._chance.random() < 0.3)
+            self._instance.age(self._safe, gone_too=share == 1 or self._chance.random() < 0.3)
 
     def _unlocked(self, config: str) -> int:
         """A process that was killed just before it became Git has the lock for some milliseconds more."""
