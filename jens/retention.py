@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
 from jens import files, worktrees
@@ -35,8 +35,7 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
         except OSError as error:
             is_clean = False
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
-    now = time.time()
-    _, is_all = _remove(layout, (key for key, since in recall(layout).items() if is_over(since, now, retention)))
+    _, is_all = _remove(layout, expired(layout, retention))
     return is_clean and is_all
 
 
@@ -55,17 +54,15 @@ def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
 
     Raises OSError.
     """
-    unreferenced = recall(layout)
-    over = {key: since for key, since in unreferenced.items() if key[1] in commits.get(key[0], ())}
-    gone, is_all = _remove(layout, over)
-    remember(layout, {key: since for key, since in unreferenced.items() if key not in gone})
+    gone, is_all = _remove(layout, commits)
+    remember(layout, {key: since for key, since in recall(layout).items() if key not in gone})
     return is_all
 
 
-def _remove(layout: Layout, checkouts: Iterable[tuple[RepoId, str]]) -> tuple[set[tuple[RepoId, str]], bool]:
+def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tuple[RepoId, str]], bool]:
     """Which of these checkouts are gone, and whether all are."""
     gone, is_all = set(), True
-    for repo, commit in checkouts:
+    for repo, commit in [(repo, commit) for repo, some in commits.items() for commit in sorted(some)]:
         try:
             if commit not in _linked(layout, repo) and remove_checkout(layout, repo, commit):
                 gone.add((repo, commit))
