@@ -131,7 +131,6 @@ def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) 
 def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Seal, repo: RepoId, url: str) -> bool:
     """Whether a mirror is as the last run left it, and its remote too."""
     try:
-        heads = gitwrapper.heads(layout.bare(repo))
-        return remotes.heads(url) == heads and sealed.has_mirror(layout, repo, heads.values())
-    except (GitError, OSError):
+        return sealed.has_mirror(layout, repo, remotes.heads(url))
+    except GitError:
         return False

@@ -34,6 +34,7 @@ _ORDER = (
     "sharing",
     "worktrees",
     "layout",
+    "stamps",
     "yamldoc",
     "rules",
     "metadata",

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from jens import seal, tracking
+from jens import seal, stamps, tracking
 from tests.conftest import Outcome, Site, definition, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
@@ -226,7 +226,7 @@ def test_everything_is_looked_at_every_ten_minutes(
 
 
 def test_everything_is_looked_at_after_the_system_has_started(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seal, "_boot", lambda: "another")
+    monkeypatch.setattr(stamps, "_boot", lambda: "another")
     assert not went_the_short_way(sealed.update())
 
 
@@ -234,12 +234,46 @@ def test_a_removal_that_is_allowed_is_not_left_out(sealed: Site) -> None:
     assert not went_the_short_way(sealed.update("--allow-purge"))
 
 
-def test_damage_that_only_a_look_into_a_mirror_tells_is_mended_when_all_are_asked(sealed: Site) -> None:
-    for pack in (sealed.root / "bare" / OTHER / "objects" / "pack").glob("*.pack"):
+def truncate_the_packs(bare: Path) -> None:
+    for pack in (bare / "objects" / "pack").glob("*.pack"):
         pack.chmod(0o644)
         os.truncate(pack, 40)
+
+
+def bend_the_head(bare: Path) -> None:
+    (bare / "HEAD").write_text("nonsense\n")
+
+
+def bend_a_pushed_branch(bare: Path) -> None:
+    (bare / "refs" / "heads" / "feature" / "x").write_text(f"{'0' * 39}1\n")
+
+
+def lose_a_pushed_branch(bare: Path) -> None:
+    (bare / "refs" / "heads" / "feature" / "x").unlink()
+
+
+def lose_a_pushed_commit(bare: Path) -> None:
+    commit = (bare / "refs" / "heads" / "feature" / "x").read_text().strip()
+    (bare / "objects" / commit[:2] / commit[2:]).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate_the_packs, bend_the_head, bend_a_pushed_branch, lose_a_pushed_branch, lose_a_pushed_commit],
+)
+def test_damage_that_only_a_look_into_a_mirror_tells_is_mended_when_all_are_asked(
+    sealed: Site, damage: Callable[[Path], None]
+) -> None:
+    remote, bare = sealed.remotes[OTHER], sealed.root / "bare" / OTHER
+    remote.push({INIT: "# pushed\n"}, "feature/x")
+    for _ in range(2):
+        assert went_the_short_way(sealed.update("--strict"))
+    damage(bare)
     outcome = sealed.update("--strict")
-    assert any("was made anew" in line for line in outcome.lines("WARNING"))
+    # A branch whose file is lost has the commit that it had when it was packed, as if it had been pushed to since.
+    assert outcome.lines("WARNING") or damage is lose_a_pushed_branch, outcome.log
+    assert git("rev-parse", "feature/x", directory=bare) == remote.commit("feature/x")
+    assert git("fsck", "--strict", directory=bare) == ""
     assert_like_the_long_way(sealed)
 
 
