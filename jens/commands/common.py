@@ -75,12 +75,21 @@ atexit.register(gc.freeze)
 
 def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
     """A parser with the options that every tool has."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=_formatter)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     if with_config:
         help_text = f"configuration file (default: {DEFAULT_PATH})"
         parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help=help_text)
     return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """The usual one, told the width: to look that up itself it imports more than all else that arguments take."""
+    try:
+        width = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (OSError, ValueError):
+        width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
