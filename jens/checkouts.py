@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import commits, files, gitwrapper, mending, mirrors, worktrees
 from jens.commits import Resolution
@@ -29,8 +29,7 @@ from jens.repositories import (
 )
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside.
 
     ``failed``: not all was done that should have been. Otherwise ``lacking`` are the needed refs that the remote
@@ -101,7 +100,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             attempt = _lay_out(layout, remotes, request, disk, mirror)
         failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
         work = _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
-        return replace(work, lacking=attempt.lacking)
+        return work._replace(lacking=attempt.lacking)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
@@ -116,7 +115,7 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         disk = scan(layout, repo)
         mirror = Mirror(mirrors.read_heads(bare), Answer.NONE)
         if request.url is not None:
-            mirror = replace(mirror, answer=Answer.BEFORE)
+            mirror = mirror._replace(answer=Answer.BEFORE)
             if mirrors.must_ask(bare, request, sorted(disk.checkouts)):
                 mirror = mirrors.ask(bare, request.url, repo, remotes)
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)
@@ -132,8 +131,7 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), [event], failed=True)
 
 
-@dataclass(frozen=True)
-class _Attempt:
+class _Attempt(NamedTuple):
     """Checkouts laid out aside, as far as that went; suspicious when a damaged mirror may be why it did not."""
 
     disk: OnDisk

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import gitwrapper
 from jens.errors import GitError
@@ -16,8 +16,7 @@ from jens.remotes import Remotes
 from jens.repositories import resolve
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(NamedTuple):
     """Which commits the declared ones are; None for those that are not to be had.
 
     Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror

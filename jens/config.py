@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from configobj import ConfigObj, ConfigObjError, flatten_errors
 
@@ -18,8 +17,7 @@ DEFAULT_PATH = Path("/etc/jens/main.conf")
 SHORTEST_SAFE_RETENTION = 120
 
 
-@dataclass(frozen=True)
-class Main:
+class Main(NamedTuple):
     """[main]; ``retention`` in seconds, ``purgelimit`` in percent."""
 
     baredir: Path
@@ -41,30 +39,26 @@ class Main:
     retention: int
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(NamedTuple):
     """[lock]."""
 
     type: str
     name: str
 
 
-@dataclass(frozen=True)
-class FileLock:
+class FileLock(NamedTuple):
     """[filelock]."""
 
     lockdir: Path
 
 
-@dataclass(frozen=True)
-class Messaging:
+class Messaging(NamedTuple):
     """[messaging]."""
 
     queuedir: Path
 
 
-@dataclass(frozen=True)
-class Git:
+class Git(NamedTuple):
     """[git]; time limits in seconds, 0 for none; ``jobs`` 0 lets Jens choose; ``ssh_cmd_path`` may be ''."""
 
     ssh_cmd_path: str
@@ -73,15 +67,13 @@ class Git:
     jobs: int
 
 
-@dataclass(frozen=True)
-class GitlabProducer:
+class GitlabProducer(NamedTuple):
     """[gitlabproducer]; an empty token accepts every request."""
 
     secret_token: str
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """Everything configured, nested by section; ``warnings`` are for the log."""
 
     path: Path

@@ -7,8 +7,8 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import files
 from jens.config import Config
@@ -24,8 +24,7 @@ _UNFLUSHABLE = re.compile(r"fuse|fuseblk|fuse\..*")
 _UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EEXIST, errno.EINVAL)
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """What is mounted somewhere: the kind of file system, as mount(8) names it, and the mount's options."""
 
     kind: str = ""

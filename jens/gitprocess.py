@@ -16,9 +16,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from jens.ending import end, end_of, has_ended, signal_group
 from jens.errors import GitError, GitTimeoutError
@@ -85,8 +84,7 @@ _SET = dict(_as_environment(_SETTINGS))
 LOCAL = {**_SET, **_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
-@dataclass(frozen=True)
-class GitOptions:
+class GitOptions(NamedTuple):
     """How remotes are spoken to; time limits in seconds, 0 for none."""
 
     ssh_command: str = ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: So few removals at once are nothing unusual, whatever their share.
 FEW = 10
 
 
-@dataclass(frozen=True)
-class PurgeGuard:
+class PurgeGuard(NamedTuple):
     """Says when a run would remove too much; ``limit`` in percent, 100 switches the guard off.
 
     ``before`` is what was known when a refusal began that still stands: what has come since makes no removal small.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jens.layout import Layout
 from jens.state import StateError, read_state, write_state
@@ -12,8 +11,7 @@ from jens.state import StateError, read_state, write_state
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class LastRun:
+class LastRun(NamedTuple):
     """``begin`` in seconds since the epoch, ``seconds`` it took, its exit status, and what failed."""
 
     begin: float

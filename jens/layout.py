@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +79,7 @@ def is_checkout_name(entry: str) -> bool:
     return _CHECKOUT.fullmatch(entry) is not None
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The configured directories and all that lies in them."""
 
     baredir: Path

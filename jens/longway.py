@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jens import answers, dangling, demand, environments, gitwrapper, inventory, metadata, refusals, retention, seal
 from jens.answers import Answers
@@ -106,7 +106,7 @@ def plan(config: Config, layout: Layout, options: Options, commits: Snapshot, hi
         said = answers.recall(layout)
         moving = said.fresh((*for_environments.new, *for_environments.changed))
         fresh = plan_needs(for_repositories.remaining, (), moving)
-        work = replace(work, demand=Demand(hints.repos, said.lacking, fresh))
+        work = work._replace(demand=Demand(hints.repos, said.lacking, fresh))
     return Plans(library, past, for_environments, work)
 
 

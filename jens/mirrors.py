@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import files, gitlock, gitwrapper, soundness
 from jens.errors import GitBusyError, GitError, GitTimeoutError
@@ -25,8 +25,7 @@ class Answer(Enum):
     NONE = "the remote did not answer, or there is none to ask"
 
 
-@dataclass(frozen=True)
-class Mirror:
+class Mirror(NamedTuple):
     """What is known of a repository's branches."""
 
     heads: Mapping[str, str]
@@ -47,8 +46,7 @@ class RefusedError(Exception):
         self.event = event
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One repository's work for a worker. Without a URL the mirror is all there is.
 
     Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
@@ -101,7 +99,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     try:
         before = read_heads(bare)
         mirror = update_mirror(bare, url, request.repo, remotes)
-        mirror = replace(mirror, events=(*mirror.events, *_losses(request, before, mirror)))
+        mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
         # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
@@ -111,7 +109,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
     if request.on_demand:
         demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
-        mirror = replace(mirror, events=(demand, *mirror.events))
+        mirror = mirror._replace(events=(demand, *mirror.events))
     return mirror
 
 
@@ -189,7 +187,7 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
         return Mirror(read_heads(bare), Answer.NONE, (unable("clone", request.repo, error),))
     text = f"The mirror of {request.repo} {reason}, it was made anew"
     text += f"; only their checkouts are left of {[commit[:7] for commit in lost]}" if lost else ""
-    return replace(mirror, events=(Event(logging.WARNING, text),))
+    return mirror._replace(events=(Event(logging.WARNING, text),))
 
 
 def unable(verb: str, repo: RepoId, error: GitError) -> Event:

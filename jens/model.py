@@ -106,8 +106,7 @@ class Definition:
         return ", ".join(self.notifications) or "nobody to notify"
 
 
-@dataclass(frozen=True)
-class IllFormed:
+class IllFormed(NamedTuple):
     """A definition that cannot be used: its environment stays as it was."""
 
     name: str
@@ -121,8 +120,7 @@ Declared = Union[Definition, IllFormed]
 Inventory = Mapping[RepoId, Mapping[Ref, str]]
 
 
-@dataclass(frozen=True)
-class Expansion:
+class Expansion(NamedTuple):
     """What environments can rely on once repositories were switched.
 
     ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs of which nobody
@@ -135,8 +133,7 @@ class Expansion:
     undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """A line for the log, made by a worker and logged by whoever folds the results.
 
     An ERROR among them is also a failure of the run (with ``--strict``).
@@ -151,8 +148,7 @@ class Event:
         return self.level >= logging.ERROR
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """How a run went: what failed, one sentence each, and which removals were held back."""
 
     failures: tuple[str, ...] = ()

@@ -10,8 +10,8 @@ import functools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<world>\S+ \S+)\n")
@@ -20,8 +20,7 @@ _HELD = re.compile(r"^lock:\s+\d+: FLOCK +ADVISORY +WRITE (?P<taker>\d+) ", re.M
 _ENDED = ("Z", "X")  # all of it has ended but its entry in the table
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process as it was a moment ago; ``start`` is in clock ticks since the system began."""
 
     pid: int
@@ -32,8 +31,7 @@ class Process:
     user: int
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that has a lock, and who took it: a process id, or 0 when that is no longer known."""
 
     process: Process
@@ -89,8 +87,7 @@ def _world(pid: int) -> str:
         return ""
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(NamedTuple):
     """The process that signed a file: when it is gone, whatever it began is left over."""
 
     pid: int

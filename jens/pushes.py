@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from jens import inventory, retention, seal
 from jens.config import Config
@@ -60,4 +59,4 @@ def _work(config: Config, sealed: Seal, repos: Collection[RepoId], known: Invent
     urls = {repo: sealed.urls[repo] for repo in repos}
     plan = RepositoriesPlan((), tuple(repos), (), ())
     work = Work(Library(urls), plan, known, needs)
-    return replace(work, demand=Demand(frozenset(repos), {}, needs)) if is_hinted else work
+    return work._replace(demand=Demand(frozenset(repos), {}, needs)) if is_hinted else work

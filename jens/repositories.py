@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jens.guard import PurgeGuard
 from jens.layout import branch_entry, commit_entry
@@ -25,8 +26,7 @@ from jens.model import (
 )
 
 
-@dataclass(frozen=True)
-class RepositoriesPlan:
+class RepositoriesPlan(NamedTuple):
     """Which repositories to take in, to bring up to date, to keep as they are, and to remove."""
 
     new: tuple[RepoId, ...]
@@ -75,8 +75,7 @@ def _refusal(partition: str, removed: set[RepoId]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """Refs that a repository must have expanded, and why: ``implied`` ones only where it has that branch.
 
     ``former`` ones are needed until environments have moved on: they stay as they are, and nothing is done for them.
@@ -106,12 +105,11 @@ def plan_needs(
     for repo in repos:
         current = Needs(always, now.overrides_of(repo), now.implied_of(repo))
         past = before.overrides_of(repo) | before.implied_of(repo)
-        needs[repo] = replace(current, former=past.difference(current.refs)) if past else current
+        needs[repo] = current._replace(former=past.difference(current.refs)) if past else current
     return needs
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """What a set of definitions asks for."""
 
     overrides: Mapping[RepoId, set[Ref]]
@@ -160,8 +158,7 @@ class OnDisk:
         return ref.digits if ref.digits in self.checkouts else None
 
 
-@dataclass(frozen=True)
-class RefsPlan:
+class RefsPlan(NamedTuple):
     """What becomes of each needed ref: expanded at a commit, missing (the remote said so), or nobody knows."""
 
     targets: Mapping[Ref, str]
@@ -240,7 +237,7 @@ def settle(plan: RefsPlan, disk: OnDisk, failed: Iterable[str]) -> RefsPlan:
             targets[ref] = now
         else:
             undetermined.add(ref)
-    return replace(plan, targets=targets, undetermined=frozenset(undetermined))
+    return plan._replace(targets=targets, undetermined=frozenset(undetermined))
 
 
 def commits_to_check_out(plan: RefsPlan, disk: OnDisk) -> list[str]:

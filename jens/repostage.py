@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from jens import checkouts, files, mirrors, retention, switching
 from jens.checkouts import Prepared
@@ -29,8 +28,7 @@ def never(_repo: RepoId) -> bool:
 Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """Which remotes to ask: those of ``hinted`` repositories, and where that is not enough (see ``Request``).
 
     ``lacking`` is what remotes did not have when they were last asked, ``fresh`` what new and changed definitions need.
@@ -41,8 +39,7 @@ class Demand:
     fresh: Mapping[RepoId, Needs]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The stage's orders; without a ``demand`` every remote is asked."""
 
     library: Library
@@ -66,8 +63,7 @@ class Work:
         )
         if self.demand is None:
             return request
-        return replace(
-            request,
+        return request._replace(
             ask=repo in self.demand.hinted,
             lacking=self.demand.lacking.get(repo),
             fresh=frozenset(self.demand.fresh[repo].refs),
@@ -175,7 +171,7 @@ class RepositoriesStage:
             disk = work.disk
         plan = settle(work.plan, disk, links_to_put(work.plan, disk).values())
         is_known = work.is_known and (bool(plan.targets) or work.repo in self._work.inventory)
-        return replace(work, plan=plan, is_known=is_known)
+        return work._replace(plan=plan, is_known=is_known)
 
     def _known(self) -> list[Prepared]:
         return [work for work in self._prepared if work.is_known]

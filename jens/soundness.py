@@ -10,8 +10,8 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import gitwrapper
 from jens.files import open_file, read_file
@@ -78,8 +78,7 @@ def _packs(directory: str) -> Iterator[str]:
             yield f"{directory}/{name[: -len('idx')]}pack"
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """A file that is being looked at."""
 
     descriptor: int

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jens.config import Config
 from jens.errors import StageError
@@ -21,8 +21,7 @@ class LongWay(Exception):
     """More has changed than commits of branches."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the administrator asked for, whatever the configured mode: ``poll`` has every remote asked.
 
     ``progress`` is told what is done to repositories, and to how many of how many it has been.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from jens import files
 from jens.checkouts import Prepared
@@ -30,7 +29,7 @@ def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared
                 failed.append(commit)
                 events.append(Event(logging.ERROR, f"Unable to put {work.repo} at {commit} in place: {error}"))
         plan = settle(work.plan, work.disk, failed)
-        settled.append(replace(work, plan=plan, staged={}, failed=work.failed or bool(failed)))
+        settled.append(work._replace(plan=plan, staged={}, failed=work.failed or bool(failed)))
     return settled, events
 
 
@@ -55,7 +54,7 @@ def switch(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared]
             except OSError as error:
                 failed.add(work.repo)
                 events.append(Event(logging.ERROR, f"Unable to switch '{path}' to {commit[:7]}: {error}"))
-    return [replace(work, failed=work.failed or work.repo in failed) for work in prepared], events
+    return [work._replace(failed=work.failed or work.repo in failed) for work in prepared], events
 
 
 def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list[Event]:

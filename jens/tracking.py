@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import workclones
 from jens.config import Config
@@ -19,8 +19,7 @@ from jens.workclones import Tracked
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The commits of both metadata repositories that a run works from, and what else did not go well."""
 
     tracked: tuple[Tracked, Tracked]

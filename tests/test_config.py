@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,8 @@ def _refuse(file: Path, text: str) -> ConfigError:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    sections = {name: value for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
-    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in vars(keys).items()}
+    sections = {name: value for name, value in config._asdict().items() if hasattr(value, "_asdict")}
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys._asdict().items()}
 
 
 def test_an_empty_file_is_valid_and_every_key_has_its_default(file: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_paths_are_those_of_the_contract(tmp_path: Path) -> None:
         "[main]\nbaredir = /j/bare\nclonedir = /j/clone\ncachedir = /j/cache\nenvironmentsdir = /j/environments\n"
     )
     layout = Layout.of(load_config(file))
-    assert layout == replace(_LAYOUT, common_hieradata_items=())
+    assert layout == _LAYOUT._replace(common_hieradata_items=())
     assert {
         "bare": str(layout.bare(DUMMY)),
         "checkout": str(layout.checkout(DUMMY, A)),
@@ -152,7 +151,7 @@ def test_links_are_relative_and_come_back(link: str, target: Target, expected: s
     ],
 )
 def test_links_are_computed_from_the_configured_directories(clonedir: str, environmentsdir: str, expected: str) -> None:
-    layout = replace(_LAYOUT, clonedir=Path(clonedir), environmentsdir=Path(environmentsdir))
+    layout = _LAYOUT._replace(clonedir=Path(clonedir), environmentsdir=Path(environmentsdir))
     assert layout.link_target("site", Target(SITE, "master", "code")) == expected
 
 
@@ -194,7 +193,7 @@ def test_links_work_when_configured_directories_are_symbolic_links(tmp_path: Pat
             (tmp_path / "real" / name).symlink_to(tmp_path / "far" / "away" / name)
     if linked == "parent":
         (tmp_path / "alias").symlink_to("real")
-        layout = replace(real, clonedir=tmp_path / "alias" / "clone")
+        layout = real._replace(clonedir=tmp_path / "alias" / "clone")
     (layout.checkout(SITE, A) / "code").mkdir(parents=True)
     (layout.checkout(SITE, A) / "code" / "site.pp").write_text("node default {}\n")
     layout.environment("x").mkdir()
