@@ -56,6 +56,15 @@ def result(future: Future[Value]) -> Value:
     return future.result()
 
 
+def results(futures: Collection[Future[Value]]) -> list[Value]:
+    """What workers brought back, in this order, once all are done: see ``result``."""
+    from concurrent.futures import wait
+
+    while wait(futures, timeout=0.2).not_done:
+        pass
+    return [future.result() for future in futures]
+
+
 def count(what: str, futures: Collection[Future[Value]], progress: Progress) -> None:
     """Have progress told of each that is done."""
     done: list[object] = []

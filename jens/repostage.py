@@ -12,7 +12,7 @@ from jens.layout import Layout
 from jens.mirrors import Request
 from jens.model import PARTITIONS, Event, Expansion, Inventory, Library, Ref, RepoId
 from jens.names import one_line
-from jens.pool import Progress, count, result, workers
+from jens.pool import Progress, count, result, results, workers
 from jens.remotes import Remotes
 from jens.repositories import Needs, RepositoriesPlan, entries_to_remove, links_to_put, settle
 
@@ -100,7 +100,7 @@ class RepositoriesStage:
             count("Preparing", futures.values(), progress)
             if not silent:
                 self._tell_all(lambda repo: result(futures[repo]))
-            self._prepared = [result(futures[request.repo]) for request in requests]
+            self._prepared = results(list(futures.values()))
 
     def tell(self) -> None:
         """Log what a silent preparation came to."""
