@@ -26,7 +26,7 @@ from jens.workclones import Tracked
 if TYPE_CHECKING:
     from jens.repositories import Needs
 
-VERSION = 4
+VERSION = 5
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
@@ -52,8 +52,9 @@ class Seal(NamedTuple):
     """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
 
     ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
-    ``parts`` has the stamps of all parts of the instance by which it is told whether they were changed, ``mirrors``
-    those by which it is told, of a mirror, when its remote has answered.
+    ``parts`` has the stamps of all parts of the instance by which it is told whether they were changed. ``mirrors``
+    has, for each mirror, the stamp of some of its files, by which it is told when its remote has answered, and their
+    names, a line each: as long as the part is unchanged, there are no others.
     """
 
     snapshot: Snapshot
@@ -63,7 +64,7 @@ class Seal(NamedTuple):
     expires: float
     written: Mapping[str, Any]
     parts: Mapping[str, int]
-    mirrors: Mapping[str, int]
+    mirrors: Mapping[str, tuple[int, str]]
 
     def is_unbroken(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as it was left. That takes time; every few repositories ``meanwhile`` has its turn."""
@@ -71,7 +72,8 @@ class Seal(NamedTuple):
 
     def has_mirror(self, layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> bool:
         """Whether a mirror is as it was left, with these branches (to commits): as sound as it was found then."""
-        return self.mirrors.get(str(repo)) == stamps.of_mirror(layout, repo, heads)
+        stamp, names = self.mirrors[str(repo)]
+        return stamp == stamps.of_mirror(layout, repo, heads, names.split("\n"))
 
     def has_repository(self, layout: Layout, repo: RepoId) -> bool:
         """Whether all that is told of a repository is as it was left, its mirror included."""
@@ -105,7 +107,8 @@ def recall(config: Config, layout: Layout) -> Seal | None:
         first, second = (Tracked(*map(str, tracked)) for tracked in content["metadata"])
         urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
         due, expires = float(content["due"]), float(content["expires"])
-        parts, mirrors = dict(content["parts"]), dict(content["mirrors"])
+        parts = dict(content["parts"])
+        mirrors = {key: (int(content["mirrors"][key][0]), str(content["mirrors"][key][1])) for key in written}
     except (StateError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
     if not due - FULL_LOOK <= time.time() < due or not stamps.of_instance(config, layout).items() <= parts.items():
@@ -187,8 +190,14 @@ def _repositories(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
     return {str(repo): stamps.of_repository(layout, repo) for repo in repos}
 
 
-def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
-    return {str(repo): stamps.of_mirror(layout, repo, _heads(layout.bare(repo))) for repo in repos}
+def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, tuple[int, str]]:
+    return {str(repo): _mirror(layout, repo) for repo in repos}
+
+
+def _mirror(layout: Layout, repo: RepoId) -> tuple[int, str]:
+    heads = _heads(layout.bare(repo))
+    names = stamps.names_in_mirror(layout, repo, heads)
+    return stamps.of_mirror(layout, repo, heads, names), "\n".join(names)
 
 
 def _heads(bare: Path) -> Mapping[str, str]:

@@ -47,23 +47,26 @@ def of_repository(layout: Layout, repo: RepoId) -> int:
     return _number([f"{layout.clonedir}/{repo}", *_under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)])
 
 
-def of_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> int:
-    """A mirror with these branches (to commits), and all its files that are never changed in place.
+def of_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str], names: Iterable[str]) -> int:
+    """A mirror with these branches (to commits), as far as some of its files and directories tell."""
+    text = "".join([f"{commit} {branch}\n" for branch, commit in sorted(heads.items())])
+    return _number(_under(f"{layout.baredir}/{repo}", names), zlib.crc32(text.encode("utf-8", "surrogateescape")))
 
-    What the commits of branches are in is among these, unless it is a pack.
+
+def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
+    """What there is of a mirror that Git never changes in place, and that ``of_repository`` tells nothing of.
+
+    What holds the commits of its branches is among it.
     """
     bare = f"{layout.baredir}/{repo}"
-    packs, records, objects = f"{bare}/objects/pack", f"{bare}/worktrees", f"{bare}/objects"
-    loose = set(_names(objects))
-    paths = [
-        *_under(bare, ("HEAD", "config", "objects/info", "refs")),
-        *_under(packs, _names(packs)),
-        *_under(records, _names(records)),
-        *_all_below(f"{bare}/refs/heads"),
-        *[f"{objects}/{commit[:2]}/{commit[2:]}" for commit in sorted({*heads.values()}) if commit[:2] in loose],
+    loose = [f"objects/{commit[:2]}/{commit[2:]}" for commit in sorted({*heads.values()})]
+    return [
+        *("HEAD", "config", "objects/info", "refs"),
+        *_under("objects/pack", _names(f"{bare}/objects/pack")),
+        *_under("worktrees", _names(f"{bare}/worktrees")),
+        *[path[len(bare) + 1 :] for path in _all_below(f"{bare}/refs/heads")],
+        *[name for name in loose if os.path.lexists(f"{bare}/{name}")],
     ]
-    text = "".join([f"{commit} {branch}\n" for branch, commit in sorted(heads.items())])
-    return _number(paths, zlib.crc32(text.encode("utf-8", "surrogateescape")))
 
 
 def _number(paths: Iterable[str], *more: int) -> int:
