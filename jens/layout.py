@@ -214,10 +214,16 @@ class Layout(NamedTuple):
         path = os.path.normpath(os.path.join(here, text))
         for top in (os.path.realpath(self.clonedir), str(self.clonedir)):
             if path.startswith(top + os.sep):
-                parts = path[len(top) + 1 :].split(os.sep, 3)
-                if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
-                    return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+                return _target(path[len(top) + 1 :])
         return None
+
+
+def _target(below: str) -> Target | None:
+    """What a normal path below clonedir leads to."""
+    parts = below.split(os.sep, 3)
+    if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
+        return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+    return None
 
 
 def _leads_out(top: Path, path: str) -> bool:
@@ -256,7 +262,7 @@ class LinkReader:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._prefixes: dict[int, str] = {}
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, Target | None] = {}
 
     def target(self, environment: str, link: str, text: str) -> Target | None:
         """What a link points to; None when it leads elsewhere than clonedir."""
@@ -264,12 +270,10 @@ class LinkReader:
         prefix = self._prefixes.get(depth)
         if prefix is None:
             prefix = self._prefixes[depth] = self._layout.link_prefix(depth) + "/"
-        if not text.startswith(prefix):
+        below = text[len(prefix) :] if text.startswith(prefix) else ""
+        if below in self._targets:
+            return self._targets[below]
+        if below[:1] in "./" or os.path.normpath(below) != below:
             return self._layout.parse_target(environment, link, text)
-        below = text[len(prefix) :]
-        target = self._targets.get(below)
-        if target is None:
-            target = self._layout.parse_target(environment, link, text)
-            if target is not None and below == f"{target.repo}/{target.entry}/{target.below}":
-                self._targets[below] = target
+        target = self._targets[below] = _target(below)
         return target

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jens import trees
 from jens.files import read_file
-from jens.layout import Layout, entry_ref
+from jens.layout import Layout, LinkReader, entry_ref
 from jens.metadata import read_definition
 from jens.model import SITE, Commit, Declared, Definition, Inventory
 from jens.names import is_environment_name
@@ -71,8 +71,9 @@ def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix
 def infer(layout: Layout, name: str, found: Found) -> Definition:
     """The definition, as a snapshot, that the links of an environment amount to."""
     overrides = {}
+    reader = LinkReader(layout)
     for link, text in found.links.items():
-        target = layout.parse_target(name, link, text)
+        target = reader.target(name, link, text)
         ref = entry_ref(target.entry) if target else None
         if target and ref:
             overrides[target.repo] = ref

@@ -10,6 +10,7 @@ import pytest
 from jens.config import load_config
 from jens.layout import (
     Layout,
+    LinkReader,
     Target,
     branch_entry,
     commit_entry,
@@ -180,6 +181,18 @@ _DUMMY_TARGET = Target(DUMMY, "master", "code")
 )
 def test_what_a_link_points_to(text: str, expected: Target | None) -> None:
     assert _LAYOUT.parse_target("production", "modules/dummy", text) == expected
+
+
+def test_very_many_links_are_read_as_each_of_them_is() -> None:
+    tails = ["modules/dummy/master/code", "modules/dummy/master", "hostgroups/a/b/c/d", "other/a/b/c", "modules", ""]
+    tails += ["../clone/modules/dummy/qa/code", "./modules/dummy/qa/code", "/modules/dummy/qa/code", ".x/a/b/c"]
+    tails += ["modules/../modules/dummy/qa/code", "modules//dummy/qa/code", "modules/dummy/qa/code/", "../../etc/a/b"]
+    prefixes = ["../../clone/", "../../../clone/", "../../elsewhere/", "../../../claim/", "/j/clone/", "/etc/", ""]
+    reader = LinkReader(_LAYOUT)
+    links = [("production", "site"), ("qa", "modules/dummy"), ("qa", "hieradata/a/b")]
+    for environment, link in links * 2:
+        for text in [prefix + tail for prefix in prefixes for tail in tails]:
+            assert reader.target(environment, link, text) == _LAYOUT.parse_target(environment, link, text), text
 
 
 @pytest.mark.parametrize("linked", ["clone", "environments", "both", "parent"])
