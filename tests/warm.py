@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jens import gitprocess
+
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
 #: What runs import when they need it.
 _IMPORTED_LATE = ("jens.longway", "jens.pushes", "jens.demand", "dirq.queue", "shutil", "ctypes")
@@ -91,6 +93,7 @@ def get_warm() -> None:
     """Before the first of many forks: import all that runs need, so that they need not."""
     for module in (*_TOOLS, *_IMPORTED_LATE):
         importlib.import_module(module)
+    gitprocess.remote_environment(gitprocess.GitOptions())  # asks Git which ssh the user has configured, once
     gc.collect()
     gc.freeze()  # else each child copies the pages that its garbage collector looks at
 
