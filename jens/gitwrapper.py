@@ -42,7 +42,7 @@ def question(url: str) -> Command:
 def remote_heads(output: bytes) -> dict[str, str]:
     """The branches of a remote, name to commit, told from its answer. Raises GitError."""
     heads = {}
-    for line in output.decode("utf-8", "surrogateescape").splitlines():
+    for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may have other ends of lines in them
         commit, _, ref = line.partition("\t")
         if ref.startswith(HEADS):
             if not _ID.fullmatch(commit):

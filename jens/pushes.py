@@ -28,10 +28,10 @@ def follow(
     if any(repo.partition == COMMON for repo in repos):
         raise LongWay
     try:
-        known = inventory.fetch_some(layout, repos)
-    except StateError as error:
+        work = _work(config, sealed, repos, inventory.fetch_some(layout, repos), is_hinted=is_hinted)
+    except (StateError, ValueError) as error:
         raise LongWay from error
-    stage = RepositoriesStage(layout, remotes, _work(config, sealed, repos, known, is_hinted=is_hinted))
+    stage = RepositoriesStage(layout, remotes, work)
     seal.remove(layout)
     stage.prepare(config.git.jobs, no_progress, silent=True)
     if not stage.has_only_moved():

@@ -34,6 +34,9 @@ FULL_LOOK = 600.0
 #: Repositories that are looked at in a millisecond or two.
 _MANY = 20
 
+#: Not the stamp of anything: hash() returns all numbers but this one.
+_NOTHING = -1
+
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +57,7 @@ class Seal(NamedTuple):
     ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
     ``parts`` has the stamps of all parts of the instance by which it is told whether they were changed. ``mirrors``
     has, for each mirror, the stamp of some of its files, by which it is told when its remote has answered, and their
-    names, a line each: as long as the part is unchanged, there are no others.
+    names, a line each: as long as these and the part are unchanged, no others matter.
     """
 
     snapshot: Snapshot
@@ -103,13 +106,17 @@ def recall(config: Config, layout: Layout) -> Seal | None:
     """
     try:
         content = read_state(layout.seal, VERSION)
-        environments, written = content["environments"], content["repositories"]
+        environments = sorted(map(str, content["environments"]))
+        written = {
+            key: (str(url), list(map(str, overrides)), list(map(str, implied)))
+            for key, (url, overrides, implied) in content["repositories"].items()
+        }
         first, second = (Tracked(*map(str, tracked)) for tracked in content["metadata"])
         urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
         mirrors = {key: (int(content["mirrors"][key][0]), str(content["mirrors"][key][1])) for key in written}
-    except (StateError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not due - FULL_LOOK <= time.time() < due or not stamps.of_instance(config, layout).items() <= parts.items():
         return None
@@ -197,7 +204,9 @@ def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, tuple[int, st
 def _mirror(layout: Layout, repo: RepoId) -> tuple[int, str]:
     heads = _heads(layout.bare(repo))
     names = stamps.names_in_mirror(layout, repo, heads)
-    return stamps.of_mirror(layout, repo, heads, names), "\n".join(names)
+    stamp = stamps.of_mirror(layout, repo, heads, names)
+    # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
+    return (stamp if heads == _heads(layout.bare(repo)) else _NOTHING), "\n".join(names)
 
 
 def _heads(bare: Path) -> Mapping[str, str]:

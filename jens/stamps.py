@@ -49,12 +49,16 @@ def of_repository(layout: Layout, repo: RepoId) -> int:
 
 def of_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str], names: Iterable[str]) -> int:
     """A mirror with these branches (to commits), as far as some of its files and directories tell."""
+    from hashlib import blake2b  # noqa: PLC0415 - imported while remotes are asked, or where something was pushed
+
     text = "".join([f"{commit} {branch}\n" for branch, commit in sorted(heads.items())])
-    return _number(_under(f"{layout.baredir}/{repo}", names), zlib.crc32(text.encode("utf-8", "surrogateescape")))
+    # Who pushes decides what the branches are called: no simple sum will do.
+    digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return _number(_under(f"{layout.baredir}/{repo}", names), int.from_bytes(digest, "big"))
 
 
 def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
-    """What there is of a mirror that Git never changes in place, and that ``of_repository`` tells nothing of.
+    """What of a mirror changes when somebody damages it, and ``of_repository`` tells nothing of.
 
     What holds the commits of its branches is among it.
     """
@@ -75,7 +79,7 @@ def _number(paths: Iterable[str], *more: int) -> int:
         try:
             status = os.lstat(path)
             seen += [status.st_ino, status.st_ctime_ns]
-        except OSError:
+        except (OSError, ValueError):  # no such file, or no name of a file at all, or in another locale
             seen.append(-1)
     return hash(tuple(seen))  # of whole numbers: the same in each process
 

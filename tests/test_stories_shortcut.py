@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -275,6 +278,77 @@ def test_damage_that_only_a_look_into_a_mirror_tells_is_mended_when_all_are_aske
     assert git("rev-parse", "feature/x", directory=bare) == remote.commit("feature/x")
     assert git("fsck", "--strict", directory=bare) == ""
     assert_like_the_long_way(sealed)
+
+
+def put_into_the_seal(site: Site, way: tuple[str, ...], value: object) -> None:
+    path = site.root / "cache" / "seal.json"
+    document = json.loads(path.read_text())
+    place = document["content"]
+    for key in way[:-1]:
+        place = place[key]
+    place[way[-1]] = value
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("mirrors", OTHER), [1, "a\0b"]),
+        (("mirrors", OTHER), [1, "\ud800"]),
+        (("mirrors", OTHER), [float("inf"), ""]),
+        (("mirrors", OTHER), {}),
+        (("due",), 10**400),
+        (("environments",), None),
+        (("environments",), [1, "a\0b", {}]),
+        (("repositories", OTHER), ["url"]),
+        (("repositories", OTHER), ["url", ["~~"], [".x", 5]]),
+        (("repositories", OTHER), 5),
+    ],
+)
+def test_a_seal_that_nobody_can_have_put_is_none(sealed: Site, way: tuple[str, ...], value: object) -> None:
+    assert went_the_short_way(sealed.update("--strict"))
+    put_into_the_seal(sealed, way, value)
+    sealed.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
+    outcome = sealed.update("--strict")
+    assert (outcome.code, outcome.stderr) == (0, ""), outcome.log
+    assert sealed.read("team/modules/other/manifests/init.pp") == "# pushed\n"
+    assert_like_the_long_way(sealed)
+
+
+def test_a_branch_that_somebody_moves_while_its_mirror_is_sealed_is_seen(
+    sealed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, bare = sealed.remotes[OTHER], sealed.root / "bare" / OTHER
+    old = remote.commit("feature/x")
+    remote.push({INIT: "# pushed\n"}, "feature/x")
+    names_in_mirror = stamps.names_in_mirror
+
+    def move(*arguments: Any) -> list[str]:
+        git("update-ref", "refs/heads/feature/x", old, directory=bare)
+        return names_in_mirror(*arguments)
+
+    with monkeypatch.context() as moving:
+        moving.setattr(stamps, "names_in_mirror", move)
+        assert went_the_short_way(sealed.update("--strict"))
+    assert sealed.update("--strict").code == 0
+    assert git("rev-parse", "feature/x", directory=bare) == remote.commit("feature/x")
+
+
+@pytest.mark.parametrize("name", ["\u65e5\u672c", "a\u2028b", "a\x85b"])
+def test_a_branch_of_any_name_ends_the_short_way_once(sealed: Site, name: str) -> None:
+    sealed.remotes[OTHER].push({INIT: "# pushed\n"}, name, onto="master")
+    for _ in range(2):
+        assert sealed.update("--strict").code == 0
+    outcome = sealed.update("--strict")
+    assert (outcome.code, went_the_short_way(outcome)) == (0, True)
+    before = (sealed.root / "cache" / "seal.json").stat().st_ino
+    assert went_the_short_way(sealed.update("--strict"))
+    assert (sealed.root / "cache" / "seal.json").stat().st_ino == before, "nothing is sealed anew"
+    # Whoever runs it by hand may have another locale.
+    command = [sys.executable, str(Path(__file__).parents[1] / "bin" / "jens-update"), "--strict", "-c"]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([*command, str(sealed.config)], env={**os.environ, **plain}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def go_away(site: Site) -> None:
