@@ -57,11 +57,12 @@ def result(future: Future[Value]) -> Value:
 
 
 def results(futures: Collection[Future[Value]]) -> list[Value]:
-    """What workers brought back, in this order, once all are done: see ``result``."""
-    from concurrent.futures import wait
+    """What workers brought back, in this order, once all are done, or one has failed: see ``result``."""
+    from concurrent.futures import FIRST_EXCEPTION, wait
 
-    while wait(futures, timeout=0.2).not_done:
-        pass
+    while (found := wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)).not_done:
+        for future in found.done:
+            future.result()  # which raises, or not: then there is more to wait for
     return [future.result() for future in futures]
 
 

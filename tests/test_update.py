@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from threading import Event
+
 import pytest
 
+from jens.commands import update
+from jens.pool import results, workers
 from tests.conftest import Site
 
 
@@ -45,3 +50,24 @@ def test_every_configured_directory_may_be_a_symbolic_link(site: Site, mode: str
     site.hint("modules/dummy")
     assert site.update("--strict").code == 0
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+@pytest.mark.parametrize("columns", ["", "0", "-5", "many", "40", "100"])
+def test_help_is_as_wide_as_the_terminal_if_that_is_known(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit):
+        update.main(["--help"])
+    expected = int(columns) if columns in ("40", "100") else 80
+    assert expected - 20 < max(map(len, capsys.readouterr().out.splitlines())) < expected
+
+
+def test_when_a_worker_fails_nobody_waits_for_the_others() -> None:
+    ending = Event()
+    with workers(2) as pool:
+        futures: list[Future[object]] = [pool.submit(ending.wait, 60), pool.submit(int, "nonsense")]
+        with pytest.raises(ValueError, match="nonsense"):
+            results(futures)
+        ending.set()
+        assert results(futures[:1]) == [True]

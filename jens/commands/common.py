@@ -85,11 +85,11 @@ def argument_parser(description: str, *, with_config: bool = True) -> argparse.A
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """The usual one, told the width: to look that up itself it imports more than all else that arguments take."""
-    try:
-        width = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-    except (OSError, ValueError):
-        width = 80
-    return argparse.HelpFormatter(prog, width=width - 2)
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    with contextlib.suppress(OSError):
+        width = width or os.get_terminal_size().columns
+    return argparse.HelpFormatter(prog, width=(width or 80) - 2)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
