@@ -62,6 +62,7 @@ def _work_in_memory() -> None:
     is_large = status.f_bavail * status.f_frsize >= _ENOUGH
     if is_large and not status.f_flag & (os.ST_NOEXEC | os.ST_RDONLY) and os.access(memory, os.W_OK | os.X_OK):
         os.environ["TMPDIR"] = memory
+        tempfile.tempdir = None  # pytest has asked where that is before
 
 
 if "TMPDIR" not in os.environ:
