@@ -78,6 +78,12 @@ def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
     return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
 
 
+def size(layout: Layout, request: Request) -> int:
+    """How much there is to lay out of a repository, told by what was laid out before: bytes of the largest index."""
+    bare = layout.bare(request.repo)
+    return max((worktrees.size(bare, commit) for commit in {*request.recorded.values()}), default=0)
+
+
 def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     """Bring the mirror up to date and lay out all commits that are needed, aside. One worker a repository.
 

@@ -93,14 +93,15 @@ class RepositoriesStage:
         for done, _ in enumerate(self._remotes.heard(questions), 1):
             progress("Asking", done, len(questions))
         with workers(jobs) as pool:
+            # The largest first, or all would wait at the end for one of those.
             futures = {
                 request.repo: pool.submit(checkouts.prepare, self._layout, self._remotes, request)
-                for request in requests
+                for request in sorted(requests, key=lambda request: checkouts.size(self._layout, request), reverse=True)
             }
             count("Preparing", futures.values(), progress)
             if not silent:
                 self._tell_all(lambda repo: result(futures[repo]))
-            self._prepared = results(list(futures.values()))
+            self._prepared = results([futures[request.repo] for request in requests])
 
     def tell(self) -> None:
         """Log what a silent preparation came to."""

@@ -53,6 +53,14 @@ def has_record(bare: Path, commit: str) -> bool:
     return all(os.path.isfile(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
+def size(bare: Path, commit: str) -> int:
+    """Bytes of a checkout's index, which has so many for each file; 0 when there is none."""
+    try:
+        return os.lstat(f"{bare}/worktrees/{commit}/index").st_size
+    except OSError:
+        return 0
+
+
 def keeps_commit(bare: Path, commit: str) -> bool:
     """Whether Git keeps a commit for the sake of its record: that is whole, its index too, and names the commit."""
     record = record_path(bare, commit)
