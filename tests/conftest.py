@@ -28,8 +28,6 @@ _REAL_HOME = Path(os.path.expanduser("~"))
 _FORBIDDEN = tuple(str(path) for path in (_REAL_HOME, Path("/etc"), Path("/var")))
 _CHECKOUT_OF_JENS = str(Path(__file__).resolve().parent.parent)
 _guarding = False
-#: Bytes that all tests together have at a time, at most, and some more.
-_ENOUGH = 4 << 30
 
 MODULE = {"code/manifests/init.pp": "class dummy {}\n", "data/dummy.yaml": "--- {}\n"}
 HOSTGROUP = {
@@ -50,23 +48,6 @@ HIERADATA = {
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler)
-
-
-def _work_in_memory() -> None:
-    """What tests make is flushed to stable storage over and over, which takes no time in memory, if there is enough."""
-    memory = "/dev/shm"
-    try:
-        status = os.statvfs(memory)
-    except OSError:
-        return
-    is_large = status.f_bavail * status.f_frsize >= _ENOUGH
-    if is_large and not status.f_flag & (os.ST_NOEXEC | os.ST_RDONLY) and os.access(memory, os.W_OK | os.X_OK):
-        os.environ["TMPDIR"] = memory
-        tempfile.tempdir = None  # pytest has asked where that is before
-
-
-if "TMPDIR" not in os.environ:
-    _work_in_memory()
 
 
 def _guard(event: str, arguments: tuple[object, ...]) -> None:
