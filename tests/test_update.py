@@ -7,8 +7,13 @@ from threading import Event
 
 import pytest
 
+from jens import checkouts
+from jens.checkouts import Prepared
 from jens.commands import update
+from jens.layout import Layout
+from jens.mirrors import Request
 from jens.pool import results, workers
+from jens.remotes import Remotes
 from tests.conftest import Site
 
 
@@ -71,3 +76,24 @@ def test_when_a_worker_fails_nobody_waits_for_the_others() -> None:
             results(futures)
         ending.set()
         assert results(futures[:1]) == [True]
+
+
+def test_the_largest_repositories_are_prepared_first(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files are those of the checkouts before: a repository that is new may have any number."""
+    site.add("modules/large", {f"code/{number}.pp": "# one of many\n" for number in range(40)})
+    site.publish()
+    site.settings["git.jobs"] = "1"
+    assert site.update("--strict").code == 0
+    begun: list[str] = []
+    prepare = checkouts.prepare
+
+    def noted(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+        begun.append(str(request.repo))
+        return prepare(layout, remotes, request)
+
+    monkeypatch.setattr(checkouts, "prepare", noted)
+    for repo in ("modules/dummy", "modules/large", "hostgroups/myapp"):
+        site.remotes[repo].push({"code/new.pp": "# new\n"})
+    assert site.update("--strict").code == 0
+    assert begun[0] == "modules/large"
+    assert sorted(begun) == ["hostgroups/myapp", "modules/dummy", "modules/large"]
