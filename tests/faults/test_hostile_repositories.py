@@ -304,9 +304,12 @@ def test_a_link_and_a_directory_of_one_name_write_nothing_elsewhere(decoy: Decoy
 # A server that says what it likes
 
 
-def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy) -> None:
+@pytest.mark.parametrize("is_new, errors", [(False, 1), (True, 2)], ids=["known commit", "new commit"])
+def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy, is_new: bool, errors: int) -> None:
     site = decoy.site
     evil = site.remotes["modules/evil"]
+    if is_new:
+        evil.push({_INIT: "# said to be there, and never sent\n"})
     lines = [f"{evil.commit()} refs/heads/master\0side-band-64k ofs-delta\n"]
     refs = (
         "../../../../neighbour/canary",
@@ -329,14 +332,15 @@ def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy) -> None:
     said = b"".join(b"%04x%s" % (len(line.encode()) + 4, line.encode()) for line in lines) + b"0000"
     (site.root / "said").write_bytes(said)
     ssh = site.root / "ssh"
-    ssh.write_text(f"#!/bin/sh\nexec cat {site.root}/said\n")
+    # Who wants an object is hung up on; who has all of them is listened to until they go.
+    ssh.write_text(f"#!/bin/sh\ncat {site.root}/said\nread -r wanted\n")
     ssh.chmod(0o755)
     site.settings.update({"git.ssh_cmd_path": str(ssh), "git.timeout": "20", "git.clonetimeout": "20"})
     before = site.listing("clone/modules/evil")
     site.urls["modules/evil"] = "git@git.example.org:evil.git"
     site.urls["modules/new"] = "git@git.example.org:new.git"
     site.publish()
-    _update(decoy, errors=2)
+    _update(decoy, errors=errors)
     assert site.listing("clone/modules/evil") == before
     assert sorted(os.listdir(site.root / "bare" / "modules")) == ["dummy", "evil"]
 
