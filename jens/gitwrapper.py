@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
@@ -49,6 +49,12 @@ def remote_heads(output: bytes) -> dict[str, str]:
                 raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
             heads[ref[len(HEADS) :]] = commit
     return heads
+
+
+def listing(heads: Mapping[str, str]) -> bytes:
+    """How a remote with these branches (to commits) answers, unless it sorts them by other rules."""
+    lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def clone(bare: Path, url: str, options: GitOptions) -> None:

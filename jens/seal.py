@@ -26,7 +26,7 @@ from jens.workclones import Tracked
 if TYPE_CHECKING:
     from jens.repositories import Needs
 
-VERSION = 5
+VERSION = 6
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
@@ -51,13 +51,23 @@ def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator
             pause()
 
 
+class SealedMirror(NamedTuple):
+    """How a mirror was left: its branches as Git lists them, the stamp of some of its files, their names, a line each.
+
+    As long as these and the part of its repository are unchanged, no other files matter.
+    """
+
+    listing: str
+    stamp: int
+    names: str
+
+
 class Seal(NamedTuple):
     """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
 
     ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
     ``parts`` has the stamps of all parts of the instance by which it is told whether they were changed. ``mirrors``
-    has, for each mirror, the stamp of some of its files, by which it is told when its remote has answered, and their
-    names, a line each: as long as these and the part are unchanged, no others matter.
+    has what is looked at when a remote has answered.
     """
 
     snapshot: Snapshot
@@ -67,21 +77,31 @@ class Seal(NamedTuple):
     expires: float
     written: Mapping[str, Any]
     parts: Mapping[str, int]
-    mirrors: Mapping[str, tuple[int, str]]
+    mirrors: Mapping[str, SealedMirror]
 
     def is_unbroken(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as it was left. That takes time; every few repositories ``meanwhile`` has its turn."""
         return self.parts == _parts(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
 
-    def has_mirror(self, layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> bool:
-        """Whether a mirror is as it was left, with these branches (to commits): as sound as it was found then."""
-        stamp, names = self.mirrors[str(repo)]
-        return stamp == stamps.of_mirror(layout, repo, heads, names.split("\n"))
+    def has_mirror(self, layout: Layout, repo: RepoId, answer: bytes) -> bool:
+        """Whether a mirror is as it was left, as sound as it was found then, and its remote's answer says the same.
+
+        Raises GitError for an answer that cannot be understood.
+        """
+        return self._has_branches(repo, answer) and self._has_files(layout, repo)
+
+    def _has_branches(self, repo: RepoId, answer: bytes) -> bool:
+        listing = self.mirrors[str(repo)].listing.encode("utf-8", "surrogateescape")
+        return answer == listing or gitwrapper.listing(gitwrapper.remote_heads(answer)) == listing
+
+    def _has_files(self, layout: Layout, repo: RepoId) -> bool:
+        _, stamp, names = self.mirrors[str(repo)]
+        return stamp == stamps.of_mirror(layout, repo, names.split("\n"))
 
     def has_repository(self, layout: Layout, repo: RepoId) -> bool:
         """Whether all that is told of a repository is as it was left, its mirror included."""
         is_known = self.parts.get(str(repo)) == stamps.of_repository(layout, repo)
-        return is_known and self.has_mirror(layout, repo, _heads(layout.bare(repo)))
+        return is_known and self.has_mirror(layout, repo, gitwrapper.listing(_heads(layout.bare(repo))))
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
@@ -90,6 +110,10 @@ class Seal(NamedTuple):
     def implied(self, repo: RepoId) -> frozenset[Branch]:
         """The branches that environments want of each repository which has them."""
         return frozenset(ref for ref in map(_ref, self.written[str(repo)][2]) if isinstance(ref, Branch))
+
+
+def _sealed_mirror(listing: object, stamp: int, names: object) -> SealedMirror:
+    return SealedMirror(str(listing), int(stamp), str(names))
 
 
 def _ref(entry: str) -> Ref:
@@ -115,7 +139,7 @@ def recall(config: Config, layout: Layout) -> Seal | None:
         urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
-        mirrors = {key: (int(content["mirrors"][key][0]), str(content["mirrors"][key][1])) for key in written}
+        mirrors = {key: _sealed_mirror(*content["mirrors"][key]) for key in written}
     except (StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not due - FULL_LOOK <= time.time() < due or not stamps.of_instance(config, layout).items() <= parts.items():
@@ -197,16 +221,18 @@ def _repositories(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
     return {str(repo): stamps.of_repository(layout, repo) for repo in repos}
 
 
-def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, tuple[int, str]]:
+def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, SealedMirror]:
     return {str(repo): _mirror(layout, repo) for repo in repos}
 
 
-def _mirror(layout: Layout, repo: RepoId) -> tuple[int, str]:
+def _mirror(layout: Layout, repo: RepoId) -> SealedMirror:
     heads = _heads(layout.bare(repo))
     names = stamps.names_in_mirror(layout, repo, heads)
-    stamp = stamps.of_mirror(layout, repo, heads, names)
+    stamp = stamps.of_mirror(layout, repo, names)
     # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
-    return (stamp if heads == _heads(layout.bare(repo)) else _NOTHING), "\n".join(names)
+    is_still = heads == _heads(layout.bare(repo))
+    listing = gitwrapper.listing(heads).decode("utf-8", "surrogateescape")
+    return SealedMirror(listing, stamp if is_still else _NOTHING, "\n".join(names))
 
 
 def _heads(bare: Path) -> Mapping[str, str]:

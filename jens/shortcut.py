@@ -131,6 +131,6 @@ def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) 
 def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Seal, repo: RepoId, url: str) -> bool:
     """Whether a mirror is as the last run left it, and its remote too."""
     try:
-        return sealed.has_mirror(layout, repo, remotes.heads(url))
+        return sealed.has_mirror(layout, repo, remotes.answer(gitwrapper.question(url)))
     except GitError:
         return False

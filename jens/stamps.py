@@ -47,14 +47,9 @@ def of_repository(layout: Layout, repo: RepoId) -> int:
     return _number([f"{layout.clonedir}/{repo}", *_under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)])
 
 
-def of_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str], names: Iterable[str]) -> int:
-    """A mirror with these branches (to commits), as far as some of its files and directories tell."""
-    from hashlib import blake2b  # noqa: PLC0415 - imported while remotes are asked, or where something was pushed
-
-    text = "".join([f"{commit} {branch}\n" for branch, commit in sorted(heads.items())])
-    # Who pushes decides what the branches are called: no simple sum will do.
-    digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return _number(_under(f"{layout.baredir}/{repo}", names), int.from_bytes(digest, "big"))
+def of_mirror(layout: Layout, repo: RepoId, names: Iterable[str]) -> int:
+    """A mirror, as far as some of its files and directories tell."""
+    return _number(_under(f"{layout.baredir}/{repo}", names))
 
 
 def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
@@ -73,8 +68,8 @@ def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> l
     ]
 
 
-def _number(paths: Iterable[str], *more: int) -> int:
-    seen = list(more)
+def _number(paths: Iterable[str]) -> int:
+    seen: list[int] = []
     for path in paths:
         try:
             status = os.lstat(path)

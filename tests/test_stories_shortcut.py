@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from jens import seal, stamps, tracking
+from jens import gitwrapper, seal, stamps, tracking
 from tests.conftest import Outcome, Site, definition, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
@@ -349,6 +349,21 @@ def test_a_branch_of_any_name_ends_the_short_way_once(sealed: Site, name: str) -
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([*command, str(sealed.config)], env={**os.environ, **plain}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_remote_may_sort_its_branches_by_rules_of_its_own(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = gitwrapper.listing
+
+    def backwards(heads: Mapping[str, str]) -> bytes:
+        return b"".join(reversed(listing(heads).splitlines(keepends=True)))
+
+    monkeypatch.setattr(gitwrapper, "listing", backwards)
+    sealed.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
+    for _ in range(2):
+        assert sealed.update("--strict").code == 0
+    before = (sealed.root / "cache" / "seal.json").stat().st_ino
+    assert went_the_short_way(sealed.update("--strict"))
+    assert (sealed.root / "cache" / "seal.json").stat().st_ino == before, "nothing is followed"
 
 
 def go_away(site: Site) -> None:

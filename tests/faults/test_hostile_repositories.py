@@ -304,7 +304,7 @@ def test_a_link_and_a_directory_of_one_name_write_nothing_elsewhere(decoy: Decoy
 # A server that says what it likes
 
 
-@pytest.mark.parametrize("is_new, errors", [(False, 1), (True, 2)], ids=["known commit", "new commit"])
+@pytest.mark.parametrize(("is_new", "errors"), [(False, 1), (True, 2)], ids=["known commit", "new commit"])
 def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy, is_new: bool, errors: int) -> None:
     site = decoy.site
     evil = site.remotes["modules/evil"]
