@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from jens import files, gitwrapper, worktrees
@@ -36,7 +35,7 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
             restored.append(commit[:7])
     if restored:
         events.append(Event(logging.WARNING, f"Checkouts of {repo} are tied to its mirror again: {restored}"))
-    return replace(disk, checkouts=disk.checkouts - spoilt), events
+    return disk._replace(checkouts=disk.checkouts - spoilt), events
 
 
 def notice(layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDisk, plan: RefsPlan) -> list[Event]:

@@ -17,10 +17,9 @@ import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from jens import files, plainpickle
 from jens.errors import QueueError
@@ -81,8 +80,7 @@ def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
     return repos, problems
 
 
-@dataclass(frozen=True)
-class Hints:
+class Hints(NamedTuple):
     """What is in the queue: how many messages were found, and of those read the elements and the repositories.
 
     ``dropped`` elements are of no use to anybody.
@@ -177,7 +175,7 @@ class Queue:
         QueueError.
         """
         hints = self._gather(self.names(), self._lock)
-        return replace(hints, events=(*hints.events, *self.acknowledge(hints.dropped)))
+        return hints._replace(events=(*hints.events, *self.acknowledge(hints.dropped)))
 
     def _gather(self, names: Sequence[str], lock: Callable[[str], None]) -> Hints:
         messages, dropped, events = [], [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Union
 
 MODULES = "modules"
@@ -31,8 +31,10 @@ SITE = RepoId(COMMON, "site")
 HIERADATA = RepoId(COMMON, "hieradata")
 
 
-@dataclass(frozen=True)
-class Branch:
+# Named tuples, here and wherever a run begins: dataclasses take a tenth of the time of a run with nothing to do.
+
+
+class Branch(NamedTuple):
     """A ref that follows ``refs/heads/NAME``."""
 
     name: str
@@ -41,11 +43,14 @@ class Branch:
         return self.name
 
 
-@dataclass(frozen=True)
-class Commit:
-    """A ref that stays: 4 to 40 hexadecimal digits in lower case, without the hash prefix."""
+class Commit(NamedTuple):
+    """A ref that stays: 4 to 40 hexadecimal digits in lower case, without the hash prefix.
+
+    ``stays`` sets it apart from a branch of that name, for a tuple is equal to any other with the same items.
+    """
 
     digits: str
+    stays: bool = True
 
     @property
     def is_full(self) -> bool:
@@ -69,19 +74,17 @@ def ref_order(ref: Ref) -> tuple[bool, str]:
     return (True, ref.digits)
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(NamedTuple):
     """Every repository with its clone URL, and the entries that cannot be used, with the reason.
 
     What is on disk under the name of an unusable entry is kept as it is.
     """
 
     urls: Mapping[RepoId, str]
-    unusable: Mapping[RepoId, str] = field(default_factory=dict)
+    unusable: Mapping[RepoId, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """A well-formed definition; ``source`` is the file's content, as remembered on disk."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jens.guard import PurgeGuard
@@ -137,8 +137,7 @@ class _Wanted(NamedTuple):
         return self.defaults | {SNAPSHOT_COMMON} if repo in self.by_snapshots else self.defaults
 
 
-@dataclass(frozen=True)
-class OnDisk:
+class OnDisk(NamedTuple):
     """What is in a repository's directory below clonedir.
 
     ``links`` has every link with the commit whose complete checkout it points to, None for one that was bent;
@@ -146,7 +145,7 @@ class OnDisk:
     directories that are nothing of ours.
     """
 
-    links: Mapping[str, str | None] = field(default_factory=dict)
+    links: Mapping[str, str | None] = MappingProxyType({})
     checkouts: frozenset[str] = frozenset()
     clones: frozenset[str] = frozenset()
     strays: frozenset[str] = frozenset()

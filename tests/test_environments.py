@@ -74,9 +74,9 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
             [_X], replace(_past(_X), existing=()), EnvironmentsPlan((_X,), (), (), ()), id="removed by hand: new again"
         ),
         pytest.param(
-            [replace(_X, source=_X.source + b"# a comment\n")],
+            [_X._replace(source=_X.source + b"# a comment\n")],
             _past(_X),
-            EnvironmentsPlan((), (replace(_X, source=_X.source + b"# a comment\n"),), (), ()),
+            EnvironmentsPlan((), (_X._replace(source=_X.source + b"# a comment\n"),), (), ()),
             id="a changed comment is a change",
         ),
         pytest.param(
@@ -451,7 +451,7 @@ def test_the_links_of_an_environment(layout: Layout, definition: Definition, exp
 def test_the_environments_conf_names_the_parser_when_the_definition_does(
     layout: Layout, parser: str | None, expected: str
 ) -> None:
-    definition = replace(dynamic("x"), parser=parser)
+    definition = dynamic("x")._replace(parser=parser)
     assert _planner(layout, with_conf=True).tree(definition).conf == expected.encode()
     assert _planner(layout).tree(definition).conf is None
 

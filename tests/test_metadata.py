@@ -243,7 +243,7 @@ def test_a_definition_is_what_it_says() -> None:
 )
 def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
     found = _well_formed(text)
-    assert found == Definition(**{**vars(expected), "source": text.encode()})
+    assert found == expected._replace(source=text.encode())
 
 
 @pytest.mark.parametrize(

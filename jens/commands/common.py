@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Callable, NoReturn
 
@@ -110,35 +109,33 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
-class _LogFile(WatchedFileHandler):
+class LogFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is said once, and stops nothing."""
 
     complained = False
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:  # what was rotated away cannot be opened anew
-            self.handleError(record)
-
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
+        """Say on stderr, once, why nothing is logged."""
         if not self.complained:
             self.complained = True
             problem = f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}"
             print(f"{Path(sys.argv[0]).name}: {one_line(problem)}", file=sys.stderr)
 
     def close(self) -> None:
+        """Close the file, whatever becomes of its last lines."""
         with contextlib.suppress(OSError):
             super().close()
 
 
-def set_up_logging(config: Config, tool: str, *, verbose: bool = False) -> None:
-    """Log to ``logdir/TOOL.log``, which may be rotated meanwhile. Raises DirectoryError."""
+def set_up_logging(
+    config: Config, tool: str, *, verbose: bool = False, log_file: Callable[..., LogFile] = LogFile
+) -> None:
+    """Log to ``logdir/TOOL.log``; when that is renamed meanwhile, so is the log. Raises DirectoryError."""
     path = config.main.logdir / f"{tool}.log"
     root = logging.getLogger()
     tear_down_logging()
     try:
-        handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8", errors="backslashreplace")]
+        handlers: list[logging.Handler] = [log_file(path, encoding="utf-8", errors="backslashreplace")]
     except OSError as error:
         raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
     if verbose:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NoReturn
 
@@ -19,6 +20,7 @@ from jens.commands.common import (
     FAILED,
     INTERRUPTED,
     OK,
+    LogFile,
     argument_parser,
     complain,
     parse_arguments,
@@ -45,6 +47,16 @@ _CANNOT_START = 3
 log = logging.getLogger(__name__)
 
 
+class _LastingLog(LogFile, WatchedFileHandler):
+    """A log that is opened anew when it is gone: a producer runs for months."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # what was rotated away cannot be opened anew
+            self.handleError(record)
+
+
 def application(path: str | None = None) -> WSGIApplication:
     """The application for a WSGI server.
 
@@ -59,7 +71,7 @@ def application(path: str | None = None) -> WSGIApplication:
 
 def _application(path: Path) -> WSGIApplication:
     config = load_config(path)
-    set_up_logging(config, LOG)
+    set_up_logging(config, LOG, log_file=_LastingLog)
     # Werkzeug's own server would log whole request lines, and a secret may be in a query.
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     return create_app(config)
