@@ -30,6 +30,8 @@ _TREE = Path(__file__).resolve().parent.parent
 _AT_ONCE = 8
 _PUSHED = 20
 _DELAY = 0.05
+#: A run on demand takes so many times as long, at most, at a site of so many times the size.
+_GROWTH, _LARGEST = 1.5, 3.0
 #: Without what an editable installation adds to the start of each Python, which no site has.
 _PYTHON = (sys.executable, "-S")
 _PATHS = (str(_TREE), *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
@@ -152,11 +154,13 @@ class Bench:
         print(".", end="", file=sys.stderr, flush=True)
 
     def cold(self, times: int) -> None:
-        """The row that begins with nothing."""
+        """The row that begins with nothing; after all others, for it leaves a busy disk and a million names."""
         self.measure("cold", 1.5, times, self.empty, self._clone_and_lay_out, "POLL")
+        self.rows.insert(0, self.rows.pop())
 
     def warm(self, times: int) -> None:
-        """The rows that need an instance that is up to date."""
+        """The rows that need an instance that is up to date, and the instance."""
+        self.empty()
         self.jens("POLL")
         self.jens("POLL")
         self.measure("POLL, nothing new", 1.3, times, _nothing, self._ask, "POLL")
@@ -164,7 +168,7 @@ class Bench:
         self.jens("ONDEMAND")
         self.jens("ONDEMAND")
         self.measure("on demand, idle", 2.0, 2 * times, _nothing, _import, "ONDEMAND")
-        self.measure("on demand, one hint", 2.0, 2 * times, self._push_with_a_hint, self._import_and_sync, "ONDEMAND")
+        self.measure("on demand, one hint", 2.0, 2 * times, self.push_with_a_hint, self._import_and_sync, "ONDEMAND")
 
     def latency(self, times: int) -> dict[str, float]:
         """A POLL of remotes that take 50 ms to answer, in seconds; and what it may take."""
@@ -241,6 +245,11 @@ class Bench:
 
     # What teams do
 
+    def push_with_a_hint(self) -> None:
+        """Somebody has pushed to a repository, and its server has said so."""
+        partition, _, name = self._push(1)[0].partition("/")
+        Queue(self.site.root / "spool").add({RepoId(partition, name)})
+
     def _names(self, count: int) -> list[str]:
         names = [name for name in self.site.repositories if not name.startswith("common/")]
         self._turn += count
@@ -251,9 +260,21 @@ class Bench:
         self.site.push(names, f"pushed {time.time_ns()}")
         return names
 
-    def _push_with_a_hint(self) -> None:
-        partition, _, name = self._push(1)[0].partition("/")
-        Queue(self.site.root / "spool").add({RepoId(partition, name)})
+
+def grow(benches: Mapping[float, Bench], times: int) -> dict[str, dict[float, list[float]]]:
+    """Seconds of runs on demand, at sites of several scales in turn."""
+    kinds: dict[str, Callable[[Bench], object]] = {"idle": _nothing, "one hint": Bench.push_with_a_hint}
+    found: dict[str, dict[float, list[float]]] = {}
+    for kind, before in kinds.items():
+        seconds = found[f"on demand, {kind}"] = {scale: [] for scale in benches}
+        for number in range(-1, times):
+            for scale, bench in benches.items():
+                before(bench)
+                ran = bench.jens("ONDEMAND")
+                if number >= 0:  # the first one may have had checkouts to remove
+                    seconds[scale].append(ran.seconds)
+        print(".", end="", file=sys.stderr, flush=True)
+    return found
 
 
 def _put_aside(path: Path) -> None:
@@ -261,7 +282,7 @@ def _put_aside(path: Path) -> None:
     path.rename(path.with_name(f"{path.name}-{time.time_ns()}"))
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -282,15 +303,20 @@ def show(title: str, rows: Sequence[Row]) -> None:
         print(f"{row.work:24}{floor:10.2f}{ours:10.2f}{row.ratio:8.2f}{row.reach:8.1f}{row.peak / 1024:12.0f}{missed}")
 
 
-def show_growth(rows: Mapping[float, Sequence[Row]]) -> None:
-    """Ratios: seconds of different times say little, and the floor of the rows on demand is the same at each scale."""
-    print(
-        f"\nGrowth: how many times the floor at the same scale, and in parts of that at scale 1\n\n{'work':24}", end=""
-    )
-    print("".join(f"{f'scale {scale:g}':>18}" for scale in rows))
+def show_growth(rows: Mapping[float, Sequence[Row]], grown: Mapping[str, Mapping[float, Sequence[float]]]) -> None:
+    """Of different scales only what was measured in turn is compared: seconds of different times say little."""
+    scales = "".join(f"{f'scale {scale:.2g}':>12}" for scale in rows)
+    print(f"\nHow many times the floor at the same scale\n\n{'work':24}{scales}")
     for index, row in enumerate(rows[1.0]):
-        cells = [found[index].ratio for found in rows.values()]
-        print(f"{row.work:24}" + "".join(f"{ratio:10.2f}{f'({ratio / row.ratio:.2f})':>8}" for ratio in cells))
+        print(f"{row.work:24}" + "".join(f"{found[index].ratio:12.2f}" for found in rows.values()))
+    print(f"\nGrowth: how many times as long as at scale 1, in turn\n\n{'work':24}{scales}{'reach':>8}")
+    for work, seconds in grown.items():
+        ratios = {
+            scale: statistics.median(one / other for one, other in zip(measured, seconds[1.0]))
+            for scale, measured in sorted(seconds.items())
+        }
+        missed = "  missed" if any(ratio > _GROWTH for scale, ratio in ratios.items() if scale <= _LARGEST) else ""
+        print(f"{work:24}" + "".join(f"{ratio:12.2f}" for ratio in ratios.values()) + f"{_GROWTH:8.1f}{missed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -304,16 +330,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         bench = Bench(Path(scratch, "1"), arguments.scale)
-        bench.cold(arguments.cold)
-        size = bench.size()
         bench.warm(arguments.times)
-        found = {arguments.scale: bench.rows}
+        benches = {1.0: bench}
+        for factor in (1 / _LARGEST, _LARGEST) if arguments.growth else ():
+            benches[factor] = Bench(Path(scratch, f"{factor:.2f}"), arguments.scale * factor)
+            benches[factor].warm(arguments.times)
+        grown = grow(benches, 3 * arguments.times) if arguments.growth else {}
+        for factor, each in benches.items():
+            each.cold(arguments.cold if factor == 1.0 else 1)
+        size = bench.size()
         slow = bench.latency(arguments.times)
-        for factor in (1 / 3, 3.0) if arguments.growth else ():
-            other = Bench(Path(scratch, f"{factor:.2f}"), arguments.scale * factor)
-            other.cold(1)
-            other.warm(arguments.times)
-            found[arguments.scale * factor] = other.rows
+    found = {factor: benches[factor].rows for factor in sorted(benches)}
     print(file=sys.stderr)
     show(f"{slow['repositories']:.0f} repositories, {size['links']} links", bench.rows)
     print("\nOn disk, MB\n")
@@ -322,11 +349,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{what:24}{floor / 1e6:10.0f}{ours / 1e6:10.0f}{ours / floor:8.2f}")
     print(f"\nPOLL of remotes that take 50 ms: {slow['seconds']:.2f} s, allowed {slow['allowed']:.2f} s")
     if arguments.growth:
-        show_growth({scale: found[scale] for scale in sorted(found)})
+        show_growth(found, grown)
     if arguments.json:
-        rows = {f"{scale:g}": [asdict(row) for row in measured] for scale, measured in found.items()}
+        rows = {f"{scale * arguments.scale:g}": [asdict(row) for row in measured] for scale, measured in found.items()}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"rows": rows, "size": size, "latency": slow}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"rows": rows, "growth": grown, "size": size, "latency": slow}, indent=1) + "\n"
+        )
     return 0
 
 
