@@ -51,10 +51,9 @@ def remote_heads(output: bytes) -> dict[str, str]:
     return heads
 
 
-def listing(heads: Mapping[str, str]) -> bytes:
+def listing(heads: Mapping[str, str]) -> str:
     """How a remote with these branches (to commits) answers, unless it sorts them by other rules."""
-    lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    return "".join([f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())])
 
 
 def clone(bare: Path, url: str, options: GitOptions) -> None:

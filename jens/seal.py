@@ -91,17 +91,19 @@ class Seal(NamedTuple):
         return self._has_branches(repo, answer) and self._has_files(layout, repo)
 
     def _has_branches(self, repo: RepoId, answer: bytes) -> bool:
-        listing = self.mirrors[str(repo)].listing.encode("utf-8", "surrogateescape")
-        return answer == listing or gitwrapper.listing(gitwrapper.remote_heads(answer)) == listing
+        listing = self.mirrors[str(repo)].listing
+        is_same = answer.decode("utf-8", "surrogateescape") == listing
+        return is_same or gitwrapper.listing(gitwrapper.remote_heads(answer)) == listing
 
     def _has_files(self, layout: Layout, repo: RepoId) -> bool:
-        _, stamp, names = self.mirrors[str(repo)]
-        return stamp == stamps.of_mirror(layout, repo, names.split("\n"))
+        mirror = self.mirrors[str(repo)]
+        return mirror.stamp == stamps.of_mirror(layout, repo, mirror.names.split("\n"))
 
     def has_repository(self, layout: Layout, repo: RepoId) -> bool:
         """Whether all that is told of a repository is as it was left, its mirror included."""
         is_known = self.parts.get(str(repo)) == stamps.of_repository(layout, repo)
-        return is_known and self.has_mirror(layout, repo, gitwrapper.listing(_heads(layout.bare(repo))))
+        has_branches = gitwrapper.listing(_heads(layout.bare(repo))) == self.mirrors[str(repo)].listing
+        return is_known and has_branches and self._has_files(layout, repo)
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
@@ -231,8 +233,7 @@ def _mirror(layout: Layout, repo: RepoId) -> SealedMirror:
     stamp = stamps.of_mirror(layout, repo, names)
     # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
     is_still = heads == _heads(layout.bare(repo))
-    listing = gitwrapper.listing(heads).decode("utf-8", "surrogateescape")
-    return SealedMirror(listing, stamp if is_still else _NOTHING, "\n".join(names))
+    return SealedMirror(gitwrapper.listing(heads), stamp if is_still else _NOTHING, "\n".join(names))
 
 
 def _heads(bare: Path) -> Mapping[str, str]:
