@@ -31,7 +31,7 @@ SITE = RepoId(COMMON, "site")
 HIERADATA = RepoId(COMMON, "hieradata")
 
 
-# Named tuples, here and wherever a run begins: dataclasses take a tenth of the time of a run with nothing to do.
+# Named tuples, here and wherever a run begins: a dataclass is compiled anew at each start, for a millisecond.
 
 
 class Branch(NamedTuple):
