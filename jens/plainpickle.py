@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Callable, Final
 
 
@@ -75,13 +74,13 @@ def loads(data: bytes) -> Any:
         raise NotPlainError from error
 
 
-@dataclass
 class _Machine:
     """The stack machine that a pickle is a program for."""
 
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
     def top(self, kind: type) -> Any:
         """The object on top of the stack, of a kind."""

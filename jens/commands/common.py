@@ -114,6 +114,13 @@ class LogFile(logging.FileHandler):
 
     complained = False
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, if that can be done."""
+        try:
+            super().emit(record)
+        except OSError:  # what was rotated away, or closed, cannot be opened anew
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
         """Say on stderr, once, why nothing is logged."""
         if not self.complained:

@@ -50,12 +50,6 @@ log = logging.getLogger(__name__)
 class _LastingLog(LogFile, WatchedFileHandler):
     """A log that is opened anew when it is gone: a producer runs for months."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:  # what was rotated away cannot be opened anew
-            self.handleError(record)
-
 
 def application(path: str | None = None) -> WSGIApplication:
     """The application for a WSGI server.
