@@ -315,7 +315,7 @@ def show_growth(rows: Mapping[float, Sequence[Row]], grown: Mapping[str, Mapping
             scale: statistics.median(one / other for one, other in zip(measured, seconds[1.0]))
             for scale, measured in sorted(seconds.items())
         }
-        missed = "  missed" if any(ratio > _GROWTH for scale, ratio in ratios.items() if scale <= _LARGEST) else ""
+        missed = "  missed" if any(ratio > _GROWTH for ratio in ratios.values()) else ""
         print(f"{work:24}" + "".join(f"{ratio:12.2f}" for ratio in ratios.values()) + f"{_GROWTH:8.1f}{missed}")
 
 

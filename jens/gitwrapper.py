@@ -51,11 +51,10 @@ def remote_heads(output: bytes) -> dict[str, str]:
     return heads
 
 
-def listing(heads: Mapping[str, str]) -> str:
+def listing(heads: Mapping[str, str]) -> bytes:
     """How a remote with these branches (to commits) answers, unless it sorts them by other rules."""
-    text = "".join([f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())])
-    # What is told by names of files is in the encoding of the locale, which need not be that of answers.
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def clone(bare: Path, url: str, options: GitOptions) -> None:

@@ -26,7 +26,7 @@ from jens.workclones import Tracked
 if TYPE_CHECKING:
     from jens.repositories import Needs
 
-VERSION = 6
+VERSION = 7
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
@@ -52,12 +52,12 @@ def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator
 
 
 class SealedMirror(NamedTuple):
-    """How a mirror was left: its branches as Git lists them, the stamp of some of its files, their names, a line each.
+    """How a mirror was left: a digest of its branches, the stamp of some of its files, and their names, a line each.
 
     As long as these and the part of its repository are unchanged, no other files matter.
     """
 
-    listing: str
+    branches: str
     stamp: int
     names: str
 
@@ -88,22 +88,16 @@ class Seal(NamedTuple):
 
         Raises GitError for an answer that cannot be understood.
         """
-        return self._has_branches(repo, answer) and self._has_files(layout, repo)
-
-    def _has_branches(self, repo: RepoId, answer: bytes) -> bool:
-        listing = self.mirrors[str(repo)].listing
-        is_same = answer.decode("utf-8", "surrogateescape") == listing
-        return is_same or gitwrapper.listing(gitwrapper.remote_heads(answer)) == listing
-
-    def _has_files(self, layout: Layout, repo: RepoId) -> bool:
         mirror = self.mirrors[str(repo)]
-        return mirror.stamp == stamps.of_mirror(layout, repo, mirror.names.split("\n"))
+        if mirror.branches != _digest(answer):  # others sort by other rules
+            answer = gitwrapper.listing(gitwrapper.remote_heads(answer))
+        is_same = mirror.branches == _digest(answer)
+        return is_same and mirror.stamp == stamps.of_mirror(layout, repo, mirror.names.split("\n"))
 
     def has_repository(self, layout: Layout, repo: RepoId) -> bool:
         """Whether all that is told of a repository is as it was left, its mirror included."""
         is_known = self.parts.get(str(repo)) == stamps.of_repository(layout, repo)
-        has_branches = gitwrapper.listing(_heads(layout.bare(repo))) == self.mirrors[str(repo)].listing
-        return is_known and has_branches and self._has_files(layout, repo)
+        return is_known and self.has_mirror(layout, repo, gitwrapper.listing(_heads(layout.bare(repo))))
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that environments name."""
@@ -114,8 +108,8 @@ class Seal(NamedTuple):
         return frozenset(ref for ref in map(_ref, self.written[str(repo)][2]) if isinstance(ref, Branch))
 
 
-def _sealed_mirror(listing: object, stamp: int, names: object) -> SealedMirror:
-    return SealedMirror(str(listing), int(stamp), str(names))
+def _sealed_mirror(branches: object, stamp: int, names: object) -> SealedMirror:
+    return SealedMirror(str(branches), int(stamp), str(names))
 
 
 def _ref(entry: str) -> Ref:
@@ -233,7 +227,14 @@ def _mirror(layout: Layout, repo: RepoId) -> SealedMirror:
     stamp = stamps.of_mirror(layout, repo, names)
     # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
     is_still = heads == _heads(layout.bare(repo))
-    return SealedMirror(gitwrapper.listing(heads), stamp if is_still else _NOTHING, "\n".join(names))
+    return SealedMirror(_digest(gitwrapper.listing(heads)), stamp if is_still else _NOTHING, "\n".join(names))
+
+
+def _digest(listing: bytes) -> str:
+    """Of branches as Git lists them: their number, and what they are called, is up to who pushes."""
+    from hashlib import blake2b  # noqa: PLC0415 - a run on demand with nothing to do needs none
+
+    return blake2b(listing, digest_size=16).hexdigest()
 
 
 def _heads(bare: Path) -> Mapping[str, str]:

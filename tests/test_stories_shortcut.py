@@ -362,8 +362,8 @@ def test_a_branch_of_any_name_ends_the_short_way_once(sealed: Site, name: str) -
 def test_a_remote_may_sort_its_branches_by_rules_of_its_own(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = gitwrapper.listing
 
-    def backwards(heads: Mapping[str, str]) -> str:
-        return "".join(reversed(listing(heads).splitlines(keepends=True)))
+    def backwards(heads: Mapping[str, str]) -> bytes:
+        return b"".join(reversed(listing(heads).splitlines(keepends=True)))
 
     monkeypatch.setattr(gitwrapper, "listing", backwards)
     sealed.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
@@ -372,6 +372,19 @@ def test_a_remote_may_sort_its_branches_by_rules_of_its_own(sealed: Site, monkey
     before = (sealed.root / "cache" / "seal.json").stat().st_ino
     assert went_the_short_way(sealed.update("--strict"))
     assert (sealed.root / "cache" / "seal.json").stat().st_ino == before, "nothing is followed"
+
+
+def test_a_seal_does_not_grow_with_the_branches_of_mirrors_that_are_packed(sealed: Site) -> None:
+    remote, path = sealed.remotes[OTHER], sealed.root / "cache" / "seal.json"
+    before = path.stat().st_size
+    lines = "".join(f"create refs/heads/feature/{number} {remote.commit()}\n" for number in range(300))
+    command = ["git", f"--git-dir={remote.path}", "update-ref", "--stdin"]
+    subprocess.run(command, input=lines, text=True, check=True)
+    assert sealed.update("--strict").code == 0
+    git("pack-refs", "--all", directory=sealed.root / "bare" / OTHER)
+    assert sealed.update("--strict").code == 0
+    assert went_the_short_way(sealed.update("--strict"))
+    assert path.stat().st_size - before < 1000
 
 
 def go_away(site: Site) -> None:
