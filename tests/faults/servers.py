@@ -100,7 +100,7 @@ class Servers:
         self.top = top
         (top / "reached").mkdir(parents=True)
         self._stop = threading.Event()
-        self._listening: list[socket.socket] = []
+        self._listening: list[tuple[socket.socket, threading.Thread]] = []
         self._http: list[ThreadingHTTPServer] = []
 
     def lie(self, *, lying: bool = True) -> None:
@@ -117,7 +117,10 @@ class Servers:
     def close(self) -> None:
         """End every server, and whatever it is at."""
         self._stop.set()
-        for listening in self._listening:
+        for listening, thread in self._listening:
+            # To close it ends no accept(2): that would go on, on whichever socket has the same descriptor next.
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
             listening.close()
         for server in self._http:
             server.shutdown()
@@ -130,8 +133,9 @@ class Servers:
     def git(self, name: str, lie: str) -> str:
         """A server for git://; returns the beginning of its URLs, which go on with a path."""
         listening = socket.create_server(("127.0.0.1", 0))
-        self._listening.append(listening)
-        threading.Thread(target=self._accept, args=(listening, name, lie), daemon=True).start()
+        thread = threading.Thread(target=self._accept, args=(listening, name, lie), daemon=True)
+        self._listening.append((listening, thread))
+        thread.start()
         return f"git://127.0.0.1:{listening.getsockname()[1]}"
 
     def _accept(self, listening: socket.socket, name: str, lie: str) -> None:
@@ -142,8 +146,7 @@ class Servers:
 
     def _serve(self, connection: socket.socket, lie: Lie) -> None:
         """One conversation, as git-daemon(1) has it."""
-        # Whoever had the port before may be asked for by somebody who does not speak Git.
-        with connection, suppress(OSError, ValueError), connection.makefile("rb", buffering=0) as questions:
+        with connection, suppress(OSError), connection.makefile("rb", buffering=0) as questions:
             request = questions.read(int(questions.read(4) or b"4", 16) - 4)
             command, _, more = request.partition(b"\0")
             path = command.decode().partition(" ")[2]

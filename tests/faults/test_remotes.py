@@ -210,7 +210,7 @@ def test_metadata_that_cannot_be_had_end_the_run_in_time_and_change_nothing(
     url = _server(lying, transport, f"modules/{transport}-known-{lie}", lie)
     clone = site.root / "metadata" / "environments"
     git("remote", "set-url", "origin", f"{url}{site.definitions.path}", directory=clone)
-    assert take_in(site).code == 0
+    assert site.update("--strict").code == 0
     site.definitions.push({"much": much()})
     site.remotes["modules/dummy"].push({INIT: "# new\n"})
     before = site.listing("environments", "clone", "bare")
@@ -238,7 +238,7 @@ def test_what_remotes_say_costs_no_memory_and_leads_nowhere(site: Site, lying: S
     site.publish()
     for name in NAMES:
         site.remotes["modules/git-known-names"].branch(name)
-    assert take_in(site).code == 0
+    assert site.update("--strict").code == 0
     push_everywhere(site)
     lying.lie()
     outside = _names(site.root)
@@ -261,7 +261,7 @@ def test_a_helper_that_detaches_itself_holds_up_nobody(site: Site, lying: Server
     site.settings["git.ssh_cmd_path"] = str(lying.ssh())
     add(site, "modules/ssh-known-detached", "ssh://git@detached.known.example.org")
     site.publish()
-    assert take_in(site).code == 0
+    assert site.update("--strict").code == 0
     push_everywhere(site)
     lying.lie()
     try:
@@ -288,16 +288,6 @@ ON_A_TERMINAL = (
 )
 
 
-def take_in(site: Site) -> Outcome:
-    """The first run, while all servers are well; but the small one for http may reset a connection under load."""
-    outcome = site.update("--strict")
-    for _ in range(3):
-        if not outcome.has("Connection reset by peer"):
-            break
-        outcome = site.update("--strict")
-    return outcome
-
-
 def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
     """Not on the terminal that the run was started from, not through a program of the caller's or of the user's."""
     site.settings["git.ssh_cmd_path"] = str(lying.ssh())
@@ -305,7 +295,7 @@ def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
     for repo in sorted(bad):
         add(site, repo, _server(lying, repo.split("/")[1].split("-")[0], repo, "password"))
     site.publish()
-    first = take_in(site)
+    first = site.update("--strict")
     assert (first.code, first.lines("ERROR")) == (0, [])
     push_everywhere(site)
     lying.lie()
@@ -332,7 +322,7 @@ def test_a_credential_helper_of_the_user_that_hangs_is_ended(site: Site, lying: 
     site.settings["git.timeout"] = "2"
     add(site, repo, _server(lying, "http", repo, "password"))
     site.publish()
-    assert take_in(site).code == 0
+    assert site.update("--strict").code == 0
     push_everywhere(site)
     lying.lie()
     helper = f"!f() {{ trap '' TERM; touch {site.root}/helped; while :; do sleep 60; done; }}; f"
