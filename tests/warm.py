@@ -22,7 +22,18 @@ from jens import gitprocess
 
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
 #: What runs import when they need it.
-_IMPORTED_LATE = ("jens.longway", "jens.pushes", "jens.demand", "dirq.queue", "shutil", "ctypes")
+_IMPORTED_LATE = (
+    "jens.longway",
+    "jens.pushes",
+    "jens.demand",
+    "concurrent.futures.thread",
+    "ctypes",
+    "dirq.queue",
+    "encodings.ascii",
+    "encodings.latin_1",
+    "encodings.utf_8_sig",
+    "shutil",
+)
 _TREE = Path(__file__).resolve().parent.parent
 
 
@@ -89,10 +100,15 @@ def _child(tool: str, arguments: list[str]) -> None:
         os._exit(code)
 
 
-def get_warm() -> None:
-    """Before the first of many forks: import all that runs need, so that they need not."""
+def import_all() -> None:
+    """Import what runs need, before a fork of which the child need not or, as another user, may not read it."""
     for module in (*_TOOLS, *_IMPORTED_LATE):
         importlib.import_module(module)
+
+
+def get_warm() -> None:
+    """Before the first of many forks: do what runs need not."""
+    import_all()
     gitprocess.remote_environment(gitprocess.GitOptions())  # asks Git which ssh the user has configured, once
     gc.collect()
     gc.freeze()  # else each child copies the pages that its garbage collector looks at

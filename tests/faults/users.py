@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Site
+from tests.warm import import_all
 
 NOBODY = 65534
 
@@ -30,6 +31,7 @@ def instance_of(site: Site) -> list[Path]:
 
 def as_user(user: int, work: Callable[[], int]) -> int:
     """The exit code of a tool that another user runs."""
+    import_all()
     pid = os.fork()
     if pid == 0:
         code = 99
