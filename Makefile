@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?= -n auto --timeout 300
+# More workers than processors: tests wait, for remotes that are silent and for processes to end. Who is out of work
+# takes over from who has most of it, or the last minute would be that of one long test.
+PYTEST_ARGS ?= -n $(shell expr $$(nproc) + 2) --dist worksteal --timeout 300
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
