@@ -80,7 +80,7 @@ setup(
             "mypy>=1.15,<1.20",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9
             "pytest-timeout>=2.1",
-            "pytest-xdist>=3.2",
+            "pytest-xdist>=3.2.1",
             "ruff>=0.17,<0.18",
             "setuptools>=53",
             "types-PyYAML",
