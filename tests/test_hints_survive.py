@@ -55,7 +55,9 @@ def test_a_hundred_kills_with_hints_pending_lose_none(site: Site) -> None:
             run = tools.start("update", "-c", config)
             time.sleep(chance.uniform(0, usual * 1.2))
             os.kill(run.pid, signal.SIGKILL)
-            killed += run.wait() == -signal.SIGKILL
+            in_time = run.wait() == -signal.SIGKILL
+            killed += in_time
+            usual *= 1.02 if in_time else 0.8  # a machine has times when it is faster
         if away:
             site.remotes[away].come_back()
         assert tools.run("update", "--strict", "-c", config) == 0, site.update().lines("ERROR")
