@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.campaign import Campaign
 
-#: Kills in each of the tests; there are two of them, for two workers.
+#: Kills in each of the two tests, which can be run at the same time.
 KILLS = 75
 
 
