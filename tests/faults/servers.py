@@ -1,7 +1,6 @@
 """Git servers that lie: real ``git upload-pack`` behind git://, http:// and ssh, up to the moment when the lie begins.
 
-Servers are threads of the test's process that listen on 127.0.0.1. The same file is the program that the fake ssh runs,
-as a process: ``servers.py DIRECTORY [option…] [user@]HOST COMMAND``, where HOST begins with the lie that is told.
+Servers are threads of the test's process that listen on 127.0.0.1; what stands for ssh is a process.
 """
 
 from __future__ import annotations
@@ -12,85 +11,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Callable
 
-Write = Callable[[bytes], object]
-
-#: For how many seconds servers keep to a lie: longer than any test waits, though not for ever.
-PATIENCE = 90.0
-#: Branches whose names are others on the wire, of the same length.
-NAMES = {
-    "climbs-out-of-here": "../../../../escape",
-    "looks-like-options": "--upload-pack=evil",
-    "is-a-lock-of-git's": ".git/../conf.lock/",
-}
-
-
-class Lie:
-    """What a server does: ``WHAT`` at once, or ``WHAT-pack`` when the pack has begun; '' for an honest one."""
-
-    def __init__(self, name: str, reached: Callable[[], object], stop: threading.Event) -> None:
-        self.what, _, when = name.partition("-")
-        self._in_pack = when == "pack"
-        self._reached = reached
-        self._stop = stop
-        self._end = time.monotonic() + PATIENCE
-
-    def tell(self, answer: IO[bytes], write: Write) -> None:
-        """Pass an honest answer on until the lie begins, and tell it."""
-        seen = b""
-        for chunk in iter(lambda: os.read(answer.fileno(), 1 << 16), b""):
-            seen = seen[-3:] + chunk
-            if self.what == "names":
-                self._reached()
-                write(_renamed(chunk))
-            elif self.what and (not self._in_pack or b"PACK" in seen):
-                half = len(chunk) // 2 if self._in_pack else 0
-                write(chunk[:half])
-                self._reached()
-                self._lie(chunk[half:], write)
-                return
-            else:
-                write(chunk)
-
-    def _lie(self, rest: bytes, write: Write) -> None:
-        if self.what == "silent":
-            self._wait(PATIENCE)
-        elif self.what == "drip":
-            for number in range(len(rest)):
-                write(rest[number : number + 1])
-                if self._wait(1):
-                    break
-        elif self.what == "garbage":
-            write(bytes(range(256)) * 256)
-        elif self.what == "endless":
-            self._list_endlessly(write)
-
-    def _list_endlessly(self, write: Write) -> None:
-        count = 0
-        while not self._wait(0):
-            lines = []
-            for number in range(count, count + 1000):
-                line = f"{number + 1:040x} refs/heads/{number:040}".encode()
-                line += b"\0side-band-64k ofs-delta\n" if number == 0 else b"\n"
-                lines.append(f"{len(line) + 4:04x}".encode() + line)
-            count += 1000
-            write(b"".join(lines))
-
-    def _wait(self, seconds: float) -> bool:
-        """Whether there is an end to it."""
-        return self._stop.wait(min(seconds, max(0.0, self._end - time.monotonic()))) or time.monotonic() >= self._end
-
-
-def _renamed(chunk: bytes) -> bytes:
-    for plain, hostile in NAMES.items():
-        chunk = chunk.replace(f"refs/heads/{plain}".encode(), f"refs/heads/{hostile}".encode())
-    return chunk
+from tests.faults import fake_ssh
+from tests.faults.lies import Lie, Write, copy, upload_pack
 
 
 class Servers:
@@ -151,8 +78,8 @@ class Servers:
             command, _, more = request.partition(b"\0")
             path = command.decode().partition(" ")[2]
             protocol = more.rpartition(b"\0\0")[2].strip(b"\0").decode() if b"\0\0" in more else ""
-            with _upload_pack(["git", "upload-pack", path], protocol) as process:
-                threading.Thread(target=_copy, args=(questions, process.stdin), daemon=True).start()
+            with upload_pack(["git", "upload-pack", path], protocol) as process:
+                threading.Thread(target=copy, args=(questions, process.stdin), daemon=True).start()
                 assert process.stdout
                 lie.tell(process.stdout, connection.sendall)
                 with suppress(OSError):
@@ -168,7 +95,8 @@ class Servers:
     def ssh(self) -> Path:
         """A program to run for ssh; its hosts are ``LIE.example.org``, ``LIE.ANYTHING.example.org``."""
         path = self.top / "ssh"
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} {shlex.quote(str(self.top))} "$@"\n')
+        program = f"{sys.executable} -S -E {fake_ssh.__file__} {shlex.quote(str(self.top))}"
+        path.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         path.chmod(0o755)
         return path
 
@@ -181,26 +109,6 @@ def servers(top: Path) -> Iterator[Servers]:
         yield found
     finally:
         found.close()
-
-
-@contextmanager
-def _upload_pack(command: list[str], protocol: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "GIT_PROTOCOL": protocol}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def _copy(questions: IO[bytes], to: IO[bytes]) -> None:
-    with suppress(OSError, ValueError), to:
-        for chunk in iter(lambda: os.read(questions.fileno(), 1 << 16), b""):
-            to.write(chunk)
-            to.flush()
 
 
 def _handler(all_servers: Servers, name: str, lie_name: str) -> type[BaseHTTPRequestHandler]:
@@ -252,54 +160,3 @@ def _handler(all_servers: Servers, name: str, lie_name: str) -> type[BaseHTTPReq
             return write
 
     return Handler
-
-
-def _ssh(top: Path, host: str, command: str) -> int:
-    """What stands for ssh: ends, and is ended, as ssh is."""
-    os.closerange(3, 256)  # as ssh does
-    lie_name = host.partition(".")[0] if (top / "lying").exists() else ""
-    reached = (top / "reached" / host).touch
-    if lie_name == "password":
-        reached()
-        return _ask_for_a_password(top)
-    if lie_name == "detached":
-        reached()
-        if os.fork() == 0:
-            os.setsid()
-            with open(top / "detached", "a") as file:
-                file.write(f"{os.getpid()}\n")
-            os.execvpe("sleep", ["sleep", str(PATIENCE)], {"PATH": os.environ["PATH"]})  # none of the run's any more
-        while not (top / "detached").exists():
-            time.sleep(0.01)
-        lie_name = ""
-    if lie_name == "flood":
-        reached()
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            os.write(2, b"Still thinking of an answer.\n" * 2000)
-    question = shlex.split(command.replace("git-upload-pack", "git upload-pack", 1))
-    with suppress(OSError), _upload_pack(question, os.environ.get("GIT_PROTOCOL", "")) as process:
-        assert process.stdout
-        threading.Thread(target=_copy, args=(sys.stdin.buffer, process.stdin), daemon=True).start()
-        Lie(lie_name, reached, threading.Event()).tell(process.stdout, lambda chunk: os.write(1, chunk))
-    return 0
-
-
-def _ask_for_a_password(top: Path) -> int:
-    """As ssh asks when it may: on the terminal, or else through a program, which is not said to be unwanted."""
-    try:
-        with open("/dev/tty", "r+b", buffering=0) as terminal:
-            terminal.write(b"Password: ")
-            (top / "asked").write_text("on the terminal")
-            terminal.readline()
-    except OSError:
-        program = os.environ.get("SSH_ASKPASS")
-        if program and os.environ.get("SSH_ASKPASS_REQUIRE") != "never":
-            subprocess.run([program, "Password: "], check=False)
-    os.write(2, b"git@git.example.org: Permission denied (publickey,password).\n")
-    return 255
-
-
-if __name__ == "__main__":
-    _HOST, _COMMAND = sys.argv[-2:]
-    os._exit(_ssh(Path(sys.argv[1]), _HOST.rpartition("@")[2], _COMMAND))

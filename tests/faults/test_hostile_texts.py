@@ -74,9 +74,10 @@ _EVIL = st.sampled_from(
     )
 )
 _CHARACTERS = st.characters(blacklist_categories=("Cs",))
-_NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,8}", fullmatch=True)
-_BRANCH = st.from_regex(r"[a-z0-9]{1,6}(/[a-z0-9]{1,4}){0,2}", fullmatch=True)
-_COMMIT = st.from_regex(r"[0-9a-f]{4,40}", fullmatch=True).map("commit/{}".format)
+# The alphabet of expressions is said, or else hypothesis finds out first which of all characters UTF-8 has.
+_NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,8}", fullmatch=True, alphabet=_CHARACTERS)
+_BRANCH = st.from_regex(r"[a-z0-9]{1,6}(/[a-z0-9]{1,4}){0,2}", fullmatch=True, alphabet=_CHARACTERS)
+_COMMIT = st.from_regex(r"[0-9a-f]{4,40}", fullmatch=True, alphabet=_CHARACTERS).map("commit/{}".format)
 _REF = st.one_of(_BRANCH, _COMMIT)
 _URL = st.one_of(
     _NAME.map("https://git.example.org/{}.git".format), _NAME.map("git@alias:{}".format), _NAME.map("/srv/{}".format)

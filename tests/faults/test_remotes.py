@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Outcome, Remote, Site, git
-from tests.faults.servers import NAMES, Servers, servers
+from tests.faults.lies import NAMES
+from tests.faults.servers import Servers, servers
 
 TREE = Path(__file__).resolve().parents[2]
 INIT = "code/manifests/init.pp"
