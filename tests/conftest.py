@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import atexit
 import functools
-import hashlib
 import os
 import pickle
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import pytest
 from dirq.queue import Queue
 
 from jens.commands import update
+from tests.everything import everything_below
 
 _REAL_HOME = Path(os.path.expanduser("~"))
 _FORBIDDEN = tuple(str(path) for path in (_REAL_HOME, Path("/etc"), Path("/var")))
@@ -432,14 +431,9 @@ class Site:
 
         But for the seal, which is about times.
         """
-        found = {}
-        for top in tops:
-            for path in sorted(set((self.root / top).rglob("*")) - {self.root / "cache" / "seal.json"}):
-                mode = path.lstat().st_mode
-                content = os.readlink(path) if path.is_symlink() else ""
-                content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else content
-                found[str(path.relative_to(self.root))] = f"{stat.filemode(mode)} {content}"
-        return found
+        seal = self.root / "cache" / "seal.json"
+        found = {path: what for top in tops for path, what in everything_below(self.root / top, [seal]).items()}
+        return {path[len(f"{self.root}/") :]: what for path, what in found.items()}
 
 
 @pytest.fixture

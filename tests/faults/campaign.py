@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from jens import retention, seal, shortcut
@@ -77,7 +78,7 @@ class Instance:
 
         With ``gone_too`` also of those of repositories that are gone, whose directories go with them.
         """
-        config, layout = self._loaded()
+        config, layout = self._loaded
         unreferenced, sealed = retention.recall(layout), seal.recall(config, layout)
         is_sealed = sealed is not None and sealed.is_unbroken(config, layout)
         may_go = {key for key in unreferenced if gone_too or sealed is None or key[0] in sealed.urls}
@@ -88,10 +89,11 @@ class Instance:
 
     def make_room(self) -> bool:
         """Remove what nobody needs any more, as a run does first of all; whether all could be removed."""
-        config, layout = self._loaded()
+        config, layout = self._loaded
         sealed = seal.recall(config, layout)
         return sealed is not None and shortcut.make_room(config, layout, sealed) is not None
 
+    @cached_property
     def _loaded(self) -> tuple[Config, Layout]:
         config = load_config(Path(self.config()))
         return config, Layout.of(config)

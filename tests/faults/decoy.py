@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conftest import Outcome, Remote, Site, git
+from tests.everything import everything_below
 
 #: The instance's own directories; whatever else is around it belongs to others.
 _INSTANCE = ("bare", "cache", "clone", "environments", "lock", "log", "metadata", "spool", "main.conf")
 
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[\d+\] (DEBUG|INFO|WARNING|ERROR|CRITICAL) .*")
-
-
-def cover_of(top: Path, spared: tuple[Path, ...] = ()) -> dict[str, str]:
-    """Everything below a directory: kind, mode and content, and of a link its text."""
-    found = {}
-    for parent, directories, names in os.walk(top):
-        directories[:] = [name for name in directories if Path(parent, name) not in spared]
-        for name in (*directories, *names):
-            path = Path(parent, name)
-            if path not in spared:
-                mode = path.lstat().st_mode
-                content = os.readlink(path) if stat.S_ISLNK(mode) else ""
-                content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else content
-                found[str(path)] = f"{stat.filemode(mode)} {content}"
-    return found
 
 
 def push_tree(remote: Remote, files: Mapping[str, tuple[str, str]], branch: str = "master") -> str:
@@ -85,7 +69,7 @@ class Decoy:
     def around(self) -> dict[str, str]:
         """Everything beside the instance: remotes, the home directory, the neighbour."""
         site = self.site.root
-        return cover_of(site.parent, (*(site / name for name in _INSTANCE), *site.glob("remotes/*/*.lock")))
+        return everything_below(site.parent, (*(site / name for name in _INSTANCE), *site.glob("remotes/*/*.lock")))
 
     def update(self) -> Outcome:
         """Run jens-update, and check what it left."""
@@ -102,8 +86,8 @@ class Decoy:
         assert not self.canary.exists()
         assert self.around() == self.before
         clone, top = f"{self.site.root}/clone/", self.site.root / "environments"
-        for path in cover_of(top):
-            if os.path.islink(path):
+        for path, what in everything_below(top).items():
+            if what.startswith("l"):
                 assert os.path.realpath(path).startswith(clone), path
         assert [name for name in os.listdir(top) if not re.fullmatch("[A-Za-z0-9_]+", name)] == []
 
