@@ -18,7 +18,7 @@ import pytest
 
 from jens import files
 from jens.commands import update
-from tests.conftest import Outcome, Site, definition, git
+from tests.conftest import Outcome, Remote, Site, definition, git
 
 TOP = Path(__file__).resolve().parent.parent
 DUMMY = "modules/dummy"
@@ -195,6 +195,39 @@ def test_exit_20_metadata_that_cannot_be_refreshed_touch_nothing(site: Site, whi
         shutil.rmtree(clone / ".git" / "objects")
     assert_fatal(site.update(), 20, str(clone))
     assert site.listing(*PUBLISHED, "cache/environments") == before
+
+
+def point_master_at(remote: Remote, object_id: str) -> None:
+    """By hand: Git lets a branch lead to nothing but a commit."""
+    head = remote.path / "refs" / "heads" / "master"
+    head.unlink(missing_ok=True)
+    head.write_text(f"{object_id}\n")
+
+
+@pytest.mark.parametrize(("which", "code"), [("definitions", 20), ("library", 30)])
+def test_metadata_whose_branch_is_a_file_touch_nothing(site: Site, which: str, code: int) -> None:
+    site.update()
+    remote = site.definitions if which == "definitions" else site.library
+    before, commit = site.listing(*PUBLISHED, "cache/environments"), remote.commit()
+    point_master_at(remote, git("hash-object", "-w", __file__, directory=remote.path).strip())
+    assert_fatal(site.update(), code, str(site.root / "metadata"))
+    assert site.listing(*PUBLISHED, "cache/environments") == before
+    point_master_at(remote, commit)
+    assert site.update("--strict").code == 0
+
+
+def test_metadata_whose_branch_is_a_tree_are_read_and_their_work_tree_is_told_of(site: Site) -> None:
+    site.update()
+    site.define("late")
+    commit, tree = site.definitions.commit(), git("rev-parse", "master:", directory=site.definitions.path).strip()
+    point_master_at(site.definitions, tree)
+    outcome = site.update("--strict")
+    assert (outcome.code, site.environments()) == (60, ["late", "production"])
+    [error] = outcome.lines("ERROR")
+    assert f"{site.root}/metadata/environments" in error
+    assert f"{tree} is a tree, not a commit" in error
+    point_master_at(site.definitions, commit)
+    assert site.update("--strict").code == 0
 
 
 # 30
