@@ -28,6 +28,7 @@ class Servers:
         (top / "reached").mkdir(parents=True)
         self._stop = threading.Event()
         self._listening: list[tuple[socket.socket, threading.Thread]] = []
+        self._conversations: list[tuple[socket.socket, threading.Thread]] = []
         self._http: list[ThreadingHTTPServer] = []
 
     def lie(self, *, lying: bool = True) -> None:
@@ -49,6 +50,9 @@ class Servers:
             listening.shutdown(socket.SHUT_RDWR)
             thread.join()
             listening.close()
+        for connection, thread in self._conversations:
+            _hang_up(connection)
+            thread.join()
         for server in self._http:
             server.shutdown()
             server.server_close()
@@ -69,7 +73,9 @@ class Servers:
         with suppress(OSError):
             while True:
                 connection, _ = listening.accept()
-                threading.Thread(target=self._serve, args=(connection, self.lie_of(name, lie)), daemon=True).start()
+                thread = threading.Thread(target=self._serve, args=(connection, self.lie_of(name, lie)), daemon=True)
+                self._conversations.append((connection, thread))
+                thread.start()
 
     def _serve(self, connection: socket.socket, lie: Lie) -> None:
         """One conversation, as git-daemon(1) has it."""
@@ -79,11 +85,15 @@ class Servers:
             path = command.decode().partition(" ")[2]
             protocol = more.rpartition(b"\0\0")[2].strip(b"\0").decode() if b"\0\0" in more else ""
             with upload_pack(["git", "upload-pack", path], protocol) as process:
-                threading.Thread(target=copy, args=(questions, process.stdin), daemon=True).start()
-                assert process.stdout
-                lie.tell(process.stdout, connection.sendall)
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                copying = threading.Thread(target=copy, args=(questions, process.stdin), daemon=True)
+                copying.start()
+                try:
+                    assert process.stdout
+                    lie.tell(process.stdout, connection.sendall)
+                finally:
+                    process.kill()
+                    _hang_up(connection)
+                    copying.join()
 
     def http(self, name: str, lie: str) -> str:
         """A server for http://; returns the beginning of its URLs."""
@@ -99,6 +109,11 @@ class Servers:
         path.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         path.chmod(0o755)
         return path
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):  # the other end may have been first
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
