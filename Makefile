@@ -85,7 +85,8 @@ rpm:
 	@find $(RPM_TOP) -name '*.rpm'
 
 check-rpm: $(VENV)/.installed-test
-	@test -d $(HOST_ROOT) || { mkdir -p $(dir $(HOST_ROOT)) && packaging/debian-root $(HOST_ROOT); }
+	@test -d $(HOST_ROOT) || { mkdir -p $(dir $(HOST_ROOT)) && \
+	    PYTHON=$(VENV)/bin/python packaging/debian-root $(HOST_ROOT); }
 	JENS_RPM_TOP=$(RPM_TOP) JENS_HOST_ROOT=$(HOST_ROOT) \
 	    $(VENV)/bin/python -m pytest --timeout 300 tests/packaging/test_rpm.py tests/packaging/test_rpm_life.py
 
