@@ -86,6 +86,7 @@ def _renamed(chunk: bytes) -> bytes:
 
 @contextmanager
 def upload_pack(command: list[str], protocol: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An honest server, for one conversation in a version of Git's protocol; it ends with the block."""
     environment = {**os.environ, "GIT_PROTOCOL": protocol}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert process.stdout
@@ -98,6 +99,7 @@ def upload_pack(command: list[str], protocol: str) -> Iterator[subprocess.Popen[
 
 
 def copy(questions: IO[bytes], to: IO[bytes]) -> None:
+    """Pass all questions on, until there are no more, or nobody wants them."""
     with suppress(OSError, ValueError), to:
         for chunk in iter(lambda: os.read(questions.fileno(), 1 << 16), b""):
             to.write(chunk)
