@@ -563,6 +563,15 @@ def test_exit_2_the_arguments_are_wrong(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(("arguments", "lacking"), [([], "A, B"), (["a"], "B")])
+def test_only_what_is_lacking_is_said_to_be_required(
+    arguments: list[str], lacking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert capsys.readouterr().err.endswith(f"error: the following arguments are required: {lacking}\n")
+
+
 def test_it_knows_its_version_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--version", "--help"):
         with pytest.raises(SystemExit) as caught:

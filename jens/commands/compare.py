@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "the root of an instance: a directory with 'clone' and 'environments', or a link to one"
     parser.add_argument("a", metavar="A", type=Path, help=help_text)
     parser.add_argument("b", metavar="B", type=Path, help="the root of the other")
-    parser.add_argument("environments", metavar="ENVIRONMENT", nargs="*", help="compare only these (default: all)")
+    help_text = "compare only these (default: all)"
+    # With a default of its own, or else argparse says of it, too, that it is required.
+    parser.add_argument("environments", metavar="ENVIRONMENT", nargs="*", default=(), help=help_text)
     parser.add_argument("--json", action="store_true", help="print the same facts as JSON")
     return parser
 
