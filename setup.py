@@ -6,7 +6,7 @@ import os
 import re
 from glob import glob
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 DOCDIR = os.path.join("share", "doc", "puppet-jens")
 
@@ -51,7 +51,7 @@ setup(
         "Topic :: System :: Systems Administration",
     ],
     python_requires=">=3.9",
-    packages=["jens", "jens.commands"],
+    packages=find_packages(include=["jens", "jens.*"]),
     scripts=sorted(glob("bin/*")),
     data_files=[
         (DOCDIR, ["conf/main.conf", "wsgi/gitlab-producer.wsgi"]),

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jens import instance
 from jens.config import load_config
-from jens.messaging import Queue
+from jens.messaging.queue import Queue
+from jens.tools import instance
 
 _TREE = Path(__file__).resolve().parent.parent
 _CLIENTS = 16

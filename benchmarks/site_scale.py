@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.site import Site
-from jens.messaging import Queue
+from jens.messaging.queue import Queue
 from jens.model import RepoId
 
 _TREE = Path(__file__).resolve().parent.parent

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from jens import files
 from jens.config import Config
 from jens.errors import DirectoryError
+from jens.system import files
 
 _MOUNTS = Path("/proc/self/mountinfo")
 

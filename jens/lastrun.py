@@ -6,7 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 from jens.layout import Layout
-from jens.state import StateError, read_state, write_state
+from jens.statefile import StateError, read_state, write_state
 
 VERSION = 1
 

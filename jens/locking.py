@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jens import processes
 from jens.config import Config
 from jens.errors import LockFailedError, LockHeldError
+from jens.system import processes
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jens import files
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, RepoId
-from jens.state import StateError, read_state, write_state
+from jens.statefile import StateError, read_state, write_state
+from jens.system import files
 
 VERSION = 1
 

@@ -21,11 +21,12 @@ import pytest
 from dirq.queue import Queue
 
 from jens.commands import update
+from tests import TREE
 from tests.everything import everything_below
 
 _REAL_HOME = Path(os.path.expanduser("~"))
 _FORBIDDEN = tuple(str(path) for path in (_REAL_HOME, Path("/etc"), Path("/var")))
-_CHECKOUT_OF_JENS = str(Path(__file__).resolve().parent.parent)
+_CHECKOUT_OF_JENS = str(TREE)
 _guarding = False
 
 MODULE = {"code/manifests/init.pp": "class dummy {}\n", "data/dummy.yaml": "--- {}\n"}

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jens import gitprocess
+from jens.git import process as git_process
 
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
 #: What runs import when they need it.
 _IMPORTED_LATE = (
-    "jens.longway",
-    "jens.pushes",
-    "jens.demand",
+    "jens.update.longway",
+    "jens.update.pushes",
+    "jens.messaging.hints",
     "concurrent.futures.thread",
     "ctypes",
     "dirq.queue",
@@ -109,7 +109,7 @@ def import_all() -> None:
 def get_warm() -> None:
     """Before the first of many forks: do what runs need not."""
     import_all()
-    gitprocess.remote_environment(gitprocess.GitOptions())  # asks Git which ssh the user has configured, once
+    git_process.remote_environment(git_process.GitOptions())  # asks Git which ssh the user has configured, once
     gc.collect()
     gc.freeze()  # else each child copies the pages that its garbage collector looks at
 

@@ -1,1 +1,0 @@
-"""One file a command line tool: arguments, exit codes, what is printed."""

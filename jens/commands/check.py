@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from jens.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
-from jens.checkremote import check_remotes
-from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
+from jens.commands.runner import OK, argument_parser, parse_arguments, run_tool
 from jens.config import Config, load_config
-from jens.gitwrapper import GitOptions
+from jens.git.remotes import Remotes
+from jens.git.workers import DEFAULT_JOBS
+from jens.git.wrapper import GitOptions
 from jens.names import one_line
-from jens.pool import DEFAULT_JOBS
-from jens.remotes import Remotes
+from jens.tools.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
+from jens.tools.check_remotes import check_remotes
 
 #: There are errors in the metadata.
 FAULTY = 1

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import compare, names
-from jens.commands.common import DIFFERENT, OK, argument_parser, parse_arguments, run_tool
-from jens.compare import Difference
+from jens import names
+from jens.commands.runner import DIFFERENT, OK, argument_parser, parse_arguments, run_tool
+from jens.tools import compare
+from jens.tools.compare import Difference
 
 #: So many environments are named in a line, more are counted.
 _NAMED = 3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import configspec
-from jens.commands.common import DIRECTORY, OK, argument_parser, complain, parse_arguments, run_tool
+from jens.commands.runner import DIRECTORY, OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import Config, load_config
 from jens.names import one_line
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import garbage, maintenance
-from jens.commands.common import (
+from jens import preflight
+from jens.commands.runner import (
     FAILED,
     LOCKED,
     OK,
@@ -21,8 +21,9 @@ from jens.commands.common import (
 )
 from jens.config import load_config
 from jens.errors import LockHeldError
-from jens.garbage import Orders, Result
 from jens.names import one_line
+from jens.tools import gc
+from jens.tools.gc import Orders, Result
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     set_up_logging(config, "jens-gc")
-    maintenance.check_directories(config)
+    preflight.check_directories(config)
     orders = Orders(arguments.all or arguments.bare, arguments.all or arguments.clones, arguments.aggressive)
     try:
-        result = garbage.collect(config, orders)
+        result = gc.collect(config, orders)
     except LockHeldError as error:
         return complain(str(error), LOCKED)
     for line in _summary(orders, result):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from werkzeug.serving import make_server
 
-from jens.commands.common import (
+from jens.commands.runner import (
     FAILED,
     INTERRUPTED,
     OK,
@@ -29,7 +29,7 @@ from jens.commands.common import (
 )
 from jens.config import DEFAULT_PATH, load_config
 from jens.errors import JensError
-from jens.gitlabproducer import LARGEST_BODY, create_app
+from jens.gitlabproducer.app import LARGEST_BODY, create_app
 
 try:
     from waitress import create_server

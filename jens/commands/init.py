@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import instance
-from jens.commands.common import OK, argument_parser, parse_arguments, run_tool
+from jens.commands.runner import OK, argument_parser, parse_arguments, run_tool
+from jens.tools import instance
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import maintenance
-from jens.commands.common import FAILED, OK, argument_parser, complain, parse_arguments, run_tool, set_up_logging
+from jens import preflight
+from jens.commands.runner import FAILED, OK, argument_parser, complain, parse_arguments, run_tool, set_up_logging
 from jens.config import load_config
 from jens.errors import QueueError
-from jens.messaging import Queue
+from jens.messaging.queue import Queue
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(path: Path) -> int:
     config = load_config(path)
     set_up_logging(config, "jens-purge-queue")
-    maintenance.check_queue(config)
+    preflight.check_queue(config)
     log.info("Purging the queue of hints '%s'...", config.messaging.queuedir)
     try:
         events = Queue(config.messaging.queuedir).purge()

@@ -7,14 +7,15 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jens import maintenance, reset
-from jens.commands.common import FAILED, LOCKED, OK, argument_parser, complain, parse_arguments, run_tool
+from jens import preflight
+from jens.commands.runner import FAILED, LOCKED, OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import DEFAULT_PATH, Config, load_config
 from jens.errors import LockHeldError
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.names import one_line
-from jens.reset import ResetPlan
+from jens.tools import reset
+from jens.tools.reset import ResetPlan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     for warning in config.warnings:  # there is no log to tell them
         complain(warning, OK)
-    maintenance.check_directories(config)
+    preflight.check_directories(config)
     if not arguments.yes:
         return _foretell(config)
     try:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from jens import names, snapshot
-from jens.commands.common import NOT_ALL_WELL, OK, argument_parser, complain, parse_arguments, run_tool
+from jens import names
+from jens.commands.runner import NOT_ALL_WELL, OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import load_config
+from jens.tools import snapshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:

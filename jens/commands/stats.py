@@ -9,13 +9,14 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from jens import lastrun, maintenance, stats
-from jens.commands.common import OK, argument_parser, complain, parse_arguments, run_tool
+from jens import lastrun, preflight
+from jens.commands.runner import OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import Config, load_config
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, Inventory
 from jens.names import one_line
-from jens.stats import DanglingLink, Environments, Known
+from jens.tools import stats
+from jens.tools.stats import DanglingLink, Environments, Known
 
 #: Of the document that --json prints; goes up when a field changes its meaning, or goes.
 VERSION = 1
@@ -79,7 +80,7 @@ def _main(arguments: argparse.Namespace) -> int:
     for warning in config.warnings:  # there is no log to tell them
         complain(warning, OK)
     parts = set(_DIRECTORIES) if arguments.all or not arguments.parts else set(arguments.parts)
-    maintenance.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
+    preflight.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
     lines = _json(config, parts) if arguments.json else "\n".join(_text(config, parts))
     print(lines)
     return OK

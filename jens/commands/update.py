@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jens import filesystems, maintenance, update
-from jens.commands.common import (
+from jens import filesystems, preflight
+from jens.commands.runner import (
     NOT_ALL_WELL,
     OK,
     PURGE_REFUSED,
@@ -21,12 +21,13 @@ from jens.commands.common import (
     status_of,
 )
 from jens.config import Config, load_config
+from jens.git.workers import Progress, no_progress
 from jens.lastrun import LastRun, record
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
-from jens.pool import Progress, no_progress
-from jens.steps import Options, is_on_demand
+from jens.update import run
+from jens.update.options import Options, is_on_demand
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,11 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     set_up_logging(config, "jens-update", verbose=arguments.verbose)
     options = Options(allow_purge=arguments.allow_purge, poll=arguments.poll, progress=_progress())
-    maintenance.check_directories(config)
+    preflight.check_directories(config)
     if is_on_demand(config, options):
-        maintenance.check_queue(config)
+        preflight.check_queue(config)
     with run_lock(config):
-        maintenance.make_directories(config)
+        preflight.make_directories(config)
         for doubt in filesystems.doubts(config):
             log.warning("%s", doubt)
         code = _dry_run(config, options) if arguments.dry_run else _run(config, options, strict=arguments.strict)
@@ -69,7 +70,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(config: Config, options: Options) -> int:
-    from jens import preview  # noqa: PLC0415 - it needs more than a run does that has nothing to do
+    from jens.update import preview  # noqa: PLC0415 - it needs more than a run does that has nothing to do
 
     for line in preview.run(config, options):
         print(line)
@@ -79,7 +80,7 @@ def _dry_run(config: Config, options: Options) -> int:
 def _run(config: Config, options: Options, *, strict: bool) -> int:
     begin = time.time()
     try:
-        report = update.run(config, options)
+        report = run.run(config, options)
     except BaseException as error:
         _record(config, LastRun(begin, time.time() - begin, status_of(error), (str(error) or type(error).__name__,)))
         raise

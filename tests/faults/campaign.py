@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jens import retention, seal, shortcut
-from jens.commands.common import LOCKED
-from jens.compare import compare
+from jens.commands.runner import LOCKED
 from jens.config import Config, load_config
 from jens.layout import Layout
-from jens.messaging import Queue
+from jens.messaging.queue import Queue
 from jens.model import RepoId
+from jens.repositories import retention
+from jens.tools.compare import compare
+from jens.update import baseline, scope
 from tests.conftest import git
 from tests.faults import observer
 from tests.faults.observer import Expected, Observer
@@ -79,19 +80,19 @@ class Instance:
         With ``gone_too`` also of those of repositories that are gone, whose directories go with them.
         """
         config, layout = self._loaded
-        unreferenced, sealed = retention.recall(layout), seal.recall(config, layout)
+        unreferenced, sealed = retention.recall(layout), baseline.recall(config, layout)
         is_sealed = sealed is not None and sealed.is_unbroken(config, layout)
         may_go = {key for key in unreferenced if gone_too or sealed is None or key[0] in sealed.urls}
         aged = {key: 0.0 if since <= until and key in may_go else since for key, since in unreferenced.items()}
         retention.remember(layout, aged)
         if sealed is not None and is_sealed:
-            seal.renew(layout, sealed, (), retention.next_look(layout, config.main.retention))
+            baseline.renew(layout, sealed, (), retention.next_look(layout, config.main.retention))
 
     def make_room(self) -> bool:
         """Remove what nobody needs any more, as a run does first of all; whether all could be removed."""
         config, layout = self._loaded
-        sealed = seal.recall(config, layout)
-        return sealed is not None and shortcut.make_room(config, layout, sealed) is not None
+        sealed = baseline.recall(config, layout)
+        return sealed is not None and scope.make_room(config, layout, sealed) is not None
 
     @cached_property
     def _loaded(self) -> tuple[Config, Layout]:

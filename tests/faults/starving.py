@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jens.compare import compare
+from jens.tools.compare import compare
 from tests.conftest import definition
 from tests.faults.campaign import Controls, Instance, left_overs
 from tests.faults.injector import NONE, Ended, Fault, runner

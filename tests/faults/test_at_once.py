@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from jens import garbage
 from jens.commands import gc, snapshot, stats
+from jens.tools import gc as tools_gc
+from tests import TREE
 from tests.conftest import Site, assert_complaint, definition
 from tests.faults.test_purgelimit import assert_as_if_made_afresh, assert_whole
 from tests.reader import reading
 from tests.warm import warm
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
@@ -75,7 +75,7 @@ class Processes:
         self.running: list[subprocess.Popen[str]] = []
 
     def start(self, tool: str, *arguments: str) -> subprocess.Popen[str]:
-        return self.call(str(ROOT / "bin" / tool), "-c", str(self._site.config), *arguments)
+        return self.call(str(TREE / "bin" / tool), "-c", str(self._site.config), *arguments)
 
     def patched(self, patch: str, tool: str, *arguments: str) -> subprocess.Popen[str]:
         """With a line of Python before."""
@@ -89,7 +89,7 @@ class Processes:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(TREE)},
         )
         self.running.append(process)
         return process
@@ -157,12 +157,10 @@ def test_while_a_run_works_a_reset_leaves_jens_gc_waits_and_readers_read(
     assert (code, out, error.count("\n")) == (50, "", 1)
     code, out, error = ended(processes.start("jens-update", "--dry-run"))
     assert (code, out, error) == (50, "", "")
-    impatient = "import jens.garbage as garbage; garbage.ATTEMPTS = 2; garbage.PAUSE = 0.01"
+    impatient = "import jens.tools.gc as gc; gc.ATTEMPTS = 2; gc.PAUSE = 0.01"
     code, out, error = ended(processes.patched(impatient, "gc", "--all"))
     assert (code, out, error.count("\n")) == (50, "", 1)
-    patient = processes.patched(
-        "import jens.garbage as garbage; garbage.ATTEMPTS = 1000; garbage.PAUSE = 0.05", "gc", "--all"
-    )
+    patient = processes.patched("import jens.tools.gc as gc; gc.ATTEMPTS = 1000; gc.PAUSE = 0.05", "gc", "--all")
     wait_until(lambda: "(attempt: 3)" in (site.root / "log" / "jens-gc.log").read_text())
     config = ["-c", str(site.config)]
     assert stats.main([*config, "--all"]) == 0
@@ -183,7 +181,7 @@ def test_while_a_reset_works_no_run_begins_and_after_it_one_makes_all_anew(
     assert site.update("--strict").code == 0
     go, begun = tmp_path / "go", tmp_path / "begun"
     slow = (
-        "import os, time, jens.reset as reset; plan = reset.plan\n"
+        "import os, time, jens.tools.reset as reset; plan = reset.plan\n"
         f"def wait(config):\n open({str(begun)!r}, 'w').close()\n"
         f" while not os.path.exists({str(go)!r}): time.sleep(0.01)\n return plan(config)\n"
         "reset.plan = wait"
@@ -204,8 +202,8 @@ def test_while_a_reset_works_no_run_begins_and_after_it_one_makes_all_anew(
 def test_runs_in_a_tight_loop_and_jens_gc_among_them_show_readers_no_torn_tree(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(garbage, "ATTEMPTS", 1000)
-    monkeypatch.setattr(garbage, "PAUSE", 0.02)
+    monkeypatch.setattr(tools_gc, "ATTEMPTS", 1000)
+    monkeypatch.setattr(tools_gc, "PAUSE", 0.02)
     dummy, myapp = site.remotes[DUMMY], site.remotes["hostgroups/myapp"]
 
     def push(number: int) -> None:

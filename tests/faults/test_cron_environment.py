@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from jens.commands import update
+from tests import TREE
 from tests.conftest import MODULE, Remote, Site, definition, git
 from tests.faults.users import NOBODY, PARTS, as_user, give, instance_of, needs_root
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
@@ -63,10 +63,10 @@ class Place:
         """A run that says nothing and writes nowhere else."""
         before = _listing(self.elsewhere)
         script = f'{caller.prefix}; exec "$@" {caller.suffix}'
-        tool = [sys.executable, "-B", f"{ROOT}/bin/jens-update", "-c", str(self.site.config), "--strict", *arguments]
+        tool = [sys.executable, "-B", f"{TREE}/bin/jens-update", "-c", str(self.site.config), "--strict", *arguments]
         variables = {
             "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(TREE),
             "TMPDIR": str(self.elsewhere),
             **caller.variables,
         }

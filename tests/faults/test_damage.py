@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from jens import gitlock, gitwrapper, soundness
 from jens.commands import update
+from jens.git import damage as git_damage
+from jens.git import lock as git_lock
+from jens.git import wrapper
 from tests.conftest import Site, definition, git
 from tests.faults.users import NOBODY, as_user, give, instance_of, needs_root
 
@@ -64,13 +66,13 @@ def make_loose(mirror: Path) -> None:
 
 
 def lose_an_object(mirror: Path) -> None:
-    commit = gitwrapper.heads(mirror)["feature"]
+    commit = wrapper.heads(mirror)["feature"]
     make_loose(mirror)
     (mirror / "objects" / commit[:2] / commit[2:]).unlink()
 
 
 def empty_an_object(mirror: Path) -> None:
-    commit = gitwrapper.heads(mirror)["feature"]
+    commit = wrapper.heads(mirror)["feature"]
     make_loose(mirror)
     path = mirror / "objects" / commit[:2] / commit[2:]
     path.chmod(0o644)
@@ -208,8 +210,8 @@ def test_damaged_mirrors_are_mended_by_the_next_run_which_says_so(site: Site) ->
     assert warnings(site) == []
     for repo in repos.values():
         mirror, remote = bare(site, repo), site.remotes[repo]
-        assert gitwrapper.heads(mirror) == {name: remote.commit(name) for name in ("master", "feature")}
-        assert soundness.find_damage(mirror, gitwrapper.heads(mirror).values()) is None
+        assert wrapper.heads(mirror) == {name: remote.commit(name) for name in ("master", "feature")}
+        assert git_damage.find_damage(mirror, wrapper.heads(mirror).values()) is None
         remote.push({INIT: f"# pushed to {repo}\n"}, "feature")
     assert warnings(site) == []
     for name, repo in repos.items():
@@ -245,7 +247,7 @@ def test_commits_that_only_a_damaged_mirror_has_are_salvaged(worn: Site) -> None
         damage(bare(worn))
         [warning] = [line for line in warnings(worn) if "it was made anew" in line]
         assert "only their checkouts" not in warning, damage
-        assert gitwrapper.commits_like(bare(worn), pinned) == [pinned], damage
+        assert wrapper.commits_like(bare(worn), pinned) == [pinned], damage
         assert git("status", "--porcelain", directory=worn.path(DUMMY, f".{pinned}")) == ""
 
 
@@ -301,17 +303,17 @@ def test_a_branch_is_found_in_an_index_whatever_its_digits_begin_with(tmp_path: 
     )
     git("fast-import", "--quiet", directory=mirror, stdin=stream.encode())
     git("-c", "pack.indexVersion=2", "repack", "-adq", directory=mirror)
-    commits = set(gitwrapper.heads(mirror).values())
+    commits = set(wrapper.heads(mirror).values())
     assert {"00", "ff"} <= {commit[:2] for commit in commits}
-    assert soundness.find_damage(mirror, commits) is None
+    assert git_damage.find_damage(mirror, commits) is None
     for commit in sorted(commits)[:50]:
         shifted = commit[2:] + next(other for other in sorted(commits) if other > commit)[:2]
-        assert soundness.find_damage(mirror, [shifted]) == f"it has lost {shifted}"
+        assert git_damage.find_damage(mirror, [shifted]) == f"it has lost {shifted}"
 
 
 def test_nobody_makes_a_mirror_anew_in_which_somebody_is_at_work(worn: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gc by hand moves packs about; half of what it does looks like damage."""
-    monkeypatch.setattr(gitlock, "_PATIENCE", 0.3)
+    monkeypatch.setattr(git_lock, "_PATIENCE", 0.3)
     [pack] = _packs(bare(worn), ".pack")
     left, identity = bare(worn) / "objects" / "pack" / "tmp_pack_1", bare(worn).stat().st_ino
     with open(bare(worn) / "jens.lock") as lock:
@@ -584,7 +586,7 @@ def test_a_checkout_whose_tie_to_the_mirror_is_lost_is_tied_again(worn: Site) ->
     shutil.rmtree(bare(worn) / "worktrees" / pinned)
     assert warnings(worn) == [f"WARNING Checkouts of {DUMMY} are tied to its mirror again: ['{pinned[:7]}']"]
     git("-c", "safe.directory=*", "gc", "-q", "--prune=now", directory=bare(worn))
-    assert gitwrapper.commits_like(bare(worn), pinned) == [pinned]
+    assert wrapper.commits_like(bare(worn), pinned) == [pinned]
     assert warnings(worn) == []
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jens import stats as stats_of
 from jens.commands import compare, gc, snapshot, stats
+from jens.tools import stats as stats_of
+from tests import TREE
 from tests.conftest import MODULE, Remote, Site, definition, git
 from tests.faults.decoy import Decoy, push_tree
 
@@ -413,7 +414,7 @@ def test_large_files_beside_definitions_and_bombs_in_them_fill_no_memory(decoy: 
     push_tree(site.library, {f"large{number}": (FILE, "0" * 20_000_000) for number in range(2)})
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, "-c", str(site.config)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={**os.environ, "PYTHONPATH": str(TREE)},
         capture_output=True,
         text=True,
         check=False,

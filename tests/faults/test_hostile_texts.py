@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from jens.layout import Layout, branch_entry, ref_entry
+from jens.metadata.rules import doubts, parse_library, read_definition
+from jens.metadata.yamlnodes import YamlError
 from jens.model import PARTITIONS, Branch, Commit, Definition, IllFormed, RepoId
 from jens.names import is_environment_name, is_repository_name
-from jens.rules import doubts, parse_library, read_definition
-from jens.yamldoc import YamlError
 from tests.conftest import Site
 from tests.faults.decoy import Decoy, push_tree
 from tests.faults.samples import IS_SOAK

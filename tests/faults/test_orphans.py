@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from jens import gitlock, processes
 from jens.errors import GitError
+from jens.git import lock
+from jens.system import processes
+from tests import TREE
 from tests.conftest import Site, git
 from tests.faults.test_remotes import processes_with
 
-TREE = Path(__file__).resolve().parents[2]
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
@@ -76,7 +77,7 @@ def test_a_git_that_hangs_for_ever_after_its_run_was_killed_is_ended(
             _wait_until(site.root / "third")
             process.kill()
         assert processes_with(mark), "Git and its ssh live on"
-        monkeypatch.setattr(gitlock, "_MERCY", 0.5)
+        monkeypatch.setattr(lock, "_MERCY", 0.5)
         begin = time.monotonic()
         outcome = site.update("--strict")
         seconds = time.monotonic() - begin
@@ -103,7 +104,7 @@ def _wait_until_all_is_over(mark: str) -> None:
 _RUN = """
 import os, pathlib, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from jens.gitlock import repository_lock
+from jens.git.lock import repository_lock
 with repository_lock(pathlib.Path(sys.argv[2])) as descriptor:
     os.setuid(int(sys.argv[4]))
     child = subprocess.Popen(["sleep", "90"], pass_fds=(descriptor,), start_new_session=sys.argv[3] == "new")
@@ -115,9 +116,9 @@ with repository_lock(pathlib.Path(sys.argv[2])) as descriptor:
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's directory; whoever waits for its lock waits but a little."""
-    monkeypatch.setattr(gitlock, "_MERCY", 0.05)
-    monkeypatch.setattr(gitlock, "_GRACE", 0.1)
-    monkeypatch.setattr(gitlock, "_PATIENCE", 0.5)
+    monkeypatch.setattr(lock, "_MERCY", 0.05)
+    monkeypatch.setattr(lock, "_GRACE", 0.1)
+    monkeypatch.setattr(lock, "_PATIENCE", 0.5)
     path = tmp_path / "bare"
     path.mkdir()
     return path
@@ -153,14 +154,14 @@ def _is_alive(pid: int) -> bool:
 
 def _assert_waited_for(bare: Path, pid: int) -> None:
     """Whoever wants the lock waits, and is told why it is not to be had; nobody is ended."""
-    with pytest.raises(GitError, match="another Git process is still at work in"), gitlock.repository_lock(bare):
+    with pytest.raises(GitError, match="another Git process is still at work in"), lock.repository_lock(bare):
         pytest.fail("the lock was obtained twice")
     assert _is_alive(pid)
 
 
 def test_an_orphan_gives_way(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
     with _left_at_work(bare, killed=True) as child:
-        with gitlock.repository_lock(bare):
+        with lock.repository_lock(bare):
             assert not _is_alive(child)
         assert [(record.levelno, str(child) in record.message) for record in caplog.records] == [
             (logging.WARNING, True)
@@ -175,7 +176,7 @@ def test_what_a_living_run_has_at_work_is_waited_for(bare: Path) -> None:
 
 def test_a_mirror_that_another_run_is_at_work_in_stays_as_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert site.update("--strict").code == 0
-    monkeypatch.setattr(gitlock, "_PATIENCE", 0.5)
+    monkeypatch.setattr(lock, "_PATIENCE", 0.5)
     bare = site.root / "bare" / DUMMY
     for remote in site.remotes.values():
         remote.push({INIT: "# new\n"})
@@ -222,7 +223,7 @@ def test_who_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> N
     ):
         assert other.stdout
         other.stdout.readline()
-        with gitlock.repository_lock(bare):
+        with lock.repository_lock(bare):
             assert not _is_alive(child)
         assert _is_alive(other.pid)
         other.kill()
@@ -279,7 +280,7 @@ def test_where_proc_shows_nothing_nobody_is_ended(bare: Path, tmp_path: Path, mo
     with _left_at_work(bare, killed=True) as child:
         with monkeypatch.context() as patch:
             patch.setattr(processes, "_PROC", tmp_path)
-            with pytest.raises(GitError, match="still at work"), gitlock.repository_lock(bare):
+            with pytest.raises(GitError, match="still at work"), lock.repository_lock(bare):
                 pytest.fail("the lock was obtained twice")
         assert _is_alive(child)
 
@@ -289,5 +290,5 @@ def test_the_lock_of_a_repository_may_be_a_file_of_another_user(bare: Path) -> N
     path = bare / "jens.lock"
     path.touch()
     path.chmod(0o444)
-    with gitlock.repository_lock(bare), open(path) as other, pytest.raises(BlockingIOError):
+    with lock.repository_lock(bare), open(path) as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands import update
-from jens.compare import compare
+from jens.tools.compare import compare
 from tests.conftest import HOSTGROUP, MODULE, Outcome, Remote, Site, definition, git
 from tests.warm import Warm, warm
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import TREE
 from tests.conftest import Outcome, Remote, Site, git
 from tests.faults.lies import NAMES
 from tests.faults.servers import Servers, servers
 
-TREE = Path(__file__).resolve().parents[2]
 INIT = "code/manifests/init.pp"
 #: Seconds a remote is given; a machine with much else to do must manage an honest answer in them.
 TIMEOUT = 3

@@ -10,7 +10,7 @@ from typing import Callable
 
 import pytest
 
-from jens.compare import compare
+from jens.tools.compare import compare
 from tests.conftest import MODULE, Site, definition, git
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"

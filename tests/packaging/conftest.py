@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import TREE
 from tests.packaging.host import Host, running
-
-TREE = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import TREE
+from tests import TREE
 
 pytest.importorskip("setuptools")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import TREE
+from tests import TREE
 from tests.packaging.host import Host
 
 UNITS = sorted(path.name for pattern in ("*.service", "*.timer") for path in (TREE / "systemd").glob(pattern))

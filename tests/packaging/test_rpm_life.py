@@ -10,7 +10,7 @@ import pytest
 
 from tests.packaging.conftest import install
 from tests.packaging.host import Host, wait_for
-from tests.test_tutorial import Step, normalised, steps
+from tests.stories.test_tutorial import Step, normalised, steps
 
 CONFIGURATION = "/etc/jens/main.conf"
 LOG = "/var/log/jens/jens-update.log"

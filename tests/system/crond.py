@@ -13,7 +13,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.services import TREE, documented, end, find
+from tests import TREE
+from tests.system.services import documented, end, find
 
 #: What it needs, and Debian's packages of it.
 PROGRAMS = {"cron": "cron", "unshare": "util-linux", "setpriv": "util-linux"}

@@ -17,7 +17,8 @@ from typing import Callable
 
 import pytest
 
-TREE = Path(__file__).resolve().parent.parent.parent
+from tests import TREE
+
 LOOPBACK = "127.0.0.1"
 
 #: Debian's servers are where only root looks.

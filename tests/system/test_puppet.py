@@ -15,9 +15,10 @@ from typing import Any, Callable
 
 import pytest
 
+from tests import TREE
 from tests.conftest import Site, git
-from tests.system.services import TREE, commands, documented, required
-from tests.test_tutorial import COPIED, PLACES, Sandbox, steps
+from tests.stories.test_tutorial import COPIED, PLACES, Sandbox, steps
+from tests.system.services import commands, documented, required
 
 COMPILE_LOOP = Path(__file__).with_name("compile_loop.rb")
 UPDATES = 100

@@ -19,9 +19,10 @@ from typing import Any, Callable
 
 import pytest
 
-from tests import test_webhooks
+from tests import TREE
 from tests.conftest import Remote, Site, git
-from tests.system.services import LOOPBACK, TREE, Server, commands, documented, required, serving
+from tests.system.services import LOOPBACK, Server, commands, documented, required, serving
+from tests.unit.gitlabproducer import test_webhooks
 
 FOO = "hostgroups/foo"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -14,9 +14,10 @@ from typing import Callable
 
 import pytest
 
+from tests import TREE
 from tests.conftest import Site, git
 from tests.reader import look, reading
-from tests.system.services import TREE, commands, documented, required
+from tests.system.services import commands, documented, required
 
 SECTION = "## Several instances on a share"
 NODES = ("node1.example.org", "node2.example.org")

@@ -1,0 +1,83 @@
+"""Links that lead nowhere: found, remembered, and told when they come and go."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jens.layout import Layout
+from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
+from jens.names import one_line
+from jens.statefile import StateError, read_state, write_state
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+class Dangling(NamedTuple):
+    """An environment, a repository, and what that does not have: a ref, or an item of the common Hiera data."""
+
+    environment: str
+    repository: str
+    lacks: str
+
+
+def find(layout: Layout, definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:
+    """What the environments of these definitions link to in vain."""
+    found = set()
+    items: dict[Ref, list[str]] = {}
+    for definition in definitions:
+        for repo, ref in expansion.missing:
+            if definition.ref_of(repo) == ref:
+                found.add(Dangling(definition.name, str(repo), describe(ref)))
+        ref_of_data = definition.ref_of(HIERADATA)
+        if ref_of_data is not None and ref_of_data in expansion.inventory.get(HIERADATA, ()):
+            if ref_of_data not in items:
+                items[ref_of_data] = _missing_items(layout, ref_of_data, expansion.inventory[HIERADATA][ref_of_data])
+            lacking = (f"'data/{item}' in {describe(ref_of_data)}" for item in items[ref_of_data])
+            found |= {Dangling(definition.name, str(HIERADATA), item) for item in lacking}
+    return found
+
+
+def describe(ref: Ref) -> str:
+    """A ref in a sentence."""
+    return f"commit {ref.digits}" if isinstance(ref, Commit) else f"branch '{one_line(ref.name)}'"
+
+
+def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
+    data = layout.ref(HIERADATA, ref, commit) / "data"
+    return [item for item in layout.common_hieradata_items if not os.path.lexists(data / item)]
+
+
+def recall(layout: Layout) -> set[Dangling]:
+    """What was known to dangle; nothing when that is lost."""
+    try:
+        return {Dangling(*map(str, entry)) for entry in read_state(layout.dangling, VERSION)}
+    except (StateError, TypeError):
+        return set()
+
+
+def report(layout: Layout, definitions: Iterable[Definition], found: set[Dangling], expansion: Expansion) -> None:
+    """Log what has come and gone since the last run, with whom to tell, and remember. Raises OSError."""
+    before = recall(layout)
+    unasked = {(str(repo), describe(ref)) for repo, ref in expansion.undetermined}
+    now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}
+    addresses = {definition.name: one_line(definition.address) for definition in definitions}
+    for (environment, lacks), repositories in _grouped(now - before):
+        address = addresses.get(environment, "")
+        log.warning(
+            "Environment '%s' (%s): dangling links, there is no %s in %s", environment, address, lacks, repositories
+        )
+    for (environment, lacks), repositories in _grouped(before - now):
+        log.info("Environment '%s': no more dangling links to %s in %s", environment, lacks, repositories)
+    write_state(layout.dangling, VERSION, sorted(now))
+
+
+def _grouped(entries: Iterable[Dangling]) -> list[tuple[tuple[str, str], list[str]]]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in sorted(entries):
+        groups.setdefault((entry.environment, entry.lacks), []).append(entry.repository)
+    return sorted(groups.items())

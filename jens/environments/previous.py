@@ -1,0 +1,107 @@
+"""What earlier runs left of environments: remembered definitions, and what links on disk tell where memory fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from jens.environments import tree
+from jens.environments.tree import Found
+from jens.layout import Layout, LinkReader, entry_ref
+from jens.metadata.reader import read_definition
+from jens.model import SITE, Commit, Declared, Definition, Inventory
+from jens.names import is_environment_name
+from jens.system.files import read_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier runs left: remembered definitions (None: lost), and environments on disk.
+
+    For those without a usable remembered definition, one is inferred from their links.
+    """
+
+    remembered: Mapping[str, Definition | None]
+    existing: Collection[str]
+    inferred: Mapping[str, Definition]
+
+    def definition(self, name: str) -> Definition | None:
+        """What an environment was last built from, as far as anything can tell."""
+        return self.remembered.get(name) or self.inferred.get(name)
+
+
+def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Past:
+    """Look at the cache and at the disk. Raises OSError."""
+    remembered: dict[str, Definition | None] = {}
+    for name in filter(is_environment_name, os.listdir(layout.definitions)):
+        remembered[name] = _remembered(layout, name, declared.get(name), hashprefix)
+    existing = [
+        entry.name
+        for entry in os.scandir(layout.environmentsdir)
+        if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
+    ]
+    inferred = {}
+    for name in existing:
+        if remembered.get(name) is None:
+            try:
+                definition = infer(layout, name, tree.read(layout.environment(name)))
+            except OSError as error:
+                log.warning("Environment '%s' cannot be looked at: %s", name, error)
+                continue
+            if name in remembered or SITE in definition.overrides:  # otherwise it is a stranger's
+                inferred[name] = definition
+    return Past(remembered, existing, inferred)
+
+
+def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
+    try:
+        source = read_file(layout.definitions / name)
+    except OSError:
+        return None
+    if isinstance(declared, Definition) and declared.source == source:
+        return declared
+    definition = read_definition(f"{name}.yaml", source, hashprefix)
+    return definition if isinstance(definition, Definition) else None
+
+
+def infer(layout: Layout, name: str, found: Found) -> Definition:
+    """The definition, as a snapshot, that the links of an environment amount to."""
+    overrides = {}
+    reader = LinkReader(layout)
+    for link, text in found.links.items():
+        target = reader.target(name, link, text)
+        ref = entry_ref(target.entry) if target else None
+        if target and ref:
+            overrides[target.repo] = ref
+    return Definition(name, None, overrides, parser=tree.parser_of(found.conf))
+
+
+def in_use(layout: Layout, name: str, past: Past) -> list[Definition]:
+    """What an environment may be using: what it was last built from, and what its links say, should it be a mixture."""
+    before = past.definition(name)
+    found = [before] if before is not None else []
+    try:
+        return [*found, infer(layout, name, tree.read(layout.environment(name)))]
+    except OSError:
+        return found
+
+
+def resolved_before(layout: Layout, definitions: Iterable[Definition], known: Inventory) -> Inventory:
+    """The inventory, with what links on disk tell of abbreviated commits that it has lost."""
+    found = {repo: dict(refs) for repo, refs in known.items()}
+    for definition in definitions:
+        lost = [
+            (repo, ref)
+            for repo, ref in definition.overrides.items()
+            if isinstance(ref, Commit) and not ref.is_full and repo in found and ref not in found[repo]
+        ]
+        for use in in_use(layout, definition.name, Past({}, (), {})) if lost else ():
+            for repo, ref in lost:
+                linked = use.overrides.get(repo)
+                if isinstance(linked, Commit) and linked.is_full and linked.digits.startswith(ref.digits):
+                    found[repo][ref] = linked.digits
+    return found

@@ -1,0 +1,266 @@
+"""Which environments there must be: planned from values, then made, changed and taken away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from jens.environments import tree
+from jens.environments.previous import Past, in_use, infer
+from jens.environments.tree import Planner
+from jens.layout import Layout
+from jens.model import (
+    COMMON,
+    HOSTGROUPS,
+    MODULES,
+    PARTITIONS,
+    Branch,
+    Declared,
+    Definition,
+    Event,
+    IllFormed,
+    RepoId,
+)
+from jens.names import one_line
+from jens.purgeguard import PurgeGuard
+from jens.system import files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EnvironmentsPlan:
+    """What to do with each environment; those in ``protected`` and ``refused`` are not removed after all."""
+
+    new: tuple[Definition, ...]
+    changed: tuple[Definition, ...]
+    unchanged: tuple[Definition, ...]
+    deleted: tuple[str, ...]
+    protected: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    ill_formed: tuple[IllFormed, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """What every environment is to be built from."""
+        return (*self.new, *self.changed, *self.unchanged)
+
+
+def plan_environments(
+    declared: Mapping[str, Declared], past: Past, protected: Collection[str], guard: PurgeGuard
+) -> EnvironmentsPlan:
+    """Compare definitions with what is there. An ill-formed one never takes an environment away."""
+    wanted: dict[str, Definition] = {}
+    ill_formed = []
+    for name, definition in declared.items():
+        if isinstance(definition, Definition):
+            wanted[name] = definition
+        else:
+            ill_formed.append(definition)
+    undeclared = (set(past.remembered) | set(past.inferred)) - set(declared)
+    spared = undeclared & set(protected)
+    deleted = undeclared - spared
+    refusals = []
+    if guard.refuses(deleted, set(past.remembered) | set(past.inferred)):
+        refusals.append(_refusal(deleted))
+        spared |= deleted
+        deleted = set()
+    for name in spared | {definition.name for definition in ill_formed}:
+        before = past.definition(name)
+        if before is not None:
+            wanted[name] = before
+    new = [name for name in wanted if name not in past.existing]
+    changed = [name for name in wanted if name in past.existing and _differs(wanted[name], past.remembered.get(name))]
+    return EnvironmentsPlan(
+        new=tuple(wanted[name] for name in sorted(new)),
+        changed=tuple(wanted[name] for name in sorted(changed)),
+        unchanged=tuple(wanted[name] for name in sorted(set(wanted) - set(new) - set(changed))),
+        deleted=tuple(sorted(deleted)),
+        protected=tuple(sorted(undeclared & set(protected))),
+        refusals=tuple(refusals),
+        ill_formed=tuple(sorted(ill_formed, key=lambda definition: definition.name)),
+    )
+
+
+def _differs(wanted: Definition, remembered: Definition | None) -> bool:
+    # What was inferred from links has no source: there is nothing to rebuild it from.
+    return bool(wanted.source) and (remembered is None or remembered.source != wanted.source)
+
+
+def _refusal(deleted: Collection[str]) -> str:
+    return (
+        f"Refusing to remove {len(deleted)} of the environments at once: {sorted(deleted)}; "
+        "if that is what the environment metadata means, run jens-update --allow-purge"
+    )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What environments are built from now (for one that had to wait, from both), and what failed.
+
+    ``clinging`` are those that could not be changed, or not be removed: their links may lead to what is to go.
+    """
+
+    standing: tuple[Definition, ...]
+    failures: tuple[str, ...]
+    clinging: tuple[str, ...] = ()
+
+
+class Stage:
+    """The environments stage: applies a plan, one environment after the other."""
+
+    def __init__(self, layout: Layout, past: Past, planner: Planner) -> None:
+        self._layout = layout
+        self._past = past
+        self._planner = planner
+        self._standing: list[Definition] = []
+        self._failures: list[str] = []
+        self._clinging: list[str] = []
+        self._done: dict[str, bytes] = {}
+
+    def apply(self, plan: EnvironmentsPlan) -> Applied:
+        """Make, remove and change environments. What is wrong with one spoils only that one."""
+        for refusal in plan.refusals:
+            log.error("%s", refusal)
+        for bad in plan.ill_formed:
+            self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
+        log.info("New environments: %s", [definition.name for definition in plan.new])
+        log.info("Existing and changed environments: %s", [definition.name for definition in plan.changed])
+        log.info("Deleted environments: %s", sorted((*plan.deleted, *plan.protected)))
+        log.info("Creating new environments...")
+        for definition in plan.new:
+            log.info("Creating new environment '%s'", definition.name)
+            self._build(definition)
+        log.info("Purging deleted environments...")
+        for name in plan.deleted:
+            self._delete(name)
+        for name in plan.protected:
+            log.warning("Refusing to delete '%s' as it's protected", name)
+        log.info("Recreating changed environments...")
+        for definition in plan.changed:
+            log.info("Recreating environment '%s'", definition.name)
+            self._build(definition)
+        log.info("Refreshing not changed environments...")
+        for definition in plan.unchanged:
+            self._refresh(definition)
+        self._remember()
+        return Applied(tuple(self._standing), tuple(self._failures), tuple(self._clinging))
+
+    def _fail(self, text: str) -> None:
+        log.error("%s", text)
+        self._failures.append(text)
+
+    def _build(self, definition: Definition) -> None:
+        _announce(definition)
+        self._refresh(definition)
+
+    def _refresh(self, definition: Definition) -> None:
+        self._standing.append(definition)
+        try:
+            complete = self._put(definition)
+        except OSError as error:
+            self._fail(f"Unable to refresh environment '{definition.name}': {error}")
+            complete = False
+        if complete:
+            self._done[definition.name] = definition.source
+        else:
+            self._cling(definition.name)
+
+    def _cling(self, name: str) -> None:
+        self._clinging.append(name)
+        self._standing += in_use(self._layout, name, self._past)
+
+    def _put(self, definition: Definition) -> bool:
+        """Bring one environment up to date; False when links of it have to wait, or could not be changed."""
+        path = self._layout.environment(definition.name)
+        wanted = self._planner.tree(definition)
+        found = tree.read(path)
+        held = tree.hold(wanted, found, self._planner.waiting(definition))
+        problems: list[OSError] = []
+        if found.blocked or "" in found.missing:
+            tree.create(path, held)
+        else:
+            problems = tree.change(path, tree.plan_changes(held, found))
+        for problem in _summary(problems):
+            self._fail(f"Unable to refresh environment '{definition.name}': {problem}")
+        waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
+        if waiting:
+            log.warning(
+                "Environment '%s' has links that wait for what could not be fetched: %s", definition.name, waiting
+            )
+        return not waiting and not problems
+
+    def _delete(self, name: str) -> None:
+        log.info("Deleting environment '%s'", name)
+        path = self._layout.environment(name)
+        try:
+            files.discard(path)
+            (self._layout.definitions / name).unlink(missing_ok=True)
+        except OSError as error:
+            self._fail(f"Unable to delete environment '{name}': {error}")
+            self._cling(name)
+        else:
+            log.info("Deleted '%s'", path)
+
+    def _remember(self) -> None:
+        new = {}
+        for name, source in self._done.items():
+            before = self._past.remembered.get(name)
+            if source and (before is None or before.source != source):
+                new[self._layout.definitions / name] = source
+        try:
+            files.write_files(self._layout.definitions, new)
+        except OSError as error:
+            self._fail(f"Unable to remember definitions in '{self._layout.definitions}': {error}")
+
+
+def _summary(problems: Iterable[OSError]) -> list[str]:
+    """One sentence for each kind of problem: on a full disk it is the same one with every link."""
+    kinds: dict[int | None, list[OSError]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.errno, []).append(problem)
+    return [f"{same[0]}{f' (and {len(same) - 1} more like it)' if same[1:] else ''}" for same in kinds.values()]
+
+
+def _announce(definition: Definition) -> None:
+    lines = {MODULES: "Processing modules...", HOSTGROUPS: "Processing hostgroups...", COMMON: "Processing site..."}
+    for partition in PARTITIONS:
+        log.info("%s", lines[partition])
+        for repo in sorted(repo for repo in definition.overrides if repo.partition == partition):
+            ref = definition.overrides[repo]
+            treeish = ref.name if isinstance(ref, Branch) else ref.digits
+            log.info("%s '%s' overridden to use treeish '%s'", partition, one_line(repo.name), one_line(treeish))
+    log.info("Processing common Hiera data...")
+
+
+def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Past) -> list[Definition]:
+    """What changed environments are built from until they have changed."""
+    return [former for definition in plan.changed for former in in_use(layout, definition.name, past)]
+
+
+def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
+    """Whether a link of one of these environments leads to a repository; nobody knows of one that cannot be read."""
+    for name in names:
+        try:
+            if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:
+                return True
+        except OSError:
+            return True
+    return False
+
+
+def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
+    """Lead links around entries that are about to be replaced by something else than a link.
+
+    A directory cannot be exchanged for a link in one step, so for that moment environments use the checkout itself.
+    """
+    failures = []
+    for name in names:
+        path = layout.environment(name)
+        try:
+            for link, text in tree.links_through(layout, name, tree.read(path), entries).items():
+                tree.put_link(path / link, text)
+        except OSError as error:
+            failures.append(Event(logging.ERROR, f"Unable to refresh environment '{name}': {error}"))
+    return failures

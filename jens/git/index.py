@@ -1,0 +1,149 @@
+"""Checkouts share the files that they have in common, by hard links: most commits change few of many files.
+
+What Git has to lay out is then only what differs. A checkout never changes, and Git replaces files and never writes
+into them. What somebody has changed by hand all the same is not shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.system.files import read_file
+
+#: gitformat-index(5), versions 2 and 3: what an index begins with, what each entry does, its first field, and what an
+#: index ends with.
+_HEADER = struct.Struct(">4sLL")
+_ENTRY = struct.Struct(">10L20sH")
+_TIME = struct.Struct(">2L")
+_CHECKSUM = hashlib.sha1().digest_size
+_EXTENDED, _ASSUMED, _STAGE, _LONG = 0x4000, 0x8000, 0x3000, 0x0FFF
+_SECOND = 10**9
+_MODES = {0o100644: 0o644, 0o100755: 0o755}
+_ATTRIBUTES = b".gitattributes"
+
+
+class Entry(NamedTuple):
+    """A file in an index: as it was when Git wrote it (times in nanoseconds), and the object that it was made of.
+
+    ``position`` is where in the index the entry begins.
+    """
+
+    path: bytes
+    mode: int
+    ctime: int
+    mtime: int
+    size: int
+    name: bytes
+    position: int
+
+    def describes(self, path: bytes) -> bool:
+        """Whether a file is as it was then, and as a file of ours is. Raises OSError.
+
+        Where the kernel does not vouch for that, as the file was linked once more since, its content is compared.
+        """
+        status = os.lstat(path)
+        if status.st_mode != stat.S_IFREG | _MODES.get(self.mode, -1) or status.st_uid != os.geteuid():
+            return False
+        if status.st_mtime_ns != self.mtime or status.st_size & 0xFFFFFFFF != self.size:
+            return False
+        return status.st_ctime_ns == self.ctime or _object_name(read_file(os.fsdecode(path))) == self.name
+
+
+def is_whole(index: bytes) -> bool:
+    """Whether an index ends with the sum of all before, as it does unless it is damaged."""
+    return hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
+
+
+class Index:
+    """What Git knows of the files of a checkout. Raises ValueError for what is damaged, or of no format known here."""
+
+    def __init__(self, content: bytes) -> None:
+        if not is_whole(content):
+            raise ValueError("the index is damaged")
+        self._content = content
+
+    def entries(self) -> Iterator[Entry]:
+        """One for each file. Raises ValueError."""
+        content = self._content
+        signature, version, count = _HEADER.unpack_from(content)
+        if signature != b"DIRC" or version not in (2, 3):
+            raise ValueError("not an index of version 2 or 3")
+        begin = _HEADER.size
+        for _ in range(count):
+            changed, changed_part, written, written_part, _, _, mode, _, _, size, name, flags = _ENTRY.unpack_from(
+                content, begin
+            )
+            if flags & (_EXTENDED | _ASSUMED | _STAGE):
+                raise ValueError("an entry that no checkout of ours has")
+            start = begin + _ENTRY.size
+            end = content.index(b"\0", start + (flags & _LONG))
+            ctime, mtime = changed * _SECOND + changed_part, written * _SECOND + written_part
+            yield Entry(content[start:end], mode, ctime, mtime, size, name, begin)
+            begin += (end - begin) // 8 * 8 + 8  # padded with one to eight NULs
+
+    def attributes(self) -> set[tuple[bytes, bytes]]:
+        """What says how Git lays out files: as long as it is the same, files of the same object are.
+
+        Raises ValueError.
+        """
+        if _ATTRIBUTES not in self._content:  # as next to everywhere
+            return set()
+        entries = self.entries()
+        return {(entry.path, entry.name) for entry in entries if os.path.basename(entry.path) == _ATTRIBUTES}
+
+    def share(self, checkout: Path, staging: Path) -> bytes:
+        """Link the files of a checkout, as far as they are as its index says, into a new directory.
+
+        Returns an index that says the same of the links, which have changed their files' status. Whatever cannot be
+        linked is left out: too many links to a file, a file system without. Raises ValueError.
+        """
+        source, target = os.fsencode(checkout), os.fsencode(staging)
+        made = {b"": True}
+        index = bytearray(self._content)
+        for entry in self.entries():
+            directory = entry.path.rpartition(b"/")[0]
+            try:
+                if made[directory] if directory in made else _make_directory(source, target, directory, made):
+                    path = b"%b/%b" % (source, entry.path)
+                    if entry.describes(path):
+                        os.link(path, b"%b/%b" % (target, entry.path))
+                        seconds, part = divmod(os.lstat(path).st_ctime_ns, _SECOND)
+                        _TIME.pack_into(index, entry.position, seconds & 0xFFFFFFFF, part)
+            except OSError:
+                continue
+        index[-_CHECKSUM:] = hashlib.sha1(index[:-_CHECKSUM]).digest()
+        return bytes(index)
+
+
+def _make_directory(source: bytes, target: bytes, directory: bytes, made: dict[bytes, bool]) -> bool:
+    """Make a directory as it is in another checkout; False when that has none, but a link that somebody has put."""
+    missing = []
+    while directory not in made:  # no recursion: who pushes decides how deep a tree is
+        missing.append(directory)
+        directory = directory.rpartition(b"/")[0]
+    is_there = made[directory]
+    for directory in reversed(missing):
+        made[directory] = False
+        if is_there and _is_directory(b"%b/%b" % (source, directory)):
+            os.mkdir(b"%b/%b" % (target, directory), 0o755)
+            made[directory] = True
+        is_there = made[directory]
+    return is_there
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _object_name(content: bytes) -> bytes:
+    """What Git calls a file that it lays out as it is."""
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).digest()

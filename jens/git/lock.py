@@ -1,0 +1,214 @@
+"""The lock of one repository, which Git's processes inherit: as long as one of them lives, nobody else begins.
+
+Whoever holds it knows that no Git of ours is at work there, so that what a Git leaves when it is killed is left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jens.errors import GitBusyError, GitError
+from jens.system import files, processes
+from jens.system.processes import Process, Signer
+
+log = logging.getLogger(__name__)
+
+_LOCK = "jens.lock"
+
+#: Seconds to wait for a Git process that outlived an earlier run.
+_PATIENCE = 60.0
+#: Seconds that such a process is given to finish, when the run that began it is dead.
+_MERCY = 5.0
+#: Seconds between a polite end and a forced one.
+_GRACE = 2.0
+
+#: Where Git makes lock files, but for those of refs: gitrepository-layout(5).
+_PLACES = ("", "objects", "objects/info", "objects/info/commit-graphs", "objects/pack")
+#: What else keeps others out. ``git pack-refs`` refuses when its new file is there.
+_OTHER_LOCKS = ("gc.pid", "packed-refs.new")
+
+
+@contextlib.contextmanager
+def repository_lock(directory: Path) -> Iterator[int]:
+    """Hold a repository's lock; given is the descriptor to inherit. What a killed Git left is removed. Raises GitError.
+
+    A Git process that outlived an earlier run is waited for; one that does not come to its end, and whose run is
+    certainly dead, is ended.
+    """
+    descriptor = _open(directory / _LOCK)
+    try:
+        _wait_for(descriptor, directory)
+        try:
+            processes.sign(descriptor)
+            _remove_left_overs(directory)
+            yield descriptor
+        except GitError:
+            _remove_temporary_packs(directory)  # at once: they may be what has filled the disk
+            raise
+        finally:
+            # Closing is not enough: a helper of Git may live on, and have the lock, such as a cache of passwords.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def has_left_overs(directory: Path) -> bool:
+    """Whether there are lock files, of a Git that was killed or of one that is at work."""
+    return next(_locks(str(directory)), None) is not None
+
+
+def _open(path: Path) -> int:
+    for attempt in (1, 2):
+        try:
+            return files.open_file(path, os.O_CREAT | os.O_NOFOLLOW)
+        except OSError as error:
+            if attempt == 2 or error.errno not in (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO):
+                raise GitError("open", f"{path}: {error.strerror}") from error
+            files.remove_tree(path)  # something else has taken its place
+    raise AssertionError
+
+
+def _wait_for(descriptor: int, directory: Path) -> None:
+    begin = time.monotonic()
+    look = _MERCY
+    ended: _Groups = {}
+    try:
+        while not _obtain(descriptor):
+            waited = time.monotonic() - begin
+            if waited > _PATIENCE:
+                raise GitBusyError("lock", f"another Git process is still at work in '{directory}'")
+            if waited > look:
+                look += _GRACE
+                _kill_what_is_left(ended)
+                ended |= _end_orphans(descriptor, directory, ended)
+            time.sleep(0.02)
+    finally:
+        _kill_what_is_left(ended)  # ssh does not hold what Git held, and may not go with it
+
+
+def _obtain(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# Orphans: Git processes whose run was killed
+
+
+#: Process groups, with who was in them.
+_Groups = dict[int, list[Process]]
+
+
+def _end_orphans(descriptor: int, directory: Path, known: _Groups) -> _Groups:
+    groups = {group: members for group, members in _orphaned_groups(descriptor).items() if group not in known}
+    for group in groups:
+        log.warning("Ending Git (process group %d), which a killed run had left at work in '%s'", group, directory)
+        _signal_group(group, signal.SIGTERM)  # which lets Git remove its lock files
+    return groups
+
+
+def _kill_what_is_left(groups: _Groups) -> None:
+    for group, members in groups.items():
+        if any(_is_still_there(member) for member in members):  # else the number may be somebody else's by now
+            _signal_group(group, signal.SIGKILL)
+
+
+def _is_still_there(member: Process) -> bool:
+    now = processes.look(member.pid)
+    return now is not None and (now.start, now.group) == (member.start, member.group)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _orphaned_groups(descriptor: int) -> _Groups:
+    """The process groups that hold a lock though whoever took it is dead; none unless all of that is certain."""
+    starter = processes.signer(descriptor)
+    if starter is None or not starter.is_gone():
+        return {}
+    # Whoever took it but could not sign is not the one who signed: that may live.
+    found = {holder.process.group for holder in processes.holders(descriptor) if holder.taker in (0, starter.pid)}
+    groups: _Groups = {group: [] for group in found}
+    for process in processes.everybody() if found else ():
+        groups.get(process.group, []).append(process)
+    return {group: members for group, members in groups.items() if _is_orphaned(members, starter)}
+
+
+def _is_orphaned(members: list[Process], starter: Signer) -> bool:
+    """Whether a process group is a session that a starter has begun for Git, and nobody else's."""
+    return bool(members) and all(
+        member.session == member.group
+        and member.group not in (starter.pid, os.getpgrp(), os.getsid(0))
+        and member.start > starter.start
+        and member.user == os.geteuid()
+        for member in members
+    )
+
+
+# What a killed Git leaves
+
+
+def _remove_left_overs(directory: Path) -> None:
+    for path in map(Path, list(_locks(str(directory)))):
+        files.remove_tree(path)
+        if os.path.lexists(path):
+            raise GitError("unlock", f"{path} cannot be removed")
+        log.warning("Removed '%s', which a Git that was killed had left", path)
+    _remove_temporary_packs(directory)
+
+
+def _locks(top: str) -> Iterator[str]:
+    # Strings and not paths: each mirror is looked through in each run.
+    for place in (*_PLACES, *(f"worktrees/{name}" for name in _names(f"{top}/worktrees"))):
+        for name in _names(f"{top}/{place}"):
+            is_lock = name.endswith(".lock") and name != _LOCK
+            path = f"{top}/{place}/{name}" if place else f"{top}/{name}"
+            if is_lock or name in _OTHER_LOCKS or (name.endswith(".keep") and _is_of_a_fetch(Path(path))):
+                yield path
+    for place in ("refs", "logs"):
+        yield from _locks_below(f"{top}/{place}")
+
+
+def _locks_below(directory: str) -> Iterator[str]:
+    waiting = [directory]
+    while waiting:  # no recursion: who pushes decides how deep a name is
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.endswith(".lock"):
+                    yield entry.path
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+
+
+def _is_of_a_fetch(path: Path) -> bool:
+    """Whether a pack is kept for a fetch that did not come to its end, not because somebody wants to keep it."""
+    with contextlib.suppress(OSError):
+        return files.read_file(path).startswith(b"fetch-pack ")
+    return False
+
+
+def _remove_temporary_packs(directory: Path) -> None:
+    """Remove what was received or packed in part: Git would keep it for weeks, or for ever."""
+    for name in _names(f"{directory}/objects/pack"):
+        if name.startswith(("tmp_", ".tmp-")):
+            with contextlib.suppress(OSError):
+                (directory / "objects" / "pack" / name).unlink()
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

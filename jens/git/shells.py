@@ -1,0 +1,286 @@
+"""Shells that start Git, one command after the other: for hundreds of questions to remotes.
+
+Starting a process costs this program, with all that it has in memory and one thread at work at a time, several times
+what it costs a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import Callable, Optional, Union
+
+from jens.errors import GitError, GitTimeoutError
+from jens.git import process as git_process
+from jens.git.process import GitOptions
+from jens.system import ending
+
+#: A command of Git and its arguments, none of which is empty, or has a line's end in it.
+Command = tuple[str, ...]
+#: What Git printed, or why it failed.
+Said = Union[bytes, GitError]
+#: Gives the next command, if there is one.
+Supply = Callable[[], Optional[Command]]
+
+#: Arguments are read one a line, an empty one ends the command. What Git has printed is followed by a word that nobody
+#: who is asked can know, and by Git's status. Of the settings that other Gits have none matters to a question, and
+#: each takes time.
+_SCRIPT = """
+IFS= read -r word
+set --
+while IFS= read -r argument; do
+    if [ "$argument" ]; then
+        set -- "$@" "$argument"
+    else
+        command git "$@" </dev/null
+        command printf '%s %d\\n' "$word" "$?"
+        set --
+    fi
+done
+"""
+_MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
+_LONGEST_MARK = 40
+_OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
+#: So many commands are worth a shell; but there are two shells in any case, and twice as many each time that so many
+#: seconds go by.
+_WORTH, _SLOW, _FIRST = 4, 0.02, 2
+#: Seconds that a shell with nothing to do may take to end.
+_PATIENCE = 2.0
+#: Bytes that are read from a pipe at once, and how often: somebody may write without end.
+_SOME, _MOST_AT_ONCE = 1 << 16, 16
+
+
+class Shells:
+    """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way.
+
+    There are fewer than ``most`` of them as long as few commands wait, and not for long.
+    """
+
+    def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
+        self._options = options
+        self._most = most
+        self._enough = min(most, _FIRST)
+        self._patient_until = math.inf
+        self._supply = supply
+        self._shells: list[_Shell] = []
+        self._held: list[Command] = []
+        self._ended: list[tuple[Command, Said]] = []
+        self._pipes = selectors.DefaultSelector()
+
+    def __enter__(self) -> Shells:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            for shell in self._shells:  # nobody has the patience to end them politely
+                shell.kill()
+            self._pipes.close()
+
+    def stop(self) -> None:
+        """End what is under way; nobody is told of it any more."""
+        self._held.clear()
+        for shell in self._shells:
+            shell.dismiss()  # all of them, before the first is waited for
+        for shell in list(self._shells):
+            self._drop(shell)
+        self._ended.clear()
+
+    def feed(self, waiting: int = 0) -> None:
+        """Have shells that are free, new ones if need be, begin with what the supply gives: at least so much."""
+        self._enough = max(self._enough, min(self._most, waiting // _WORTH))
+        while True:
+            shell = next((shell for shell in self._shells if not shell.command), None)
+            if shell is None and len(self._shells) >= self._enough:
+                return
+            command = self._held.pop() if self._held else self._supply()
+            if command is None:
+                return
+            try:
+                (shell or self._another()).begin(command)
+            except OSError as error:
+                if shell:  # somebody has killed it; let another one do this
+                    self._drop(shell)
+                    self._held.append(command)
+                elif any(other.command for other in self._shells):
+                    self._held.append(command)  # for the first that is free again
+                    return
+                else:
+                    problem = f"could not be started: {error.strerror}"
+                    self._ended.append((command, GitError(verb_of(command), problem)))
+
+    def answers(self) -> list[tuple[Command, Said]]:
+        """Wait until commands end; they, and what came of them. There are none when nothing is under way."""
+        self.feed()
+        while not self._ended and any(shell.command for shell in self._shells):
+            self._wait()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _another(self) -> _Shell:
+        shell = _Shell(self._options)
+        self._shells.append(shell)
+        for pipe in shell.pipes:
+            self._pipes.register(pipe, selectors.EVENT_READ, shell)
+        return shell
+
+    def go_on(self) -> None:
+        """Hear who has something to say, and have those that are free begin with the next command; nobody waits."""
+        if any(shell.command for shell in self._shells):
+            self._wait(0.0)
+            self.feed()
+
+    def _wait(self, longest: float = math.inf) -> None:
+        """Wait until a shell has something to say, or no more time; so many seconds at most."""
+        now = time.monotonic()
+        for shell in self._shells if longest else ():  # who only looks in may stay away for long
+            shell.set_deadline(now)
+        left = min(longest, min(shell.deadline for shell in self._shells) - time.monotonic())
+        if self._enough < self._most:
+            self._patient_until = min(self._patient_until, time.monotonic() + _SLOW)
+            left = min(left, self._patient_until - time.monotonic())
+        for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
+            command = key.data.command
+            said = key.data.receive()
+            if command and said is not None:
+                self._ended.append((command, said))
+        for shell in list(self._shells):
+            if shell.deadline <= time.monotonic():
+                limit = f"{self._options.timeout:g} seconds"
+                self._ended.append(
+                    (shell.command, GitTimeoutError(verb_of(shell.command), f"no answer within {limit}"))
+                )
+                self._drop(shell)
+            elif shell.has_ended:
+                self._drop(shell)
+        if time.monotonic() >= self._patient_until:
+            self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
+            self.feed()
+
+    def _drop(self, shell: _Shell) -> None:
+        self._shells.remove(shell)
+        for pipe in shell.pipes:
+            self._pipes.unregister(pipe)
+        shell.close()
+
+
+class _Shell:
+    """One shell, a session of its own, with the command that it is at: () for none."""
+
+    def __init__(self, options: GitOptions) -> None:
+        self.command: Command = ()
+        self.has_ended = False
+        self.deadline = math.inf
+        self._limit = options.timeout or math.inf
+        self._word = os.urandom(16).hex()
+        self._output, self._complaints = bytearray(), bytearray()
+        environment = {**_inherited(), **git_process.remote_environment(options)}
+        self._process = git_process.start(["sh", "-c", _SCRIPT], subprocess.PIPE, environment)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(git_process.watched(self._process))
+        git_process.bound_memory(self._process.pid)
+        self._input, self._printed, self._complained = self._pipes_of(self._process)
+        self._introduction: Command = (self._word,)
+
+    @staticmethod
+    def _pipes_of(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
+        first, second, third = (pipe.fileno() for pipe in (process.stdin, process.stdout, process.stderr) if pipe)
+        for descriptor in (second, third):
+            os.set_blocking(descriptor, False)
+        return first, second, third
+
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """Where there may be something to ``receive``."""
+        return self._printed, self._complained
+
+    def _write(self, lines: Iterable[str]) -> None:
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        while text:
+            text = text[os.write(self._input, text) :]
+
+    def begin(self, command: Command) -> None:
+        """Have a command run. Raises OSError when there is no shell any more."""
+        _take(self._complained, self._complaints)  # whatever the command before has left running may have complained
+        self._output.clear()
+        self._complaints.clear()
+        self.command = command  # before the first word of it: a signal may come at any time
+        try:
+            self._write((*self._introduction, *command, ""))
+            self._introduction = ()
+        except OSError:
+            self.command = ()
+            raise
+
+    def set_deadline(self, now: float) -> None:
+        """Let time begin to run, unless it does: a long answer waits in Git until somebody listens."""
+        if self.command and self.deadline == math.inf:
+            self.deadline = now + self._limit
+
+    def receive(self) -> Said | None:
+        """Take what has been printed; returned is what came of the command, once it has ended."""
+        self.has_ended = not _take(self._printed, self._output)
+        _take(self._complained, self._complaints)
+        del self._complaints[git_process.ENOUGH :]  # a remote may complain for as long as it likes
+        match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
+        if match and match["word"].decode() == self._word:
+            return self._result(int(match["status"]), bytes(self._output[: match.start()]))
+        return self._result(-1, b"") if self.has_ended else None
+
+    def _result(self, status: int, output: bytes) -> Said:
+        command, self.command, self.deadline = self.command, (), math.inf
+        if status == 0:
+            return output
+        return GitError(verb_of(command), git_process.summary(bytes(self._complaints), status, command), status)
+
+    def dismiss(self) -> None:
+        """Tell the shell that there will be nothing more to do."""
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """End the shell, and what it is at."""
+        with self._stack:
+            self.dismiss()
+            if not self.command:
+                ending.has_ended(self._process, _PATIENCE)
+            if self._process.returncode is None:
+                ending.end(self._process)
+
+    def kill(self) -> None:
+        """End the shell, and what it is at, without waiting for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without what would have a shell do other things: functions, options, files to run first."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_SHELLS)}
+
+
+def verb_of(command: Command) -> str:
+    """What Git is to do."""
+    return next((argument for argument in command if not argument.startswith("-")), "")
+
+
+def _take(pipe: int, content: bytearray) -> bool:
+    """Add what is in a pipe, without waiting for more; False when nothing can come any more."""
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            some = os.read(pipe, _SOME)
+        except BlockingIOError:
+            return True
+        if not some:
+            return False
+        content += some
+        if len(some) < _SOME:  # that was all, for now
+            return True
+    return True

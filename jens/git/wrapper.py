@@ -1,0 +1,239 @@
+"""The only module that speaks Git: flat verbs, the repository's path first.
+
+Every Git process runs in a process group of its own, without a terminal, with a time limit where a remote is
+involved, and, where it writes, holding a lock on the repository that outlives this program if it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.git.process import GitOptions, run, stop_all
+from jens.git.shells import Command
+from jens.system.files import read_file
+
+__all__ = ["GitOptions", "stop_all"]
+
+#: Where a repository has its branches.
+HEADS = "refs/heads/"
+#: The remote's name during a clone: what a user's configuration says of each and every origin must not count.
+_NEW = "jens-clone"
+_ID = re.compile(r"[0-9a-f]{40}")
+_PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
+_MIRROR = f"+{HEADS}*:{HEADS}*"
+#: What Git ends with when an object is not there: of all that can go wrong it is this that it says itself.
+_FATAL = 128
+_REFUSALS = ("not our ref", "unadvertised object")
+_CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
+
+
+# Remotes and mirrors
+
+
+def question(url: str) -> Command:
+    """How a remote is asked for its branches."""
+    return ("ls-remote", "--heads", "--", url)
+
+
+def remote_heads(output: bytes) -> dict[str, str]:
+    """The branches of a remote, name to commit, told from its answer. Raises GitError."""
+    heads = {}
+    for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may have other ends of lines in them
+        commit, _, ref = line.partition("\t")
+        if ref.startswith(HEADS):
+            if not _ID.fullmatch(commit):
+                raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
+            heads[ref[len(HEADS) :]] = commit
+    return heads
+
+
+def listing(heads: Mapping[str, str]) -> bytes:
+    """How a remote with these branches (to commits) answers, unless it sorts them by other rules."""
+    lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def clone(bare: Path, url: str, options: GitOptions) -> None:
+    """Mirror a remote's branches, and nothing else, into a new bare repository. Raises GitError, OSError."""
+    # --no-local: a path is mirrored through Git's protocol like any other remote, sharing no files with it.
+    arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
+    run([*arguments, "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+    config = bare / "config"
+    config.write_bytes(config.read_bytes().replace(f'[remote "{_NEW}"]'.encode(), b'[remote "origin"]', 1))
+
+
+def fetch(bare: Path, url: str, options: GitOptions) -> None:
+    """Make the branches of a mirror those of the remote: moved, rewritten and deleted ones too."""
+    arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
+    run([*arguments, "--", url, _MIRROR], git_dir=bare, remote=options, limit=options.timeout)
+
+
+def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
+    """Fetch one commit by its full id, reachable from a branch or not; False when the remote will not give it."""
+    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
+    try:
+        run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
+    except GitError as error:
+        if any(refusal in error.problem for refusal in _REFUSALS):
+            return False
+        raise
+    return True
+
+
+def borrow(bare: Path, objects: Path) -> None:
+    """Make a bare that has nothing but another one's objects, whatever else that has lost. Raises GitError, OSError."""
+    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+    (bare / "objects" / "info").mkdir(exist_ok=True)
+    (bare / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
+
+
+def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
+    """Fetch one object, without history, into a bare made for it; False when the remote will not give it so."""
+    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+    arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", url, commit]
+    try:
+        run(arguments, git_dir=bare, remote=options, limit=options.timeout)
+    except GitError as error:
+        if isinstance(error, GitTimeoutError):
+            raise
+        return False
+    return True
+
+
+def heads(bare: Path) -> dict[str, str]:
+    """The branches of a mirror, name to commit, read from its files: gitrepository-layout(5).
+
+    Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
+    """
+    top = str(bare)  # strings and not paths: each mirror is looked at in each run
+    loose = dict(_loose_heads(f"{top}/refs/heads"))
+    # After the loose ones: ``git pack-refs`` writes this file before it removes them.
+    heads = {**_packed_heads(top), **loose}
+    return {branch: commit for branch, commit in heads.items() if commit}
+
+
+def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
+    """Branches in files of their own, with the commit, or '' where the file is damaged."""
+    waiting = [""]
+    while waiting:  # no recursion: who pushes decides how deep a name is
+        prefix = waiting.pop()
+        try:
+            entries = list(os.scandir(f"{top}/{prefix}"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            branch = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{branch}/")
+            elif not branch.endswith(".lock"):
+                try:
+                    commit = read_file(entry.path).decode("ascii", "replace").strip()
+                except FileNotFoundError:
+                    continue  # packed or deleted a moment ago
+                yield branch, commit if _ID.fullmatch(commit) else ""
+
+
+def _packed_heads(top: str) -> dict[str, str]:
+    try:
+        text = read_file(f"{top}/packed-refs").decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return {}
+    return {match["branch"]: match["commit"] for match in _PACKED.finditer(text)}
+
+
+def is_repository(path: Path) -> bool:
+    """Whether a directory looks like a bare repository that can be read."""
+    top = str(path)
+    return os.access(f"{top}/HEAD", os.R_OK) and os.access(f"{top}/objects", os.R_OK | os.X_OK)
+
+
+def mirrored_url(bare: Path) -> str | None:
+    """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it."""
+    try:
+        match = _CONFIGURED_URL.search(read_file(f"{bare}/config").decode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    if match is None:
+        return None
+    url = match.group("url")
+    if url.startswith('"') and url.endswith('"'):
+        url = url[1:-1]
+    return re.sub(r"\\(.)", r"\1", url)
+
+
+def record_url(bare: Path, url: str) -> None:
+    """Remember the URL that a mirror was fetched from, where ``git remote -v`` shows it."""
+    run(["config", "--replace-all", "remote.origin.url", url], git_dir=bare)
+
+
+def commits_like(bare: Path, digits: str) -> list[str]:
+    """The ids of all commits in a repository that begin with these digits; other objects do not count."""
+    ids = [digits]
+    if len(digits) < 40:
+        ids = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
+    if not ids:
+        return []
+    output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin="\n".join(ids).encode("ascii"))
+    return [line.split()[0] for line in output.decode("ascii").splitlines() if line.split()[1] == "commit"]
+
+
+def lacks_parts(bare: Path, commit: str) -> bool:
+    """Whether a commit that is there lacks something of what it has and no branch: its files, its history.
+
+    A Git that was killed while it fetched the commit leaves this. Raises GitError.
+    """
+    arguments = ["rev-list", "--quiet", "--objects", "--ignore-missing", commit, "--not", "--branches"]
+    try:
+        run(arguments, git_dir=bare, shared=True)
+    except GitError as error:
+        if error.status == _FATAL:
+            return True
+        raise
+    return False
+
+
+def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
+    """When these commits (40 digits) were made: the committer's date, in seconds since the epoch.
+
+    Commits that the repository does not have are left out.
+    """
+    ids = "\n".join(commits)
+    if not ids:
+        return {}
+    arguments = ["rev-list", "--no-walk=unsorted", "--ignore-missing", "--no-commit-header", "--format=%H %ct"]
+    output = run([*arguments, "--stdin"], git_dir=bare, shared=True, stdin=ids.encode("ascii"))
+    return {commit: int(time) for commit, _, time in (line.partition(" ") for line in output.decode().splitlines())}
+
+
+def is_sound(bare: Path) -> bool:
+    """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
+
+    Raises GitBusyError when that cannot be told now.
+    """
+    try:
+        run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
+    except GitBusyError:
+        raise
+    except GitError as error:
+        return error.status == 1  # only bit 0: an object is oddly written, as old ones may be, but all there
+    return True
+
+
+def gc(bare: Path, *, aggressive: bool) -> None:
+    """Pack a repository, and drop what nothing has reached for two weeks; worktree records are left alone.
+
+    Source: git-gc(1).
+    """
+    arguments = ["gc", "--quiet", *(["--aggressive"] if aggressive else [])]
+    run(arguments, git_dir=bare, settings=("-c", "gc.worktreePruneExpire=never"))
+
+
+def has_heads(bare: Path) -> bool:
+    """Whether the commits of all branches are there: a cheap look for great damage."""
+    commits = "\n".join({*heads(bare).values()})
+    output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin=commits.encode("ascii"))
+    return not any(line.endswith(b" missing") for line in output.splitlines())

@@ -1,0 +1,183 @@
+"""The producer: a Flask application that turns what Git servers send into hints.
+
+It shares nothing with jens-update but the library and the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from typing import Callable
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from jens.config import Config
+from jens.errors import JensError, QueueError
+from jens.gitlabproducer import webhooks
+from jens.gitlabproducer.webhooks import Index, MalformedError, Provider
+from jens.messaging import queue as messaging_queue
+from jens.messaging.queue import Queue
+from jens.metadata import clones, reader
+from jens.names import redact, url_problem
+
+log = logging.getLogger(__name__)
+
+#: A longer body is refused, in bytes.
+LARGEST_BODY = 5 * 2**20
+_CHUNK = 2**16
+_MALFORMED = "Malformed request"
+
+
+def create_app(config: Config) -> Flask:
+    """The application, with a path for each kind of Git server."""
+    app = Flask(__name__, static_folder=None)
+    queue, library = Queue(config.messaging.queuedir), _KnownLibrary(config)
+    secret = config.gitlabproducer.secret_token
+    if not secret:
+        log.warning("%s: [gitlabproducer] secret_token is not set, every request is accepted", config.path)
+    views = {provider.name: _view(provider, secret, library, queue) for provider in webhooks.PROVIDERS}
+    for name, view in views.items():
+        app.add_url_rule(
+            f"/{name}", name, view, methods=["POST"], strict_slashes=False, provide_automatic_options=False
+        )
+    app.add_url_rule("/healthz", "healthz", lambda: _health(library, queue), methods=["GET"], strict_slashes=False)
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(Exception, _unforeseen)
+    return app
+
+
+class _KnownLibrary:
+    """The library, read again when the clone has another commit; the last good one while a new one is unusable."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._guard = threading.Lock()
+        self._commit = ""
+        self._index: Index | None = None
+        self._problem = ""
+
+    def index(self) -> Index:
+        """Raises JensError when there has never been a usable library."""
+        with self._guard:
+            try:
+                self._read()
+                self._problem = ""
+            except JensError as error:
+                if self._problem != str(error):
+                    log.error("%s", error)
+                self._problem = str(error)
+                if self._index is None:
+                    raise
+            assert self._index is not None
+            return self._index
+
+    def _read(self) -> None:
+        commit = clones.library_commit(self._config)
+        if commit != self._commit:
+            self._index = Index(reader.read_library(self._config, commit))
+            self._commit = commit
+
+    def problem(self) -> str:
+        """Why the library is unusable now, or ''."""
+        try:
+            self.index()
+        except JensError as error:
+            return str(error)
+        return self._problem
+
+
+def _text(status: int, text: str) -> Response:
+    return Response(text, status, content_type="text/plain; charset=utf-8")
+
+
+def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue) -> Callable[[], Response]:
+    def receive() -> Response:
+        try:
+            body = _body()
+        except OSError as error:
+            log.warning(
+                "/%s: %s did not send a whole body (%s)", provider.name, request.remote_addr, type(error).__name__
+            )
+            return _text(400, _MALFORMED)
+        if body is None:
+            log.warning("/%s: refused a body of more than %d bytes", provider.name, LARGEST_BODY)
+            return _text(413, "Request too large")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if secret and not provider.authenticate(secret, headers, body, time.time()):
+            log.warning("/%s: refused a request of %s, it does not know the secret", provider.name, request.remote_addr)
+            return _text(401, "Unauthorised")
+        try:
+            payload = webhooks.parse(body)
+            if not provider.is_push(headers, payload):
+                return _text(200, "Not a push")
+            pushed = provider.pushed(payload)
+        except MalformedError as error:
+            log.warning("/%s: malformed request of %s: %s", provider.name, request.remote_addr, error)
+            return _text(400, _MALFORMED)
+        return _hint(provider, pushed, library, queue)
+
+    return receive
+
+
+def _body() -> bytes | None:
+    """The request's body, None when it is too long: counted while it is read, whatever the headers say."""
+    chunks, size = [], 0
+    while chunk := request.stream.read(_CHUNK):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            return None
+    return b"".join(chunks)
+
+
+def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, queue: Queue) -> Response:
+    repos = library.index().matching(pushed)
+    if not repos:
+        log.info("/%s: no repository of the library is at %s", provider.name, _named(pushed))
+        return _text(200, "Repository not found")
+    try:
+        for repo in repos:
+            when = messaging_queue.timestamp()
+            log.info("%s - %s - '%s' added to the queue", when, repo, queue.add([repo], when))
+    except QueueError as error:
+        log.error("%s", error)
+        return _text(500, "Queue not accessible")
+    return _text(201, "OK")
+
+
+def _named(pushed: webhooks.Pushed) -> list[str]:
+    """What a sender calls a repository, for the log: nothing of what is not a URL, nor what may be secret in one."""
+    urls = (url for url in pushed.urls[:4] if url_problem(url) is None)
+    return [text.partition("?")[0][:200] for text in (*map(redact, urls), pushed.path_end) if text]
+
+
+def _health(library: _KnownLibrary, queue: Queue) -> Response:
+    problems = [library.problem()]
+    try:
+        queue.check()
+    except QueueError as error:
+        problems.append(str(error))
+    problems = [problem for problem in problems if problem]
+    return _text(503, "\n".join(problems)) if problems else _text(200, "OK")
+
+
+def _refused(error: HTTPException) -> Response:
+    text = _MALFORMED if error.code == 400 else error.name
+    response = Response(text, error.code, content_type="text/plain; charset=utf-8")
+    for name, value in error.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+def _unforeseen(error: Exception) -> Response:
+    if isinstance(error, JensError):
+        log.error("%s", error)
+    else:
+        # Not what the exception says: it may quote what a sender wrote, or a secret.
+        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        log.error("Unforeseen %s at %s", type(error).__name__, " > ".join(places))
+    return _text(500, "Internal Server Error!")

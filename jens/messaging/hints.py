@@ -1,0 +1,70 @@
+"""Working on demand: hints are taken before the work they ask for, and leave the queue after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from jens.errors import QueueError
+from jens.messaging.queue import Hints, Queue
+from jens.model import Event, Library, RepoId
+
+log = logging.getLogger(__name__)
+
+#: Names of repositories in one line of the log.
+_MOST_NAMES = 20
+
+
+def has_messages(queuedir: Path) -> bool:
+    """Whether there is anything to take, as far as that can be told."""
+    try:
+        return bool(Queue(queuedir).names())
+    except QueueError:
+        return False
+
+
+def take(queuedir: Path) -> Hints:
+    """Take the hints of a run. Raises QueueError."""
+    log.info("Getting and processing hints...")
+    hints = Queue(queuedir).take()
+    log.info("%d messages found", hints.found)
+    for event in hints.events:
+        log.log(event.level, "%s", event.text)
+    return hints
+
+
+def strangers(hints: Hints, library: Library) -> str:
+    """What to say of hints for repositories that the library does not have, or ''."""
+    unknown = hints.repos - set(library.urls)
+    return f"Hints for repositories that the library does not have: {_listed(unknown)}" if unknown else ""
+
+
+def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Event]:
+    """Remove messages from the queue; repositories that could not be brought up to date are hinted anew before.
+
+    When that fails, all messages stay.
+    """
+    queue, again = Queue(queuedir), hints.repos & set(failed)
+    if not again:
+        return queue.acknowledge(hints.messages)
+    try:
+        name = queue.add(again)
+    except QueueError as error:
+        return [Event(logging.ERROR, f"All hints stay for the next run: {error}")]
+    text = f"To be fetched again: {_listed(again)}, '{name}' added to the queue"
+    return [Event(logging.WARNING, text), *queue.acknowledge(hints.messages)]
+
+
+def finish_all(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
+    """Let hints go whose work is done; returned is what has failed, of the messages or of this."""
+    events = finish(queuedir, hints, failed)
+    for event in events:
+        log.log(event.level, "%s", event.text)
+    return [event.text for event in (*hints.events, *events) if event.is_failure]
+
+
+def _listed(repos: Collection[RepoId]) -> str:
+    names = sorted(map(str, repos))
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{names[:_MOST_NAMES]}{more}"

@@ -1,0 +1,295 @@
+"""Hints: which repositories have changed, left by producers in a directory queue and taken by jens-update.
+
+The queue is python-dirq's, whose format other programs write, too: an element is a directory ``NNNNNNNN/`` + 14
+hexadecimal digits with a file for each field, added in ``temporary/`` and removed through ``obsolete/``. python-dirq
+adds and locks elements. They are listed, read and removed here, because it takes an unreadable directory for an empty
+one, reads whatever size and kind of file is there, and relies on link counts that not every file system keeps.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import re
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+from jens.errors import QueueError
+from jens.messaging import plainpickle
+from jens.model import PARTITIONS, Event, RepoId
+from jens.names import is_repository_name
+from jens.system import files
+
+log = logging.getLogger(__name__)
+
+SCHEMA = {"time": "string", "data": "binary"}
+
+#: A larger message is not read, in bytes.
+LARGEST_MESSAGE = 2**20
+#: What one run takes: no more than about so many bytes, or different repositories. The rest waits for the next one.
+_MOST_BYTES = 2**22
+_MOST_REPOSITORIES = 20_000
+#: Added again so often when others purge the queue at the same time.
+_ATTEMPTS = 50
+#: Older pieces of elements were left by somebody who died, in seconds; python-dirq's own defaults.
+TEMPORARY_AGE = 300
+LOCK_AGE = 600
+
+_DIRECTORY = re.compile(r"[0-9a-f]{8}|1[0-9a-f]{8}")  # after ffffffff python-dirq goes on with nine
+_ELEMENT = re.compile(r"[0-9a-f]{14}")
+_TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
+
+
+def timestamp() -> str:
+    """The time of a message: now, local, ISO 8601."""
+    return datetime.now().isoformat(timespec="microseconds")
+
+
+def encode(repos: Iterable[RepoId]) -> bytes:
+    """The data of a message: a pickle that Python 2 reads, too."""
+    content: dict[str, list[str]] = {}
+    for repo in sorted(repos):
+        content.setdefault(repo.partition, []).append(repo.name)
+    return pickle.dumps(content, protocol=2)
+
+
+def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
+    """The repositories that a message names, and what of it is ill-formed. Raises ValueError when all of it is."""
+    content = plainpickle.loads(data)
+    if not isinstance(content, dict):
+        raise ValueError("expected a mapping of partitions to lists of names")
+    repos: set[RepoId] = set()
+    unknown = [partition for partition in content if partition not in PARTITIONS]
+    problems = [f"unknown partitions ({len(unknown)}), such as {str(unknown[0])[:40]!a}"] if unknown else []
+    for partition, value in content.items():
+        if partition not in PARTITIONS:
+            continue
+        if not isinstance(value, list):
+            problems.append(f"{partition} is expected to be a list of names")
+        else:
+            good = {name for name in value if isinstance(name, str) and is_repository_name(name)}
+            repos |= {RepoId(partition, name) for name in good}
+            bad = sum(1 for name in value if not isinstance(name, str) or name not in good)
+            problems += [f"{partition} has bad names ({bad})"] if bad else []
+    return repos, problems
+
+
+class Hints(NamedTuple):
+    """What is in the queue: how many messages were found, and of those read the elements and the repositories.
+
+    ``dropped`` elements are of no use to anybody.
+    """
+
+    found: int = 0
+    messages: tuple[str, ...] = ()
+    repos: frozenset[RepoId] = frozenset()
+    dropped: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+class Queue:
+    """The queue at a directory, which must be there: nobody wants hints below a forgotten mount point."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _library_queue(self, schema: Mapping[str, str] | None = None) -> Any:
+        """The queue as python-dirq has it."""
+        from dirq.queue import Queue as LibraryQueue  # noqa: PLC0415 - most runs find nothing in the queue
+
+        return LibraryQueue(str(self.path), schema=schema)
+
+    def add(self, repos: Iterable[RepoId], time: str | None = None) -> str:
+        """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
+        self.check()
+        fields = {"time": time or timestamp(), "data": encode(repos)}
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                name = str(self._library_queue(SCHEMA).add(fields))
+                self._flush(name)
+                return name
+            except OSError as error:
+                # Perhaps somebody purged the directory that the element was being made in, or was to be moved to.
+                if _number(error) not in (errno.ENOENT, None) or not attempts_left:
+                    raise QueueError(self.path, _reason(error), "written") from error
+        raise AssertionError("there are attempts")
+
+    def _flush(self, name: str) -> None:
+        element = self.path / name
+        with suppress(FileNotFoundError):  # it was taken at once
+            for path in (*(element / field for field in SCHEMA), element, element.parent, self.path):
+                files.flush(path)
+
+    def check(self) -> None:
+        """Raises QueueError when there is no directory to read and to write in."""
+        if not os.path.isdir(self.path):
+            raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
+        for name in ("", _TEMPORARY, *self._directories()[-1:]):
+            path = self.path / name
+            if name and path.is_symlink():
+                raise QueueError(path, "it is a symbolic link", "written")
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK) and path.exists():
+                raise QueueError(path, "there is no permission", "written")
+        room = os.statvfs(self.path)
+        if room.f_bavail == 0 or (room.f_files and room.f_favail == 0):
+            raise QueueError(self.path, os.strerror(errno.ENOSPC), "written")
+
+    def names(self) -> list[str]:
+        """Every hint, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
+        return [
+            f"{directory}/{name}"
+            for directory in self._directories()
+            for name in sorted(self._list(directory))
+            if _ELEMENT.fullmatch(name)
+        ]
+
+    def _directories(self) -> list[str]:
+        """The intermediate directories, the oldest first. Raises QueueError."""
+        found = (name for name in self._list("") if _DIRECTORY.fullmatch(name))
+        return sorted(found, key=lambda name: int(name, 16))
+
+    def _list(self, directory: str) -> list[str]:
+        try:
+            if directory and (self.path / directory).is_symlink():
+                return []  # nothing of ours
+            return os.listdir(self.path / directory)
+        except OSError as error:
+            if directory and error.errno == errno.ENOENT:
+                return []  # purged a moment ago
+            raise QueueError(self.path / directory, _reason(error)) from error
+
+    def look(self) -> Hints:
+        """Read what is there and change nothing. Raises QueueError."""
+        return self._gather(self.names(), lambda _name: None)
+
+    def take(self) -> Hints:
+        """Lock and read what is there; ill-formed messages are dropped, the others stay until acknowledged.
+
+        What others have locked is taken, too: they have died, only the holder of the run lock reads. Raises
+        QueueError.
+        """
+        hints = self._gather(self.names(), self._lock)
+        return hints._replace(events=(*hints.events, *self.acknowledge(hints.dropped)))
+
+    def _gather(self, names: Sequence[str], lock: Callable[[str], None]) -> Hints:
+        messages, dropped, events = [], [], []
+        repos: set[RepoId] = set()
+        size = 0
+        for position, name in enumerate(names):
+            if size >= _MOST_BYTES or len(repos) >= _MOST_REPOSITORIES:
+                text = f"{len(names) - position} messages are left for the next run"
+                events.append(Event(logging.WARNING, text))
+                break
+            try:
+                self._check_element(name)
+                lock(name)
+                data = self._read(name)
+                size += len(data)
+                named, problems = decode(data)
+            except FileNotFoundError:
+                continue  # somebody else has dealt with it
+            except ValueError as error:
+                dropped.append(name)
+                events.append(Event(logging.ERROR, f"Message '{name}' is dropped: {error}"))
+            except OSError as error:
+                events.append(Event(logging.ERROR, f"Message '{name}' cannot be read: {_reason(error)}"))
+            else:
+                messages.append(name)
+                repos |= named
+                events += [Event(logging.WARNING, f"Message '{name}': {problem}") for problem in problems]
+        return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), tuple(events))
+
+    def _lock(self, name: str) -> None:
+        try:
+            self._library_queue().lock(name)
+        except OSError as error:
+            log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
+
+    def _check_element(self, name: str) -> None:
+        """Raises FileNotFoundError when an element is gone, ValueError when it is none."""
+        if not stat.S_ISDIR(os.lstat(self.path / name).st_mode):
+            raise ValueError("it is no directory")
+        try:
+            mode = os.lstat(self.path / name / "data").st_mode
+        except FileNotFoundError:
+            os.lstat(self.path / name)
+            raise ValueError("it has no data") from None
+        if not stat.S_ISREG(mode):
+            raise ValueError("its data is no file")
+
+    def _read(self, name: str) -> bytes:
+        """The data of an element. Raises FileNotFoundError when it is gone, ValueError when it is too large."""
+        descriptor = os.open(self.path / name / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            data = file.read(LARGEST_MESSAGE + 1)
+        if len(data) > LARGEST_MESSAGE:
+            raise ValueError(f"it has more than {LARGEST_MESSAGE} bytes")
+        return data
+
+    def acknowledge(self, names: Iterable[str]) -> list[Event]:
+        """Remove messages whose work is done; what cannot be removed is an event each."""
+        events = []
+        for name in names:
+            try:
+                self._remove(name)
+            except OSError as error:
+                events.append(Event(logging.ERROR, f"Unable to remove message '{name}': {_reason(error)}"))
+        return events
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(self.path / _OBSOLETE)
+        obsolete = self.path / _OBSOLETE / os.urandom(7).hex()
+        with suppress(FileNotFoundError):  # somebody else has removed it
+            os.rename(self.path / name, obsolete)
+            files.remove_tree(obsolete)
+
+    def purge(self) -> list[Event]:
+        """Clear away what writers and readers left that have died: pieces of elements, locks, empty directories.
+
+        Unlike python-dirq's own, it never takes what somebody may be working with. Raises QueueError.
+        """
+        pieces = [f"{top}/{name}" for top in (_TEMPORARY, _OBSOLETE) for name in self._list(top)]
+        locks = [f"{name}/{_LOCKED}" for name in self.names() if not (self.path / name).is_symlink()]
+        # Writers use the last one; and one that was just emptied may have been the last when a writer looked.
+        directories = self._directories()[:-1]
+        return [
+            *self._clear([name for name in pieces if _ELEMENT.fullmatch(name[-14:])], TEMPORARY_AGE, files.remove_tree),
+            *self._clear(locks, LOCK_AGE, os.rmdir),
+            *self._clear(directories, TEMPORARY_AGE, os.rmdir),
+        ]
+
+    def _clear(self, names: Iterable[str], age: float, remove: Callable[[Path], object]) -> list[Event]:
+        """Remove what was last changed so many seconds ago, as far as it is there, and empty."""
+        events, oldest = [], time.time() - age
+        for name in names:
+            path = self.path / name
+            try:
+                if os.lstat(path).st_mtime >= oldest:
+                    continue
+                remove(path)
+                if os.path.lexists(path):
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+                events.append(Event(logging.INFO, f"Removed '{path}'"))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+                    events.append(Event(logging.ERROR, f"Unable to remove '{path}': {_reason(error)}"))
+        return events
+
+
+def _number(error: OSError) -> int | None:
+    """The error number, which python-dirq leaves out when it passes an error on in words of its own."""
+    cause = error.__context__
+    return error.errno or (cause.errno if isinstance(cause, OSError) else None)
+
+
+def _reason(error: OSError) -> str:
+    number = _number(error)
+    return os.strerror(number) if number else str(error)

@@ -1,0 +1,120 @@
+"""The two metadata clones and what they track: refreshed, or known to be up to date."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.config import Config
+from jens.errors import GitError, MetadataError
+from jens.git import clones
+from jens.git.clones import Tracked
+from jens.git.remotes import Remotes
+from jens.git.shells import Command
+from jens.git.workers import result, workers
+from jens.git.wrapper import GitOptions
+
+log = logging.getLogger(__name__)
+
+
+class Snapshot(NamedTuple):
+    """The commits of both metadata repositories that a run works from, and what else did not go well."""
+
+    tracked: tuple[Tracked, Tracked]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def environments(self) -> str:
+        """The commit of the environment metadata."""
+        return self.tracked[0].commit
+
+    @property
+    def repositories(self) -> str:
+        """The commit of the repository metadata."""
+        return self.tracked[1].commit
+
+
+def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snapshot:
+    """Fetch both clones and reset them to what they track; without ``reset`` the work trees stay.
+
+    Raises MetadataError.
+    """
+    with workers(2) as pool:
+        futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
+        outcomes = [result(future) for future in futures]
+    (environments, first), (repositories, second) = map(_tracked, outcomes)
+    return Snapshot((environments, repositories), (*first, *second))
+
+
+def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Tracked, list[str]] | MetadataError:
+    """What a clone tracks now, and what else went wrong. An error is returned: it must not end the other's work."""
+    try:
+        tracked = clones.refresh_clone(directory, options)
+    except (GitError, OSError) as error:
+        return MetadataError(directory, str(error))
+    return tracked, _reset(directory, tracked.commit) if reset else []
+
+
+def _tracked(outcome: tuple[Tracked, list[str]] | MetadataError) -> tuple[Tracked, list[str]]:
+    if isinstance(outcome, MetadataError):
+        raise outcome
+    return outcome
+
+
+def directories(config: Config) -> tuple[Path, Path]:
+    """The clones of the environment metadata and of the repository metadata."""
+    return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
+
+
+def ask(config: Config, snapshot: Snapshot, remotes: Remotes) -> None:
+    """Begin to ask the remotes of both clones what they have now."""
+    remotes.ask(question for _, _, question in _questions(config, snapshot))
+
+
+def are_unchanged(config: Config, snapshot: Snapshot, remotes: Remotes) -> bool:
+    """Whether the remotes of both clones still have what an earlier run worked from. Raises MetadataError."""
+    found = list(_questions(config, snapshot))
+    for _ in remotes.heard(question for _, _, question in found):
+        pass
+    for directory, tracked, question in found:
+        try:
+            if clones.has_moved(tracked, remotes.answer(question)):
+                return False
+        except (GitError, OSError) as error:
+            raise MetadataError(directory, str(error)) from error
+    return True
+
+
+def _questions(config: Config, snapshot: Snapshot) -> Iterator[tuple[Path, Tracked, Command]]:
+    for directory, tracked in zip(directories(config), snapshot.tracked):
+        yield directory, tracked, clones.question(directory, tracked)
+
+
+def _reset(directory: Path, commit: str) -> list[str]:
+    """Bring a work tree up to date; since nobody reads metadata from there, one bad file of it stops nothing."""
+    try:
+        clones.reset_clone(directory, commit)
+    except (GitError, OSError) as error:
+        failure = f"The work tree of '{directory}' could not be brought up to date: {error}"
+        log.error("%s", failure)
+        return [failure]
+    return []
+
+
+def environments_commit(config: Config) -> str:
+    """The commit of the environment metadata that the last run worked from. Raises MetadataError."""
+    return _head(config.main.environmentsmetadatadir)
+
+
+def library_commit(config: Config) -> str:
+    """The commit of the repository metadata that the last run worked from. Raises MetadataError."""
+    return _head(config.main.repositorymetadatadir)
+
+
+def _head(directory: Path) -> str:
+    try:
+        return clones.head(directory)
+    except (GitError, OSError) as error:
+        raise MetadataError(directory, str(error), "read") from error

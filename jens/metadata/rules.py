@@ -1,0 +1,284 @@
+"""What a library and a definition must be, told from their texts alone: well-formed, ill-formed, or doubtful.
+
+All rules stand here once: a run ends the reading of a text at its first fault, ``jens-check`` gathers them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Callable, NamedTuple
+
+from jens import names
+from jens.metadata import yamlnodes
+from jens.metadata.yamlnodes import Node, YamlError
+from jens.model import (
+    COMMON,
+    HIERADATA,
+    PARSERS,
+    PARTITIONS,
+    SITE,
+    Branch,
+    Declared,
+    Definition,
+    IllFormed,
+    Library,
+    Ref,
+    RepoId,
+)
+
+_DEFINITION_KEYS = ("default", "notifications", "overrides", "parser")
+
+#: What the name of a definition's file ends in.
+SUFFIX = ".yaml"
+
+#: Told what is wrong, wherever it is found; one that raises ends the reading at the first fault.
+Report = Callable[[YamlError], None]
+
+#: Lines of a definition's keys: of those at the top as ``(key,)``, of overrides by their RepoId.
+Lines = Mapping["tuple[str, ...]", int]
+
+
+class Doubt(NamedTuple):
+    """Something that is allowed, but hardly meant."""
+
+    line: int
+    text: str
+
+
+class Entry(NamedTuple):
+    """An entry of the library; ``problem`` is why it cannot be used, '' when it can."""
+
+    line: int
+    url: str
+    problem: str
+
+
+def _stop(problem: YamlError) -> None:
+    raise problem
+
+
+def _ignore(_problem: YamlError) -> None:
+    pass
+
+
+@contextmanager
+def _reporting(report: Report) -> Iterator[None]:
+    """A fault ends what stands in the block, not what comes after it, unless the report raises."""
+    try:
+        yield
+    except YamlError as problem:
+        report(problem)
+
+
+def parse_library(source: bytes | None) -> Library:
+    """Raises YamlError when the text as a whole is no library; a bad entry spoils only itself."""
+    found = library_entries(source)
+    return Library(
+        {repo: entry.url for repo, entry in found.items() if not entry.problem},
+        {repo: f"line {entry.line}: {entry.problem}" for repo, entry in found.items() if entry.problem},
+    )
+
+
+def library_entries(source: bytes | None, report: Report = _stop) -> dict[RepoId, Entry]:
+    """Every entry of a library, the unusable ones too; what makes it none as a whole is reported.
+
+    ``source`` is None for what is in the repository, but no file.
+    """
+    found: dict[RepoId, Entry] = {}
+    with _reporting(report):
+        if source is None:
+            raise YamlError("expected a file, not a symbolic link")
+        root = yamlnodes.parse(source)
+        top = yamlnodes.entries(root, "the library") if root is not None else {}
+        if "repositories" not in top:
+            near = yamlnodes.line_of(root) if root is not None else 1
+            raise YamlError("expected a mapping with the key 'repositories'", near=near)
+        key, node = top["repositories"]
+        partitions = yamlnodes.entries(node, "'repositories'")
+        for partition in PARTITIONS:
+            with _reporting(report):
+                if partition not in partitions:
+                    text = f"'repositories' has no partition '{partition}' (write '{partition}: {{}}' for none)"
+                    raise YamlError(text, near=yamlnodes.line_of(key))
+                found.update(_entries_of(partition, partitions[partition][1]))
+    return found
+
+
+def _entries_of(partition: str, node: Node) -> Iterator[tuple[RepoId, Entry]]:
+    entries = {} if yamlnodes.is_null(node) else yamlnodes.entries(node, f"partition '{partition}'")
+    for name, (_key, value) in entries.items():
+        entry = Entry(yamlnodes.line_of(value), yamlnodes.string(value) or "", _entry_problem(name, value) or "")
+        yield RepoId(partition, name), entry
+
+
+def _entry_problem(name: str, value: Node) -> str | None:
+    if not names.is_repository_name(name):
+        return "bad name, expected up to 200 letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
+    url = yamlnodes.string(value)
+    if url is None:
+        return f"expected a clone URL, not {yamlnodes.kind(value)}"
+    return names.url_problem(url)
+
+
+def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declared:
+    """One definition; ``content`` is None for what is in the repository, but no file."""
+    try:
+        return inspect_definition(file, content, hashprefix)
+    except YamlError as problem:
+        return IllFormed(file[: -len(SUFFIX)], f"{file}: {problem}")
+
+
+def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = _stop) -> Definition:
+    """What can be read of one definition; everything that makes it ill-formed is reported."""
+    name = file[: -len(SUFFIX)]
+    if not names.is_environment_name(name):
+        most = f", {names.LONGEST} at most" if len(name) > names.LONGEST else ""
+        report(YamlError(f"bad name, expected letters, digits and '_'{most}"))
+    if content is None:
+        report(YamlError("expected a file, not a symbolic link or a submodule"))
+        return Definition(name, None, {})
+    return parse_definition(name, content, hashprefix, report)
+
+
+def parse_definition(name: str, source: bytes, hashprefix: str, report: Report = _stop) -> Definition:
+    """A well-formed definition, or YamlError saying what is wrong, in which line.
+
+    With another ``report`` what can be read of an ill-formed one.
+    """
+    top: Mapping[str, Node] = {}
+    with _reporting(report):
+        root = yamlnodes.parse(source)
+        if root is None:
+            raise YamlError("empty, expected a mapping")
+        top = {key: value for key, (_key, value) in yamlnodes.entries(root, "the definition").items()}
+        if "notifications" not in top:
+            raise YamlError("the mandatory key 'notifications' is missing", near=yamlnodes.line_of(root))
+    default, overrides, parser = None, {}, None
+    if "default" in top:
+        with _reporting(report):
+            default = _default(top["default"], hashprefix)
+    if "overrides" in top:
+        with _reporting(report):
+            overrides = dict(_overrides(top["overrides"], hashprefix, report))
+    if "parser" in top:
+        with _reporting(report):
+            parser = _parser(top["parser"])
+    notifications: tuple[str, ...] = ()
+    if "notifications" in top:
+        with _reporting(report):
+            notifications = _notifications(top["notifications"])
+    return Definition(name, default, overrides, notifications, parser, source)
+
+
+def _default(node: Node, hashprefix: str) -> Branch:
+    ref = _ref(node, "'default'", hashprefix)
+    if not isinstance(ref, Branch):
+        raise YamlError("'default' is expected to be a branch, not a commit", yamlnodes.line_of(node))
+    return ref
+
+
+def _ref(node: Node, what: str, hashprefix: str) -> Ref:
+    text = yamlnodes.string(node)
+    if text is None:
+        raise YamlError(f"{what} is expected to be a string, not {yamlnodes.kind(node)}", yamlnodes.line_of(node))
+    try:
+        return names.parse_ref(text, hashprefix)
+    except ValueError as error:
+        raise YamlError(f"{what}: {error}", yamlnodes.line_of(node)) from error
+
+
+def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[RepoId, Ref]]:
+    for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
+        with _reporting(report):
+            if partition not in PARTITIONS:
+                expected = ", ".join(PARTITIONS)
+                raise YamlError(
+                    f"'overrides' has an unknown partition {partition!r}, expected {expected}", yamlnodes.line_of(key)
+                )
+            for name, (_name, ref) in yamlnodes.entries(value, f"'overrides: {partition}'").items():
+                with _reporting(report):
+                    yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", hashprefix)
+
+
+def _notifications(node: Node) -> tuple[str, ...]:
+    listed = node.value if isinstance(node.value, list) and not yamlnodes.is_null(node) else [node]
+    nodes = [item for item in listed if isinstance(item, Node)]
+    for item in (node, *nodes):
+        if yamlnodes.is_foreign(item):
+            expected = f"'notifications' is expected to be a string or a list of strings, not {yamlnodes.kind(item)}"
+            raise YamlError(expected, yamlnodes.line_of(item))
+    return tuple(text for text in map(yamlnodes.string, nodes) if text)
+
+
+def _parser(node: Node) -> str:
+    parser = yamlnodes.string(node)
+    if parser not in PARSERS:
+        raise YamlError(f"'parser' is expected to be {' or '.join(PARSERS)}", yamlnodes.line_of(node))
+    return parser
+
+
+def doubts(definition: Definition, library: Library) -> list[str]:
+    """What is allowed in a definition, but hardly meant."""
+    lines = lines_of(definition.source)
+    return [doubt.text for doubt in (*unknown_names(lines, library), *left_empty(definition, lines))]
+
+
+def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
+    """What a definition says of things that nobody knows; without a library any repository may be known."""
+    overridden = sorted(RepoId(*key) for key in lines if len(key) == 2)
+    found = [
+        Doubt(
+            lines[repo],
+            f"overrides {repo.partition} '{names.one_line(repo.name)}', which the library does not have",
+        )
+        for repo in overridden
+        if library is not None and repo not in library.urls and repo not in library.unusable
+    ]
+    unknown = [key for key in lines if len(key) == 1 and key[0] not in _DEFINITION_KEYS]
+    return found + [Doubt(lines[key], f"has an unknown key '{names.one_line(key[0])}'") for key in unknown]
+
+
+def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:
+    """Which keys of a well-formed definition have nothing to say."""
+    found = []
+    if ("overrides",) in lines and not definition.overrides:
+        found.append(Doubt(lines["overrides",], "has 'overrides' without any override"))
+    if ("notifications",) in lines and not definition.notifications:
+        found.append(Doubt(lines["notifications",], "has 'notifications' without an address"))
+    return found
+
+
+def lines_of(source: bytes) -> Lines:
+    """Where the keys of a definition stand, as far as it can be read."""
+    found: dict[tuple[str, ...], int] = {}
+    with _reporting(_ignore):
+        root = yamlnodes.parse(source)
+        top = yamlnodes.entries(root, "the definition") if root is not None else {}
+        found.update(((key,), yamlnodes.line_of(node)) for key, (node, _value) in top.items())
+        overrides = yamlnodes.entries(top["overrides"][1], "'overrides'") if "overrides" in top else {}
+        for partition in set(PARTITIONS) & set(overrides):
+            with _reporting(_ignore):
+                entries = yamlnodes.entries(overrides[partition][1], partition)
+                found.update(((partition, name), yamlnodes.line_of(node)) for name, (node, _ref) in entries.items())
+    return found
+
+
+def library_doubts(source: bytes) -> list[Doubt]:
+    """What is allowed in a library, but hardly meant."""
+    found: list[Doubt] = []
+    with _reporting(_ignore):
+        root = yamlnodes.parse(source)
+        top = yamlnodes.entries(root, "the library") if root is not None else {}
+        found += _strangers(top, ("repositories",), "the library has an unknown key '{}'")
+        partitions = yamlnodes.entries(top["repositories"][1], "'repositories'") if "repositories" in top else {}
+        found += _strangers(partitions, PARTITIONS, "'repositories' has an unknown key '{}'")
+        common = yamlnodes.entries(partitions[COMMON][1], COMMON) if COMMON in partitions else {}
+        found += _strangers(common, (SITE.name, HIERADATA.name), "'common' has an entry '{}', which nothing uses")
+    return found
+
+
+def _strangers(entries: Mapping[str, tuple[Node, Node]], known: Container[str], text: str) -> Iterator[Doubt]:
+    for key, (node, _value) in entries.items():
+        if key not in known:
+            yield Doubt(yamlnodes.line_of(node), text.format(names.one_line(key)))

@@ -1,0 +1,79 @@
+"""Declared commits: looked for on disk, in the mirror, and at the remote."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.errors import GitError
+from jens.git import wrapper
+from jens.git.remotes import Remotes
+from jens.model import Commit, Event, Ref
+from jens.repositories.mirror import Answer, Request, unable
+from jens.repositories.plan import resolve
+
+
+class Resolution(NamedTuple):
+    """Which commits the declared ones are; None for those that are not to be had.
+
+    Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror
+    has lost objects.
+    """
+
+    commits: Mapping[Commit, str | None]
+    unasked: frozenset[Ref] = frozenset()
+    events: tuple[Event, ...] = ()
+    is_suspicious: bool = False
+
+
+def resolve_commits(
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, answer: Answer
+) -> Resolution:
+    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers now.
+
+    Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
+    """
+    needs = request.needs
+    found: dict[Commit, str | None] = {ref: request.full_id(ref) for ref in needs.former if isinstance(ref, Commit)}
+    unasked: set[Ref] = set()
+    events: list[Event] = []
+    for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
+        full = request.full_id(commit)
+        if full is not None and full in checkouts:
+            found[commit] = full
+            continue
+        try:
+            candidates = wrapper.commits_like(bare, full or commit.digits)
+            if full is not None and answer is Answer.NOW:
+                candidates = _fetched(bare, full, candidates, request, remotes)
+        except GitError as error:
+            found[commit] = None
+            unasked.add(commit)
+            events.append(unable("fetch", request.repo, error))
+            continue
+        found[commit], problem = resolve(commit, candidates, checkouts)
+        if problem and answer is not Answer.NONE:
+            events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
+    suspicious = bool(unasked) or (None in found.values() and not wrapper.has_heads(bare))
+    return Resolution(found, frozenset(unasked), tuple(events), suspicious)
+
+
+def _fetched(bare: Path, commit: str, found: list[str], request: Request, remotes: Remotes) -> list[str]:
+    """What there is of a commit after the remote was asked for what it lacks. Raises GitError."""
+    if not found:
+        return _fetch_commit(bare, commit, request, remotes)
+    if wrapper.lacks_parts(bare, commit):
+        with contextlib.suppress(GitError):  # perhaps nothing is lacking that it takes to lay out its files
+            _fetch_commit(bare, commit, request, remotes)
+    return found
+
+
+def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
+    """Ask the remote for a commit, and look again. Raises GitError when it could not be asked."""
+    url = request.url or ""
+    with remotes.speaking_to(url) as options:
+        fetched = wrapper.fetch_commit(bare, url, commit, options)
+    return wrapper.commits_like(bare, commit) if fetched else []

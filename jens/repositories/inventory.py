@@ -1,0 +1,209 @@
+"""The inventory: which refs of which repositories are expanded, and at which commit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
+from jens.names import is_branch_name, is_repository_name
+from jens.statefile import StateError, read_state, write_state
+from jens.system import files
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[0-9a-f]{40}")
+_DIGITS = re.compile(r"[0-9a-f]{4,40}")
+_SYMBOLIC = "ref: "
+#: What is raised when a state file has another shape.
+_UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
+_LONGEST_CHAIN = 5  # of symbolic refs, as in Git
+
+
+def fetch(layout: Layout) -> Inventory:
+    """The inventory as last persisted, or, when that cannot be used, as it is on disk."""
+    log.info("Fetching repositories inventory...")
+    try:
+        return decode(read_state(layout.inventory, VERSION))
+    except StateError as error:
+        log.debug("%s", error)
+        log.warning("Inventory on disk not found or corrupt, generating...")
+        return generate(layout)
+
+
+def persist(layout: Layout, inventory: Inventory) -> None:
+    """Raises OSError."""
+    write_state(layout.inventory, VERSION, encode(inventory))
+
+
+def fetch_some(layout: Layout, repos: Iterable[RepoId]) -> Inventory:
+    """What was last persisted of a few repositories. Raises StateError when that cannot be used, or lacks one."""
+    log.info("Fetching repositories inventory...")
+    content = read_state(layout.inventory, VERSION)
+    try:
+        return {repo: _decode_refs(content[repo.partition][repo.name]) for repo in repos}
+    except _UNEXPECTED as error:
+        raise StateError(f"not an inventory of these repositories: {error}") from error
+
+
+def persist_some(layout: Layout, inventory: Inventory) -> None:
+    """Persist what has changed of a few repositories that were ``fetch_some``. Raises OSError."""
+    content = read_state(layout.inventory, VERSION)
+    for partition, refs in encode(inventory).items():
+        content[partition].update(refs)
+    write_state(layout.inventory, VERSION, content)
+
+
+def generate(layout: Layout) -> Inventory:
+    """What bares and checkouts on disk say: every repository with a mirror, every expanded ref."""
+    log.info("Generating inventory of bares and clones...")
+    found: dict[RepoId, dict[Ref, str]] = {repo: {} for repo in layout.repositories_in(layout.baredir)}
+    for repo in layout.repositories_in(layout.clonedir):
+        try:
+            refs = _expanded(layout, repo)
+        except OSError as error:
+            log.warning("Unable to look at '%s': %s", layout.clone(repo), error)
+            continue
+        if refs or repo in found:
+            found[repo] = refs
+    return found
+
+
+def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
+    refs: dict[Ref, str] = {}
+    checkouts: list[str] = []
+    for entry in os.scandir(layout.clone(repo)):
+        if entry.is_symlink():
+            target, ref = os.readlink(entry.path), entry_ref(entry.name)
+            if isinstance(ref, Branch) and is_checkout_name(target) and layout.checkout(repo, target[1:]).is_dir():
+                refs[ref] = target[1:]
+        elif is_checkout_name(entry.name):
+            checkouts.append(entry.name[1:])
+    followed = set(refs.values())
+    refs.update({Commit(commit): commit for commit in checkouts if commit not in followed})
+    return refs
+
+
+class Expanded(NamedTuple):
+    """What an entry of a repository's checkouts stands for, as far as anything tells.
+
+    ``place`` is the entry that has the files, None when there are none: the checkout that a branch link names, or the
+    entry itself.
+    """
+
+    commit: str | None
+    place: str | None
+
+
+def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
+    """What an entry stands for now. Names tell; only a clone of Jens 1.x is asked for its HEAD, and never with Git.
+
+    A link is read once and, unless it names a checkout, not followed. Raises OSError when something cannot be read.
+    """
+    clone = layout.clone(repo)
+    place = entry
+    try:
+        mode = os.lstat(clone / entry).st_mode
+        if stat.S_ISLNK(mode):
+            place = os.readlink(clone / entry)
+            if not is_checkout_name(place):
+                return Expanded(None, entry)
+            mode = os.lstat(clone / place).st_mode
+    except OSError as error:
+        if not files.is_gone(error):
+            raise
+        mode = 0
+    there = place if stat.S_ISDIR(mode) else None
+    if is_checkout_name(place):
+        return Expanded(place[1:], there)
+    return Expanded(_head(clone / entry) if there else None, there)
+
+
+def _head(clone: Path) -> str | None:
+    """The commit that a clone has checked out, read from its files: gitrepository-layout(5). None: nobody knows."""
+    try:
+        git_dir = _git_dir(clone)
+        value = files.read_file(git_dir / "HEAD").decode("utf-8").strip()
+        linked = _is_linked(git_dir)
+        shared = git_dir / files.read_file(git_dir / "commondir").decode("utf-8").strip() if linked else git_dir
+        for _ in range(_LONGEST_CHAIN):
+            if not value.startswith(_SYMBOLIC):
+                break
+            value = _ref_value(shared, value[len(_SYMBOLIC) :].strip())
+    except (OSError, ValueError):
+        return None
+    return value if _ID.fullmatch(value) else None
+
+
+def _is_linked(git_dir: Path) -> bool:
+    return os.path.lexists(git_dir / "commondir")
+
+
+def _git_dir(clone: Path) -> Path:
+    path = clone / ".git"
+    if path.is_dir():
+        return path
+    named = files.read_file(path).decode("utf-8").strip().removeprefix("gitdir: ")
+    git_dir = clone / named
+    if os.path.isabs(named):
+        # On a volume that another host has written this may be a path of that host, and lead to something of ours.
+        back = Path(files.read_file(git_dir / "gitdir").decode("utf-8").strip())
+        if not os.path.samefile(back.parent, clone):
+            raise ValueError(f"{git_dir} is of another clone")
+    return git_dir
+
+
+def _ref_value(git_dir: Path, ref: str) -> str:
+    if not ref.startswith("refs/") or ".." in ref:
+        raise ValueError(f"unexpected ref {ref!r}")
+    try:
+        return files.read_file(git_dir / ref).decode("utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        lines = files.read_file(git_dir / "packed-refs").decode("utf-8", "surrogateescape").split("\n")
+        return next((line[:40] for line in lines if line[40:] == f" {ref}"), "")
+
+
+def encode(inventory: Inventory) -> dict[str, Any]:
+    """Partition, name, then branches and commits, each with the commit's full id."""
+    content: dict[str, dict[str, Any]] = {partition: {} for partition in PARTITIONS}
+    for repo, refs in inventory.items():
+        content[repo.partition][repo.name] = {
+            "branches": {ref.name: commit for ref, commit in refs.items() if isinstance(ref, Branch)},
+            "commits": {ref.digits: commit for ref, commit in refs.items() if isinstance(ref, Commit)},
+        }
+    return content
+
+
+def decode(content: Any) -> Inventory:
+    """The reverse of ``encode``; raises StateError for what it cannot have made."""
+    try:
+        return {
+            RepoId(partition, _expect(name, is_repository_name(name))): _decode_refs(refs)
+            for partition in PARTITIONS
+            for name, refs in content[partition].items()
+        }
+    except _UNEXPECTED as error:
+        raise StateError(f"not an inventory: {error}") from error
+
+
+def _decode_refs(refs: Any) -> dict[Ref, str]:
+    found: dict[Ref, str] = {}
+    for name, commit in refs["branches"].items():
+        found[Branch(_expect(name, is_branch_name(name)))] = _expect(commit, _ID.fullmatch(commit))
+    for digits, commit in refs["commits"].items():
+        found[Commit(_expect(digits, _DIGITS.fullmatch(digits)))] = _expect(commit, _ID.fullmatch(commit))
+    return found
+
+
+def _expect(value: str, condition: object) -> str:
+    if not condition:
+        raise ValueError(f"unexpected {value!r}")
+    return value

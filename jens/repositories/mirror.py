@@ -1,0 +1,273 @@
+"""Bringing one repository's mirror up to date: asked, cloned, fetched, and made anew when it is damaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.git import damage as git_damage
+from jens.git import lock, wrapper
+from jens.git.remotes import Remotes
+from jens.git.shells import Command
+from jens.git.wrapper import GitOptions
+from jens.model import Branch, Commit, Event, Ref, RepoId
+from jens.repositories.plan import Needs, missing_mandatory
+from jens.system import files
+
+
+class Answer(Enum):
+    """What a mirror's branches are worth."""
+
+    NOW = "the remote said so in this run"
+    BEFORE = "the remote said so when it was last asked, and nothing calls for asking again"
+    NONE = "the remote did not answer, or there is none to ask"
+
+
+class Mirror(NamedTuple):
+    """What is known of a repository's branches."""
+
+    heads: Mapping[str, str]
+    answer: Answer
+    events: tuple[Event, ...] = ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is not in the mirror is not at the remote either."""
+        return self.answer is not Answer.NONE
+
+
+class RefusedError(Exception):
+    """A new repository is not taken in; the event says why."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event.text)
+        self.event = event
+
+
+class Request(NamedTuple):
+    """One repository's work for a worker. Without a URL the mirror is all there is.
+
+    Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
+    when the mirror is not as ``recorded``, and when it has not got what is needed: but for refs that the remote was
+    ``lacking`` then, and that only definitions need which are not ``fresh``, new or changed. ``is_new``: the library
+    has it, the disk has not; ``is_known``: environments may hold it already.
+    """
+
+    repo: RepoId
+    url: str | None
+    needs: Needs
+    recorded: Mapping[Ref, str]
+    ask: bool = True
+    lacking: frozenset[Ref] | None = None
+    fresh: frozenset[Ref] = frozenset()
+    is_new: bool = False
+    is_known: bool = True
+    on_demand: bool = False
+
+    def full_id(self, commit: Commit) -> str | None:
+        """The full id of a declared commit, as far as that is known without looking."""
+        return commit.digits if commit.is_full else self.recorded.get(commit)
+
+
+def questions(requests: Iterable[Request]) -> list[Command]:
+    """How the remotes are asked that are to be asked in any case, each once."""
+    urls = [request.url for request in requests if request.url is not None and request.ask and not request.is_new]
+    return [wrapper.question(url) for url in dict.fromkeys(urls)]
+
+
+def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
+    """The mirror as up to date as it can be made; what went wrong is among its events.
+
+    ``checkouts`` are commits worth salvaging from a damaged mirror. Raises RefusedError for a new repository that
+    cannot be had, or is not as every repository must be.
+    """
+    url = request.url
+    if url is None:
+        return Mirror(read_heads(bare), Answer.NONE)
+    if request.is_new and not wrapper.is_repository(bare):
+        return _take_in(bare, url, request, remotes)
+    try:
+        damage = _look_at(bare)
+    except GitBusyError as error:
+        return Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
+    if damage:
+        return renew(bare, request, remotes, checkouts, damage)
+    if not must_ask(bare, request, checkouts):
+        return Mirror(read_heads(bare), Answer.BEFORE)
+    try:
+        before = read_heads(bare)
+        mirror = update_mirror(bare, url, request.repo, remotes)
+        mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
+    except GitError as error:
+        # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
+        is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
+        if is_busy or error.verb == "ls-remote" or wrapper.is_sound(bare):
+            mirror = Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
+        else:
+            mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
+    if request.on_demand:
+        demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
+        mirror = mirror._replace(events=(demand, *mirror.events))
+    return mirror
+
+
+def _look_at(bare: Path) -> str | None:
+    """Why a mirror must be made anew, if it must; lock files that a killed Git has left are gone then.
+
+    Only who holds the lock of a repository can tell damage from what a Git is just at. Raises GitBusyError.
+    """
+    damage, _ = git_damage.examine(bare)
+    if not damage and not lock.has_left_overs(bare):
+        return None
+    try:
+        with lock.repository_lock(bare):
+            return git_damage.examine(bare)[0]
+    except GitBusyError:
+        raise
+    except GitError:  # there is nothing that could be locked
+        return damage
+
+
+def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
+    """A warning of branches that are now as the last run left them, but were not there in between."""
+    now = mirror.heads if mirror.answer is Answer.NOW else {}
+    recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
+    lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
+    return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []
+
+
+def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
+    """Whether the mirror cannot be relied on to have all there is to have. ``checkouts`` are the commits on disk."""
+    if request.ask or request.lacking is None or wrapper.mirrored_url(bare) != request.url:
+        return True
+    heads, lacking = read_heads(bare), request.lacking - request.fresh
+    return _is_another(heads, request.recorded) or any(
+        ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs
+    )
+
+
+def _is_another(heads: Mapping[str, str], recorded: Mapping[Ref, str]) -> bool:
+    """Whether a mirror is not as the last run left it: restored from a backup, or fetched by a run that was killed."""
+    return any(
+        isinstance(ref, Branch) and ref.name in heads and heads[ref.name] != commit for ref, commit in recorded.items()
+    )
+
+
+def _has(bare: Path, heads: Mapping[str, str], ref: Ref, request: Request, checkouts: Sequence[str]) -> bool:
+    if isinstance(ref, Branch):
+        return ref.name in heads
+    digits = request.full_id(ref) or ref.digits
+    if any(commit.startswith(digits) for commit in checkouts):
+        return True
+    try:
+        found = wrapper.commits_like(bare, digits)
+        return bool(found) and not (len(digits) == 40 and wrapper.lacks_parts(bare, digits))
+    except GitError:
+        return False
+
+
+def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
+    try:
+        return clone_mirror(bare, url, request, remotes)
+    except GitError as error:
+        raise RefusedError(unable("clone", request.repo, error)) from error
+
+
+def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
+    """Make a mirror anew, if its remote can be cloned; else it stays as it is."""
+    url = request.url or ""
+    try:
+        answer = ask(bare, url, request.repo, remotes)  # a silent remote is given up sooner than a long clone
+        if not answer.is_settled:
+            return answer
+        mirror, lost = renew_mirror(bare, url, checkouts, remotes)
+    except GitError as error:
+        return Mirror(read_heads(bare), Answer.NONE, (unable("clone", request.repo, error),))
+    text = f"The mirror of {request.repo} {reason}, it was made anew"
+    text += f"; only their checkouts are left of {[commit[:7] for commit in lost]}" if lost else ""
+    return mirror._replace(events=(Event(logging.WARNING, text),))
+
+
+def unable(verb: str, repo: RepoId, error: GitError) -> Event:
+    """What went wrong with a remote."""
+    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
+
+
+def refusal(repo: RepoId, missing: Sequence[str]) -> Event:
+    """Why a new repository is not taken in."""
+    reason = f"it has no branch {', '.join(map(repr, missing))}, which every repository must have"
+    return Event(logging.ERROR, f"Refusing new repository {repo}: {reason}")
+
+
+def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
+    """Take in a new repository: aside first, so that a refused one leaves nothing. Raises GitError, RefusedError."""
+    staging = files.staging_name(bare.parent)
+    try:
+        with remotes.speaking_to(url) as options:
+            wrapper.clone(staging, url, options)
+        heads = wrapper.heads(staging)
+        missing = missing_mandatory(request.needs.mandatory, heads)
+        if missing:
+            raise RefusedError(refusal(request.repo, missing))
+        files.replace_tree(staging, bare)
+    finally:
+        files.remove_tree(staging)
+    return Mirror(heads, Answer.NOW)
+
+
+def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
+    """What the remote has, without fetching it. Raises GitError."""
+    heads = remotes.heads(url)
+    if not heads:
+        problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
+        return Mirror(read_heads(bare), Answer.NONE, (Event(logging.ERROR, problem),))
+    return Mirror(heads, Answer.NOW)
+
+
+def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
+    """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
+    answer = ask(bare, url, repo, remotes)
+    moved = wrapper.mirrored_url(bare) != url
+    if not answer.is_settled or (read_heads(bare) == answer.heads and not moved):
+        return answer
+    with remotes.speaking_to(url) as options:
+        wrapper.fetch(bare, url, options)
+    if moved:
+        wrapper.record_url(bare, url)
+    return Mirror(read_heads(bare), Answer.NOW)
+
+
+def read_heads(bare: Path) -> dict[str, str]:
+    """The mirror's branches; none when there is no usable mirror."""
+    try:
+        return wrapper.heads(bare)
+    except OSError:
+        return {}
+
+
+def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> tuple[Mirror, list[str]]:
+    """Make a damaged mirror anew, salvaging the commits of existing checkouts; those that are lost. Raises GitError."""
+    staging, lender = files.staging_name(bare.parent), files.staging_name(bare.parent)
+    try:
+        with remotes.speaking_to(url) as options:
+            wrapper.clone(staging, url, options)
+        missing = [commit for commit in checkouts if not wrapper.commits_like(staging, commit)]
+        if missing and (bare / "objects").is_dir():
+            wrapper.borrow(lender, bare / "objects")
+        lost = [commit for commit in missing if not _salvage(staging, lender, commit, remotes.options)]
+        files.replace_tree(staging, bare)
+    finally:
+        files.remove_tree(staging)
+        files.remove_tree(lender)
+    return Mirror(wrapper.heads(bare), Answer.NOW), lost
+
+
+def _salvage(new: Path, lender: Path, commit: str, options: GitOptions) -> bool:
+    try:
+        return wrapper.fetch_commit(new, str(lender), commit, options)
+    except GitError:
+        return False

@@ -1,0 +1,247 @@
+"""One repository on disk: scanned, and prepared by a worker, so that nothing becomes visible yet."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.errors import GitError, WayOutError
+from jens.git import worktrees, wrapper
+from jens.git.remotes import Remotes
+from jens.layout import Layout, commit_entry, is_checkout_name
+from jens.model import Branch, Commit, Event, Ref, RepoId
+from jens.repositories import commits, repair
+from jens.repositories import mirror as repositories_mirror
+from jens.repositories.commits import Resolution
+from jens.repositories.mirror import Answer, Mirror, RefusedError, Request
+from jens.repositories.plan import (
+    Needs,
+    OnDisk,
+    RefsPlan,
+    commits_to_check_out,
+    describe,
+    missing_mandatory,
+    plan_refs,
+    predecessors,
+    settle,
+    stand_still,
+)
+from jens.system import files
+
+
+class Prepared(NamedTuple):
+    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside.
+
+    ``failed``: not all was done that should have been. Otherwise ``lacking`` are the needed refs that the remote
+    does not have.
+    """
+
+    repo: RepoId
+    disk: OnDisk
+    plan: RefsPlan
+    staged: Mapping[str, Path]
+    events: tuple[Event, ...] = ()
+    is_known: bool = True
+    failed: bool = False
+    lacking: frozenset[Ref] = frozenset()
+
+
+def scan(layout: Layout, repo: RepoId) -> OnDisk:
+    """Look at a repository's directory below clonedir. Raises OSError when it cannot be read."""
+    links: dict[str, str] = {}
+    checkouts: set[str] = set()
+    clones: set[str] = set()
+    strays: set[str] = set()
+    bare = layout.bare(repo)
+    try:
+        entries = list(os.scandir(layout.clone(repo)))
+    except FileNotFoundError:
+        return OnDisk()
+    for entry in entries:
+        if entry.is_symlink():
+            if not entry.name.startswith("."):
+                links[entry.name] = os.readlink(entry.path)
+        elif not entry.is_dir(follow_symlinks=False) or entry.name.startswith((files.STAGING, files.TRASH)):
+            continue
+        elif is_checkout_name(entry.name):
+            if _is_complete(bare, entry):
+                checkouts.add(entry.name[1:])
+        else:
+            (clones if os.path.lexists(os.path.join(entry.path, ".git")) else strays).add(entry.name)
+    targets = {commit_entry(commit): commit for commit in checkouts}
+    resolved = {entry: targets.get(target) for entry, target in links.items()}
+    return OnDisk(resolved, frozenset(checkouts), frozenset(clones), frozenset(strays))
+
+
+def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
+    # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
+    return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
+
+
+def size(layout: Layout, request: Request) -> int:
+    """How much there is to lay out of a repository, told by what was laid out before: bytes of the largest index."""
+    bare = layout.bare(request.repo)
+    return max((worktrees.size(bare, commit) for commit in {*request.recorded.values()}), default=0)
+
+
+def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+    """Bring the mirror up to date and lay out all commits that are needed, aside. One worker a repository.
+
+    Never raises for what is wrong with one repository: it comes back as events.
+    """
+    repo, bare = request.repo, layout.bare(request.repo)
+    events: list[Event] = []
+    disk = OnDisk()
+    try:
+        disk = scan(layout, repo)
+        mirror = repositories_mirror.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
+        events += mirror.events
+        if not wrapper.is_repository(bare):
+            return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
+        attempt = _lay_out(layout, remotes, request, disk, mirror)
+        if attempt.is_suspicious and mirror.is_settled and not wrapper.is_sound(bare):
+            _give_up(attempt)
+            mirror = repositories_mirror.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
+            events += mirror.events
+            attempt = _lay_out(layout, remotes, request, disk, mirror)
+        failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
+        work = _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
+        return work._replace(lacking=attempt.lacking)
+    except RefusedError as refused:
+        return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
+    except (GitError, OSError) as error:
+        events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
+        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
+
+
+def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+    """What ``prepare`` would come to, as far as that can be told without fetching anything."""
+    repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
+    try:
+        disk = scan(layout, repo)
+        mirror = Mirror(repositories_mirror.read_heads(bare), Answer.NONE)
+        if request.url is not None:
+            mirror = mirror._replace(answer=Answer.BEFORE)
+            if repositories_mirror.must_ask(bare, request, sorted(disk.checkouts)):
+                mirror = repositories_mirror.ask(bare, request.url, repo, remotes)
+        missing = missing_mandatory(request.needs.mandatory, mirror.heads)
+        if request.is_new and missing:
+            raise RefusedError(repositories_mirror.refusal(repo, missing))
+        known = {ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)}
+        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.is_settled)
+        return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
+    except RefusedError as refused:
+        return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
+    except (GitError, OSError) as error:
+        event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
+        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), [event], failed=True)
+
+
+class _Attempt(NamedTuple):
+    """Checkouts laid out aside, as far as that went; suspicious when a damaged mirror may be why it did not."""
+
+    disk: OnDisk
+    plan: RefsPlan
+    staged: Mapping[str, Path]
+    events: Sequence[Event]
+    has_failed: bool
+    is_suspicious: bool
+    lacking: frozenset[Ref]
+
+
+def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
+    repo = request.repo
+    disk, events = repair.mend(layout, repo, on_disk)
+    bare = layout.bare(repo)
+    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.answer)
+    plan = plan_refs(
+        repo,
+        request.needs,
+        mirror.heads,
+        resolution.commits,
+        disk,
+        answered=mirror.is_settled,
+        unasked=resolution.unasked,
+    )
+    events += [*resolution.events, *plan.events, *repair.notice(layout, repo, request.recorded, on_disk, plan)]
+    events += _announcements(layout, repo, disk, plan)
+    staged: dict[str, Path] = {}
+    failed = []
+    is_suspicious = resolution.is_suspicious
+    for commit in commits_to_check_out(plan, disk):
+        try:
+            staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
+        except (GitError, OSError, WayOutError) as error:
+            failed.append(commit)
+            events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
+            is_suspicious = is_suspicious or not isinstance(error, WayOutError)
+    settled = settle(plan, disk, failed)
+    events += _updated(layout, repo, disk, settled)
+    lacking = _lacking(request.needs, mirror, resolution)
+    return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+
+
+def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[Ref]:
+    heads, found = mirror.heads, resolution.commits
+    absent = [ref for ref in needs.refs if (ref.name not in heads if isinstance(ref, Branch) else found[ref] is None)]
+    return frozenset(absent) - resolution.unasked
+
+
+def _give_up(attempt: _Attempt) -> None:
+    for staging in attempt.staged.values():
+        files.remove_tree(staging)
+
+
+def _prepared(
+    request: Request,
+    disk: OnDisk,
+    plan: RefsPlan,
+    events: Sequence[Event],
+    staged: Mapping[str, Path] | None = None,
+    *,
+    failed: bool,
+) -> Prepared:
+    # A new repository counts as known once something of it is expanded: environments do not hold it before.
+    known = request.is_known or bool(plan.targets)
+    return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
+
+
+def _like(
+    layout: Layout, repo: RepoId, commit: str, plan: RefsPlan, disk: OnDisk, staged: Mapping[str, Path]
+) -> tuple[str, Path] | None:
+    """The checkout that one to be made is likely to share most files with, if there is any."""
+    others = [*predecessors(commit, plan, disk), *reversed(list(staged)), *sorted(disk.checkouts)]
+    return next(((other, staged.get(other) or layout.checkout(repo, other)) for other in others), None)
+
+
+def _check_out(layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None) -> Path:
+    clone = layout.clone(repo)
+    files.make_directory(clone)
+    staging = files.staging_name(clone)
+    try:
+        worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit), like)
+        layout.refuse_ways_out(repo, staging)
+    except BaseException:
+        files.remove_tree(staging)
+        files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
+        raise
+    return staging
+
+
+def _announcements(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    lines = []
+    for entry, old, _new in describe(disk, plan):
+        verb = "Updating" if old else "Populating new"
+        lines.append(Event(logging.INFO, f"{verb} ref '{layout.clone(repo) / entry}'"))
+    return lines
+
+
+def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    return [
+        Event(logging.INFO, f"Updated ref '{layout.clone(repo) / entry}' ({new[:7]})")
+        for entry, old, new in describe(disk, plan)
+        if old
+    ]

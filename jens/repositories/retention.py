@@ -1,0 +1,232 @@
+"""Checkouts that nobody needs any more: they stay a while, since servers may still be reading them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Collection, Mapping, Set
+from pathlib import Path
+
+from jens.git import worktrees
+from jens.layout import Layout, is_checkout_name
+from jens.model import Event, RepoId
+from jens.names import parse_repository
+from jens.statefile import StateError, read_state, write_state
+from jens.system import files
+
+VERSION = 1
+
+#: Since when (seconds since the epoch) which checkout is needed by nobody.
+Unreferenced = Mapping[tuple[RepoId, str], float]
+
+log = logging.getLogger(__name__)
+
+
+def clear_left_overs(layout: Layout, retention: float) -> bool:
+    """What earlier runs left behind: half-made things, trash, and checkouts whose time is over; whether all could go.
+
+    First of all in a run, or a full disk would never recover.
+    """
+    is_clean = True
+    for directory in _directories_with_left_overs(layout):
+        try:
+            is_clean = files.sweep(directory) and is_clean
+        except OSError as error:
+            is_clean = False
+            log.warning("Unable to look for left-overs in '%s': %s", directory, error)
+    _, is_all = _remove(layout, expired(layout, retention))
+    return is_clean and is_all
+
+
+def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
+    """The checkouts whose time is over."""
+    found: dict[RepoId, set[str]] = {}
+    now = time.time()
+    for (repo, commit), since in recall(layout).items():
+        if is_over(since, now, retention):
+            found.setdefault(repo, set()).add(commit)
+    return found
+
+
+def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
+    """Remove checkouts whose time is over, where earlier runs left nothing else behind; whether all could be removed.
+
+    Raises OSError.
+    """
+    gone, is_all = _remove(layout, commits)
+    remember(layout, {key: since for key, since in recall(layout).items() if key not in gone})
+    return is_all
+
+
+def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tuple[RepoId, str]], bool]:
+    """Which of these checkouts are gone, and whether all are."""
+    gone, is_all = set(), True
+    for repo, commit in [(repo, commit) for repo, some in commits.items() for commit in sorted(some)]:
+        try:
+            if commit not in _linked(layout, repo) and remove_checkout(layout, repo, commit):
+                gone.add((repo, commit))
+            else:
+                is_all = False
+        except OSError as error:
+            is_all = False
+            log.warning("Unable to remove '%s' yet: %s", layout.checkout(repo, commit), error)
+    return gone, is_all
+
+
+def _directories_with_left_overs(layout: Layout) -> list[Path]:
+    return [
+        layout.environmentsdir,
+        layout.cachedir,
+        layout.definitions,
+        *layout.partitions(layout.baredir),
+        *layout.partitions(layout.clonedir),
+        *(layout.clone(repo) for repo in layout.repositories_in(layout.clonedir)),
+    ]
+
+
+def is_over(since: float, now: float, retention: float) -> bool:
+    """Whether something may go; a time in the future counts as now."""
+    return max(0.0, now - since) >= retention
+
+
+def recall(layout: Layout) -> Unreferenced:
+    """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
+    try:
+        content = read_state(layout.unreferenced, VERSION)
+        times = {_parse_key(key): float(since) for key, since in content.items()}
+        return {key: since for key, since in times.items() if math.isfinite(since)}
+    except (StateError, AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _parse_key(key: str) -> tuple[RepoId, str]:
+    repo, _, commit = key.rpartition("/")
+    if not is_checkout_name(f".{commit}"):
+        raise ValueError(f"unexpected {key!r}")
+    return parse_repository(repo), commit
+
+
+def next_look(layout: Layout, retention: float) -> float:
+    """When (seconds since the epoch) the next checkout's time is over; infinity when none waits."""
+    return min(recall(layout).values(), default=math.inf) + retention
+
+
+def remember(layout: Layout, unreferenced: Unreferenced) -> None:
+    """Raises OSError."""
+    content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
+    write_state(layout.unreferenced, VERSION, content)
+
+
+def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
+    """Forget that these were unreferenced, before the first link points at one of them again.
+
+    Were the run killed after that, the next one would otherwise delete what is in use. Raises OSError.
+    """
+    remember(layout, _without(recall(layout), needed))
+
+
+def _without(unreferenced: Unreferenced, needed: Mapping[RepoId, Set[str]]) -> Unreferenced:
+    return {
+        (repo, commit): since
+        for (repo, commit), since in unreferenced.items()
+        if commit not in needed.get(repo, frozenset())
+    }
+
+
+def plan_retention(
+    found: Mapping[RepoId, Set[str]],
+    needed: Mapping[RepoId, Set[str]],
+    before: Unreferenced,
+    now: float,
+    retention: float,
+) -> tuple[Unreferenced, list[tuple[RepoId, str]]]:
+    """Which checkouts wait, since when, and which ones go."""
+    waiting: dict[tuple[RepoId, str], float] = {}
+    over = []
+    for repo, commits in found.items():
+        for commit in sorted(commits - needed.get(repo, frozenset())):
+            since = min(before.get((repo, commit), now), now)
+            if is_over(since, now, retention):
+                over.append((repo, commit))
+            else:
+                waiting[repo, commit] = since
+    return waiting, over
+
+
+def retire_checkouts(
+    layout: Layout,
+    needed: Mapping[RepoId, Set[str]],
+    spared: Set[RepoId],
+    retention: float,
+    only: Collection[RepoId] | None = None,
+) -> list[Event]:
+    """Let the time of unneeded checkouts begin, and remove those whose time is over. Raises OSError.
+
+    Of ``spared`` repositories it is not known what they need; with ``only`` all others are left alone.
+    """
+    repos = layout.repositories_in(layout.clonedir) if only is None else only
+    events = []
+    found = {}
+    for repo in set(repos) - spared:
+        try:
+            found[repo] = _checkouts(layout, repo) - _linked(layout, repo)
+            _drop_records(layout, repo)
+        except OSError as error:
+            events.append(
+                Event(logging.WARNING, f"Unable to look for old checkouts in '{layout.clone(repo)}': {error}")
+            )
+    before = recall(layout)
+    others = {} if only is None else {key: since for key, since in before.items() if key[0] not in only}
+    waiting, over = plan_retention(found, needed, before, time.time(), retention)
+    remember(layout, {**others, **waiting})
+    for repo, commit in over:
+        try:
+            remove_checkout(layout, repo, commit)
+        except OSError as error:
+            events.append(Event(logging.ERROR, f"Unable to remove '{layout.checkout(repo, commit)}': {error}"))
+    for repo in set(repos) - set(needed):
+        remove_if_empty(layout, repo)
+    return events
+
+
+def unlinked_checkouts(layout: Layout, repo: RepoId) -> Set[str]:
+    """The commits with a checkout that no branch link points to. Raises OSError."""
+    return _checkouts(layout, repo) - _linked(layout, repo)
+
+
+def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:
+    return {name[1:] for name in os.listdir(layout.clone(repo)) if is_checkout_name(name)}
+
+
+def _drop_records(layout: Layout, repo: RepoId) -> None:
+    """Records of checkouts that are not there: a killed run may have begun them."""
+    for commit in worktrees.recorded_commits(layout.bare(repo)):
+        if not os.path.lexists(layout.checkout(repo, commit)):
+            files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
+
+
+def _linked(layout: Layout, repo: RepoId) -> Set[str]:
+    """The commits that branch links point to, whatever else is said of them."""
+    clone = layout.clone(repo)
+    if not clone.is_dir():
+        return frozenset()
+    return {os.readlink(entry.path)[1:] for entry in os.scandir(clone) if entry.is_symlink()}
+
+
+def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
+    """Remove a checkout and its mirror's record of it; whether all of them could be deleted. Raises OSError."""
+    # The record first: a checkout without one is given it back, a record without a checkout would stay.
+    files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
+    is_gone = files.discard(layout.checkout(repo, commit))
+    log.debug("Removed '%s'", layout.checkout(repo, commit))
+    return is_gone and not os.path.lexists(worktrees.record_path(layout.bare(repo), commit))
+
+
+def remove_if_empty(layout: Layout, repo: RepoId) -> None:
+    """Remove the directory of a repository that is gone, once nothing is left in it."""
+    try:
+        os.rmdir(layout.clone(repo))
+    except OSError:
+        log.debug("'%s' is not empty yet", layout.clone(repo))

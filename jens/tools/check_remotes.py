@@ -1,0 +1,123 @@
+"""Asks the remotes of a library whether the branches and commits are there that definitions need."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jens.errors import GitError
+from jens.git import wrapper
+from jens.git.remotes import Remotes
+from jens.git.workers import workers
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
+from jens.repositories.plan import missing_mandatory, resolve
+from jens.tools.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, Site, finding
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a remote said: its branches, and why commits are not to be had; ``problem`` when it said nothing."""
+
+    heads: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[Commit, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+def check_remotes(
+    library: CheckedLibrary, definitions: Sequence[CheckedDefinition], site: Site, remotes: Remotes, jobs: int
+) -> list[Finding]:
+    """Ask every remote of the library, many at once, and find what is not there."""
+    replies = _ask_all(library.urls, _commits(definitions), remotes, jobs)
+    found = [
+        finding(library.file, library.entries[repo].line, ERROR, text)
+        for repo, reply in replies.items()
+        for text in _of_repository(repo, reply, site)
+    ]
+    for checked in definitions:
+        found += (finding(checked.file, line, ERROR, text) for line, text in _of_definition(checked, replies))
+    return found
+
+
+def _commits(definitions: Sequence[CheckedDefinition]) -> dict[RepoId, set[Commit]]:
+    commits: dict[RepoId, set[Commit]] = {}
+    for checked in definitions:
+        for repo, ref in checked.definition.overrides.items():
+            if isinstance(ref, Commit):
+                commits.setdefault(repo, set()).add(ref)
+    return commits
+
+
+def _of_repository(repo: RepoId, reply: Reply, site: Site) -> Iterator[str]:
+    if reply.problem:
+        yield f"the remote of {repo} cannot be asked: {reply.problem}"
+        return
+    for branch in missing_mandatory(site.mandatory, reply.heads):
+        yield f"{repo} has no branch {branch!r}, which every repository must have"
+
+
+def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) -> Iterator[tuple[int, str]]:
+    definition = checked.definition
+    for repo, ref in definition.overrides.items():
+        reply = replies.get(repo)
+        if reply is None or reply.problem:
+            continue  # which is said elsewhere
+        if isinstance(ref, Commit) and ref in reply.problems:
+            yield checked.lines[repo], f"{repo}: {ref} {reply.problems[ref]}"
+        if isinstance(ref, Branch) and ref.name not in reply.heads:
+            yield checked.lines[repo], f"{repo} has no branch {ref.name!r}"
+    for repo in (SITE, HIERADATA) if definition.default is None else ():
+        reply = replies.get(repo, Reply(problem="unknown"))
+        if repo not in definition.overrides and not reply.problem and SNAPSHOT_COMMON.name not in reply.heads:
+            yield 1, f"{repo} has no branch {SNAPSHOT_COMMON.name!r}, which is used without default and override"
+    default = definition.default
+    answered = replies and not any(reply.problem for reply in replies.values())
+    if default and answered and not any(default.name in reply.heads for reply in replies.values()):
+        yield checked.lines["default",], f"'default': no repository of the library has a branch {default.name!r}"
+
+
+def _ask_all(
+    urls: Mapping[RepoId, str], commits: Mapping[RepoId, Collection[Commit]], remotes: Remotes, jobs: int
+) -> dict[RepoId, Reply]:
+    for _ in remotes.heard(map(wrapper.question, urls.values())):
+        pass
+    with workers(jobs) as pool:
+        futures = {repo: pool.submit(_ask, url, commits.get(repo, ()), remotes) for repo, url in urls.items()}
+        while wait(futures.values(), timeout=0.2).not_done:
+            pass  # look up now and then: a signal may have been given to another thread
+        return {repo: future.result() for repo, future in futures.items()}
+
+
+def _ask(url: str, commits: Collection[Commit], remotes: Remotes) -> Reply:
+    try:
+        heads = remotes.heads(url)
+        unsure = [commit for commit in commits if commit.digits not in heads.values()]
+        return Reply(heads, _look_for(url, unsure, remotes) if unsure else {})
+    except (GitError, OSError) as error:
+        return Reply(problem=error.problem if isinstance(error, GitError) else str(error))
+
+
+def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[Commit, str]:
+    """Why commits are not to be had. Full ids are asked for one by one, the whole history is the last resort."""
+    problems = {}
+    with tempfile.TemporaryDirectory(prefix="jens-check-") as directory:
+        alone, mirror = Path(directory, "alone"), Path(directory, "mirror")
+        for commit in sorted(commits, key=lambda commit: commit.digits):
+            if commit.is_full and _is_given(alone, url, commit, remotes):
+                if not wrapper.commits_like(alone, commit.digits):
+                    problems[commit] = "is no commit, but another object"
+                continue
+            if not mirror.exists():
+                with remotes.speaking_to(url) as options:
+                    wrapper.clone(mirror, url, options)
+            _, problem = resolve(commit, wrapper.commits_like(mirror, commit.digits), ())
+            if problem:
+                problems[commit] = problem
+    return problems
+
+
+def _is_given(bare: Path, url: str, commit: Commit, remotes: Remotes) -> bool:
+    with remotes.speaking_to(url) as options:
+        return wrapper.fetch_commit_alone(bare, url, commit.digits, options)

@@ -1,0 +1,275 @@
+"""Garbage: what nothing needs of checkouts, worktree records and mirrors is removed, and Git packs the mirrors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from jens import preflight
+from jens.config import Config
+from jens.environments import tree
+from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
+from jens.git import damage, worktrees, wrapper
+from jens.layout import Layout, LinkReader, is_checkout_name
+from jens.locking import run_lock
+from jens.metadata import clones as metadata_clones
+from jens.metadata import reader as metadata_reader
+from jens.model import Inventory, Library, RepoId
+from jens.names import is_environment_name
+from jens.repositories import inventory, packing, prepare, publish, retention
+from jens.repositories.plan import OnDisk, entries_to_remove
+from jens.statefile import StateError, read_state
+from jens.system import files
+
+#: How often the lock is tried, so many seconds apart.
+ATTEMPTS, PAUSE = 10, 10
+#: Between two repositories the lock is free as long as it was held, up to so many seconds: an update tries only once.
+LONGEST_REST = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What to do: pack the mirrors, which an ``aggressive`` Git does better and much slower; clear away left-overs."""
+
+    bares: bool
+    clones: bool
+    aggressive: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What tells which commits are needed; None where that could not be found out.
+
+    ``used`` has every repository that environments link to, with the commits that they link to without a branch.
+    """
+
+    inventory: Inventory | None
+    used: Mapping[RepoId, Set[str]] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was done for one repository, or for several: sizes in bytes, of packed mirrors only."""
+
+    checkouts: int = 0
+    records: int = 0
+    bares: int = 0
+    packed: int = 0
+    before: int = 0
+    after: int = 0
+    failures: tuple[str, ...] = ()
+
+    def __add__(self, other: Result) -> Result:
+        return Result(*(getattr(self, key.name) + getattr(other, key.name) for key in fields(self)))
+
+
+def needed_commits(evidence: Evidence, repo: RepoId) -> set[str]:
+    """The commits of a repository that are needed, as far as anything tells."""
+    expanded = (evidence.inventory or {}).get(repo, {}).values()
+    return {*expanded, *(evidence.used or {}).get(repo, ())}
+
+
+def may_be_left_over(evidence: Evidence, repo: RepoId) -> bool:
+    """Whether nothing but the library can still want a repository."""
+    if evidence.inventory is None or evidence.used is None:
+        return False
+    return repo not in evidence.inventory and repo not in evidence.used
+
+
+def is_wanted(repo: RepoId, library: Library | None) -> bool:
+    """Whether the library has a repository, or may have it."""
+    return library is None or repo in library.urls or repo in library.unusable
+
+
+def records_to_drop(recorded: Iterable[str], existing: Collection[str], needed: Collection[str]) -> list[str]:
+    """The records without a checkout; but one that somebody removed will be laid out again, if it is needed."""
+    return sorted(set(recorded) - set(existing) - set(needed))
+
+
+def collect(config: Config, orders: Orders) -> Result:
+    """Do it, under the lock for one repository at a time. Raises DirectoryError, LockHeldError, LockFailedError."""
+    layout = Layout.of(config)
+    with run_lock(config, ATTEMPTS, PAUSE):
+        preflight.make_directories(config)
+        used, total = _begin(layout)
+        repos = sorted({*layout.repositories_in(layout.baredir), *layout.repositories_in(layout.clonedir)})
+    for repo in repos:
+        with run_lock(config, ATTEMPTS, PAUSE):
+            begin = time.monotonic()
+            total += tend(config, orders, used, repo)
+            seconds = time.monotonic() - begin
+        time.sleep(min(seconds, LONGEST_REST))
+    return total
+
+
+def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
+    """Sweep what repositories share, and see what environments use."""
+    shared = [layout.environmentsdir, layout.cachedir, layout.definitions]
+    for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
+        try:
+            files.sweep(directory)
+        except OSError as error:
+            log.warning("Unable to look for left-overs in '%s': %s", directory, error)
+    if _known(layout) is None:
+        log.warning("The inventory cannot be used, so nothing that may be in it is removed; jens-update makes it anew")
+    try:
+        return find_used(layout), Result()
+    except OSError as error:
+        return None, _failure(f"Unable to see what environments use, so nothing of that kind is removed: {error}")
+
+
+def _failure(text: str) -> Result:
+    log.error("%s", text)
+    return Result(failures=(text,))
+
+
+def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
+    """What environments link to, whoever made them. Raises OSError.
+
+    What environments come to use later, the inventory has before them.
+    """
+    found: dict[RepoId, set[str]] = {}
+    reader = LinkReader(layout)
+    for name in _environments(layout):
+        for link, text in tree.read(layout.environment(name)).links.items():
+            target = reader.target(name, link, text)
+            if target is not None:
+                commits = found.setdefault(target.repo, set())
+                commits |= {target.entry[1:]} if is_checkout_name(target.entry) else set()
+    return {**found}
+
+
+def _environments(layout: Layout) -> list[str]:
+    with os.scandir(layout.environmentsdir) as entries:
+        return [
+            entry.name for entry in entries if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+
+
+def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repo: RepoId) -> Result:
+    """One repository, under the lock. Never raises for what is wrong with it."""
+    layout = Layout.of(config)
+    evidence = Evidence(_known(layout), used)
+    result = Result()
+    try:
+        if orders.clones:
+            result += _clear(config, layout, evidence, repo)
+        if orders.bares and _is_directory(layout.bare(repo)):
+            result += _pack(layout, evidence, repo, aggressive=orders.aggressive)
+    except (GitError, OSError) as error:
+        result += _failure(f"Unable to tidy {repo}: {error}")
+    return result
+
+
+def _known(layout: Layout) -> Inventory | None:
+    """The inventory as persisted: one made from what is on disk would know of no left-overs."""
+    try:
+        return inventory.decode(read_state(layout.inventory, inventory.VERSION))
+    except StateError as error:
+        log.debug("%s", error)
+        return None
+
+
+# What nothing needs
+
+
+def _clear(config: Config, layout: Layout, evidence: Evidence, repo: RepoId) -> Result:
+    is_laid_out = _is_directory(layout.clone(repo))
+    if is_laid_out:
+        files.sweep(layout.clone(repo))
+    if evidence.inventory is None or evidence.used is None:
+        return Result()
+    result = Result()
+    if may_be_left_over(evidence, repo) and not is_wanted(repo, _library(config, repo)):
+        result += _remove_repository(layout, repo)
+    if is_laid_out:
+        result += _remove_checkouts(layout, repo, needed_commits(evidence, repo), config.main.retention)
+        result += _remove_records(layout, repo, needed_commits(evidence, repo))
+        if repo not in evidence.inventory:
+            retention.remove_if_empty(layout, repo)
+    return result
+
+
+def _is_directory(path: Path) -> bool:
+    """A link may lead out of the configured directories: what is there is not ours."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _library(config: Config, repo: RepoId) -> Library | None:
+    """The library as the last run saw it; None when it cannot be used."""
+    try:
+        return metadata_reader.read_library(config, metadata_clones.library_commit(config))
+    except (MetadataError, LibraryError, DirectoryError) as error:
+        log.warning("The mirror of %s is kept, as nobody knows whether the library has it: %s", repo, error)
+        return None
+
+
+def _remove_repository(layout: Layout, repo: RepoId) -> Result:
+    """Remove mirror and branch links; checkouts go when their time is over."""
+    is_mirrored = os.path.lexists(layout.bare(repo))
+    disk = prepare.scan(layout, repo) if _is_directory(layout.clone(repo)) else OnDisk()
+    entries = entries_to_remove(disk, ())
+    events = [*publish.remove_entries(layout, repo, entries), *publish.remove_mirror(layout, repo)]
+    failures = [event.text for event in events if event.is_failure]
+    if failures:
+        return _failure(failures[0])
+    if is_mirrored:
+        log.info("Removed the mirror of %s, which nothing needs", repo)
+    return Result(bares=int(is_mirrored))
+
+
+def _remove_checkouts(layout: Layout, repo: RepoId, needed: Set[str], seconds: float) -> Result:
+    found = {repo: retention.unlinked_checkouts(layout, repo)}
+    before = retention.recall(layout)
+    waiting, over = retention.plan_retention(found, {repo: needed}, before, time.time(), seconds)
+    others = {key: since for key, since in before.items() if key[0] != repo}
+    retention.remember(layout, {**others, **waiting})
+    for _repo, commit in over:
+        retention.remove_checkout(layout, repo, commit)
+        log.info("Removed '%s', which nothing needs", layout.checkout(repo, commit))
+    return Result(checkouts=len(over))
+
+
+def _remove_records(layout: Layout, repo: RepoId, needed: Set[str]) -> Result:
+    bare = layout.bare(repo)
+    recorded = worktrees.recorded_commits(bare)
+    existing = [commit for commit in recorded if os.path.lexists(layout.checkout(repo, commit))]
+    lost = records_to_drop(recorded, existing, needed)
+    for commit in lost:
+        files.remove_tree(worktrees.record_path(bare, commit))
+        log.info("Removed the record of '%s', which is not there", layout.checkout(repo, commit))
+    return Result(records=len(lost))
+
+
+# What Git does
+
+
+def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool) -> Result:
+    bare = layout.bare(repo)
+    if not wrapper.is_repository(bare):
+        log.warning("The mirror of %s is no repository, jens-update will make it anew", repo)
+        return Result()
+    if packing.is_of_1x(layout, repo):
+        log.warning("The mirror of %s is left alone until jens-update has taken over what Jens 1.x has left", repo)
+        return Result()
+    unsafe = packing.keep_commits(layout, repo, needed_commits(evidence, repo))
+    if unsafe:
+        log.warning("The mirror of %s is left alone until jens-update has made %s anew", repo, unsafe)
+        return Result()
+    before = packing.size(bare)
+    try:
+        wrapper.gc(bare, aggressive=aggressive)
+    except GitError as error:
+        if wrapper.is_sound(bare):
+            raise
+        damage.mark_damaged(bare)
+        return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")
+    after = packing.size(bare)
+    log.info("Packed the mirror of %s: %.1fKiB, before %.1fKiB", repo, after / 1024, before / 1024)
+    return Result(packed=1, before=before, after=after)

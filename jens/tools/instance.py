@@ -1,0 +1,132 @@
+"""A private instance of Jens in one directory, for trying things out and for running as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configobj import ConfigObj
+
+from jens import names
+from jens.errors import DirectoryError, GitError, MetadataError
+from jens.git import clones
+from jens.git.wrapper import GitOptions
+from jens.system import files
+
+#: Where the tutorial says that the example repositories are.
+EXAMPLE_REPOSITORIES = "/tmp/example-repositories"
+
+_DIRECTORIES = {
+    "baredir": "bare",
+    "clonedir": "clone",
+    "cachedir": "cache",
+    "environmentsdir": "environments",
+    "logdir": "log",
+}
+_SHIPPED = Path("share", "doc", "puppet-jens", "examples")
+
+
+def lay_out(directory: Path, environments: str, repositories: str) -> Path:
+    """Make an instance around two metadata repositories; returns its configuration file.
+
+    Raises DirectoryError unless the directory is empty or can be made, MetadataError when a clone fails. Then
+    nothing of the instance is left.
+    """
+    with _prepared(directory) as place:
+        return _fill(place, environments, repositories)
+
+
+def lay_out_example(directory: Path) -> Path:
+    """Make an instance around example repositories of its own; returns its configuration file."""
+    examples = find_examples()
+    with _prepared(directory) as place:
+        made = _make_example_repositories(examples, place / "example-repositories")
+        return _fill(place, str(made / "environments"), str(made / "repositories"))
+
+
+def find_examples() -> Path:
+    """The shipped examples, beside the package or where an installation puts them. Raises DirectoryError."""
+    beside = Path(__file__).resolve().parents[2] / "examples"
+    installed = [Path(prefix) / _SHIPPED for prefix in (sys.prefix, "/usr/local", "/usr")]
+    for path in (beside, *installed):
+        if (path / "example-repositories").is_dir():
+            return path
+    raise DirectoryError("examples", installed[0], "does not exist, the examples are not installed")
+
+
+@contextmanager
+def _prepared(directory: Path) -> Iterator[Path]:
+    """An empty directory to fill, which is as it was before when that fails."""
+    place = Path(os.path.abspath(directory))
+    was_there = os.path.lexists(place)
+    try:
+        files.make_directory(place)
+        if os.listdir(place):
+            raise DirectoryError("directory", place, "is not empty, expected a new or an empty one")
+    except OSError as error:
+        raise DirectoryError("directory", place, f"cannot be used: {error.strerror}") from error
+    try:
+        yield place
+    except BaseException:
+        for name in os.listdir(place):
+            files.remove_tree(place / name)
+        if not was_there:
+            place.rmdir()
+        raise
+
+
+def _fill(directory: Path, environments: str, repositories: str) -> Path:
+    for name in (*_DIRECTORIES.values(), "lock", "spool", "metadata"):
+        files.make_directory(directory / name)
+    metadata = directory / "metadata"
+    for url, clone in ((environments, metadata / "environments"), (repositories, metadata / "repository")):
+        try:
+            clones.clone_work_tree(_absolute(url), clone, GitOptions())
+        except GitError as error:
+            raise MetadataError(clone, f"{names.redact(url)}: {error.problem}", "cloned") from error
+    path = directory / "main.conf"
+    files.write_file(path, "\n".join([*_configuration(directory).write(), ""]).encode())
+    return path
+
+
+def _absolute(url: str) -> str:
+    return os.path.abspath(url) if names.url_problem(url) and os.path.isdir(url) else url
+
+
+def _configuration(directory: Path) -> ConfigObj:
+    metadata = directory / "metadata"
+    config = ConfigObj(interpolation=False)
+    config.initial_comment = [f"# A private instance of Jens: jens-update -c {directory}/main.conf", ""]
+    config["main"] = {
+        **{key: str(directory / name) for key, name in _DIRECTORIES.items()},
+        "environmentsmetadatadir": str(metadata / "environments"),
+        "repositorymetadatadir": str(metadata / "repository"),
+        "repositorymetadata": str(metadata / "repository" / "repositories.yaml"),
+        "mandatorybranches": ["master"],
+        "directory_environments": "True",
+        "common_hieradata_items": ["environments", "hardware", "operatingsystems", "common.yaml"],
+    }
+    config["main"].comments["mandatorybranches"] = ["", "# Branches that every repository must have."]
+    config["main"].comments["directory_environments"] = ["# Puppet 4 and later need it."]
+    config["filelock"] = {"lockdir": str(directory / "lock")}
+    config["messaging"] = {"queuedir": str(directory / "spool")}
+    config.comments["filelock"] = config.comments["messaging"] = [""]
+    return config
+
+
+def _make_example_repositories(examples: Path, directory: Path) -> Path:
+    shutil.copytree(examples / "example-repositories", directory)
+    for name in ("environments", "repositories"):
+        shutil.copytree(examples / name, directory / name)
+    library = directory / "repositories" / "repositories.yaml"
+    library.write_text(library.read_text("utf-8").replace(EXAMPLE_REPOSITORIES, str(directory)), "utf-8")
+    for repository in sorted(directory.iterdir()):
+        try:
+            clones.make_repository(repository, "Begin with the example")
+        except GitError as error:
+            raise MetadataError(repository, str(error), "made") from error
+    return directory

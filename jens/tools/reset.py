@@ -1,0 +1,261 @@
+"""Back to the beginning: what Jens has made is told from what others have put beside it, and removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from jens.config import Config
+from jens.environments import previous, tree
+from jens.errors import DirectoryError
+from jens.layout import Layout
+from jens.model import PARTITIONS
+from jens.names import is_environment_name, is_repository_name
+from jens.system import files
+
+
+class Kind(Enum):
+    """What an entry of a directory is, links not followed."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    LINK = "link"
+    OTHER = "other"
+
+
+class Verdict(Enum):
+    """What becomes of an entry: ``HOLDS`` is a directory that Jens needs to work in, and goes through."""
+
+    GOES = "goes"
+    LEFT_OVER = "goes, whatever it is"
+    HOLDS = "stays, what it holds is judged in turn"
+    STRANGER = "stays, Jens cannot have made it"
+
+
+_TREES = frozenset({Kind.DIRECTORY, Kind.LINK})
+_FILES = frozenset({Kind.FILE, Kind.LINK})
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory, the configured one of ``key`` or inside it, and what Jens makes there.
+
+    That are entries of certain names and kinds, and directories to work in, which it ``holds``. A link counts as what
+    it stands in for: it goes, and what it leads to stays.
+    """
+
+    key: str
+    directory: Path
+    is_ours: Callable[[str], bool]
+    kinds: frozenset[Kind]
+    holds: frozenset[str] = frozenset()
+    has_left_overs: bool = True
+
+
+def judge(place: Place, name: str, kind: Kind) -> Verdict:
+    """What becomes of an entry of a place."""
+    if place.has_left_overs and name.startswith((files.STAGING, files.TRASH)):
+        return Verdict.LEFT_OVER
+    if name in place.holds:
+        return {Kind.DIRECTORY: Verdict.HOLDS, Kind.LINK: Verdict.LEFT_OVER}.get(kind, Verdict.STRANGER)
+    return Verdict.GOES if kind in place.kinds and place.is_ours(name) else Verdict.STRANGER
+
+
+@dataclass(frozen=True)
+class ResetPlan:
+    """Everything that goes; ``strangers`` stay. ``checkouts`` are those in ``clones``, which are a repository each."""
+
+    environments: tuple[Path, ...]
+    clones: tuple[Path, ...]
+    bares: tuple[Path, ...]
+    definitions: tuple[Path, ...]
+    state: tuple[Path, ...]
+    left_overs: tuple[Path, ...]
+    strangers: tuple[Path, ...]
+    checkouts: int
+
+    @property
+    def links(self) -> list[Path]:
+        """What goes though it leads to something that stays."""
+        found = (*self.environments, *self.clones, *self.bares, *self.definitions, *self.state, *self.left_overs)
+        return [path for path in found if path.is_symlink() and not path.name.startswith((files.STAGING, files.TRASH))]
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What could not be removed, a sentence each, and what is out of sight but could not be deleted yet."""
+
+    failures: tuple[str, ...] = ()
+    undeleted: tuple[Path, ...] = ()
+
+
+def plan(config: Config) -> ResetPlan:
+    """Look at everything below the configured directories. Raises DirectoryError for what cannot be read."""
+    layout, spared = Layout.of(config), _spared(config)
+    environments = _sort([_environments(layout)], spared)
+    clones = _sort(_trees("clonedir", layout.clonedir, layout), spared)
+    bares = _sort(_trees("baredir", layout.baredir, layout), spared)
+    state = _sort([_state(layout)], spared)
+    definitions = _sort(_definitions(layout), spared)
+    everything = (environments, clones, bares, state, definitions)
+    return ResetPlan(
+        environments=tuple(environments.goes),
+        clones=tuple(clones.goes),
+        bares=tuple(bares.goes),
+        definitions=tuple(definitions.goes),
+        state=tuple(state.goes),
+        left_overs=tuple(path for found in everything for path in found.left_overs),
+        strangers=tuple(path for found in everything for path in found.strangers),
+        checkouts=sum(map(_count_checkouts, clones.goes)),
+    )
+
+
+def _spared(config: Config) -> list[str]:
+    """Where everything configured really is: should one of these lie in another, it is none of its contents."""
+    main = config.main
+    directories = [main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.logdir]
+    directories += [main.environmentsmetadatadir, main.repositorymetadatadir, config.messaging.queuedir]
+    return [os.path.realpath(path) for path in (*directories, config.filelock.lockdir / config.lock.name, config.path)]
+
+
+def _environments(layout: Layout) -> Place:
+    remembered = set(_names(layout.definitions))
+    return Place(
+        "environmentsdir",
+        layout.environmentsdir,
+        lambda name: is_environment_name(name) and (name in remembered or _has_our_links(layout, name)),
+        _TREES,
+    )
+
+
+def _names(directory: Path) -> list[str]:
+    return [name for name, _kind in _entries("cachedir", directory)]
+
+
+def _has_our_links(layout: Layout, name: str) -> bool:
+    """Whether an environment that nobody remembers is one of ours all the same: it would dangle."""
+    path = layout.environment(name)
+    try:
+        return not path.is_symlink() and bool(previous.infer(layout, name, tree.read(path)).overrides)
+    except OSError:
+        return False
+
+
+def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
+    places = [Place(key, top, lambda _name: False, frozenset(), frozenset(PARTITIONS), has_left_overs=False)]
+    partitions = [path for path in layout.partitions(top) if not path.is_symlink()]
+    return places + [Place(key, path, is_repository_name, _TREES) for path in partitions]
+
+
+def _state(layout: Layout) -> Place:
+    paths = [
+        layout.inventory,
+        layout.unreferenced,
+        layout.dangling,
+        layout.answers,
+        layout.refusals,
+        layout.seal,
+        layout.last_run,
+    ]
+    names = {path.name for path in (*paths, layout.pickled_inventory)}
+    return Place("cachedir", layout.cachedir, names.__contains__, _FILES, frozenset({layout.definitions.name}))
+
+
+def _definitions(layout: Layout) -> list[Place]:
+    path = layout.definitions
+    return [] if path.is_symlink() else [Place("cachedir", path, is_environment_name, _FILES)]
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    goes: list[Path] = field(default_factory=list)
+    left_overs: list[Path] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
+
+
+def _sort(places: Iterable[Place], spared: Collection[str]) -> _Sorted:
+    found = _Sorted()
+    heaps = {
+        Verdict.GOES: found.goes,
+        Verdict.LEFT_OVER: found.left_overs,
+        Verdict.STRANGER: found.strangers,
+        Verdict.HOLDS: [],
+    }
+    for place in places:
+        real = os.path.realpath(place.directory)
+        for name, kind in _entries(place.key, place.directory):
+            if not any(f"{path}/".startswith(f"{real}/{name}/") for path in spared):
+                heaps[judge(place, name, kind)].append(place.directory / name)
+    return found
+
+
+def _entries(key: str, directory: Path) -> list[tuple[str, Kind]]:
+    """The entries of a directory, none when it is not there."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(((entry.name, _kind(entry)) for entry in entries), key=lambda found: found[0])
+    except OSError as error:
+        if files.is_gone(error):
+            return []
+        raise DirectoryError(key, directory, f"cannot be read: {error.strerror}") from error
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if entry.is_symlink():
+        return Kind.LINK
+    if entry.is_dir(follow_symlinks=False):
+        return Kind.DIRECTORY
+    return Kind.FILE if entry.is_file(follow_symlinks=False) else Kind.OTHER
+
+
+def _count_checkouts(clone: Path) -> int:
+    found = [] if clone.is_symlink() else _entries("clonedir", clone)
+    return sum(kind is Kind.DIRECTORY and not name.startswith((files.STAGING, files.TRASH)) for name, kind in found)
+
+
+def carry_out(layout: Layout, orders: ResetPlan) -> Remains:
+    """Remove all of it, so that no environment ever dangles; may be interrupted anywhere, and begun anew.
+
+    As long as one environment is still there, nothing that it may use goes.
+    """
+    environments = _remove(orders.environments)
+    if environments.failures:
+        return environments
+    try:
+        files.flush_file_system(layout.environmentsdir)  # or a power failure could bring them back, and only them
+    except OSError as error:
+        return Remains((f"Unable to flush '{layout.environmentsdir}': {error.strerror}",), environments.undeleted)
+    others = _remove((*orders.clones, *orders.bares, *orders.left_overs, *orders.definitions, *orders.state))
+    unmade = _make_anew(layout)
+    return Remains((*others.failures, *unmade), (*environments.undeleted, *others.undeleted))
+
+
+def _remove(paths: Iterable[Path]) -> Remains:
+    failures, undeleted = [], []
+    for path in paths:
+        try:
+            trash = path if path.name.startswith(files.TRASH) else files.move_to_trash(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failures.append(f"Unable to remove '{path}': {error.strerror}")
+            continue
+        files.remove_tree(trash)
+        if os.path.lexists(trash):
+            undeleted.append(trash)
+    return Remains(tuple(failures), tuple(undeleted))
+
+
+def _make_anew(layout: Layout) -> list[str]:
+    """Directories that Jens works in, where a link stood in for one; what looks at them expects them."""
+    failures = []
+    for path in (*layout.partitions(layout.baredir), *layout.partitions(layout.clonedir), layout.definitions):
+        if not os.path.lexists(path):
+            try:
+                files.make_directory(path)
+            except OSError as error:
+                failures.append(f"Unable to make '{path}': {error.strerror}")
+    return failures

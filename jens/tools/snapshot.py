@@ -1,0 +1,235 @@
+"""What an environment holds now, as a definition that pins each repository to its commit. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Callable, NamedTuple
+
+from jens import preflight
+from jens.config import Config
+from jens.environments import tree
+from jens.environments.dangling import describe
+from jens.environments.tree import Found
+from jens.errors import DirectoryError, MetadataError
+from jens.layout import Layout, LinkReader, Target, entry_ref, ref_entry
+from jens.metadata import clones, yamlnodes
+from jens.metadata import reader as metadata_reader
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Commit, Definition, RepoId
+from jens.repositories import inventory
+from jens.repositories.inventory import Expanded
+from jens.system import files
+
+#: How often to look until nothing has changed between two looks.
+_LOOKS = 10
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+#: The links of a repository: path in the environment, path below the checkout; the code comes first.
+LinksOf = Callable[[RepoId], Mapping[str, str]]
+
+
+class Shown(NamedTuple):
+    """What a link leads to, and the commit whose files it shows, None when it shows none or nobody can tell."""
+
+    target: Target
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The commit of each repository, and in which ways the environment and these pins are not the same."""
+
+    commits: Mapping[RepoId, str]
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EnvironmentSnapshot:
+    """A definition without a default, of what environment ``based_on`` held at ``created`` (local time).
+
+    ``doubts`` say, a sentence each, where it would not show what the environment did.
+    """
+
+    based_on: str
+    created: datetime
+    definition: Definition
+    doubts: tuple[str, ...]
+
+    def render(self, hashprefix: str) -> str:
+        """The definition as YAML; ``# Save as`` names its file when it is to have another name."""
+        head = f"# Snapshot created on {self.created.strftime(_TIME)} based on {self.based_on}\n"
+        if self.definition.name != self.based_on:
+            head += f"# Save as {self.definition.name}.yaml\n"
+        addresses = self.definition.notifications
+        notifications = list(addresses) if len(addresses) > 1 else addresses[0] if addresses else None
+        document: dict[str, Any] = {"notifications": notifications}
+        if self.definition.parser:
+            document["parser"] = self.definition.parser
+        if self.definition.overrides:
+            document["overrides"] = self._overrides(hashprefix)
+        return head + yamlnodes.dump(document)
+
+    def encode(self) -> dict[str, Any]:
+        """The same facts for programs; commits are full ids without a prefix."""
+        return {
+            "based_on": self.based_on,
+            "created": self.created.isoformat(timespec="seconds"),
+            "doubts": list(self.doubts),
+            "name": self.definition.name,
+            "notifications": list(self.definition.notifications),
+            "overrides": self._overrides(""),
+            "parser": self.definition.parser,
+        }
+
+    def _overrides(self, prefix: str) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for repo, ref in sorted(self.definition.overrides.items()):
+            if isinstance(ref, Commit):
+                found.setdefault(repo.partition, {})[repo.name] = f"{prefix}{ref.digits}"
+        return found
+
+
+def take(config: Config, environment: str, name: str, now: datetime) -> EnvironmentSnapshot:
+    """Pin what an environment holds. Raises DirectoryError when there is no such environment, or it cannot be read."""
+    preflight.check_readable(config, ("clonedir", "environmentsdir"))
+    layout = Layout.of(config)
+    found, shown, is_settled = _look(layout, environment)
+    definition = _definition(config, layout, environment)
+    pins = plan_pins(shown, layout.links)
+    commits = dict(pins.commits)
+    doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
+    if not is_settled:
+        doubts.append("it changes all the time: what is pinned may never have been seen together")
+    if definition is None:
+        doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
+        definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
+    if not layout.links(HIERADATA):  # no link tells
+        commits.update(_hieradata(layout, definition))
+    overrides = {repo: Commit(commit) for repo, commit in commits.items()}
+    pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
+    return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
+
+
+def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:
+    """Decide on a commit for each repository; links that lead elsewhere than to a checkout are None."""
+    repos = sorted({here.target.repo for here in shown.values() if here is not None})
+    candidates = {repo: _pin(repo, shown, links_of(repo)) for repo in repos}
+    commits = {repo: commit for repo, commit in candidates.items() if commit is not None}
+    promised = {
+        link: Shown(Target(repo, "", below), commit)
+        for repo, commit in commits.items()
+        for link, below in links_of(repo).items()
+    }
+    lost = [repo for repo in (*repos, SITE, HIERADATA) if repo not in commits and links_of(repo)]
+    doubts = [f"{repo} is left out: {_loss(repo, shown)}" for repo in sorted(set(lost))]
+    for link in sorted({*shown, *promised}):
+        here = shown.get(link)
+        if here is None or here.target.repo not in lost:
+            doubts += _doubts(link, link in shown, here, promised.get(link))
+    return Pins(commits, tuple(doubts))
+
+
+def _pin(repo: RepoId, shown: Mapping[str, Shown | None], links: Mapping[str, str]) -> str | None:
+    """The commit that a repository's links show; of several the code's, which comes first."""
+    for link, below in links.items():
+        here = shown.get(link)
+        if here is not None and (here.target.repo, here.target.below) == (repo, below) and here.commit is not None:
+            return here.commit
+    return None
+
+
+def _loss(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
+    entries = sorted({here.target.entry for here in shown.values() if here is not None and here.target.repo == repo})
+    refs = [describe(ref) for ref in map(entry_ref, entries) if ref is not None]
+    reason = f"there is no checkout of {' and '.join(refs)}" if refs else "no link leads to it"
+    return f"{reason} (a snapshot then has it from {SNAPSHOT_COMMON})" if repo in (SITE, HIERADATA) else reason
+
+
+def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None) -> list[str]:
+    """In which way a link of the environment is not what the snapshot will have there; none or one."""
+    will = f"the snapshot has {promised.commit} of {promised.target.repo}" if promised else "left out"
+    if not exists:
+        return [f"link {link} is missing in the environment, {will}"]
+    if here is None:
+        return [f"link {link} leads to no checkout of Jens, {will}"]
+    if promised is None:
+        return [f"link {link} is none that a definition can ask for, left out"]
+    if here.commit is None:
+        return [f"link {link} dangles, {will}"]
+    if (here.target.repo, here.target.below, here.commit) != (
+        promised.target.repo,
+        promised.target.below,
+        promised.commit,
+    ):
+        return [f"link {link} shows '{here.target.below}' in {here.commit} of {here.target.repo}, {will}"]
+    return []
+
+
+def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | None], bool]:
+    """What an environment shows at one instant: looked at until two looks in turn see the same, if they ever do."""
+    path = layout.environment(environment)
+    before = None
+    for _ in range(_LOOKS):
+        try:
+            found = tree.read(path)
+            now = found, _shown(layout, environment, found)
+        except OSError as error:
+            if not files.is_gone(error):
+                raise DirectoryError("environment", path, f"cannot be read: {error.strerror}") from error
+            continue
+        if "" in (*found.missing, *found.blocked):
+            problem = "does not exist" if "" in found.missing else "is not a directory"
+            raise DirectoryError("environment", path, problem)
+        if now == before:
+            return *now, True
+        before = now
+    if before is None:
+        raise DirectoryError("environment", path, "cannot be read: it changes all the time")
+    return *before, False
+
+
+def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | None]:
+    """What each link shows; each branch link is read once, so that code and data are of one commit."""
+    reader = LinkReader(layout)
+    expanded: dict[tuple[RepoId, str], Expanded] = {}
+    shown: dict[str, Shown | None] = {}
+    for link, text in found.links.items():
+        target = reader.target(environment, link, text)
+        if target is None:
+            shown[link] = None
+            continue
+        key = target.repo, target.entry
+        if key not in expanded:
+            expanded[key] = inventory.look_up(layout, *key)
+        shown[link] = Shown(target, expanded[key].commit if expanded[key].place else None)
+    return shown
+
+
+def _definition(config: Config, layout: Layout, environment: str) -> Definition | None:
+    """What an environment was last built from, else what is declared, else None."""
+    try:
+        source = files.read_file(layout.definitions / environment)
+    except OSError:
+        source = b""
+    remembered = metadata_reader.read_definition(f"{environment}.yaml", source, config.main.hashprefix)
+    if isinstance(remembered, Definition):
+        return remembered
+    try:
+        declared = metadata_reader.read_definitions(config, clones.environments_commit(config)).get(environment)
+    except MetadataError:
+        return None
+    return declared if isinstance(declared, Definition) else None
+
+
+def _hieradata(layout: Layout, definition: Definition) -> dict[RepoId, str]:
+    """The common Hiera data's commit where no item of it is linked: what the definition's ref is at."""
+    ref = definition.ref_of(HIERADATA)
+    if ref is None:
+        return {}
+    try:
+        found = inventory.look_up(layout, HIERADATA, ref_entry(ref, None))
+    except OSError:
+        return {}
+    return {HIERADATA: found.commit} if found.commit and found.place else {}

@@ -1,0 +1,258 @@
+"""What an instance holds, for those who look: read only, without the lock, while an update may be at work."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.config import Config
+from jens.environments import tree
+from jens.errors import DirectoryError, GitError
+from jens.git import wrapper
+from jens.git.workers import workers
+from jens.layout import Layout, LinkReader, Target, entry_ref
+from jens.messaging.queue import Queue
+from jens.metadata import clones
+from jens.metadata import reader as metadata_reader
+from jens.model import HIERADATA, PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
+from jens.names import is_environment_name
+from jens.repositories import inventory
+from jens.statefile import StateError, read_state
+from jens.system import files
+
+#: So often an environment is looked at that changes meanwhile.
+_ATTEMPTS = 5
+
+
+# Repositories
+
+
+@dataclass(frozen=True)
+class Known:
+    """The inventory; ``generated`` from the disk when the file of it could not be used."""
+
+    inventory: Inventory
+    generated: bool = False
+
+
+def known(layout: Layout) -> Known:
+    """What is expanded, as the last run left it. Raises DirectoryError."""
+    try:
+        return Known(inventory.decode(read_state(layout.inventory, inventory.VERSION)))
+    except StateError:
+        return Known(_generate(layout), generated=True)
+
+
+def _generate(layout: Layout) -> Inventory:
+    for key, top in (("baredir", layout.baredir), ("clonedir", layout.clonedir)):
+        for partition in layout.partitions(top):
+            _list(key, partition)
+    return inventory.generate(layout)
+
+
+def _list(key: str, path: Path) -> list[str]:
+    """The names in a directory inside a configured one, none when nothing was made there yet."""
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DirectoryError(key, path, f"cannot be read: {error.strerror}") from error
+
+
+def declared_ref(ref: Ref, hashprefix: str) -> str:
+    """A ref as definitions have it."""
+    return f"{hashprefix}{ref.digits}" if isinstance(ref, Commit) else ref.name
+
+
+def literal(found: Inventory, hashprefix: str) -> dict[str, dict[str, list[str]]]:
+    """The inventory without commits, by partition and name: refs as declared, sorted."""
+    content: dict[str, dict[str, list[str]]] = {partition: {} for partition in PARTITIONS}
+    for repo, refs in found.items():
+        content[repo.partition][repo.name] = sorted(declared_ref(ref, hashprefix) for ref in refs)
+    return content
+
+
+def sizes(layout: Layout, found: Inventory, mandatory: Iterable[str]) -> dict[RepoId, int | None]:
+    """How large the checkout of the first mandatory branch is; None when there is none, or it cannot be read."""
+    branches = [Branch(name) for name in mandatory][:1]
+    commits = {repo: refs.get(branch) for repo, refs in found.items() for branch in branches}
+    return {repo: size_of(layout.checkout(repo, commit)) if commit else None for repo, commit in commits.items()}
+
+
+def size_of(checkout: Path) -> int | None:
+    """The bytes in the files of a checkout, Git's own left out; None when not all of it can be read."""
+    total, pending = 0, [str(checkout)]
+    try:
+        while pending:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.name == ".git":  # which no tree of Git's contains
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return None
+    return total
+
+
+def commit_times(layout: Layout, found: Inventory, jobs: int) -> dict[RepoId, Mapping[str, int]]:
+    """When the expanded commits were made, in seconds since the epoch; without those that the mirrors lack."""
+    with workers(jobs) as pool:
+        futures = {repo: pool.submit(_times, layout.bare(repo), {*refs.values()}) for repo, refs in found.items()}
+        return {repo: future.result() for repo, future in futures.items()}
+
+
+def _times(bare: Path, commits: Iterable[str]) -> Mapping[str, int]:
+    try:
+        return wrapper.commit_times(bare, commits)
+    except GitError:
+        return {}
+
+
+# Environments
+
+
+class Link(NamedTuple):
+    """A link of an environment."""
+
+    environment: str
+    path: str
+    text: str
+
+
+class DanglingLink(NamedTuple):
+    """A link that leads nowhere, although it should; without repository or ref when it is none that Jens makes."""
+
+    link: Link
+    repository: RepoId | None
+    ref: Ref | None
+    address: str
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Names of remembered, declared and existing environments, and what is wrong with definitions and links."""
+
+    cached: tuple[str, ...]
+    declared: tuple[str, ...]
+    synchronized: tuple[str, ...]
+    ill_formed: tuple[IllFormed, ...]
+    dangling: tuple[DanglingLink, ...]
+
+
+def environments(config: Config, layout: Layout) -> Environments:
+    """Compare memory, declaration and disk. Raises MetadataError, DirectoryError."""
+    declared = metadata_reader.read_definitions(config, clones.environments_commit(config))
+    existing = [name for name in _list("environmentsdir", layout.environmentsdir) if _is_environment(layout, name)]
+    vain = _in_vain(layout, (link for name in existing for link in _links(layout, name)))
+    # Once more, for an update may have been at work between the look at a link and that at its target.
+    vain = _in_vain(layout, (link for link, _target in vain if _text(layout, link) == link.text))
+    addresses = {
+        name: _address(layout, name, declared.get(name), config.main.hashprefix)
+        for name in {link.environment for link, _target in vain}
+    }
+    return Environments(
+        cached=tuple(filter(is_environment_name, _list("cachedir", layout.definitions))),
+        declared=tuple(sorted(declared)),
+        synchronized=tuple(existing),
+        ill_formed=tuple(definition for definition in declared.values() if isinstance(definition, IllFormed)),
+        dangling=tuple(
+            DanglingLink(link, target and target.repo, target and entry_ref(target.entry), addresses[link.environment])
+            for link, target in sorted(vain)
+        ),
+    )
+
+
+def _is_environment(layout: Layout, name: str) -> bool:
+    path = layout.environment(name)
+    return is_environment_name(name) and os.path.isdir(path) and not os.path.islink(path)
+
+
+def _links(layout: Layout, name: str) -> Iterator[Link]:
+    """The links of an environment; none when it is gone, or cannot be read."""
+    for _ in range(_ATTEMPTS):
+        try:
+            found = tree.read(layout.environment(name))
+        except FileNotFoundError:
+            continue  # one of them went between listing and reading
+        except OSError:
+            return
+        yield from (Link(name, path, text) for path, text in found.links.items())
+        return
+
+
+def _text(layout: Layout, link: Link) -> str | None:
+    try:
+        return os.readlink(layout.environment(link.environment) / link.path)
+    except OSError:
+        return None
+
+
+def _in_vain(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, Target | None]]:
+    """Those that should lead somewhere and do not, with what they point to if that is in clonedir.
+
+    Each place is looked at once: a site has a hundred thousand links, but they lead to a few thousand places.
+    """
+    reader = LinkReader(layout)
+    vain: dict[Target, bool] = {}
+    found = []
+    for link in links:
+        target = reader.target(*link)
+        if target is not None and target not in vain:
+            vain[target] = _is_vain(layout, target)
+        if vain[target] if target is not None else _is_missing(layout.environment(link.environment) / link.path):
+            found.append((link, target))
+    return found
+
+
+def _is_vain(layout: Layout, target: Target) -> bool:
+    """Whether the ref is not expanded, or the common Hiera data has no such item.
+
+    That another repository has no ``code`` or ``data`` is its own affair, as in ``jens.dangling``.
+    """
+    checkout = layout.clone(target.repo) / target.entry
+    if _is_missing(checkout):
+        return True
+    if target.repo != HIERADATA and target.below in layout.links(target.repo).values():
+        return False
+    return _is_missing(checkout / target.below, follow=False)
+
+
+def _is_missing(path: Path, *, follow: bool = True) -> bool:
+    """Whether a path certainly leads nowhere: not for want of a permission."""
+    try:
+        os.stat(path, follow_symlinks=follow)
+    except OSError as error:
+        return files.is_gone(error) or error.errno == errno.ELOOP
+    return False
+
+
+def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> str:
+    """Whom to tell of an environment, as the definition has it that it was built from; '' when nothing says it."""
+    candidates = [declared]
+    with suppress(OSError):
+        source = files.read_file(layout.definitions / name)
+        candidates.insert(0, metadata_reader.read_definition(f"{name}.yaml", source, hashprefix))
+    definition = next((candidate for candidate in candidates if isinstance(candidate, Definition)), None)
+    return ", ".join(definition.notifications) if definition else ""
+
+
+# The queue
+
+
+def messages(config: Config) -> int:
+    """How many hints wait. In POLL nobody needs a queue. Raises DirectoryError, QueueError."""
+    path = config.messaging.queuedir
+    if not os.path.lexists(path):
+        if config.main.mode == "POLL":
+            return 0
+        raise DirectoryError("queuedir", path, "does not exist")
+    return len(Queue(path).names())

@@ -1,0 +1,131 @@
+"""What an instance looks like, in a number for each part of it: told by what the kernel knows of files, not by reading.
+
+Another number means that somebody has changed something: that an entry of a directory was made, removed or renamed is
+in the directory's ctime, which nobody can set.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from jens.config import Config
+from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout
+from jens.metadata.clones import directories
+from jens.model import RepoId
+
+#: What of a mirror changes with everything that Git does there, in order of depth.
+_OF_A_MIRROR = ("", "packed-refs", "refs/heads", "objects", "objects/pack", "worktrees")
+_OF_A_CLONE = ("", "HEAD", "config", "packed-refs", "refs/heads")
+
+
+def of_instance(config: Config, layout: Layout) -> dict[str, int]:
+    """The numbers of those parts that do not grow with the site, by name; the configuration's is ''."""
+    context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
+    return {
+        "": zlib.crc32(context),
+        "metadata": _number(_metadata(config)),
+        "tops": _number(_tops(layout)),
+        **of_state(layout),
+    }
+
+
+def of_state(layout: Layout) -> dict[str, int]:
+    """What a run writes down whatever else it does."""
+    return {"state": _number(map(str, (layout.inventory, layout.answers, layout.refusals, layout.unreferenced)))}
+
+
+def of_environments(layout: Layout, environments: Iterable[str]) -> dict[str, int]:
+    """All environments together."""
+    return {"environments": _number(_environments(layout, environments))}
+
+
+def of_repository(layout: Layout, repo: RepoId) -> int:
+    """A repository's checkouts and its mirror, as far as all that Git does there is seen in a few directories."""
+    return _number([f"{layout.clonedir}/{repo}", *_under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)])
+
+
+def of_mirror(layout: Layout, repo: RepoId, names: Iterable[str]) -> int:
+    """A mirror, as far as some of its files and directories tell."""
+    return _number(_under(f"{layout.baredir}/{repo}", names))
+
+
+def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
+    """What of a mirror changes when somebody damages it, and ``of_repository`` tells nothing of.
+
+    What holds the commits of its branches is among it.
+    """
+    bare = f"{layout.baredir}/{repo}"
+    loose = [f"objects/{commit[:2]}/{commit[2:]}" for commit in sorted({*heads.values()})]
+    return [
+        *("HEAD", "config", "objects/info", "refs"),
+        *_under("objects/pack", _names(f"{bare}/objects/pack")),
+        *_under("worktrees", _names(f"{bare}/worktrees")),
+        *[path[len(bare) + 1 :] for path in _all_below(f"{bare}/refs/heads")],
+        *[name for name in loose if os.path.lexists(f"{bare}/{name}")],
+    ]
+
+
+def _number(paths: Iterable[str]) -> int:
+    seen: list[int] = []
+    for path in paths:
+        try:
+            status = os.lstat(path)
+            seen += [status.st_ino, status.st_ctime_ns]
+        except (OSError, ValueError):  # no such file, or no name of a file at all, or in another locale
+            seen.append(-1)
+    return hash(tuple(seen))  # of whole numbers: the same in each process
+
+
+def _boot() -> str:
+    """This start of the system: a power failure may have taken anything."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    except OSError:
+        return ""
+
+
+# Strings and not paths: there are thousands of them.
+
+
+def _metadata(config: Config) -> Iterator[str]:
+    for directory in directories(config):
+        yield from (os.path.join(directory, ".git", name) for name in _OF_A_CLONE)
+        yield from (os.path.join(directory, name) for name in _names(directory) if name != ".git")
+
+
+def _tops(layout: Layout) -> Iterator[str]:
+    tops = (layout.baredir, layout.clonedir)
+    inside = [path for top in tops for path in layout.partitions(top)]
+    yield from map(str, (layout.environmentsdir, layout.definitions, *tops, *inside))
+
+
+def _environments(layout: Layout, environments: Iterable[str]) -> Iterator[str]:
+    for name in sorted(environments):
+        yield from _under(f"{layout.environmentsdir}/{name}", (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
+
+
+def _all_below(top: str) -> list[str]:
+    """Every file and directory, sorted: a branch that was pushed lately is a file."""
+    found, waiting = [], [top]
+    while waiting:  # no recursion: who pushes decides how deep a name is
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        found += [entry.path for entry in entries]
+        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sorted(found)
+
+
+def _names(directory: Path | str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _under(top: str, names: Iterable[str]) -> list[str]:
+    return [f"{top}/{name}" if name else top for name in names]

@@ -1,0 +1,91 @@
+"""A dry run: the plan, printed. It reads metadata, remotes and disk, and changes nothing that is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from jens.config import Config
+from jens.environments import tree
+from jens.environments.stage import EnvironmentsPlan
+from jens.environments.tree import Planner
+from jens.errors import EnvironmentsError, RepositoriesError
+from jens.git.remotes import Remotes
+from jens.git.workers import DEFAULT_JOBS, result, workers
+from jens.layout import Layout
+from jens.messaging.queue import Queue
+from jens.metadata import clones
+from jens.model import Expansion
+from jens.names import one_line
+from jens.repositories import mirror, prepare
+from jens.repositories.plan import RepositoriesPlan, describe
+from jens.repositories.prepare import Prepared
+from jens.repositories.stage import complaints
+from jens.update.longway import Plans, plan
+from jens.update.options import Options, git_options, is_on_demand, staged
+
+
+def run(config: Config, options: Options) -> list[str]:
+    """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
+    layout = Layout.of(config)
+    with Remotes(git_options(config), config.git.jobs or DEFAULT_JOBS) as remotes:
+        return _lines(config, layout, remotes, options)
+
+
+def _lines(config: Config, layout: Layout, remotes: Remotes, options: Options) -> list[str]:
+    commits = clones.refresh(config, remotes.options, reset=False)
+    hints = Queue(config.messaging.queuedir).look() if is_on_demand(config, options) else None
+    with staged(RepositoriesError):
+        plans = plan(config, layout, options, commits, hints)
+    requests = plans.work.requests()
+    for _ in remotes.heard(mirror.questions(requests)):
+        pass
+    with workers(config.git.jobs) as pool:
+        futures = [pool.submit(prepare.foresee, layout, remotes, request) for request in requests]
+        foreseen = [result(future) for future in futures]
+    with staged(EnvironmentsError):
+        lines = [event.text for event in (hints.events if hints else ())]
+        lines += [event.text for event in complaints(plans.work)]
+        lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
+        lines += _links(config, layout, plans, foreseen)
+    return lines or ["Nothing would change."]
+
+
+def _repositories(plan: RepositoriesPlan, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    for work in foreseen:
+        if work.repo in plan.new and work.is_known:
+            yield f"Would take in repository {work.repo}"
+        yield from (event.text for event in work.events if event.is_failure)
+        for entry, old, new in describe(work.disk, work.plan):
+            yield (
+                f"Would move {work.repo} {entry} from {old[:7]} to {new[:7]}"
+                if old
+                else f"Would expand {work.repo} {entry} at {new[:7]}"
+            )
+    yield from (f"Would remove repository {repo}" for repo in plan.deleted)
+
+
+def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
+    yield from (f"Would create environment '{definition.name}'" for definition in plan.new)
+    yield from (f"Would recreate environment '{definition.name}'" for definition in plan.changed)
+    yield from (f"Would delete environment '{name}'" for name in plan.deleted)
+    yield from (f"Would refuse to delete environment '{name}', it is protected" for name in plan.protected)
+    yield from plan.refusals
+    for bad in plan.ill_formed:
+        yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"
+
+
+def _links(config: Config, layout: Layout, plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    works = [work for work in foreseen if work.is_known]
+    expansion = Expansion(
+        {work.repo: work.plan.targets for work in works},
+        frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
+        frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
+    )
+    planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
+    for definition in plans.environments.definitions:
+        found = tree.read(layout.environment(definition.name))
+        wanted = tree.hold(planner.tree(definition), found, planner.waiting(definition))
+        changes = tree.plan_changes(wanted, found)
+        if changes.put or changes.remove:
+            counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"
+            yield f"Would {counts} of environment '{definition.name}'"

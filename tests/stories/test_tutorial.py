@@ -1,0 +1,167 @@
+"""The tutorial of README.md, word for word: an administrator types what it says and sees what it shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import TREE
+
+#: What a reader has before typing the first command, and what `make .venv` looks at.
+COPIED = ("Makefile", "setup.py", "bin", "conf", "examples", "jens")
+
+PLACES = (
+    "/etc/jens",
+    "/var/lib/jens",
+    "/var/log/jens",
+    "/var/spool/jens-update",
+    "/run/lock/jens",
+    "/tmp/example-repositories",
+)
+_PLACE = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, PLACES))})(?![\w-])")
+_FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_ABSOLUTE = re.compile(r"(?<![\w.*}$-])/(?:etc|home|opt|root|run|srv|tmp|usr|var)\b[^\s'\"]*")
+_CHANGING = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[\d+\]"), "TIME [PROCESS]"),
+    (re.compile(r"\b[0-9a-f]{40}\b"), "COMMIT"),
+)
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="the tutorial begins with make")
+
+
+class Step(NamedTuple):
+    """Commands, and everything they print."""
+
+    commands: str
+    output: str
+
+
+def steps() -> list[Step]:
+    readme = (TREE / "README.md").read_text("utf-8")
+    section = readme.split("\n## Tutorial\n")[1].split("\n## ")[0]
+    found: list[Step] = []
+    for fence in _FENCE.finditer(section):
+        if fence["kind"] == "sh":
+            found.append(Step(fence["text"], ""))
+        else:
+            assert fence["kind"] == "text", fence["kind"]
+            assert not found[-1].output, f"two outputs for {found[-1].commands}"
+            found[-1] = found[-1]._replace(output=fence["text"])
+    return found
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A directory that stands for the root of the file system, wherever the tutorial names a place below it."""
+
+    root: Path
+
+    @property
+    def tree(self) -> Path:
+        return self.root / "home" / "jens"
+
+    def moved(self, text: str) -> str:
+        return _PLACE.sub(lambda match: f"{self.root}{match[1]}", text)
+
+    def copy(self, name: str) -> None:
+        """Copy a part of the sources, with the places in its text moved: the default configuration file's too."""
+        source = TREE / name
+        files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+        for path in files:
+            if path.suffix == ".pyc":
+                continue
+            copy = self.tree / path.relative_to(TREE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(self.moved(path.read_text("utf-8")), "utf-8")
+
+    def install(self) -> None:
+        """Do what `make .venv` would need a network for; it finds its stamp newer than all it depends on."""
+        scripts = self.tree / ".venv" / "bin"
+        scripts.mkdir(parents=True)
+        (scripts / "python").symlink_to(sys.executable)
+        for script in (self.tree / "bin").iterdir():
+            wrapper = scripts / script.name
+            wrapper.write_text(f'#!/bin/sh\nPYTHONPATH="{self.tree}" exec "{sys.executable}" "{script}" "$@"\n')
+            wrapper.chmod(0o755)
+        (self.tree / ".venv" / ".installed").touch()
+
+    def run(self, tutorial: list[Step]) -> list[str]:
+        """Type all commands into one shell; returns what each step printed."""
+        script = "".join(
+            f"exec >'{self.root}/{number}.out' 2>&1\n{self.moved(step.commands)}"
+            for number, step in enumerate(tutorial)
+        )
+        elsewhere = [path for path in _ABSOLUTE.findall(script) if not path.startswith(str(self.root))]
+        assert elsewhere == [], "the tutorial would leave its sandbox"
+        home = self.root / "home"
+        (home / ".gitconfig").write_text("[init]\n\tdefaultBranch = main\n")
+        environment = {"HOME": str(home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            ["bash", "-e"], input=script, cwd=self.tree, env=environment, text=True, check=False, timeout=120
+        )
+        outputs = [self.root / f"{number}.out" for number in range(len(tutorial))]
+        printed = [path.read_text("utf-8").replace(str(self.root), "") for path in outputs if path.exists()]
+        assert done.returncode == 0, f"{tutorial[len(printed) - 1].commands}\n{printed[-1]}"
+        return printed
+
+
+def normalised(text: str) -> str:
+    for pattern, name in _CHANGING:
+        text = pattern.sub(name, text)
+    return text
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    sandbox = Sandbox(tmp_path / "root")
+    for place in PLACES:
+        (sandbox.root / place[1:]).parent.mkdir(parents=True, exist_ok=True)
+    (sandbox.root / "var" / "lib").mkdir(exist_ok=True)
+    for name in COPIED:
+        sandbox.copy(name)
+    sandbox.install()
+    return sandbox
+
+
+def links(environment: Path) -> set[str]:
+    return {str(path.relative_to(environment)) for path in environment.rglob("*") if path.is_symlink()}
+
+
+def test_readers_see_what_the_tutorial_shows(sandbox: Sandbox) -> None:
+    tutorial = steps()
+    printed = sandbox.run(tutorial)
+    assert list(map(normalised, printed)) == [normalised(step.output) for step in tutorial]
+
+    environments = sandbox.root / "var" / "lib" / "jens" / "environments"
+    expected = {
+        "hieradata/common.yaml",
+        "hieradata/environments",
+        "hieradata/fqdns/myapp",
+        "hieradata/hardware",
+        "hieradata/hostgroups/myapp",
+        "hieradata/module_names/dummy",
+        "hieradata/operatingsystems",
+        "hostgroups/hg_myapp",
+        "modules/dummy",
+        "site",
+    }
+    assert sorted(path.name for path in environments.iterdir()) == ["production", "test"]
+    for name in ("production", "test"):
+        assert links(environments / name) == expected
+        assert all((environments / name / link).exists() for link in expected)
+    assert (environments / "test" / "modules" / "dummy" / "manifests" / "foo.pp").is_file()
+    assert not (environments / "production" / "modules" / "dummy" / "manifests" / "foo.pp").exists()
+
+
+def test_the_tutorial_is_the_one_of_the_shipped_configuration() -> None:
+    commands = "".join(step.commands for step in steps())
+    assert "cp conf/main.conf /etc/jens/main.conf\n" in commands
+    assert re.findall(r"^jens-update\b.*", commands, re.MULTILINE) == ["jens-update", "jens-update"]

@@ -1,0 +1,99 @@
+"""Whole runs: who pushed what, what Puppet then sees. Everything is told from the disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from threading import Event
+
+import pytest
+
+from jens.commands import update
+from jens.git.remotes import Remotes
+from jens.git.workers import results, workers
+from jens.layout import Layout
+from jens.repositories import prepare as repositories_prepare
+from jens.repositories.mirror import Request
+from jens.repositories.prepare import Prepared
+from tests.conftest import Site
+
+
+def test_production_shows_exactly_the_links_of_the_layout(site: Site) -> None:
+    assert site.update().code == 0
+    assert site.links("production") == {
+        "modules/dummy": "../../../clone/modules/dummy/master/code",
+        "hieradata/module_names/dummy": "../../../../clone/modules/dummy/master/data",
+        "hostgroups/hg_myapp": "../../../clone/hostgroups/myapp/master/code",
+        "hieradata/hostgroups/myapp": "../../../../clone/hostgroups/myapp/master/data/hostgroup",
+        "hieradata/fqdns/myapp": "../../../../clone/hostgroups/myapp/master/data/fqdns",
+        "site": "../../clone/common/site/master/code",
+        "hieradata/common.yaml": "../../../clone/common/hieradata/master/data/common.yaml",
+        "hieradata/environments": "../../../clone/common/hieradata/master/data/environments",
+        "hieradata/hardware": "../../../clone/common/hieradata/master/data/hardware",
+        "hieradata/operatingsystems": "../../../clone/common/hieradata/master/data/operatingsystems",
+    }
+    assert site.read("production/modules/dummy/manifests/init.pp") == "class dummy {}\n"
+
+
+def test_a_push_is_visible_after_one_run(site: Site) -> None:
+    site.update()
+    commit = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "class dummy { notice(1) }\n"})
+    outcome = site.update()
+    assert site.read("production/modules/dummy/manifests/init.pp") == "class dummy { notice(1) }\n"
+    assert site.expanded("modules/dummy") == {"master": commit}
+    assert outcome.has(f"INFO Updated ref '{site.root}/clone/modules/dummy/master' ({commit[:7]})")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_every_configured_directory_may_be_a_symbolic_link(site: Site, mode: str) -> None:
+    site.settings["main.mode"] = mode
+    for name in ("bare", "clone", "cache", "environments", "log", "lock", "spool", "metadata"):
+        (site.root / name).rename(site.root / f"real-{name}")
+        (site.root / name).symlink_to(site.root / f"real-{name}")
+    assert site.update("--strict").code == 0
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    site.hint("modules/dummy")
+    assert site.update("--strict").code == 0
+    assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+@pytest.mark.parametrize("columns", ["", "0", "-5", "many", "40", "100"])
+def test_help_is_as_wide_as_the_terminal_if_that_is_known(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit):
+        update.main(["--help"])
+    expected = int(columns) if columns in ("40", "100") else 80
+    assert expected - 20 < max(map(len, capsys.readouterr().out.splitlines())) < expected
+
+
+def test_when_a_worker_fails_nobody_waits_for_the_others() -> None:
+    ending = Event()
+    with workers(2) as pool:
+        futures: list[Future[object]] = [pool.submit(ending.wait, 60), pool.submit(int, "nonsense")]
+        with pytest.raises(ValueError, match="nonsense"):
+            results(futures)
+        ending.set()
+        assert results(futures[:1]) == [True]
+
+
+def test_the_largest_repositories_are_prepared_first(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files are those of the checkouts before: a repository that is new may have any number."""
+    site.add("modules/large", {f"code/{number}.pp": "# one of many\n" for number in range(40)})
+    site.publish()
+    site.settings["git.jobs"] = "1"
+    assert site.update("--strict").code == 0
+    begun: list[str] = []
+    prepare = repositories_prepare.prepare
+
+    def noted(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+        begun.append(str(request.repo))
+        return prepare(layout, remotes, request)
+
+    monkeypatch.setattr(repositories_prepare, "prepare", noted)
+    for repo in ("modules/dummy", "modules/large", "hostgroups/myapp"):
+        site.remotes[repo].push({"code/new.pp": "# new\n"})
+    assert site.update("--strict").code == 0
+    assert begun[0] == "modules/large"
+    assert sorted(begun) == ["hostgroups/myapp", "modules/dummy", "modules/large"]

@@ -1,0 +1,43 @@
+"""Bash completes the options of every tool, with argcomplete."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import TREE
+from tests.conftest import Site
+
+COMMANDS = sorted((TREE / "bin").glob("jens-*"))
+
+
+def test_who_presses_tab_starts_nothing_where_argcomplete_is_missing(site: Site) -> None:
+    shadow = site.root / "shadow"
+    shadow.mkdir()
+    (shadow / "argcomplete.py").write_text("raise ImportError('none')\n")
+    environment = {**os.environ, "_ARGCOMPLETE": "1", "PYTHONPATH": f"{shadow}{os.pathsep}{TREE}"}
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (10, b"", b"")
+    assert site.environments() == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.name)
+def test_bash_completes_options(command: Path) -> None:
+    pytest.importorskip("argcomplete")
+    line = f"{command.name} --ver"
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "PYTHONPATH": str(TREE),
+    }
+    done = subprocess.run([sys.executable, str(command)], env={**os.environ, **asked}, capture_output=True, check=False)
+    assert "--version" in done.stdout.decode().split()

@@ -1,0 +1,633 @@
+"""Which environments there must be, and what each one is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jens.environments import tree as environments_tree
+from jens.environments.previous import Past, infer, recall, resolved_before
+from jens.environments.stage import (
+    EnvironmentsPlan,
+    Stage,
+    detour,
+    former_definitions,
+    plan_environments,
+)
+from jens.environments.tree import Changes, Found, Planner, Tree
+from jens.layout import Layout
+from jens.model import (
+    HIERADATA,
+    HOSTGROUPS,
+    MODULES,
+    SITE,
+    Branch,
+    Commit,
+    Declared,
+    Definition,
+    Expansion,
+    IllFormed,
+    Inventory,
+    RepoId,
+)
+from jens.purgeguard import PurgeGuard
+from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, layout_in, snapshot
+
+_GUARD = PurgeGuard(50)
+
+
+def _past(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[Definition, ...] = ()) -> Past:
+    """Environments that are all on disk."""
+    known = {definition.name: definition for definition in remembered}
+    names = {*known, *lost, *(definition.name for definition in inferred)}
+    return Past({**known, **dict.fromkeys(lost)}, names, {definition.name: definition for definition in inferred})
+
+
+def _plan(
+    *declared: Declared, past: Past, protected: tuple[str, ...] = (), guard: PurgeGuard = _GUARD
+) -> EnvironmentsPlan:
+    return plan_environments({definition.name: definition for definition in declared}, past, protected, guard)
+
+
+_X = dynamic("x")
+_X_CHANGED = dynamic("x", "qa")
+_BAD_X = IllFormed("x", "x.yaml: empty")
+_INFERRED_X = Definition("x", None, {SITE: MASTER})
+
+
+# Which environments
+
+
+@pytest.mark.parametrize(
+    ("declared", "past", "expected"),
+    [
+        pytest.param([_X], _past(), EnvironmentsPlan((_X,), (), (), ()), id="new"),
+        pytest.param([_X], _past(_X), EnvironmentsPlan((), (), (_X,), ()), id="unchanged"),
+        pytest.param([_X_CHANGED], _past(_X), EnvironmentsPlan((), (_X_CHANGED,), (), ()), id="changed"),
+        pytest.param([], _past(_X), EnvironmentsPlan((), (), (), ("x",)), id="retired"),
+        pytest.param([], _past(), EnvironmentsPlan((), (), (), ()), id="nothing at all"),
+        pytest.param(
+            [_X], replace(_past(_X), existing=()), EnvironmentsPlan((_X,), (), (), ()), id="removed by hand: new again"
+        ),
+        pytest.param(
+            [_X._replace(source=_X.source + b"# a comment\n")],
+            _past(_X),
+            EnvironmentsPlan((), (_X._replace(source=_X.source + b"# a comment\n"),), (), ()),
+            id="a changed comment is a change",
+        ),
+        pytest.param(
+            [_BAD_X], _past(), EnvironmentsPlan((), (), (), (), ill_formed=(_BAD_X,)), id="ill-formed and new: not made"
+        ),
+        pytest.param(
+            [_BAD_X],
+            _past(_X),
+            EnvironmentsPlan((), (), (_X,), (), ill_formed=(_BAD_X,)),
+            id="ill-formed and known: stays as it was",
+        ),
+        pytest.param(
+            [_BAD_X],
+            replace(_past(_X), existing=()),
+            EnvironmentsPlan((_X,), (), (), (), ill_formed=(_BAD_X,)),
+            id="ill-formed, known, removed by hand: made as it was",
+        ),
+        pytest.param(
+            [_BAD_X],
+            _past(inferred=(_INFERRED_X,)),
+            EnvironmentsPlan((), (), (_INFERRED_X,), (), ill_formed=(_BAD_X,)),
+            id="ill-formed, what it was is lost: stays as its links are",
+        ),
+        pytest.param(
+            [_X],
+            _past(lost=("x",), inferred=(_INFERRED_X,)),
+            EnvironmentsPlan((), (_X,), (), ()),
+            id="what it was is lost: rebuilt",
+        ),
+        pytest.param([_X], _past(inferred=(_INFERRED_X,)), EnvironmentsPlan((), (_X,), (), ()), id="never remembered"),
+        pytest.param([], _past(lost=("x",)), EnvironmentsPlan((), (), (), ("x",)), id="retired, what it was is lost"),
+        pytest.param(
+            [], _past(inferred=(_INFERRED_X,)), EnvironmentsPlan((), (), (), ("x",)), id="retired, known by its links"
+        ),
+        pytest.param(
+            [_X],
+            Past({}, ["x", "strange"], {}),
+            EnvironmentsPlan((), (_X,), (), ()),
+            id="a stranger's directory is nobody's until it is declared",
+        ),
+    ],
+)
+def test_definitions_are_compared_with_what_is_there(
+    declared: list[Declared], past: Past, expected: EnvironmentsPlan
+) -> None:
+    assert _plan(*declared, past=past) == expected
+
+
+def test_environments_come_sorted() -> None:
+    new = [dynamic(name) for name in ("c", "a", "b")]
+    plan = _plan(*new, past=_past(dynamic("z"), dynamic("y")))
+    assert [definition.name for definition in plan.new] == ["a", "b", "c"]
+    assert plan.deleted == ("y", "z")
+
+
+def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
+    plan = _plan(
+        _BAD_X,
+        dynamic("new"),
+        dynamic("changed", "qa"),
+        dynamic("same"),
+        past=_past(dynamic("changed"), dynamic("same"), dynamic("old")),
+    )
+    assert (plan.new, plan.changed, plan.unchanged) == (
+        (dynamic("new"),),
+        (dynamic("changed", "qa"),),
+        (dynamic("same"),),
+    )
+    assert (plan.deleted, plan.ill_formed) == (("old",), (_BAD_X,))
+
+
+@pytest.mark.parametrize(
+    ("past", "unchanged"),
+    [
+        pytest.param(_past(_X), (_X,), id="as remembered"),
+        pytest.param(_past(inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred"),
+        pytest.param(_past(lost=("x",), inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred, memory damaged"),
+    ],
+)
+def test_a_protected_environment_stays_though_it_is_not_declared(past: Past, unchanged: tuple[Definition, ...]) -> None:
+    plan = _plan(past=past, protected=("x", "never"))
+    assert (plan.unchanged, plan.deleted, plan.protected) == (unchanged, (), ("x",))
+    assert plan.definitions == unchanged
+
+
+def test_a_protected_environment_that_is_declared_is_like_any_other() -> None:
+    plan = _plan(_X_CHANGED, past=_past(_X), protected=("x",))
+    assert (plan.changed, plan.protected) == ((_X_CHANGED,), ())
+
+
+def _many(count: int) -> list[Definition]:
+    return [dynamic(f"e{number:03}") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("known", "gone", "guard", "is_refused"),
+    [
+        pytest.param(10, 10, _GUARD, False, id="all of ten"),
+        pytest.param(11, 11, _GUARD, True, id="all of eleven"),
+        pytest.param(22, 11, _GUARD, False, id="half"),
+        pytest.param(21, 11, _GUARD, True, id="more than half"),
+        pytest.param(30, 30, PurgeGuard(100), False, id="switched off"),
+        pytest.param(30, 30, PurgeGuard(50, allowed=True), False, id="allowed"),
+    ],
+)
+def test_the_guard_holds_removals_back(known: int, gone: int, guard: PurgeGuard, is_refused: bool) -> None:
+    before = _many(known)
+    plan = _plan(*before[gone:], past=_past(*before), guard=guard)
+    assert plan.deleted == (() if is_refused else tuple(definition.name for definition in before[:gone]))
+    assert plan.unchanged == tuple(before if is_refused else before[gone:])
+    assert len(plan.refusals) == is_refused
+    assert all(f"{gone} of the environments" in text and "--allow-purge" in text for text in plan.refusals)
+
+
+def test_the_guard_does_not_count_protected_ones() -> None:
+    before = _many(12)
+    plan = _plan(past=_past(*before), protected=("e000", "e001"))
+    assert (len(plan.deleted), plan.protected, plan.refusals) == (10, ("e000", "e001"), ())
+
+
+def test_the_guard_counts_those_known_by_their_links() -> None:
+    before = [Definition(definition.name, None, {SITE: MASTER}) for definition in _many(11)]
+    plan = _plan(past=_past(inferred=tuple(before)))
+    assert (plan.deleted, plan.unchanged, len(plan.refusals)) == ((), tuple(before), 1)
+
+
+def test_ill_formed_ones_are_no_removals() -> None:
+    before = _many(30)
+    plan = _plan(*(IllFormed(definition.name, "x") for definition in before), past=_past(*before))
+    assert (plan.unchanged, plan.deleted, plan.refusals) == (tuple(before), (), ())
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return layout_in(tmp_path / "instance")
+
+
+def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layout: Layout) -> None:
+    past = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
+    plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), past=past)
+    former = former_definitions(layout, plan, past)
+    assert _X in former
+    assert Definition("lost", None, {SITE: QA}) in former
+    assert {definition.name for definition in former} == {"x", "lost"}
+
+
+def test_while_an_environment_changes_what_its_links_use_is_needed_too(layout: Layout) -> None:
+    _environment(layout, "x", {"modules/dummy": "../../../clone/modules/dummy/half~way/code"})
+    past = _past(_X)
+    used = [former.overrides.get(DUMMY) for former in former_definitions(layout, _plan(_X_CHANGED, past=past), past)]
+    assert Branch("half/way") in used
+
+
+def test_an_abbreviation_that_the_inventory_lost_is_told_by_the_links(layout: Layout) -> None:
+    _environment(layout, "x", {"modules/dummy": f"../../../clone/modules/dummy/.{A}/code"})
+    definition = Definition("x", None, {DUMMY: Commit(A[:4])})
+    assert resolved_before(layout, [definition], {DUMMY: {}}) == {DUMMY: {Commit(A[:4]): A}}
+    other = "b" if A[0] != "b" else "c"
+    assert resolved_before(layout, [Definition("x", None, {DUMMY: Commit(other * 4)})], {DUMMY: {}}) == {DUMMY: {}}
+    assert resolved_before(layout, [definition], {DUMMY: {Commit(A[:4]): B}}) == {DUMMY: {Commit(A[:4]): B}}
+
+
+# What earlier runs left
+
+
+_SOURCE = b"default: qa\nnotifications: x\n"
+
+
+def _environment(layout: Layout, name: str, links: Mapping[str, str]) -> None:
+    for link, text in links.items():
+        path = layout.environment(name) / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(text)
+
+
+_SITE_LINK = {"site": "../../clone/common/site/master/code"}
+
+
+def test_definitions_are_remembered_as_files(layout: Layout) -> None:
+    (layout.definitions / "x").write_bytes(_SOURCE)
+    _environment(layout, "x", _SITE_LINK)
+    past = recall(layout, {}, "commit/")
+    assert past == Past({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
+
+
+def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout) -> None:
+    (layout.definitions / "x").write_bytes(_X.source)
+    assert recall(layout, {"x": _X}, "commit/").remembered == {"x": _X}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n", b"\xff", b"4f0c2ab1" * 5, b"cposix\nsystem\n(S'id'\ntR."],
+    ids=["empty", "a list", "not UTF-8", "a blob id of Jens 1.x", "a pickle"],
+)
+def test_a_damaged_memory_is_replaced_by_what_the_links_say(layout: Layout, content: bytes) -> None:
+    (layout.definitions / "x").write_bytes(content)
+    _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
+    past = recall(layout, {"x": _X}, "commit/")
+    assert past.remembered == {"x": None}
+    assert past.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
+
+
+def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None:
+    _environment(layout, "x", _SITE_LINK)
+    past = recall(layout, {}, "commit/")
+    assert past == Past({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert _plan(past=past).deleted == ("x",)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        pytest.param({}, id="without links"),
+        pytest.param({"site": "/srv/elsewhere/code"}, id="with a site from elsewhere"),
+        pytest.param({"data": "../../clone/modules/dummy/master/data"}, id="that borrows from us"),
+    ],
+)
+def test_a_strangers_directory_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
+    layout.environment("strange").mkdir()
+    _environment(layout, "strange", links)
+    past = recall(layout, {}, "commit/")
+    assert past.inferred == {}
+    plan = _plan(past=past)
+    assert (plan.deleted, plan.definitions) == ((), ())
+
+
+def test_only_directories_with_an_environments_name_exist(layout: Layout) -> None:
+    for name in ("x", ".new-1", "a-b"):
+        _environment(layout, name, _SITE_LINK)
+    layout.environment("link").symlink_to("x")
+    layout.environment("file").write_text("x")
+    (layout.definitions / ".new-1").write_bytes(_SOURCE)
+    assert recall(layout, {}, "commit/") == Past({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+
+
+# What links amount to
+
+
+@pytest.mark.parametrize(
+    ("links", "overrides"),
+    [
+        pytest.param({"modules/dummy": "../../../clone/modules/dummy/master/code"}, {DUMMY: MASTER}, id="a module"),
+        pytest.param(
+            {"hieradata/module_names/dummy": "../../../../clone/modules/dummy/qa/data"}, {DUMMY: QA}, id="its data"
+        ),
+        pytest.param(
+            {"hostgroups/hg_myapp": "../../../clone/hostgroups/myapp/a~b~c/code"},
+            {MYAPP: Branch("a/b/c")},
+            id="a branch with slashes",
+        ),
+        pytest.param({"site": f"../../clone/common/site/.{A}/code"}, {SITE: Commit(A)}, id="a commit"),
+        pytest.param({"site": "../../clone/common/site/.4f0c/code"}, {SITE: Commit("4f0c")}, id="a commit unresolved"),
+        pytest.param(
+            {"hieradata/common.yaml": "../../../clone/common/hieradata/master/data/common.yaml"},
+            {HIERADATA: MASTER},
+            id="common Hiera data",
+        ),
+        pytest.param({"modules/dummy": "../../../elsewhere/modules/dummy/master/code"}, {}, id="elsewhere"),
+        pytest.param({"modules/dummy": "/etc"}, {}, id="elsewhere, absolute"),
+        pytest.param({"modules/dummy": "../../../clone/other/dummy/master/code"}, {}, id="no partition"),
+        pytest.param({"modules/dummy": "../../../clone/modules/dummy/.new-1/code"}, {}, id="no ref"),
+        pytest.param({"modules/dummy": "../../../clone/modules/dummy"}, {}, id="not into a checkout"),
+    ],
+)
+def test_a_definition_is_inferred_from_links(layout: Layout, links: dict[str, str], overrides: object) -> None:
+    assert infer(layout, "x", Found(links)) == Definition("x", None, overrides)  # type: ignore[arg-type]
+
+
+def test_the_parser_is_inferred_from_the_environments_conf(layout: Layout) -> None:
+    assert infer(layout, "x", Found(conf=environments_tree.conf("future"))).parser == "future"
+    assert infer(layout, "x", Found(conf=environments_tree.conf(None))).parser is None
+    assert infer(layout, "x", Found(conf=b"parser = future\n")).parser is None
+
+
+def test_what_was_built_can_be_inferred(layout: Layout) -> None:
+    definition = snapshot("x", {DUMMY: "feature/x", MYAPP: f":{A}", SITE: "qa"})
+    environments_tree.create(layout.environment("x"), _planner(layout).tree(definition))
+    inferred = infer(layout, "x", environments_tree.read(layout.environment("x")))
+    assert inferred.overrides == {**definition.overrides, HIERADATA: MASTER}
+
+
+# What an environment is made of
+
+
+_INVENTORY: Inventory = {
+    DUMMY: {MASTER: A, QA: B, Branch("feature/x"): B, Commit("cccc"): C},
+    MYAPP: {MASTER: A, Commit(A): A},
+    SITE: {MASTER: A},
+    HIERADATA: {MASTER: A},
+}
+
+
+def _planner(
+    layout: Layout, *, with_conf: bool = False, undetermined: tuple[tuple[RepoId, Branch], ...] = ()
+) -> Planner:
+    return Planner(layout, Expansion(_INVENTORY, undetermined=frozenset(undetermined)), with_conf=with_conf)
+
+
+def _dummy(entry: str) -> dict[str, str]:
+    return {
+        "modules/dummy": f"../../../clone/modules/dummy/{entry}/code",
+        "hieradata/module_names/dummy": f"../../../../clone/modules/dummy/{entry}/data",
+    }
+
+
+def _myapp(entry: str) -> dict[str, str]:
+    return {
+        "hostgroups/hg_myapp": f"../../../clone/hostgroups/myapp/{entry}/code",
+        "hieradata/hostgroups/myapp": f"../../../../clone/hostgroups/myapp/{entry}/data/hostgroup",
+        "hieradata/fqdns/myapp": f"../../../../clone/hostgroups/myapp/{entry}/data/fqdns",
+    }
+
+
+def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
+    return {
+        "site": f"../../clone/common/site/{site}/code",
+        "hieradata/common.yaml": f"../../../clone/common/hieradata/{hieradata}/data/common.yaml",
+    }
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        pytest.param(
+            dynamic("x"),
+            {**_dummy("master"), **_myapp("master"), **_common()},
+            id="a dynamic environment holds every repository",
+        ),
+        pytest.param(
+            dynamic("x", "qa"),
+            {**_dummy("qa"), **_myapp("qa"), **_common("qa", "qa")},
+            id="a dynamic environment links to its default, there or not",
+        ),
+        pytest.param(
+            dynamic("x", overrides={DUMMY: "feature/x", SITE: ":cccc"}),
+            {**_dummy("feature~x"), **_myapp("master"), **_common(".cccc")},
+            id="overrides",
+        ),
+        pytest.param(
+            dynamic("x", overrides={DUMMY: ":cccc"}),
+            {**_dummy(f".{C}"), **_myapp("master"), **_common()},
+            id="on disk a commit is full",
+        ),
+        pytest.param(snapshot("x"), _common(), id="a snapshot of nothing has site and Hiera data from master"),
+        pytest.param(
+            snapshot("x", {MYAPP: f":{A}"}), {**_myapp(f".{A}"), **_common()}, id="a snapshot holds what it overrides"
+        ),
+        pytest.param(snapshot("x", {SITE: "qa", HIERADATA: "dev"}), _common("qa", "dev"), id="a snapshot's own common"),
+        pytest.param(
+            snapshot("x", {RepoId(MODULES, "unknown"): "master", RepoId(HOSTGROUPS, "dummy"): "qa"}),
+            _common(),
+            id="overrides of what the inventory does not have make nothing",
+        ),
+        pytest.param(
+            snapshot("x", {RepoId(MODULES, "../../x"): "master"}), _common(), id="nor do those of hostile names"
+        ),
+    ],
+)
+def test_the_links_of_an_environment(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
+    assert _planner(layout).tree(definition) == Tree(expected)
+
+
+@pytest.mark.parametrize(
+    ("parser", "expected"),
+    [
+        (None, "modulepath = modules:hostgroups\nmanifest = site/site.pp\n"),
+        ("future", "modulepath = modules:hostgroups\nmanifest = site/site.pp\nparser = future\n"),
+        ("current", "modulepath = modules:hostgroups\nmanifest = site/site.pp\nparser = current\n"),
+    ],
+)
+def test_the_environments_conf_names_the_parser_when_the_definition_does(
+    layout: Layout, parser: str | None, expected: str
+) -> None:
+    definition = dynamic("x")._replace(parser=parser)
+    assert _planner(layout, with_conf=True).tree(definition).conf == expected.encode()
+    assert _planner(layout).tree(definition).conf is None
+
+
+# What has to wait
+
+
+def test_links_to_what_nobody_knows_of_wait(layout: Layout) -> None:
+    planner = _planner(layout, undetermined=((DUMMY, QA), (MYAPP, Branch("dev"))))
+    assert set(planner.waiting(dynamic("x", "qa"))) == set(_dummy(""))
+    assert set(planner.waiting(dynamic("x", overrides={MYAPP: "dev"}))) == set(_myapp(""))
+    assert planner.waiting(dynamic("x")) == {}
+    assert planner.waiting(snapshot("x")) == {}
+
+
+def test_what_waits_of_a_repository_outside_the_inventory_has_no_links(layout: Layout) -> None:
+    planner = _planner(layout, undetermined=((RepoId(MODULES, "new"), MASTER),))
+    assert planner.waiting(dynamic("x")) == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param({"a": "old", "b": "old"}, {"a": "old", "b": "new"}, id="a link that waits stays"),
+        pytest.param({"b": "old"}, {"a": "new", "b": "new"}, id="one that is not there yet is made"),
+        pytest.param({"a": "new"}, {"a": "new", "b": "new"}, id="one that is right already"),
+    ],
+)
+def test_a_link_that_waits_keeps_its_old_text(found: dict[str, str], expected: dict[str, str]) -> None:
+    assert environments_tree.hold(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(expected, b"x")
+
+
+# What changes on disk
+
+
+_CONF = environments_tree.conf(None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "expected"),
+    [
+        pytest.param(Tree({"a": "1"}), Found({"a": "1"}), Changes((), {}, None, ()), id="nothing"),
+        pytest.param(Tree({"a": "1", "b": "2"}), Found({"a": "1"}), Changes((), {"b": "2"}, None, ()), id="a new link"),
+        pytest.param(Tree({"a": "2"}), Found({"a": "1"}), Changes((), {"a": "2"}, None, ()), id="a bent link"),
+        pytest.param(Tree({}), Found({"a": "1"}), Changes((), {}, None, ("a",)), id="a link too many"),
+        pytest.param(Tree({}), Found(litter=(".new-1",)), Changes((), {}, None, (".new-1",)), id="litter"),
+        pytest.param(Tree({}), Found(missing=("a", "a/b")), Changes(("a", "a/b"), {}, None, ()), id="a directory"),
+        pytest.param(Tree({}, _CONF), Found(), Changes((), {}, _CONF, ()), id="a conf"),
+        pytest.param(Tree({}, _CONF), Found(conf=_CONF), Changes((), {}, None, ()), id="the same conf"),
+        pytest.param(Tree({}, _CONF), Found(conf=b"x"), Changes((), {}, _CONF, ()), id="another conf"),
+        pytest.param(
+            Tree({}), Found(conf=_CONF), Changes((), {}, None, ("environment.conf",)), id="a conf of ours too many"
+        ),
+        pytest.param(
+            Tree({}),
+            Found(conf=environments_tree.conf("future")),
+            Changes((), {}, None, ("environment.conf",)),
+            id="a conf of ours with a parser",
+        ),
+        pytest.param(Tree({}), Found(conf=b"mine"), Changes((), {}, None, ()), id="a conf of somebody else stays"),
+    ],
+)
+def test_what_should_be_is_compared_with_what_is_there(wanted: Tree, found: Found, expected: Changes) -> None:
+    assert environments_tree.plan_changes(wanted, found) == expected
+
+
+_DIRECTORIES = (
+    "modules",
+    "hostgroups",
+    "hieradata",
+    *(f"hieradata/{x}" for x in ("module_names", "hostgroups", "fqdns")),
+)
+
+
+def test_a_new_environment_has_all_directories_even_when_they_are_empty(layout: Layout) -> None:
+    path = layout.environment("x")
+    environments_tree.create(path, Tree({"site": "s"}, _CONF))
+    assert environments_tree.read(path) == Found({"site": "s"}, conf=_CONF)
+    assert all((path / directory).is_dir() for directory in _DIRECTORIES)
+    assert os.listdir(layout.environmentsdir) == ["x"]
+
+
+def test_an_environment_takes_the_place_of_whatever_is_there(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("x")
+    layout.environment("link").symlink_to(tmp_path / "precious")
+    layout.environment("file").write_text("x")
+    for name in ("link", "file"):
+        found = environments_tree.read(layout.environment(name))
+        assert "" in found.blocked
+        environments_tree.create(layout.environment(name), Tree({"site": "s"}))
+        assert environments_tree.read(layout.environment(name)).links == {"site": "s"}
+    assert (tmp_path / "precious" / "file").read_text() == "x"
+
+
+def test_what_is_read_of_an_environment(layout: Layout) -> None:
+    path = layout.environment("x")
+    environments_tree.create(path, Tree({"site": "s", "modules/a": "m", "hieradata/fqdns/a": "f"}))
+    (path / "hostgroups").rmdir()
+    (path / "hieradata" / "module_names").rmdir()
+    (path / "hieradata" / "module_names").symlink_to("modules")
+    (path / "modules" / ".new-1").symlink_to("x")
+    (path / "modules" / "real").mkdir()
+    found = environments_tree.read(path)
+    assert found.links == {"site": "s", "modules/a": "m", "hieradata/fqdns/a": "f"}
+    assert (found.missing, found.blocked) == (("hostgroups",), ("hieradata/module_names",))
+    assert (found.litter, found.conf) == (("modules/.new-1",), None)
+
+
+def test_an_environment_that_is_not_there_is_all_missing(layout: Layout) -> None:
+    assert environments_tree.read(layout.environment("x")).missing == ("", *_DIRECTORIES)
+
+
+def test_a_changed_environment_keeps_the_links_that_need_no_change(layout: Layout) -> None:
+    path = layout.environment("x")
+    environments_tree.create(path, Tree({"modules/a": "1", "modules/b": "1", "modules/c": "1"}, _CONF))
+    before = os.lstat(path / "modules" / "a")
+    (path / "hieradata" / "fqdns").rmdir()
+    environments_tree.change(
+        path, environments_tree.plan_changes(Tree({"modules/a": "1", "modules/b": "2"}), environments_tree.read(path))
+    )
+    assert environments_tree.read(path) == Found({"modules/a": "1", "modules/b": "2"})
+    assert os.path.samestat(before, os.lstat(path / "modules" / "a"))
+
+
+# Doing it
+
+
+def _apply(layout: Layout, *declared: Declared, planner: Planner | None = None) -> tuple[str, ...]:
+    past = recall(layout, {definition.name: definition for definition in declared}, "commit/")
+    plan = _plan(*declared, past=past)
+    return Stage(layout, past, planner or _planner(layout)).apply(plan).failures
+
+
+def test_one_environment_that_fails_leaves_the_others_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = environments_tree.create
+
+    def fail(path: Path, tree: Tree) -> None:
+        if path.name == "b":
+            raise OSError(28, "No space left on device")
+        create(path, tree)
+
+    monkeypatch.setattr(environments_tree, "create", fail)
+    (failure,) = _apply(layout, dynamic("a"), dynamic("b"), dynamic("c"))
+    assert "'b'" in failure
+    assert "No space left" in failure
+    assert sorted(os.listdir(layout.environmentsdir)) == ["a", "c"]
+    assert sorted(os.listdir(layout.definitions)) == ["a", "c"]
+
+
+def test_an_ill_formed_definition_is_a_failure_that_names_environment_and_file(layout: Layout) -> None:
+    assert _apply(layout, _BAD_X) == ("Environment 'x' is ill-formed: x.yaml: empty",)
+
+
+def test_an_environment_that_waits_is_not_remembered_as_built(layout: Layout) -> None:
+    _apply(layout, _X)
+    assert (layout.definitions / "x").read_bytes() == _X.source
+    changed = dynamic("x", overrides={DUMMY: "dev"})
+    assert _apply(layout, changed, planner=_planner(layout, undetermined=((DUMMY, Branch("dev")),))) == ()
+    assert (layout.definitions / "x").read_bytes() == _X.source
+    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == _dummy("master")["modules/dummy"]
+    assert _apply(layout, changed) == ()
+    assert (layout.definitions / "x").read_bytes() == changed.source
+    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == _dummy("dev")["modules/dummy"]
+
+
+def test_a_retired_environment_goes_and_is_forgotten(layout: Layout) -> None:
+    _apply(layout, _X, dynamic("y"))
+    assert _apply(layout, dynamic("y")) == ()
+    assert os.listdir(layout.environmentsdir) == ["y"]
+    assert os.listdir(layout.definitions) == ["y"]
+
+
+def test_for_the_moment_of_an_exchange_links_lead_around_it(layout: Layout) -> None:
+    _apply(layout, _X)
+    assert detour(layout, ["x"], {(DUMMY, "master"): B, (MYAPP, "qa"): B}) == []
+    links = environments_tree.read(layout.environment("x")).links
+    assert {link: links[link] for link in _dummy("")} == _dummy(f".{B}")
+    assert {link: links[link] for link in _myapp("")} == _myapp("master")

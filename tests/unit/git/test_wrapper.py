@@ -1,0 +1,147 @@
+"""What is read of a repository's files while Git is at work in it, and what a Git leaves that is killed there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from jens.errors import GitError, GitTimeoutError
+from jens.git import lock as git_lock
+from jens.git import process, wrapper
+from jens.git.remotes import Remotes
+from jens.system import ending
+from tests.conftest import Site, git
+from tests.faults.servers import servers
+
+
+def clear_stale_locks(bare: Path) -> None:
+    """As everybody does who takes the lock."""
+    with git_lock.repository_lock(bare):
+        pass
+
+
+@pytest.mark.parametrize("when", ["before the loose refs are read", "while they are read"])
+def test_refs_that_are_packed_meanwhile_are_read_as_they_are_now(
+    site: Site, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    remote = site.remotes["modules/dummy"]
+    git("pack-refs", "--all", directory=remote.path)
+    new = remote.push({"code/manifests/init.pp": "# new\n"})
+    walk = os.walk
+
+    def packing(top: str) -> Iterator[Any]:
+        found = list(walk(top)) if when == "while they are read" else None
+        git("pack-refs", "--all", directory=remote.path)
+        yield from walk(top) if found is None else found
+
+    monkeypatch.setattr(os, "walk", packing)
+    assert wrapper.heads(remote.path) == {"master": new}
+
+
+LOCKS = (
+    *("HEAD.lock", "config.lock", "index.lock", "packed-refs.lock", "packed-refs.new", "shallow.lock", "gc.pid"),
+    *("gc.pid.lock", "refs/heads/master.lock", "refs/heads/feature/x.lock", "logs/refs/heads/master.lock"),
+    *("objects/maintenance.lock", "objects/info/alternates.lock", "objects/pack/multi-pack-index.lock"),
+    *("objects/info/commit-graphs/commit-graph-chain.lock", "objects/info/commit-graph.lock"),
+    *("worktrees/0123/index.lock", "worktrees/0123/HEAD.lock"),
+)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_of_a_killed_git_goes_with_a_warning(
+    lock: str, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = site.remotes["modules/dummy"].path
+    before = git("for-each-ref", directory=bare)
+    path = bare / lock
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("0" * 40)
+    clear_stale_locks(bare)
+    assert not path.exists()
+    assert caplog.messages == [f"Removed '{path}', which a Git that was killed had left"]
+    assert caplog.records[0].levelname == "WARNING"
+    assert git("for-each-ref", directory=bare) == before
+
+
+def test_what_is_no_lock_of_git_stays_and_is_worth_no_word(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    bare = site.remotes["modules/dummy"].path
+    clear_stale_locks(bare)
+    (bare / "worktrees" / "0123").mkdir(parents=True)
+    (bare / "worktrees" / "0123" / "locked").touch()
+    (bare / "objects" / "pack" / "pack-1.keep").write_text("wanted\n")
+    before = site.listing("remotes")
+    clear_stale_locks(bare)
+    assert site.listing("remotes") == before
+    assert caplog.messages == []
+
+
+def test_packs_received_in_part_do_not_pile_up(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    bare = site.remotes["modules/dummy"].path
+    for name in ("tmp_pack_x", "tmp_idx_x", ".tmp-1-pack-x.pack", "pack-1.keep"):
+        (bare / "objects" / "pack" / name).write_text("fetch-pack 1 on git.example.org\n")
+    clear_stale_locks(bare)
+    assert [name for name in os.listdir(bare / "objects" / "pack") if "tmp" in name or "keep" in name] == []
+    assert len(caplog.messages) == 1, "the pack that a fetch had kept for itself"
+
+
+def test_a_pack_received_in_part_goes_as_soon_as_its_fetch_has_failed(site: Site, tmp_path: Path) -> None:
+    remote = site.remotes["modules/dummy"]
+    bare = tmp_path / "bare"
+    git("clone", "-q", "--bare", str(remote.path), str(bare), directory=tmp_path)
+    remote.push({f"code/{number}": secrets.token_hex(500) for number in range(200)})
+    before = sorted(os.listdir(bare / "objects" / "pack"))
+    with servers(tmp_path / "servers") as lying:
+        lying.lie()
+        url = f"{lying.git('dummy', 'cut-pack')}{remote.path}"
+        with pytest.raises(GitError):
+            wrapper.fetch(bare, url, wrapper.GitOptions(timeout=20))
+    assert lying.reached() == {"dummy"}
+    assert sorted(os.listdir(bare / "objects" / "pack")) == before
+
+
+def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_LONG_LIST", 1 << 26)
+    with servers(site.root / "servers") as lying:
+        lying.lie()
+        url = f"{lying.git('dummy', 'endless')}{site.remotes['modules/dummy'].path}"
+        options = wrapper.GitOptions(timeout=60)
+        with Remotes(options, 1) as remotes, pytest.raises(GitError, match=r"(?i)out of memory"):
+            remotes.heads(url)
+
+
+@pytest.mark.parametrize("kernel", ["tells of ends", "is older"])
+def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """However the kernel lets one wait for a process: much output, a late end, an early limit, a pipe left open."""
+    if kernel == "is older":
+        monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))))
+    for name, script in (
+        ("much", "head -c 1000000 /dev/zero"),
+        ("late", "exec >&- 2>&-; sleep 0.3; exit 3"),
+        ("never", "trap '' TERM; sleep 60 & wait; sleep 60"),
+        ("detached", "sleep 60 & echo $!"),
+    ):
+        program = tmp_path / f"git-{name}"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(ending, "_GRACE", 0.2)
+    assert process.run(["much"]) == bytes(1000000)
+    with pytest.raises(GitError, match="ended with status 3"):
+        process.run(["late"])
+    begin = time.monotonic()
+    with pytest.raises(GitTimeoutError, match=r"within 0\.3 seconds"):
+        process.run(["never"], limit=0.3)
+    os.kill(int(process.run(["detached"])), signal.SIGKILL)
+    assert time.monotonic() - begin < 20

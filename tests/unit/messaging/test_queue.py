@@ -1,0 +1,1057 @@
+"""Hints in the queue, told with python-dirq itself, and pickle itself, on the other side."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import logging
+import os
+import pickle
+import pickletools
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable
+
+import dirq.queue
+import dirq.QueueBase
+import pytest
+from dirq.queue import Queue as DirectoryQueue
+
+from jens.errors import QueueError
+from jens.messaging import queue as messaging_queue
+from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Queue, decode, encode
+from jens.model import COMMON, HOSTGROUPS, MODULES, Event, RepoId
+from jens.system import files
+from tests import TREE
+from tests.values import DUMMY, MYAPP, modules
+
+_PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+_HIERADATA = RepoId(COMMON, "hieradata")
+_M1, _M2, _M3 = modules("m1", "m2", "m3")
+_DAY = 86400
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    path = tmp_path / "spool"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Somebody else's directory, with a hint of ours in it."""
+    path = tmp_path / "elsewhere"
+    path.mkdir()
+    _fill(path, encode([DUMMY]))
+    return path
+
+
+def _others(spool: Path) -> Any:
+    """The queue, as any other program has it."""
+    return DirectoryQueue(str(spool), schema={"time": "string", "data": "binary"})
+
+
+def _hint(spool: Path, content: object, protocol: int | None = None) -> str:
+    """A hint, as any other program leaves it."""
+    data = pickle.dumps(content, protocol)
+    return str(_others(spool).add({"time": datetime.now().isoformat(), "data": data}))
+
+
+def _fill(element: Path, data: bytes) -> None:
+    (element / "time").write_text("2015-12-10T14:06:35.339550")
+    (element / "data").write_bytes(data)
+
+
+def _element(spool: Path, number: int, data: bytes) -> Path:
+    """An element made by hand, at its place in the order."""
+    path = spool / "00000000" / f"{number:014x}"
+    path.mkdir(parents=True)
+    _fill(path, data)
+    return path
+
+
+def _name(element: Path) -> str:
+    return f"{element.parent.name}/{element.name}"
+
+
+def _listing(top: Path) -> dict[str, object]:
+    """Everything below a directory, itself included: kind, mode, time of change, content."""
+    found: dict[str, object] = {}
+    for path in (top, *sorted(top.rglob("*"))):
+        status = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else ""
+        content = path.read_bytes().hex() if stat.S_ISREG(status.st_mode) else content
+        found[str(path.relative_to(top))] = (stat.filemode(status.st_mode), status.st_mtime_ns, content)
+    return found
+
+
+def _names(top: Path) -> list[str]:
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+
+
+def _failures(events: Iterable[Event]) -> list[str]:
+    return [event.text for event in events if event.level >= logging.ERROR]
+
+
+def _ok(hints: Hints) -> Hints:
+    assert hints.events == ()
+    return hints
+
+
+# A message
+
+
+def test_a_message_is_a_pickle_of_lists_by_partition() -> None:
+    data = encode([_M2, MYAPP, _M1, _HIERADATA, _M1])
+    content = pickle.loads(data)  # noqa: S301 - our own
+    assert content["hostgroups"] == ["myapp"]
+    assert content["common"] == ["hieradata"]
+    assert sorted(set(content["modules"])) == ["m1", "m2"]
+    assert set(content) == {"modules", "hostgroups", "common"}
+
+
+def test_a_message_is_one_that_python_2_reads() -> None:
+    assert max(opcode.proto for opcode, _argument, _position in pickletools.genops(encode([_M1, MYAPP]))) <= 2
+
+
+@pytest.mark.parametrize("repos", [[], [_M1], [_M1, _M2, MYAPP, _HIERADATA]], ids=["none", "one", "many"])
+def test_what_was_encoded_is_decoded(repos: list[RepoId]) -> None:
+    assert decode(encode(repos)) == (set(repos), [])
+
+
+@pytest.mark.parametrize("protocol", _PROTOCOLS)
+def test_a_message_of_any_protocol_is_decoded(protocol: int) -> None:
+    data = pickle.dumps({"modules": ["m1", "m1", "m2"], "hostgroups": [], "common": ["hieradata"]}, protocol)
+    assert decode(data) == ({_M1, _M2, _HIERADATA}, [])
+
+
+def test_a_message_of_python_2_is_decoded() -> None:
+    data = b"(dp0\nS'hostgroups'\np1\n(lp2\nS'myapp'\np3\nasS'modules'\np4\n(lp5\nS'm1'\np6\nas."
+    assert decode(data) == ({MYAPP, _M1}, [])
+
+
+_ENDLESS: list[Any] = ["m1"]
+_ENDLESS.append(_ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("content", "repos", "problems"),
+    [
+        pytest.param({"modules": ["m1"], "secret": ["m2"]}, {_M1}, 1, id="an unknown partition"),
+        pytest.param({"modules": ["m1"], "": ["m2"], "Modules": ["m2"]}, {_M1}, 1, id="two unknown partitions"),
+        pytest.param({"modules": ["m1"], "a\nb\x1b[2J\u2028": []}, {_M1}, 1, id="a partition that steers terminals"),
+        pytest.param({"modules": ["m1"], "\udc80" * 5: []}, {_M1}, 1, id="a partition that is half a character"),
+        pytest.param({"modules": ["m1"], "x" * 10_000: []}, {_M1}, 1, id="a long partition"),
+        pytest.param({"modules": ["m1"], 5: ["m2"], None: 1}, {_M1}, 1, id="keys that are no strings"),
+        pytest.param({"modules": "secret", "hostgroups": ["myapp"]}, {MYAPP}, 1, id="a string, no list"),
+        pytest.param({"modules": {"secret": 1}, "hostgroups": ["myapp"]}, {MYAPP}, 1, id="a dict, no list"),
+        pytest.param({"modules": ("secret",), "hostgroups": ["myapp"]}, {MYAPP}, 1, id="a tuple, no list"),
+        pytest.param({"modules": None, "hostgroups": 7}, set(), 2, id="nothing and a number, no lists"),
+        pytest.param({"modules": ["../secret", "m1"]}, {_M1}, 1, id="a name that leads elsewhere"),
+        pytest.param({"modules": ["", "m1"]}, {_M1}, 1, id="an empty name"),
+        pytest.param({"modules": ["-secret", "m1"]}, {_M1}, 1, id="a name that is an option"),
+        pytest.param({"modules": ["m1\n", "a b", "ä", ".", "..", "a/b", "m1"]}, {_M1}, 1, id="other bad names"),
+        pytest.param({"modules": ["x" * 201, "m1"]}, {_M1}, 1, id="a name too long for a file"),
+        pytest.param({"modules": [5, "m1"]}, {_M1}, 1, id="a number"),
+        pytest.param({"modules": [["secret"], "m1"]}, {_M1}, 1, id="a nested list"),
+        pytest.param({"modules": [{"secret": 1}, "m1"]}, {_M1}, 1, id="a dict"),
+        pytest.param({"modules": [None, True, 1.5, "m1"]}, {_M1}, 1, id="constants"),
+        pytest.param({"modules": _ENDLESS}, {_M1}, 1, id="a list in itself"),
+        pytest.param({"modules": ["../secret"], "hostgroups": "x", "y": 1, "common": ["site"]}, 1, 3, id="everything"),
+        pytest.param({}, set(), 0, id="nothing at all"),
+    ],
+)
+def test_what_is_ill_formed_spoils_itself_only(content: object, repos: object, problems: int) -> None:
+    expected = {RepoId(COMMON, "site")} if repos == 1 else repos
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        found, texts = decode(pickle.dumps(content, protocol))
+        assert found == expected
+        assert len(texts) == problems
+        assert all(text.isprintable() and len(text) < 300 for text in texts)
+        for payload in ("../secret", "-secret", "m2", "x" * 50):
+            assert not any(payload in text for text in texts)
+
+
+def test_the_problems_of_a_message_say_where_they_are() -> None:
+    content = {"modules": ["a b", 5, "m1"], "hostgroups": "x", "puppet": []}
+    problems = decode(pickle.dumps(content))[1]
+    assert problems == [
+        "unknown partitions (1), such as 'puppet'",
+        "modules has bad names (2)",
+        "hostgroups is expected to be a list of names",
+    ]
+
+
+@pytest.mark.parametrize("content", [["m1"], "m1", None, 5, (), {"m1"}], ids=repr)
+def test_a_message_that_is_no_mapping_is_ill_formed_as_a_whole(content: object) -> None:
+    with pytest.raises(ValueError, match="expected a mapping of partitions to lists of names"):
+        decode(pickle.dumps(content, 4))
+
+
+@pytest.mark.parametrize("data", [b"", b"modules: [m1]\n", encode([_M1])[:-1], pickle.dumps({"modules": [Path("m1")]})])
+def test_a_message_that_is_no_plain_pickle_is_ill_formed_as_a_whole(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"damaged|not for plain data"):
+        decode(data)
+
+
+# Adding
+
+
+def test_python_dirq_reads_what_was_added(spool: Path) -> None:
+    name = Queue(spool).add([_M1, MYAPP])
+    others = _others(spool)
+    assert list(others.names()) == [name]
+    assert others.lock(name)
+    message = others.get(name)
+    assert pickle.loads(message["data"]) == {"modules": ["m1"], "hostgroups": ["myapp"]}  # noqa: S301 - our own
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", message["time"])
+    assert abs((datetime.now() - datetime.fromisoformat(message["time"])).total_seconds()) < 60
+    others.remove(name)
+    assert Queue(spool).names() == []
+
+
+def test_the_time_has_microseconds_even_when_there_are_none(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        @staticmethod
+        def now() -> datetime:
+            return datetime(2015, 12, 10, 14, 6, 35)
+
+    monkeypatch.setattr(messaging_queue, "datetime", Clock)
+    name = Queue(spool).add([_M1])
+    assert (spool / name / "time").read_text() == "2015-12-10T14:06:35.000000"
+
+
+def test_what_was_added_is_on_stable_storage_up_to_the_queue_itself(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "flush", flushed.append)
+    element = spool / Queue(spool).add([_M1])
+    # The first element made the directory that it is in: who loses that entry loses the hint.
+    assert set(flushed) >= {element / "time", element / "data", element, element.parent, spool}
+
+
+def test_what_was_taken_at_once_need_not_be_flushed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = files.flush
+
+    def take_and_flush(path: Path) -> None:
+        queue = Queue(spool)
+        assert _failures(queue.acknowledge(queue.take().messages)) == []
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", take_and_flush)
+    assert Queue(spool).add([_M1])
+    assert Queue(spool).names() == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "link to nowhere"])
+def test_without_a_queue_nothing_is_added_and_nothing_made(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mount" / "spool"
+    path.parent.mkdir()
+    if kind == "file":
+        path.write_text("x")
+    elif kind == "link to nowhere":
+        path.symlink_to("nowhere")
+    before = _listing(tmp_path)
+    with pytest.raises(QueueError, match=re.escape(str(path))):
+        Queue(path).add([_M1])
+    assert _listing(tmp_path) == before
+
+
+def test_without_permission_nothing_is_added(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_arguments: False)
+    with pytest.raises(QueueError, match="could not be written: there is no permission"):
+        Queue(spool).add([_M1])
+    assert _names(spool) == []
+
+
+def test_a_fresh_temporary_directory_that_is_purged_is_made_anew(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    purged: list[str] = []
+    write = dirq.queue._file_write
+
+    def purge_and_write(path: str, *rest: object) -> object:
+        if not purged:
+            purged.append(path)
+            os.rmdir(os.path.dirname(path))
+        return write(path, *rest)
+
+    monkeypatch.setattr(dirq.queue, "_file_write", purge_and_write)
+    name = Queue(spool).add([_M1])
+    assert purged
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+
+
+def test_a_temporary_directory_that_is_purged_between_the_fields_is_made_anew(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = dirq.queue._file_write
+
+    def write_and_purge(path: str, *rest: object) -> None:
+        write(path, *rest)
+        written.append(path)
+        if len(written) == 1:
+            shutil.rmtree(os.path.dirname(path))
+
+    monkeypatch.setattr(dirq.queue, "_file_write", write_and_purge)
+    name = Queue(spool).add([_M1])
+    assert len(written) == 3
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+
+
+def test_an_intermediate_directory_that_is_purged_is_made_anew(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    purged: list[str] = []
+    choose = DirectoryQueue._insertion_directory
+
+    def choose_and_purge(queue: Any) -> str:
+        name = str(choose(queue))
+        if not purged:
+            purged.append(name)
+            os.rmdir(spool / name)
+        return name
+
+    monkeypatch.setattr(DirectoryQueue, "_insertion_directory", choose_and_purge)
+    name = Queue(spool).add([_M1])
+    assert purged
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+
+
+def test_an_intermediate_directory_that_another_made_and_that_is_purged_is_made_anew(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purged: list[Path] = []
+    makedirs = os.makedirs
+
+    def be_overtaken_or_make(path: str) -> None:
+        if os.path.basename(path) == "00000000" and not purged:
+            purged.append(spool / "00000000")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        makedirs(path)
+
+    monkeypatch.setattr(os, "makedirs", be_overtaken_or_make)
+    name = Queue(spool).add([_M1])
+    assert purged
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+
+
+def test_who_is_purged_all_the_time_gives_up(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = dirq.queue._file_write
+
+    def purge_and_write(path: str, *rest: object) -> object:
+        os.rmdir(os.path.dirname(path))
+        return write(path, *rest)
+
+    monkeypatch.setattr(dirq.queue, "_file_write", purge_and_write)
+    with pytest.raises(QueueError, match="could not be written: No such file or directory"):
+        Queue(spool).add([_M1])
+    assert Queue(spool).names() == []
+
+
+def _no_space(*_arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _full_device(_path: str, umask: object = None, utf8: object = False) -> object:  # noqa: ARG001 - as it is called
+    return codecs.open("/dev/full", "w", "utf8") if utf8 else open("/dev/full", "wb")
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "fault"),
+    [
+        pytest.param(dirq.queue, "_file_write", _no_space, id="as the system says it"),
+        pytest.param(dirq.QueueBase, "_file_create", _full_device, id="in the words of python-dirq"),
+        pytest.param(os, "mkdir", _no_space, id="no directory"),
+        pytest.param(os, "rename", _no_space, id="no rename"),
+    ],
+)
+def test_a_real_failure_is_said_as_the_system_says_it(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, module: Any, function: str, fault: Callable[..., object]
+) -> None:
+    _others(spool)
+    monkeypatch.setattr(module, function, fault)
+    with pytest.raises(QueueError) as caught:
+        Queue(spool).add([_M1])
+    assert str(caught.value).startswith(f"The queue of hints '{spool}' could not be written: ")
+    assert str(caught.value).endswith("No space left on device")
+    assert str(caught.value).isprintable()
+    monkeypatch.undo()
+    assert Queue(spool).names() == []
+
+
+def test_a_failed_flush_is_told(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "flush", _no_space)
+    with pytest.raises(QueueError, match="could not be written: No space left on device"):
+        Queue(spool).add([_M1])
+
+
+# Listing
+
+
+def test_names_tells_hints_and_nothing_else(spool: Path) -> None:
+    assert Queue(spool).names() == []
+    first, second = _hint(spool, {"modules": ["m1"]}), Queue(spool).add([_M2])
+    assert _others(spool).lock(first)
+    foreign = (
+        "temporary/0123456789abcd",
+        "obsolete/0123456789abcd",
+        "other/0123456789abcd",
+        "0000000/0123456789abcd",
+        "0000000A/0123456789abcd",
+        "000000000/0123456789abcd",
+        "00000000/0123456789abc",
+        "00000000/0123456789ABCD",
+        "00000000/0123456789abcde",
+        "00000000/.nfs0123456789",
+        "00000000/0123456789abcd\n",
+        "00000007",
+    )
+    for name in foreign:
+        (spool / name).mkdir(parents=True)
+    (spool / "README").write_text("x")
+    assert Queue(spool).names() == [first, second]
+    assert Queue(spool).take().messages == (first, second)
+    assert all((spool / name).is_dir() for name in foreign)
+
+
+def test_hints_come_in_the_order_they_were_added(spool: Path) -> None:
+    names = [f"{directory}/{element}" for directory in ("00000000", "0000000a", "000000ff") for element in ("1", "9")]
+    names = [name.replace("/", f"/{'0' * 13}") for name in names]
+    for name in reversed(names):
+        (spool / name).mkdir(parents=True)
+        _fill(spool / name, encode([_M1]))
+    assert Queue(spool).names() == list(Queue(spool).take().messages) == names
+
+
+_ACTIONS: dict[str, Callable[[Queue], object]] = {
+    "names": Queue.names,
+    "look": Queue.look,
+    "take": Queue.take,
+    "purge": Queue.purge,
+}
+
+
+@pytest.mark.parametrize("action", _ACTIONS.values(), ids=_ACTIONS)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        pytest.param("missing", "No such file or directory", id="missing"),
+        pytest.param("file", "Not a directory", id="a file"),
+        pytest.param("no permission", "Permission denied", id="unreadable"),
+        pytest.param("intermediate file", "Not a directory", id="an intermediate directory that is a file"),
+    ],
+)
+def test_a_queue_that_cannot_be_read_is_not_an_empty_one(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, kind: str, reason: str, action: Callable[[Queue], object]
+) -> None:
+    if kind in ("missing", "file"):
+        spool.rmdir()
+    if kind == "file":
+        spool.write_text("x")
+    if kind == "intermediate file":
+        (spool / "00000000").write_text("x")
+    if kind == "no permission":
+        monkeypatch.setattr(os, "listdir", _no_permission)  # the tests may be run by root
+    with pytest.raises(QueueError, match=f"could not be read: {reason}"):
+        action(Queue(spool))
+    monkeypatch.undo()
+    assert spool.exists() == (kind != "missing")
+
+
+def _no_permission(*_arguments: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("action", _ACTIONS.values(), ids=_ACTIONS)
+def test_an_intermediate_directory_that_leads_elsewhere_is_not_followed(
+    spool: Path, tmp_path: Path, action: Callable[[Queue], object]
+) -> None:
+    other = tmp_path / "other"
+    theirs = other / _hint(other, {"modules": ["m2"]})
+    mine = _hint(spool, {"modules": ["m1"]})
+    (spool / "00000001").symlink_to(theirs.parent)
+    (spool / "00000002").symlink_to("nowhere")
+    os.utime(theirs.parent, (0, 0))
+    before = _listing(other)
+    action(Queue(spool))
+    assert _listing(other) == before
+    assert Queue(spool).names() == [mine]
+    assert Queue(spool).look().repos == {_M1}
+
+
+def test_nothing_is_added_unnoticed_where_a_link_leads(spool: Path, elsewhere: Path) -> None:
+    (spool / "00000009").symlink_to(elsewhere)
+    with pytest.raises(QueueError):
+        Queue(spool).add([_M1])
+
+
+# Looking
+
+
+def test_looking_tells_what_taking_would_and_changes_nothing(spool: Path) -> None:
+    names = [_hint(spool, {"modules": ["m1"], "x": []}), Queue(spool).add([MYAPP]), _hint(spool, ["m1"])]
+    assert _others(spool).lock(names[1])
+    _element(spool, 1, b"damaged")
+    os.mkfifo(_element(spool, 2, b"") / "more")
+    (spool / "temporary" / "0123456789abcd").mkdir()
+    before = _listing(spool)
+    looked = Queue(spool).look()
+    assert _listing(spool) == before
+    assert (looked.found, looked.messages, looked.repos) == (5, tuple(names[:2]), frozenset({_M1, MYAPP}))
+    assert looked.dropped == ("00000000/00000000000001", "00000000/00000000000002", names[2])
+    assert looked == Queue(spool).take()
+
+
+# Taking
+
+
+def test_messages_merge(spool: Path) -> None:
+    names = [
+        _hint(spool, {"modules": ["m1", "m2"]}),
+        _hint(spool, {"modules": ["m2"], "hostgroups": ["myapp"]}),
+        Queue(spool).add([_M1, _HIERADATA]),
+    ]
+    assert _ok(Queue(spool).take()) == Hints(3, tuple(names), frozenset({_M1, _M2, MYAPP, _HIERADATA}))
+
+
+def test_an_empty_queue_has_no_hints(spool: Path) -> None:
+    assert Queue(spool).take() == Queue(spool).look() == Hints()
+
+
+@pytest.mark.parametrize("protocol", _PROTOCOLS)
+def test_a_message_that_another_program_wrote_is_taken(spool: Path, protocol: int) -> None:
+    name = _hint(spool, {"modules": ["m1"], "hostgroups": ["myapp"]}, protocol)
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1, MYAPP}))
+
+
+def test_what_is_acknowledged_is_gone_and_nothing_else(spool: Path) -> None:
+    first, second = Queue(spool).add([_M1]), Queue(spool).add([_M2])
+    assert Queue(spool).take().messages == (first, second)
+    third = Queue(spool).add([_M3])
+    assert Queue(spool).acknowledge([first]) == []
+    assert _ok(Queue(spool).take()) == Hints(2, (second, third), frozenset({_M2, _M3}))
+    assert Queue(spool).acknowledge([second, third]) == []
+    assert Queue(spool).take() == Hints()
+    assert os.listdir(spool / "temporary") == os.listdir(spool / "obsolete") == []
+
+
+def test_what_is_taken_is_locked_for_others(spool: Path) -> None:
+    name = Queue(spool).add([_M1])
+    Queue(spool).take()
+    assert not _others(spool).lock(name)
+
+
+def test_what_a_dead_reader_locked_is_taken_at_once(spool: Path) -> None:
+    name = Queue(spool).add([_M1])
+    assert _others(spool).lock(name)
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+    assert Queue(spool).acknowledge([name]) == []
+    assert Queue(spool).names() == []
+
+
+def test_what_is_ill_formed_in_a_message_is_told_in_its_place(spool: Path) -> None:
+    name = _hint(spool, {"modules": ["m1", "../secret"], "hostgroups": 5})
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.repos, hints.dropped) == ((name,), frozenset({_M1}), ())
+    assert hints.events == (
+        Event(logging.WARNING, f"Message '{name}': modules has bad names (1)"),
+        Event(logging.WARNING, f"Message '{name}': hostgroups is expected to be a list of names"),
+    )
+
+
+def test_a_message_without_its_time_still_counts(spool: Path) -> None:
+    name = _hint(spool, {"modules": ["m1"]})
+    (spool / name / "time").unlink()
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+    assert Queue(spool).acknowledge([name]) == []
+    assert Queue(spool).names() == []
+
+
+def test_a_message_with_other_files_in_it_is_taken_and_goes(spool: Path) -> None:
+    name = _hint(spool, {"modules": ["m1"]})
+    (spool / name / ".nfs-0").write_text("x")
+    (spool / name / "locked").mkdir()
+    (spool / name / "locked" / "more").write_text("x")
+    assert _ok(Queue(spool).take()).messages == (name,)
+    assert Queue(spool).acknowledge([name]) == []
+    assert Queue(spool).names() == os.listdir(spool / "obsolete") == []
+
+
+def _sized(size: int) -> bytes:
+    """A message of so many bytes."""
+    empty = len(pickle.dumps({"modules": ["m2"], "common": ["x" * 300]}, 2)) - 300
+    return pickle.dumps({"modules": ["m2"], "common": ["x" * (size - empty)]}, 2)
+
+
+class _Evil:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.canary),))
+
+
+_Spoil = Callable[[Path, Path], object]
+
+
+def _replaced(make: _Spoil) -> _Spoil:
+    """The data gives way to something else."""
+
+    def spoil(element: Path, elsewhere: Path) -> None:
+        (element / "data").unlink()
+        make(element / "data", elsewhere)
+
+    return spoil
+
+
+def _all_replaced(make: _Spoil) -> _Spoil:
+    """The whole element gives way to something else."""
+
+    def spoil(element: Path, elsewhere: Path) -> None:
+        shutil.rmtree(element)
+        make(element, elsewhere)
+
+    return spoil
+
+
+def _written(data: bytes) -> _Spoil:
+    return lambda element, _elsewhere: (element / "data").write_bytes(data)
+
+
+_ILL_FORMED: dict[str, _Spoil] = {
+    "no data": _replaced(lambda _path, _elsewhere: None),
+    "data elsewhere": _replaced(lambda path, elsewhere: path.symlink_to(elsewhere / "data")),
+    "data nowhere": _replaced(lambda path, _elsewhere: path.symlink_to("nowhere")),
+    "data that is a pipe": _replaced(lambda path, _elsewhere: os.mkfifo(path)),
+    "data that is a directory": _replaced(lambda path, _elsewhere: path.mkdir()),
+    "data that is a socket": _replaced(lambda path, _elsewhere: os.mknod(path, stat.S_IFSOCK | 0o600)),
+    "a byte too much": _written(_sized(LARGEST_MESSAGE + 1)),
+    "far too much": lambda element, _elsewhere: os.truncate(element / "data", 2**40),
+    "a file": _all_replaced(lambda path, _elsewhere: path.write_bytes(encode([_M2]))),
+    "an element elsewhere": _all_replaced(lambda path, elsewhere: path.symlink_to(elsewhere)),
+    "an element nowhere": _all_replaced(lambda path, _elsewhere: path.symlink_to("nowhere")),
+    "a pipe": _all_replaced(lambda path, _elsewhere: os.mkfifo(path)),
+    "empty": _all_replaced(lambda path, _elsewhere: path.mkdir()),
+    "empty data": _written(b""),
+    "half a pickle": _written(encode([_M2])[:-3]),
+    "no pickle": _written(b"s3cret\nERROR a line of its own\n"),
+    "no mapping": _written(pickle.dumps(["m2", "s3cret"])),
+    "an evil pickle": lambda element, elsewhere: (element / "data").write_bytes(
+        pickle.dumps({"modules": ["m2", _Evil(elsewhere / "canary")]})
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", _ILL_FORMED.values(), ids=_ILL_FORMED)
+def test_an_ill_formed_message_is_dropped_with_one_error_and_its_neighbours_are_taken(
+    spool: Path, elsewhere: Path, spoil: _Spoil
+) -> None:
+    before, bad, after = (_element(spool, number, encode([repo])) for number, repo in enumerate((_M1, _M2, _M3)))
+    spoil(bad, elsewhere)
+    hints = Queue(spool).take()
+    assert (hints.found, hints.messages) == (3, (_name(before), _name(after)))
+    assert hints.repos == {_M1, _M3}
+    assert hints.dropped == (_name(bad),)
+    [event] = hints.events
+    assert event.level == logging.ERROR
+    assert event.text.startswith(f"Message '{_name(bad)}' is dropped: ")
+    assert event.text.isprintable()
+    assert "s3cret" not in event.text
+    assert Queue(spool).names() == [_name(before), _name(after)]
+    assert not (elsewhere / "canary").exists()
+    assert (elsewhere / "data").exists()
+
+
+@pytest.mark.parametrize("action", _ACTIONS.values(), ids=_ACTIONS)
+def test_nothing_is_changed_where_an_element_leads(
+    spool: Path, elsewhere: Path, action: Callable[[Queue], object]
+) -> None:
+    if action is Queue.purge:
+        (elsewhere / "locked").mkdir()
+        os.utime(elsewhere / "locked", (0, 0))
+    (spool / "00000000").mkdir()
+    (spool / "00000000" / f"{1:014x}").symlink_to(elsewhere)
+    before = _listing(elsewhere)
+    action(Queue(spool))
+    assert _listing(elsewhere) == before
+
+
+@pytest.mark.parametrize("spoil", _ILL_FORMED.values(), ids=_ILL_FORMED)
+def test_no_file_stays_open_for_an_ill_formed_message(spool: Path, elsewhere: Path, spoil: _Spoil) -> None:
+    spoil(_element(spool, 1, encode([_M2])), elsewhere)
+    before = len(os.listdir("/proc/self/fd"))
+    Queue(spool).take()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_largest_message_is_read(spool: Path) -> None:
+    element = _element(spool, 1, _sized(LARGEST_MESSAGE))
+    assert (element / "data").stat().st_size == LARGEST_MESSAGE == 2**20
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.repos, hints.dropped) == ((_name(element),), frozenset({_M2}), ())
+
+
+def test_a_message_that_vanishes_while_it_is_taken_is_none(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
+    lock = Queue._lock
+
+    def remove_or_lock(queue: Queue, name: str) -> None:
+        if name == names[1]:
+            shutil.rmtree(spool / name)
+        else:
+            lock(queue, name)
+
+    monkeypatch.setattr(Queue, "_lock", remove_or_lock)
+    assert _ok(Queue(spool).take()) == Hints(3, (names[0], names[2]), frozenset({_M1, _M3}))
+
+
+def test_an_intermediate_directory_that_vanishes_while_it_is_listed_is_empty(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = Queue(spool).add([_M1])
+    (spool / "00000001").mkdir()
+    listdir = os.listdir
+
+    def purge_and_list(path: Path) -> list[str]:
+        if path == spool / "00000001":
+            os.rmdir(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", purge_and_list)
+    assert _ok(Queue(spool).take()).messages == (name,)
+
+
+def test_a_message_that_cannot_be_read_now_stays(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
+    real_open = os.open
+
+    def fail_or_open(path: Any, *rest: Any) -> int:
+        if path == spool / names[1] / "data":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", fail_or_open)
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.repos, hints.dropped) == ((names[0], names[2]), frozenset({_M1, _M3}), ())
+    assert hints.events == (Event(logging.ERROR, f"Message '{names[1]}' cannot be read: Input/output error"),)
+    monkeypatch.undo()
+    assert Queue(spool).take().messages == tuple(names)
+
+
+def test_a_message_that_cannot_be_locked_is_taken_all_the_same(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Queue(spool).add([_M1])
+    monkeypatch.setattr(os, "mkdir", _no_space)
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [("_MOST_BYTES", 2 * len(encode([_M1]))), ("_MOST_REPOSITORIES", 2)],
+    ids=["bytes", "repositories"],
+)
+def test_what_is_too_much_for_one_run_waits_for_the_next(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    names = [Queue(spool).add([repo]) for repo in modules("m1", "m2", "m3", "m4", "m5")]
+    monkeypatch.setattr(messaging_queue, limit, most)
+    left = {5: "3 messages are left for the next run", 3: "1 messages are left for the next run"}
+    for found in (5, 3):
+        hints = Queue(spool).take()
+        assert (hints.found, hints.messages) == (found, tuple(names[:2]))
+        assert hints.events == (Event(logging.WARNING, left[found]),)
+        assert Queue(spool).acknowledge(hints.messages) == []
+        del names[:2]
+        assert Queue(spool).names() == names
+    assert _ok(Queue(spool).take()).messages == tuple(names)
+
+
+def test_a_repository_hinted_often_is_not_too_much(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging_queue, "_MOST_REPOSITORIES", 2)
+    for _ in range(20):
+        Queue(spool).add([_M1])
+    assert len(_ok(Queue(spool).take()).messages) == 20
+
+
+# Acknowledging
+
+
+def test_a_message_that_somebody_else_removed_is_done_with(spool: Path) -> None:
+    first, second = Queue(spool).add([_M1]), Queue(spool).add([_M2])
+    Queue(spool).take()
+    _others(spool).remove(first)
+    assert Queue(spool).acknowledge([first, second]) == []
+    assert Queue(spool).acknowledge([first, second]) == []
+    assert Queue(spool).names() == []
+
+
+def test_a_message_that_cannot_be_removed_is_one_error_and_the_others_go(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
+    rename = os.rename
+
+    def refuse_or_rename(source: Any, target: Any) -> None:
+        if str(source).endswith(names[1]):
+            _no_permission()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse_or_rename)
+    [event] = Queue(spool).acknowledge(Queue(spool).take().messages)
+    assert event == Event(logging.ERROR, f"Unable to remove message '{names[1]}': Permission denied")
+    monkeypatch.undo()
+    assert _ok(Queue(spool).take()).messages == (names[1],)
+
+
+def test_a_dropped_message_that_cannot_be_removed_is_told_and_spoils_nothing(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = Queue(spool).add([_M1]), _hint(spool, ["m1"])
+    monkeypatch.setattr(os, "rename", _no_permission)
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.dropped) == ((good,), (bad,))
+    assert [text.split(":")[0] for text in _failures(hints.events)] == [
+        f"Message '{bad}' is dropped",
+        f"Unable to remove message '{bad}'",
+    ]
+
+
+# Purging
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "age", "goes"),
+    [
+        pytest.param([], "temporary/0123456789abcd/", 400, True, id="old temporary, empty"),
+        pytest.param([], "temporary/0123456789abcd/data", 400, True, id="old temporary, with files"),
+        pytest.param([], "temporary/0123456789abcd/locked/", 400, True, id="old temporary, with a directory"),
+        pytest.param([], "temporary/0123456789abcd/", 200, False, id="young temporary, empty"),
+        pytest.param([], "temporary/0123456789abcd/data", 200, False, id="young temporary, with files"),
+        pytest.param([], "temporary/0123456789abcd/", -400, False, id="temporary of the future"),
+        pytest.param([], "temporary/0123456789abc/", _DAY, False, id="foreign name in temporary"),
+        pytest.param([], "obsolete/0123456789abcd/", 400, True, id="old obsolete, empty"),
+        pytest.param([], "obsolete/0123456789abcd/data", 400, True, id="old obsolete, with files"),
+        pytest.param([], "obsolete/0123456789abcd/.nfs0/more/", 400, True, id="old obsolete, with anything"),
+        pytest.param([], "obsolete/0123456789abcd/", 200, False, id="young obsolete, empty"),
+        pytest.param([], "obsolete/0123456789abcd/data", 200, False, id="young obsolete, with files"),
+        pytest.param([], "obsolete/0123456789abcd/", -_DAY, False, id="obsolete of the future"),
+        pytest.param([], "obsolete/README/", _DAY, False, id="foreign name in obsolete"),
+        pytest.param(["00000000/0123456789abcd/data"], "00000000/0123456789abcd/locked/", 700, True, id="old lock"),
+        pytest.param(["00000000/0123456789abcd/data"], "00000000/0123456789abcd/locked/", 500, False, id="young lock"),
+        pytest.param(
+            ["00000000/0123456789abcd/data"], "00000000/0123456789abcd/locked/", -700, False, id="future lock"
+        ),
+        pytest.param(
+            ["00000000/0123456789abcd/locked/x"], "00000000/0123456789abcd/locked/", _DAY, False, id="full lock"
+        ),
+        pytest.param(
+            ["00000000/foreign/data"], "00000000/foreign/locked/", _DAY, False, id="lock of something foreign"
+        ),
+        pytest.param(["00000002/"], "00000001/", 400, True, id="old intermediate, empty"),
+        pytest.param(["00000002/"], "00000001/", 200, False, id="young intermediate, empty"),
+        pytest.param(["00000002/"], "00000001/", -400, False, id="intermediate of the future, empty"),
+        pytest.param(["00000002/"], "00000001/0123456789abcd/", _DAY, False, id="old intermediate with a hint"),
+        pytest.param(["00000002/"], "00000001/foreign", _DAY, False, id="old intermediate with a foreign file"),
+        pytest.param(["00000000/"], "00000001/", _DAY, False, id="the last intermediate"),
+        pytest.param([], "00000001/", _DAY, False, id="the only intermediate"),
+        pytest.param(["00000002/"], "0000000A/", _DAY, False, id="foreign directory"),
+        pytest.param(["00000002/"], "README", _DAY, False, id="foreign file"),
+    ],
+)
+def test_what_a_purge_clears_away(spool: Path, made: list[str], path: str, age: float, goes: bool) -> None:
+    for name in (*made, path):
+        directory, _, file = name.rpartition("/")
+        (spool / directory).mkdir(parents=True, exist_ok=True)
+        if file:
+            (spool / name).write_bytes(encode([_M1]))
+    parts = path.rstrip("/").split("/")
+    unit = spool / "/".join(parts[: 2 if parts[0] in ("temporary", "obsolete") else 3])
+    aged = unit if unit.is_dir() or unit == spool / "README" else unit.parent
+    then = time.time() - age
+    for changed in (*aged.rglob("*"), aged):
+        os.utime(changed, (then, then))
+    expected = [Event(logging.INFO, f"Removed '{aged}'")] if goes else []
+    before = _names(spool)
+    assert Queue(spool).purge() == expected
+    assert aged.exists() != goes
+    gone = [name for name in before if goes and (spool / name == aged or aged in (spool / name).parents)]
+    assert _names(spool) == [name for name in before if name not in gone]
+
+
+def test_good_hints_survive_a_purge_however_old_they_are(spool: Path) -> None:
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2)]
+    assert _others(spool).lock(names[1])
+    long_ago = time.time() - 10 * _DAY
+    for path in (*spool.rglob("*"), spool):
+        os.utime(path, (long_ago, long_ago))
+    assert Queue(spool).purge() == [Event(logging.INFO, f"Removed '{spool / names[1] / 'locked'}'")]
+    assert _names(spool / "00000000") == sorted(
+        name for element in names for name in (element[9:], f"{element[9:]}/data", f"{element[9:]}/time")
+    )
+    assert _others(spool).lock(names[1])
+    assert _ok(Queue(spool).take()) == Hints(2, tuple(names), frozenset({_M1, _M2}))
+
+
+def test_an_empty_queue_and_one_never_used_need_no_purge(spool: Path) -> None:
+    assert Queue(spool).purge() == []
+    assert _names(spool) == []
+    _others(spool)
+    assert Queue(spool).purge() == []
+    assert _names(spool) == ["obsolete", "temporary"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to nowhere", "empty", "a locked that is no directory"])
+def test_a_damaged_element_does_not_keep_a_purge_from_the_rest(spool: Path, kind: str) -> None:
+    bad = _element(spool, 1, b"")
+    if kind == "a locked that is no directory":
+        (bad / "locked").write_text("x")
+    else:
+        shutil.rmtree(bad)
+    if kind == "a file":
+        bad.write_text("x")
+    elif kind == "a link to nowhere":
+        bad.symlink_to("nowhere")
+    elif kind == "empty":
+        bad.mkdir()
+    lock = _element(spool, 2, encode([_M1])) / "locked"
+    lock.mkdir()
+    os.utime(lock, (0, 0))
+    assert _failures(Queue(spool).purge()) == []
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("top", ["temporary", "obsolete"])
+def test_links_among_the_left_overs_go_and_what_they_lead_to_stays(spool: Path, elsewhere: Path, top: str) -> None:
+    (spool / top).mkdir()
+    link = spool / top / "0123456789abcd"
+    link.symlink_to(elsewhere)
+    os.utime(link, (0, 0), follow_symlinks=False)
+    before = _listing(elsewhere)
+    assert Queue(spool).purge() == [Event(logging.INFO, f"Removed '{link}'")]
+    assert not link.is_symlink()
+    assert _listing(elsewhere) == before
+
+
+def test_what_cannot_be_cleared_away_is_an_error_each_and_the_rest_goes(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, temporary = _element(spool, 1, encode([_M1])) / "locked", spool / "temporary" / "0123456789abcd"
+    obsolete, directory = spool / "obsolete" / "0123456789abcd", spool / "00000001"
+    for path in (lock, temporary, obsolete, directory, spool / "00000002"):
+        path.mkdir(parents=True)
+        os.utime(path, (0, 0))
+    rmdir = os.rmdir
+
+    def refuse_or_remove(path: Any, **more: Any) -> None:
+        if path == lock or os.fspath(path) == str(temporary):
+            _no_permission()
+        rmdir(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", refuse_or_remove)
+    events = Queue(spool).purge()
+    assert _failures(events) == [
+        f"Unable to remove '{temporary}': {os.strerror(errno.EBUSY)}",
+        f"Unable to remove '{lock}': {os.strerror(errno.EACCES)}",
+    ]
+    assert not obsolete.exists()
+    assert not directory.exists()
+
+
+def test_what_somebody_else_clears_away_first_is_no_failure(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("00000000", "00000001", "00000002"):
+        (spool / name).mkdir()
+        os.utime(spool / name, (0, 0))
+    rmdir = os.rmdir
+
+    def lose_the_race(path: Path) -> None:
+        if path.name == "00000000":
+            (path / "0123456789abcd").mkdir()  # a hint was added just now
+        else:
+            rmdir(path)
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", lose_the_race)
+    assert Queue(spool).purge() == []
+    assert Queue(spool).names() == ["00000000/0123456789abcd"]
+
+
+# Everybody at once
+
+
+_ADDER = """
+import sys
+from pathlib import Path
+from jens.messaging.queue import Queue
+from jens.model import RepoId
+for number in range(100):
+    Queue(Path(sys.argv[1])).add([RepoId("modules", f"m{sys.argv[2]}_{number}")])
+"""
+_THEIR_PURGER = """
+import contextlib, select, sys
+from dirq.queue import Queue
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with contextlib.suppress(OSError):
+        Queue(sys.argv[1]).purge()
+"""
+_OUR_PURGER = """
+import select, sys
+from pathlib import Path
+from jens.messaging.queue import Queue
+rounds = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for event in Queue(Path(sys.argv[1])).purge():
+        print(event, flush=True)
+    rounds += 1
+print("purged" if rounds else "never purged")
+"""
+
+
+def _start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        cwd=TREE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_no_hint_is_lost_or_taken_twice_while_all_add_take_and_purge(spool: Path) -> None:
+    queue = Queue(spool)
+    purgers = [_start(script, str(spool)) for script in (_THEIR_PURGER, _OUR_PURGER)]
+    adders = [_start(_ADDER, str(spool), str(number)) for number in range(4)]
+    taken: list[str] = []
+    repos: set[RepoId] = set()
+    deadline = time.monotonic() + 60
+    try:
+        running = True
+        while running and time.monotonic() < deadline:
+            running = any(adder.poll() is None for adder in adders)
+            hints = _ok(queue.take())
+            assert queue.acknowledge(hints.messages) == []
+            taken += hints.messages
+            assert repos.isdisjoint(hints.repos)
+            repos |= hints.repos
+        said = [process.communicate(timeout=10)[0] for process in (*adders, *purgers)]
+    finally:
+        for process in (*adders, *purgers):
+            process.kill()
+            process.wait()
+    assert said == ["", "", "", "", "", "purged\n"]
+    assert [process.returncode for process in (*adders, *purgers)] == [0] * 6
+    assert len(taken) == len(set(taken)) == 400
+    assert repos == {RepoId(MODULES, f"m{adder}_{number}") for adder in range(4) for number in range(100)}
+    assert queue.names() == []
+    assert list(_others(spool).names()) == []
+
+
+def test_the_schema_is_the_one_that_others_have() -> None:
+    assert SCHEMA == {"time": "string", "data": "binary"}
+    assert (MODULES, HOSTGROUPS, COMMON) == ("modules", "hostgroups", "common")

@@ -1,0 +1,512 @@
+"""The library and the definitions, as texts: what is well-formed, and what is said about the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jens.metadata import yamlnodes
+from jens.metadata.reader import doubts, parse_definition, parse_library, read_definition
+from jens.metadata.yamlnodes import YamlError
+from jens.model import (
+    COMMON,
+    HIERADATA,
+    HOSTGROUPS,
+    MODULES,
+    SITE,
+    Branch,
+    Commit,
+    Declared,
+    Definition,
+    IllFormed,
+    Library,
+    RepoId,
+)
+from tests import TREE
+from tests.values import DUMMY, LIBRARY
+
+# The library
+
+
+def test_a_library_names_every_repository_with_its_url() -> None:
+    assert parse_library(LIBRARY.encode()) == Library(
+        {
+            RepoId(COMMON, "hieradata"): "https://git.example.org/hieradata.git",
+            RepoId(COMMON, "site"): "git@git.example.org:site",
+            RepoId(HOSTGROUPS, "aimon"): "/srv/git/aimon",
+            RepoId(MODULES, "apache"): "https://git.example.org/apache.git",
+        }
+    )
+
+
+@pytest.mark.parametrize("nothing", ["{}", "", "null", "~"])
+def test_an_empty_partition_is_an_empty_mapping_or_null(nothing: str) -> None:
+    library = parse_library(
+        f"repositories:\n  common: {{}}\n  hostgroups: {nothing}\n  modules: {{a: /srv/a}}\n".encode()
+    )
+    assert library == Library({RepoId(MODULES, "a"): "/srv/a"})
+
+
+def _without(partition: str) -> str:
+    kept = {"common", "hostgroups", "modules"} - {partition}
+    return "repositories:\n" + "".join(f"  {name}: {{}}\n" for name in sorted(kept))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        pytest.param("", "'repositories'", id="empty"),
+        pytest.param("# nothing\n", "'repositories'", id="only a comment"),
+        pytest.param("repositories: {a: b", "not YAML", id="not YAML"),
+        pytest.param("a: b\n\tc: d\n", "not YAML", id="a tab"),
+        pytest.param("- a\n- b\n", "mapping", id="a list"),
+        pytest.param("text", "mapping", id="a text"),
+        pytest.param("repository: {}\n", "'repositories'", id="no repositories"),
+        pytest.param("repositories:\n", "mapping", id="repositories null"),
+        pytest.param("repositories: [a]\n", "mapping", id="repositories a list"),
+        pytest.param(_without("common"), "'common'", id="common missing"),
+        pytest.param(_without("hostgroups"), "'hostgroups'", id="hostgroups missing"),
+        pytest.param(_without("modules"), "'modules'", id="modules missing"),
+        pytest.param(_without("modules") + "  modules: [a]\n", "'modules'", id="a partition a list"),
+        pytest.param(_without("modules") + "  modules: text\n", "'modules'", id="a partition a text"),
+        pytest.param(_without("modules") + "  modules: ''\n", "'modules'", id="a partition an empty text"),
+        pytest.param(LIBRARY + "---\n" + LIBRARY, "not YAML", id="two documents"),
+        pytest.param("repositories: *nowhere\n", "not YAML", id="an alias to nothing"),
+    ],
+)
+def test_what_makes_a_whole_library_unusable(source: str, said: str) -> None:
+    with pytest.raises(YamlError) as caught:
+        parse_library(source.encode())
+    assert said in caught.value.text
+
+
+def test_a_library_that_is_not_utf_8_is_unusable() -> None:
+    with pytest.raises(YamlError, match="UTF-8"):
+        parse_library(LIBRARY.encode("utf-16"))
+
+
+def test_the_line_of_what_makes_a_library_unusable_is_named() -> None:
+    with pytest.raises(YamlError) as caught:
+        parse_library(b"repositories:\n  common: {}\n  hostgroups: {}\n  modules:\n    - apache\n")
+    assert caught.value.line == 5
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "reason"),
+    [
+        pytest.param("'../x': /srv/x", "../x", "bad name", id="a way out"),
+        pytest.param(".x: /srv/x", ".x", "bad name", id="a hidden name"),
+        pytest.param("-x: /srv/x", "-x", "bad name", id="an option"),
+        pytest.param("a/b: /srv/x", "a/b", "bad name", id="a slash"),
+        pytest.param("~: /srv/x", "~", "bad name", id="null as a name"),
+        pytest.param("x: 'ext::sh -c id'", "x", "helper", id="a transport helper"),
+        pytest.param("x: --upload-pack=id", "x", "dash", id="an option as a URL"),
+        pytest.param("x: relative/path", "x", "neither", id="a relative path"),
+        pytest.param("x:", "x", "null", id="no URL"),
+        pytest.param("x: 5", "x", "int", id="a number"),
+        pytest.param("x: [/srv/x]", "x", "seq", id="a list"),
+        pytest.param("x: {url: /srv/x}", "x", "map", id="a mapping"),
+        pytest.param("x: !!str [/srv/x]", "x", "expected a clone URL", id="a list said to be a string"),
+        pytest.param("x: !!python/object/apply:os.system [id]", "x", "expected a clone URL", id="a tag"),
+    ],
+)
+def test_a_bad_entry_spoils_only_itself(entry: str, name: str, reason: str) -> None:
+    library = parse_library((LIBRARY + f"    {entry}\n").encode())
+    assert library.urls == parse_library(LIBRARY.encode()).urls
+    assert list(library.unusable) == [RepoId(MODULES, name)]
+    assert reason in library.unusable[RepoId(MODULES, name)]
+    assert library.unusable[RepoId(MODULES, name)].startswith("line 9: ")
+
+
+def test_an_entry_whose_name_is_no_text_spoils_only_itself() -> None:
+    library = parse_library((LIBRARY + "    ? [a, b]\n    : /srv/x\n").encode())
+    assert library.urls == parse_library(LIBRARY.encode()).urls
+    assert len(library.unusable) == 1
+
+
+@pytest.mark.parametrize("name", ["on", "yes", "123", "1.0", "null", "2015-01-01"])
+def test_a_name_that_yaml_takes_for_something_else_is_the_text_that_was_written(name: str) -> None:
+    library = parse_library((LIBRARY + f"    {name}: /srv/x\n").encode())
+    assert library.urls[RepoId(MODULES, name)] == "/srv/x"
+
+
+def test_the_reason_never_repeats_a_url() -> None:
+    library = parse_library((LIBRARY + "    x: ftp://ann:hunter2@example.org/x\n").encode())
+    assert "hunter2" not in library.unusable[RepoId(MODULES, "x")]
+
+
+# Definitions
+
+
+def _read(text: str | bytes, file: str = "production.yaml") -> Declared:
+    return read_definition(file, text.encode() if isinstance(text, str) else text, "commit/")
+
+
+def _well_formed(text: str | bytes) -> Definition:
+    declared = _read(text)
+    assert isinstance(declared, Definition), declared
+    return declared
+
+
+def _reason(text: str | bytes) -> str:
+    declared = _read(text)
+    assert isinstance(declared, IllFormed), declared
+    assert declared.name == "production"
+    return declared.reason
+
+
+_FULL = """\
+default: qa
+notifications: team@example.org
+parser: future
+overrides:
+  modules: {sssd: ai456}
+  hostgroups: {aimon: COMMIT/8BF3CA9F}
+  common: {site: commit/fb96070c, hieradata: feature/x}
+"""
+
+
+def test_a_definition_is_what_it_says() -> None:
+    assert _read(_FULL) == Definition(
+        "production",
+        Branch("qa"),
+        {
+            RepoId(MODULES, "sssd"): Branch("ai456"),
+            RepoId(HOSTGROUPS, "aimon"): Commit("8bf3ca9f"),
+            SITE: Commit("fb96070c"),
+            HIERADATA: Branch("feature/x"),
+        },
+        ("team@example.org",),
+        "future",
+        _FULL.encode(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("notifications: x\n", Definition("production", None, {}, ("x",)), id="a snapshot of nothing"),
+        pytest.param("notifications:\n", Definition("production", None, {}), id="nobody to notify"),
+        pytest.param(
+            "notifications: [x, y]\n", Definition("production", None, {}, ("x", "y")), id="a list of addresses"
+        ),
+        pytest.param("notifications: [x, null, 5]\n", Definition("production", None, {}, ("x",)), id="an odd list"),
+        pytest.param(
+            "notifications: x\noverrides: {}\n", Definition("production", None, {}, ("x",)), id="no overrides"
+        ),
+        pytest.param(
+            "notifications: x\noverrides: {modules: {}}\n",
+            Definition("production", None, {}, ("x",)),
+            id="an empty partition",
+        ),
+        pytest.param(
+            "notifications: x\ndefault: '123'\n", Definition("production", Branch("123"), {}, ("x",)), id="quoted"
+        ),
+        pytest.param(
+            "notifications: x\nparser: current\n",
+            Definition("production", None, {}, ("x",), "current"),
+            id="the current parser",
+        ),
+        pytest.param(
+            "notifications: x\nfuture: {a: 1}\n", Definition("production", None, {}, ("x",)), id="an unknown key"
+        ),
+        pytest.param(
+            "notifications: x\n[a]: b\n", Definition("production", None, {}, ("x",)), id="a key that is a list"
+        ),
+        pytest.param(
+            "notifications: x\noverrides: {modules: {'../x': a}}\n",
+            Definition("production", None, {RepoId(MODULES, "../x"): Branch("a")}, ("x",)),
+            id="an override of what cannot be in a library",
+        ),
+        pytest.param(
+            "notifications: x\nparser: current\nparser: future\n",
+            Definition("production", None, {}, ("x",), "future"),
+            id="of a key given twice the last counts",
+        ),
+        pytest.param(
+            "\ufeffnotifications: x\n", Definition("production", None, {}, ("x",)), id="a byte order mark in front"
+        ),
+        pytest.param(
+            "default: qa\r\nnotifications: x\r\noverrides:\r\n  modules:\r\n    dummy: test\r\n",
+            Definition("production", Branch("qa"), {DUMMY: Branch("test")}, ("x",)),
+            id="CRLF",
+        ),
+        pytest.param("---\nnotifications: x\n...\n", Definition("production", None, {}, ("x",)), id="with markers"),
+    ],
+)
+def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
+    found = _well_formed(text)
+    assert found == expected._replace(source=text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        pytest.param("a: [b\n", 2, "not YAML", id="not YAML"),
+        pytest.param("notifications: x\n\tdefault: a\n", 2, "not YAML", id="a tab"),
+        pytest.param("notifications: x\n---\nnotifications: y\n", 2, "not YAML", id="two documents"),
+        pytest.param("notifications: x\ndefault: *a\n", 2, "not YAML", id="an alias to nothing"),
+        pytest.param("", None, "empty", id="empty"),
+        pytest.param("# nothing\n", None, "empty", id="only a comment"),
+        pytest.param("null\n", 1, "mapping", id="null"),
+        pytest.param("\n- a\n", 2, "mapping", id="a list"),
+        pytest.param("text\n", 1, "mapping", id="a text"),
+        pytest.param("default: qa\n", None, "notifications", id="notifications missing"),
+        pytest.param("notifications: x\ndefault:\n", 2, "'default'", id="default null"),
+        pytest.param("notifications: x\ndefault: 5\n", 2, "'default'", id="default a number"),
+        pytest.param("notifications: x\ndefault: yes\n", 2, "'default'", id="default a boolean"),
+        pytest.param("notifications: x\ndefault: [qa]\n", 2, "'default'", id="default a list"),
+        pytest.param("notifications: x\ndefault: ''\n", 2, "'default'", id="default empty"),
+        pytest.param("notifications: x\ndefault: a..b\n", 2, "'default'", id="default no branch name"),
+        pytest.param("notifications: x\ndefault: commit/4f0c\n", 2, "branch, not a commit", id="default a commit"),
+        pytest.param("notifications: x\noverrides:\n", 2, "'overrides'", id="overrides null"),
+        pytest.param("notifications: x\noverrides: [a]\n", 2, "'overrides'", id="overrides a list"),
+        pytest.param("notifications: x\noverrides: text\n", 2, "'overrides'", id="overrides a text"),
+        pytest.param(
+            "notifications: x\noverrides:\n  common: {}\n  module: {a: b}\n", 4, "'module'", id="an unknown partition"
+        ),
+        pytest.param("notifications: x\noverrides:\n  modules:\n", 3, "modules", id="a partition null"),
+        pytest.param("notifications: x\noverrides:\n  modules: [a]\n", 3, "modules", id="a partition a list"),
+        pytest.param("notifications: x\noverrides:\n  modules: text\n", 3, "modules", id="a partition a text"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a:\n", 4, "'a'", id="a ref null"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: 123\n", 4, "'a'", id="a ref a number"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: 1.0\n", 4, "'a'", id="a ref a fraction"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: 2015-01-01\n", 4, "'a'", id="a ref a date"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: off\n", 4, "'a'", id="a ref a boolean"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: {b: c}\n", 4, "'a'", id="a ref a mapping"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: HEAD\n", 4, "Git", id="a ref HEAD"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: '@{-1}'\n", 4, "Git", id="a ref a shorthand"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: -x\n", 4, "Git", id="a ref an option"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: ../b\n", 4, "Git", id="a ref a way out"),
+        pytest.param(
+            "notifications: x\noverrides:\n  modules:\n    a: commit/4f0\n", 4, "4 to 40", id="a short commit"
+        ),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: commit/main\n", 4, "4 to 40", id="no commit"),
+        pytest.param("notifications: x\nparser: past\n", 2, "'parser'", id="another parser"),
+        pytest.param("notifications: x\nparser:\n", 2, "'parser'", id="parser null"),
+        pytest.param("notifications: x\nparser: [future]\n", 2, "'parser'", id="parser a list"),
+        pytest.param("notifications: x\n<<: text\n", 2, "mapping", id="a text merged"),
+        pytest.param("notifications: x\ndefault: !!str [a]\n", 2, "be a string", id="a list said to be a string"),
+    ],
+)
+def test_a_definition_is_ill_formed_and_the_file_and_line_are_named(text: str, line: int | None, said: str) -> None:
+    reason = _reason(text)
+    where = "production.yaml: " if line is None else f"production.yaml: line {line}: "
+    assert reason.startswith(where)
+    assert said in reason
+    assert line is not None or "line" not in reason
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", "notifications: ä\n".encode("latin-1"), "a: b".encode("utf-16")])
+def test_a_definition_that_is_not_utf_8_is_ill_formed(content: bytes) -> None:
+    assert "UTF-8" in _reason(content)
+
+
+def test_a_definition_with_a_nul_is_ill_formed() -> None:
+    assert "not YAML" in _reason(b"notifications: a\0b\n")
+
+
+@pytest.mark.parametrize(
+    "file", ["a-b.yaml", "a.b.yaml", ".yaml", ".x.yaml", "a b.yaml", "ä.yaml", "\udcff.yaml"], ids=ascii
+)
+def test_an_environment_with_a_bad_name_is_ill_formed(file: str) -> None:
+    declared = _read("notifications: x\n", file)
+    assert isinstance(declared, IllFormed)
+    assert declared.name == file[: -len(".yaml")]
+    assert "bad name" in declared.reason
+
+
+def test_a_definition_that_is_no_file_is_ill_formed() -> None:
+    declared = read_definition("production.yaml", None, "commit/")
+    assert isinstance(declared, IllFormed)
+    assert "symbolic link" in declared.reason
+
+
+def test_the_prefix_of_commits_is_the_configured_one() -> None:
+    definition = parse_definition("x", b"notifications: x\noverrides: {modules: {dummy: 'SHA:4F0C'}}\n", "sha:")
+    assert definition.overrides == {DUMMY: Commit("4f0c")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("x: &all {dummy: test}\noverrides: {modules: *all}\n", id="an alias"),
+        pytest.param("x: &all {dummy: test}\noverrides: {modules: {<<: *all}}\n", id="a merge"),
+        pytest.param("x: &all {dummy: a}\noverrides: {modules: {<<: *all, dummy: test}}\n", id="own keys win"),
+        pytest.param("x: &all {dummy: a}\noverrides: {modules: {dummy: test, <<: *all}}\n", id="wherever they stand"),
+        pytest.param(
+            "x: [&a {dummy: test}, &b {dummy: b}]\noverrides: {modules: {<<: [*a, *b]}}\n", id="the earlier of two wins"
+        ),
+        pytest.param("x: &a {modules: {dummy: test}}\noverrides: {<<: *a}\n", id="a merge of partitions"),
+        pytest.param(
+            "x: [&a {dummy: test}, &b {<<: *a, dummy: b}]\noverrides: {modules: {<<: [*a, *b]}}\n",
+            id="the first counts",
+        ),
+        pytest.param(
+            "x: [&a {dummy: a}, &b {<<: *a, dummy: test}]\noverrides: {modules: {<<: *b}}\n", id="a merge in a merge"
+        ),
+    ],
+)
+def test_anchors_aliases_and_merge_keys_are_followed(text: str) -> None:
+    assert _well_formed(f"notifications: x\n{text}").overrides == {DUMMY: Branch("test")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("notifications: &a [*a]\noverrides: {modules: {dummy: test}}\n", id="a list in itself"),
+        pytest.param("notifications: x\noverrides: &a {<<: *a, modules: {dummy: test}}\n", id="a merge of itself"),
+        pytest.param(
+            "notifications: x\nx: &a {y: *a}\noverrides: {modules: {dummy: test}}\n", id="a mapping in itself"
+        ),
+    ],
+)
+def test_what_contains_itself_does_no_harm(text: str) -> None:
+    assert _well_formed(text).overrides == {DUMMY: Branch("test")}
+
+
+def test_a_ref_that_contains_itself_is_ill_formed() -> None:
+    assert "line 2" in _reason("notifications: x\noverrides: &a {modules: *a}\n")
+
+
+# Hostile ones: everybody at the site can push a definition
+
+
+def _laugh(levels: int, last: str) -> str:
+    lines = ["notifications: x", "x:", "- &l0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"- &l{level} [{','.join([f'*l{level - 1}'] * 10)}]" for level in range(1, levels)]
+    return "\n".join([*lines, last.format(f"*l{levels - 1}"), ""])
+
+
+def test_a_billion_laughs_cost_nothing() -> None:
+    begin = time.perf_counter()
+    assert _well_formed(_laugh(30, "overrides: {{modules: {{dummy: test}}}}")).overrides == {DUMMY: Branch("test")}
+    for key in ("default", "overrides", "parser"):
+        assert len(_reason(_laugh(30, key + ": {}"))) < 200
+    assert time.perf_counter() - begin < 1
+
+
+def test_a_billion_laughs_said_to_be_a_string_cost_nothing() -> None:
+    assert len(_reason(_laugh(4, "default: !!str [{}]"))) < 200
+
+
+def test_many_merges_of_merges_cost_nothing() -> None:
+    lines = ["notifications: x", "x:", "- &m0 {dummy: test}"]
+    lines += [f"- &m{level} {{<<: [{','.join([f'*m{level - 1}'] * 10)}]}}" for level in range(1, 30)]
+    begin = time.perf_counter()
+    definition = _well_formed("\n".join([*lines, "overrides: {modules: {<<: *m29}}", ""]))
+    assert definition.overrides == {DUMMY: Branch("test")}
+    assert time.perf_counter() - begin < 1
+
+
+def test_a_long_chain_of_merges_stops_nothing() -> None:
+    lines = ["notifications: x", "x:", "- &m0 {dummy: test}"]
+    lines += [f"- &m{level} {{<<: *m{level - 1}}}" for level in range(1, 5000)]
+    assert isinstance(_read("\n".join([*lines, "overrides: {modules: {<<: *m4999}}", ""])), (Definition, IllFormed))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("[{a: ", "}]")], ids=ascii
+)
+def test_deep_nesting_is_ill_formed_and_does_not_crash(begin: str, end: str) -> None:
+    # In a process of its own: libyaml's C stack is at stake.
+    program = (
+        "import sys; from jens.metadata.reader import read_definition; from jens.model import IllFormed; "
+        "found = read_definition('x.yaml', sys.stdin.buffer.read(), 'commit/'); "
+        "sys.exit(not isinstance(found, IllFormed))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=(begin * 200_000 + end * 200_000).encode(),
+        env={**os.environ, "PYTHONPATH": str(TREE)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_nesting_that_people_write_is_none_of_it() -> None:
+    nested = "[" * 50 + "]" * 50
+    assert _well_formed(f"notifications: x\nx: {nested}\n").notifications == ("x",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!python/object/apply:os.mkdir [made]",
+        "!!python/name:os.system ''",
+        "!!python/object/new:os.mkdir [made]",
+        "!!python/module:antigravity ''",
+        "!unknown x",
+        "!!binary aGVsbG8=",
+    ],
+)
+def test_a_tag_constructs_nothing(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _well_formed(f"notifications: x\nx: {value}\n").notifications == ("x",)
+    assert "be a string" in _reason(f"notifications: x\ndefault: {value}\n")
+    assert "antigravity" not in sys.modules
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_tag_may_say_that_a_scalar_is_a_string() -> None:
+    assert _well_formed("notifications: x\ndefault: !!str 123\n").default == Branch("123")
+
+
+def test_a_huge_file_is_ill_formed_at_once() -> None:
+    begin = time.perf_counter()
+    assert "larger than" in _reason(b"notifications: x\n" + b"#" * yamlnodes.LARGEST)
+    assert time.perf_counter() - begin < 0.1
+
+
+def test_a_file_of_the_largest_size_is_read() -> None:
+    text = b"notifications: x\n#"
+    assert _well_formed(text.ljust(yamlnodes.LARGEST, b"#")).notifications == ("x",)
+
+
+# What is allowed, but hardly meant
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("default: qa\nnotifications: x\noverrides: {modules: {apache: a}}\n", [], id="nothing"),
+        pytest.param(
+            "notifications: x\noverrides: {modules: {apache2: a}}\n",
+            ["overrides modules 'apache2', which the library does not have"],
+            id="an override of an unknown repository",
+        ),
+        pytest.param(
+            "notifications: x\noverrides: {hostgroups: {apache: a}}\n",
+            ["overrides hostgroups 'apache', which the library does not have"],
+            id="an override in the wrong partition",
+        ),
+        pytest.param("notifications: x\noverrides: {modules: {broken: a}}\n", [], id="an unusable entry is known"),
+        pytest.param(
+            'notifications: x\noverrides: {modules: {"a\\nb": a}}\n',
+            ["overrides modules 'a\\nb', which the library does not have"],
+            id="a name with a newline stays one line",
+        ),
+        pytest.param("notifications: x\noverrides: {}\n", ["has 'overrides' without any override"], id="overrides {}"),
+        pytest.param(
+            "notifications: x\noverrides: {modules: {}}\n",
+            ["has 'overrides' without any override"],
+            id="an empty partition",
+        ),
+        pytest.param("notifications:\n", ["has 'notifications' without an address"], id="null notifications"),
+        pytest.param("notifications: []\n", ["has 'notifications' without an address"], id="no notifications"),
+        pytest.param("notifications: x\noverride: {}\n", ["has an unknown key 'override'"], id="an unknown key"),
+    ],
+)
+def test_doubts(text: str, expected: list[str]) -> None:
+    library = Library({RepoId(MODULES, "apache"): "/srv/apache"}, {RepoId(MODULES, "broken"): "bad URL"})
+    assert doubts(_well_formed(text), library) == expected
+
+
+def test_what_was_inferred_from_links_raises_no_doubts_about_its_text() -> None:
+    assert doubts(Definition("x", None, {}), Library({})) == []

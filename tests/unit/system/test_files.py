@@ -1,0 +1,273 @@
+"""Single steps on the file system: each is done or not, and none follows a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from jens.system import files
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    path = tmp_path / "here"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """A directory elsewhere that nothing here may harm."""
+    path = tmp_path / "precious"
+    path.mkdir()
+    (path / "file").write_text("precious")
+    return path
+
+
+def _full(*_arguments: object, **_keywords: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _names(path: Path) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+# Files
+
+
+@pytest.mark.parametrize("before", [None, b"old"], ids=["new", "replaced"])
+def test_a_file_is_written(here: Path, before: bytes | None) -> None:
+    if before is not None:
+        (here / "x").write_bytes(before)
+    files.write_file(here / "x", b"new")
+    assert (here / "x").read_bytes() == b"new"
+    assert _names(here) == ["x"]
+
+
+def test_a_file_is_replaced_and_not_overwritten(here: Path) -> None:
+    (here / "x").write_text("old")
+    with open(here / "x", "rb") as reader:
+        files.write_file(here / "x", b"new")
+        assert reader.read() == b"old"
+
+
+def test_a_file_is_flushed_before_it_is_renamed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_flush(descriptor: int) -> None:
+        steps.append("flush")
+        fsync(descriptor)
+
+    def note_rename(source: Any, target: Any) -> None:
+        steps.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(os, "rename", note_rename)
+    files.write_file(here / "x", b"new")
+    assert steps == ["flush", "rename", "flush"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_when_writing_fails_the_old_content_stays(here: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    (here / "x").write_text("old")
+    monkeypatch.setattr(os, step, _full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_file(here / "x", b"new")
+    assert (here / "x").read_text() == "old"
+    assert _names(here) == ["x"]
+
+
+def test_writing_replaces_a_link_and_leaves_what_it_points_to(here: Path, precious: Path) -> None:
+    (here / "x").symlink_to(precious / "file")
+    files.write_file(here / "x", b"new")
+    assert not (here / "x").is_symlink()
+    assert (precious / "file").read_text() == "precious"
+
+
+def test_many_files_are_written_with_one_flush(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "flush_file_system", flushed.append)
+    (here / "a").write_text("old")
+    files.write_files(here, {here / "a": b"1", here / "b": b"2"})
+    assert ((here / "a").read_bytes(), (here / "b").read_bytes()) == (b"1", b"2")
+    assert flushed == [here]
+    files.write_files(here, {})
+    assert flushed == [here]
+
+
+def test_when_many_files_cannot_be_flushed_all_old_ones_stay(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "a").write_text("old")
+    monkeypatch.setattr(files, "flush_file_system", _full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_files(here, {here / "a": b"1", here / "b": b"2"})
+    assert (here / "a").read_text() == "old"
+    assert _names(here) == ["a"]
+
+
+# Links
+
+
+def test_a_link_is_put_where_nothing_is(here: Path) -> None:
+    files.put_link(here / "x", "target")
+    assert os.readlink(here / "x") == "target"
+    assert _names(here) == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to a directory", "dangling link"])
+def test_a_link_takes_the_place_of_a_file_or_a_link(here: Path, precious: Path, kind: str) -> None:
+    if kind == "file":
+        (here / "x").write_text("old")
+    else:
+        targets = {"link": precious / "file", "link to a directory": precious, "dangling link": Path("nowhere")}
+        (here / "x").symlink_to(targets[kind])
+    files.put_link(here / "x", "target")
+    assert os.readlink(here / "x") == "target"
+    assert _names(here) == ["x"]
+    assert _names(precious) == ["file"]
+
+
+def test_a_link_takes_the_place_of_a_directory_which_moves_to_the_trash(here: Path) -> None:
+    (here / "x").mkdir()
+    (here / "x" / "file").write_text("old")
+    files.put_link(here / "x", "target")
+    assert os.readlink(here / "x") == "target"
+    trash, link = _names(here)
+    assert trash.startswith(files.TRASH)
+    assert link == "x"
+    files.sweep(here)
+    assert _names(here) == ["x"]
+
+
+def test_a_link_is_never_missing_in_between(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x").symlink_to("old")
+    rename = os.rename
+    seen = []
+
+    def look(source: Any, target: Any) -> None:
+        seen.append(os.readlink(here / "x"))
+        rename(source, target)
+        seen.append(os.readlink(here / "x"))
+
+    monkeypatch.setattr(os, "rename", look)
+    files.put_link(here / "x", "new")
+    assert seen == ["old", "new"]
+
+
+def test_a_link_that_cannot_be_put_leaves_everything_as_it_was(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x").symlink_to("old")
+    monkeypatch.setattr(os, "rename", _full)
+    with pytest.raises(OSError, match="No space left"):
+        files.put_link(here / "x", "new")
+    assert os.readlink(here / "x") == "old"
+    assert _names(here) == ["x"]
+
+
+# Trees
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "directory", "link", "dangling link"])
+def test_a_tree_takes_the_place_of_whatever_is_there(here: Path, precious: Path, kind: str) -> None:
+    if kind == "file":
+        (here / "x").write_text("old")
+    elif kind == "directory":
+        (here / "x" / "old").mkdir(parents=True)
+    elif kind != "nothing":
+        (here / "x").symlink_to(precious if kind == "link" else "nowhere")
+    staging = files.staging_name(here)
+    (staging / "new").mkdir(parents=True)
+    files.replace_tree(staging, here / "x")
+    assert _names(here) == ["x"]
+    assert _names(here / "x") == ["new"]
+    assert not (here / "x").is_symlink()
+    assert _names(precious) == ["file"]
+
+
+def test_staging_names_are_fresh_beside_their_target_and_read_by_nobody(here: Path) -> None:
+    one, other = files.staging_name(here), files.staging_name(here)
+    assert one != other
+    assert one.parent == here
+    assert one.name.startswith(".")
+
+
+@pytest.mark.parametrize("act", [files.remove_tree, files.discard], ids=["remove_tree", "discard"])
+@pytest.mark.parametrize("kind", ["nothing", "file", "tree", "link", "dangling link", "tree with a link"])
+def test_removing_never_follows_a_link(here: Path, precious: Path, kind: str, act: Any) -> None:
+    if kind == "file":
+        (here / "x").write_text("old")
+    elif kind in ("link", "dangling link"):
+        (here / "x").symlink_to(precious if kind == "link" else "nowhere")
+    elif kind != "nothing":
+        (here / "x" / "sub").mkdir(parents=True)
+        (here / "x" / "sub" / "file").write_text("old")
+        if kind == "tree with a link":
+            (here / "x" / "sub" / "link").symlink_to(precious)
+    act(here / "x")
+    assert _names(here) == []
+    assert (precious / "file").read_text() == "precious"
+
+
+def test_discarding_takes_out_of_sight_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x").mkdir()
+    deleted: list[Path] = []
+    monkeypatch.setattr(files, "remove_tree", deleted.append)
+    files.discard(here / "x")
+    assert [path.name for path in deleted] == _names(here)
+    assert _names(here)[0].startswith(files.TRASH)
+
+
+def test_what_cannot_be_deleted_yet_stays_for_the_next_sweep(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x").mkdir()
+    (here / "x" / "busy").write_text("x")
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "unlink", _full)
+        files.discard(here / "x")
+    assert _names(here)[0].startswith(files.TRASH)
+    files.sweep(here)
+    assert _names(here) == []
+
+
+def test_a_sweep_clears_staging_and_trash_and_nothing_else(here: Path, precious: Path) -> None:
+    (here / ".new-1").mkdir()
+    (here / ".new-1" / "link").symlink_to(precious)
+    (here / ".trash-1").symlink_to(precious)
+    (here / ".trash-2").write_text("x")
+    for name in (".newer", ".4f0c", "x", "new-1"):
+        (here / name).mkdir()
+    (here / "link").symlink_to(precious)
+    files.sweep(here)
+    assert _names(here) == [".4f0c", ".newer", "link", "new-1", "x"]
+    assert (precious / "file").read_text() == "precious"
+
+
+def test_one_thing_that_cannot_be_deleted_does_not_end_a_sweep(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (".trash-1", ".trash-2", ".trash-3"):
+        (here / name).write_text("x")
+    unlink = os.unlink
+
+    def busy(path: Any, **keywords: Any) -> None:
+        if str(path).endswith("-2"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        unlink(path, **keywords)
+
+    monkeypatch.setattr(os, "unlink", busy)
+    files.sweep(here)
+    assert _names(here) == [".trash-2"]
+
+
+def test_a_directory_is_made_with_its_parents_unless_it_is_there(here: Path) -> None:
+    files.make_directory(here / "a" / "b")
+    files.make_directory(here / "a" / "b")
+    assert (here / "a" / "b").is_dir()
+    assert (here / "a" / "b").stat().st_mode & 0o777 == 0o755
+
+
+def test_flushing_what_is_not_there_is_an_error(here: Path) -> None:
+    files.flush_file_system(here)
+    with pytest.raises(FileNotFoundError):
+        files.flush_file_system(here / "nowhere")

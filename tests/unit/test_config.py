@@ -1,0 +1,311 @@
+"""The configuration: what a key is when nothing is said, and what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jens import config as config_module
+from jens.config import Config, load_config
+from jens.errors import ConfigError
+from tests import TREE
+
+_SHIPPED = TREE / "conf" / "main.conf"
+
+_DEFAULTS: dict[str, Any] = {
+    "main.baredir": Path("/var/lib/jens/bare"),
+    "main.clonedir": Path("/var/lib/jens/clone"),
+    "main.cachedir": Path("/var/lib/jens/cache"),
+    "main.environmentsdir": Path("/var/lib/jens/environments"),
+    "main.logdir": Path("/var/log/jens"),
+    "main.debuglevel": "INFO",
+    "main.mandatorybranches": ("master", "qa"),
+    "main.protectedenvironments": (),
+    "main.environmentsmetadatadir": Path("/var/lib/jens/metadata/environments"),
+    "main.repositorymetadatadir": Path("/var/lib/jens/metadata/repository"),
+    "main.repositorymetadata": Path("/var/lib/jens/metadata/repository/repositories.yaml"),
+    "main.hashprefix": "commit/",
+    "main.directory_environments": False,
+    "main.common_hieradata_items": (),
+    "main.mode": "POLL",
+    "main.purgelimit": 50,
+    "main.retention": 300,
+    "lock.type": "FILE",
+    "lock.name": "jens",
+    "filelock.lockdir": Path("/run/lock/jens"),
+    "messaging.queuedir": Path("/var/spool/jens-update"),
+    "git.ssh_cmd_path": "",
+    "git.timeout": 120,
+    "git.clonetimeout": 1800,
+    "git.jobs": 0,
+    "gitlabproducer.secret_token": "",
+}
+
+#: Where the shipped file says something else than the defaults do.
+_SHIPPED_VALUES = {
+    **_DEFAULTS,
+    "main.mandatorybranches": ("master",),
+    "main.common_hieradata_items": ("environments", "hardware", "operatingsystems", "common.yaml"),
+    "main.protectedenvironments": ("production", "qa"),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "main.conf"
+
+
+def _load(file: Path, text: str) -> Config:
+    file.write_text(text, "utf-8")
+    return load_config(file)
+
+
+def _refuse(file: Path, text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        _load(file, text)
+    assert str(caught.value).startswith(f"{file}: ")
+    return caught.value
+
+
+def _values(config: Config) -> dict[str, Any]:
+    sections = {name: value for name, value in config._asdict().items() if hasattr(value, "_asdict")}
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys._asdict().items()}
+
+
+def test_an_empty_file_is_valid_and_every_key_has_its_default(file: Path) -> None:
+    config = _load(file, "")
+    assert _values(config) == _DEFAULTS
+    assert config.warnings == ()
+    assert config.path == file
+
+
+def test_the_file_is_the_one_of_the_system_unless_told() -> None:
+    assert Path("/etc/jens/main.conf") == config_module.DEFAULT_PATH
+
+
+def test_the_shipped_file_validates_without_a_warning() -> None:
+    config = load_config(_SHIPPED)
+    assert _values(config) == _SHIPPED_VALUES
+    assert config.warnings == ()
+
+
+def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_out() -> None:
+    section, commented, found = "", False, {}
+    for line in _SHIPPED.read_text("utf-8").splitlines():
+        header = re.fullmatch(r"\[(\w+)\]", line)
+        key = re.fullmatch(r"(#?)(\w+) = .*", line)
+        if header:
+            section = header.group(1)
+        elif key:
+            assert commented, f"{section}.{key.group(2)} has no comment"
+            found[f"{section}.{key.group(2)}"] = not key.group(1)
+        commented = line.startswith("#") or (commented and bool(line))
+    assert set(found) == set(_DEFAULTS)
+    assert {key for key, is_set in found.items() if not is_set} == {"git.ssh_cmd_path", "gitlabproducer.secret_token"}
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "value"),
+    [
+        ("main.baredir", "/srv/with space/bare", Path("/srv/with space/bare")),
+        ("main.debuglevel", "DEBUG", "DEBUG"),
+        ("main.debuglevel", "ERROR", "ERROR"),
+        ("main.mandatorybranches", "master", ("master",)),
+        ("main.mandatorybranches", "master,", ("master",)),
+        ("main.mandatorybranches", "main, feature/x", ("main", "feature/x")),
+        ("main.mandatorybranches", ",", ()),
+        ("main.protectedenvironments", "production, qa", ("production", "qa")),
+        ("main.hashprefix", "sha:", "sha:"),
+        ("main.directory_environments", "True", True),
+        ("main.directory_environments", "yes", True),
+        ("main.common_hieradata_items", "common.yaml", ("common.yaml",)),
+        ("main.mode", "ONDEMAND", "ONDEMAND"),
+        ("main.purgelimit", "0", 0),
+        ("main.purgelimit", "100", 100),
+        ("main.retention", "3600", 3600),
+        ("lock.type", "DISABLED", "DISABLED"),
+        ("lock.name", "jens-2", "jens-2"),
+        ("filelock.lockdir", "/tmp/lock", Path("/tmp/lock")),
+        ("messaging.queuedir", "/tmp/queue", Path("/tmp/queue")),
+        ("git.ssh_cmd_path", "/etc/jens/ssh", "/etc/jens/ssh"),
+        ("git.timeout", "0", 0),
+        ("git.clonetimeout", "5", 5),
+        ("git.jobs", "4", 4),
+        ("gitlabproducer.secret_token", "'a, b#%(x)s$y'", "a, b#%(x)s$y"),
+    ],
+)
+def test_a_key_is_what_is_written(file: Path, key: str, written: str, value: object) -> None:
+    section, name = key.split(".")
+    config = _load(file, f"[{section}]\n{name} = {written}\n")
+    assert _values(config) == {**_DEFAULTS, key: value}
+    assert config.warnings == ()
+
+
+_BAD_VALUES = [
+    *[(key, "relative/path", "an absolute path") for key, value in _DEFAULTS.items() if isinstance(value, Path)],
+    *[(key, "''", "an absolute path") for key, value in _DEFAULTS.items() if isinstance(value, Path)],
+    ("main.baredir", "/a, /b", "an absolute path"),
+    ("main.baredir", "~/bare", "an absolute path"),
+    ("main.debuglevel", "info", "DEBUG, INFO or ERROR"),
+    ("main.debuglevel", "WARNING", "DEBUG, INFO or ERROR"),
+    ("main.mandatorybranches", "master, a..b", "a list of branch names"),
+    ("main.mandatorybranches", "-x,", "a list of branch names"),
+    ("main.hashprefix", "''", "a string that is not empty"),
+    ("main.hashprefix", "a, b", "a string that is not empty"),
+    ("main.directory_environments", "maybe", "True or False"),
+    ("main.common_hieradata_items", "../secret,", "without slashes"),
+    ("main.common_hieradata_items", "..,", "without slashes"),
+    ("main.common_hieradata_items", "common.yaml, fqdns", "other than fqdns, hostgroups, module_names"),
+    ("main.mode", "PUSH", "POLL or ONDEMAND"),
+    ("main.purgelimit", "half", "a percentage, 0 to 100"),
+    ("main.purgelimit", "101", "a percentage, 0 to 100"),
+    ("main.purgelimit", "-1", "a percentage, 0 to 100"),
+    ("main.purgelimit", "50%", "a percentage, 0 to 100"),
+    ("main.retention", "5m", "a whole number of seconds"),
+    ("main.retention", "-1", "a whole number of seconds"),
+    ("main.retention", "1.5", "a whole number of seconds"),
+    ("lock.type", "REDIS", "FILE or DISABLED"),
+    ("lock.name", "../jens", "a file name without slashes"),
+    ("lock.name", "..", "a file name without slashes"),
+    ("lock.name", "''", "a file name without slashes"),
+    ("git.ssh_cmd_path", "ssh", "an absolute path"),
+    ("git.timeout", "-1", "a whole number of seconds"),
+    ("git.clonetimeout", "never", "a whole number of seconds"),
+    ("git.jobs", "-1", "a whole number"),
+    ("git.jobs", "many", "a whole number"),
+    ("gitlabproducer.secret_token", "a, b", "a string"),
+]
+
+
+@pytest.mark.parametrize(("key", "written", "expected"), _BAD_VALUES)
+def test_a_bad_value_is_an_error_naming_file_section_key_and_expectation(
+    file: Path, key: str, written: str, expected: str
+) -> None:
+    section, name = key.split(".")
+    error = _refuse(file, f"[{section}]\n{name} = {written}\n")
+    assert (error.path, error.section, error.key) == (file, section, name)
+    assert str(error).startswith(f"{file}: [{section}] {name}: expected ")
+    assert expected in str(error)
+    assert "\n" not in str(error)
+
+
+def test_every_key_that_can_be_wrong_has_a_row_of_bad_values() -> None:
+    free = {"main.protectedenvironments"}  # any list of strings
+    assert {key for key, _, _ in _BAD_VALUES} == set(_DEFAULTS) - free
+
+
+@pytest.mark.parametrize("key", ["main.baredir", "main.mandatorybranches", "gitlabproducer.secret_token"])
+def test_a_section_in_the_place_of_a_key_is_an_error(file: Path, key: str) -> None:
+    section, name = key.split(".")
+    error = _refuse(file, f"[{section}]\n[[{name}]]\nx = 1\n")
+    assert f"[{section}] {name}" in str(error)
+
+
+def test_a_key_in_the_place_of_a_section_is_an_error(file: Path) -> None:
+    error = _refuse(file, "main = 5\n")
+    assert "main" in str(error)
+    assert "expected" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[main\n", "[main]\nbaredir /srv\n", "[main]\nmode = 'POLL\n", "[main]\nmode = POLL\nmode = POLL\n", "[[main]]\n"],
+    ids=["bracket", "no equals sign", "quote", "key twice", "nesting"],
+)
+def test_a_syntax_error_is_named_with_its_line(file: Path, text: str) -> None:
+    error = _refuse(file, text)
+    assert "syntax error" in str(error)
+    assert re.search(r"at line \D*\d", str(error))
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "not UTF-8"])
+def test_an_unreadable_file_is_an_error(file: Path, kind: str) -> None:
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "not UTF-8":
+        file.write_bytes(b"[main]\nbaredir = /srv/\xff\n")
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        load_config(file)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param("[main]\nbarredir = /srv\n", ("barredir", "[main]"), id="key"),
+        pytest.param("[mian]\nbaredir = /srv\n", ("[mian]",), id="section"),
+        pytest.param("baredir = /srv\n[main]\n", ("baredir",), id="key outside any section"),
+        pytest.param("[main]\n[[nested]]\nx = 1\n", ("nested", "[main]"), id="section within a section"),
+        pytest.param("[git]\nbaredir = /srv\n", ("baredir", "[git]"), id="key of another section"),
+    ],
+)
+def test_what_is_unknown_is_a_warning_that_names_it_never_an_error(
+    file: Path, text: str, named: tuple[str, ...]
+) -> None:
+    config = _load(file, text)
+    assert _values(config) == _DEFAULTS
+    (warning,) = config.warnings
+    assert "unknown" in warning
+    assert str(file) in warning
+    assert all(name in warning for name in named)
+
+
+@pytest.mark.parametrize("seconds", [0, 119])
+def test_a_retention_below_two_minutes_is_a_warning(file: Path, seconds: int) -> None:
+    config = _load(file, f"[main]\nretention = {seconds}\n")
+    assert config.main.retention == seconds
+    (warning,) = config.warnings
+    assert "retention" in warning
+    assert "120" in warning
+
+
+def test_a_retention_of_two_minutes_is_none(file: Path) -> None:
+    assert _load(file, "[main]\nretention = 120\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "library",
+    ["/m/other/r.yaml", "/m/repository", "/m/repository/", "/m/repository-2/r.yaml", "/m/repository/../r.yaml"],
+)
+def test_a_library_outside_its_directory_is_an_error(file: Path, library: str) -> None:
+    error = _refuse(file, f"[main]\nrepositorymetadatadir = /m/repository\nrepositorymetadata = {library}\n")
+    assert (error.section, error.key) == ("main", "repositorymetadata")
+    assert "/m/repository" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("directory", "library"),
+    [
+        ("/m/repository", "/m/repository/r.yaml"),
+        ("/m/repository/", "/m/repository/sub/r.yaml"),
+        ("/m/repository", "/m/repository/sub/../r.yaml"),
+        ("/m/x/../repository", "/m/repository/r.yaml"),
+    ],
+)
+def test_a_library_inside_its_directory_can_be_named_relative_to_it(file: Path, directory: str, library: str) -> None:
+    main = _load(file, f"[main]\nrepositorymetadatadir = {directory}\nrepositorymetadata = {library}\n").main
+    assert ".." not in main.repositorymetadata.relative_to(main.repositorymetadatadir).parts
+
+
+@pytest.mark.parametrize("key", ["clonedir", "cachedir", "environmentsdir"])
+def test_two_of_the_directories_cannot_be_one(file: Path, key: str) -> None:
+    error = _refuse(file, f"[main]\nbaredir = /srv/x\n{key} = /srv/y/../x\n")
+    assert (error.section, error.key) == ("main", key)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "secret_token = hunter2, x",
+        "secret_token = 'hunter2",
+        'secret_token "hunter2"',
+        "secret_token: hunter2",
+        "secret_token = a\nsecret_token = hunter2",
+        "[[secret_token]]\nhunter2 = 1",
+    ],
+)
+def test_a_secret_is_never_repeated(file: Path, line: str) -> None:
+    assert "hunter2" not in str(_refuse(file, f"[gitlabproducer]\n{line}\n"))
