@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Union
@@ -134,21 +133,6 @@ class Expansion(NamedTuple):
     inventory: Inventory
     missing: frozenset[tuple[RepoId, Ref]] = frozenset()
     undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
-
-
-class Event(NamedTuple):
-    """A line for the log, made by a worker and logged by whoever folds the results.
-
-    An ERROR among them is also a failure of the run (with ``--strict``).
-    """
-
-    level: int
-    text: str
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether something was not done that should have been."""
-        return self.level >= logging.ERROR
 
 
 class Report(NamedTuple):

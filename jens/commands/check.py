@@ -15,7 +15,7 @@ from jens.config import Config, load_config
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS
 from jens.git.wrapper import GitOptions
-from jens.names import one_line
+from jens.text import one_line
 from jens.tools.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
 from jens.tools.check_remotes import check_remotes
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import names
+from jens import names, text
 from jens.commands.runner import DIFFERENT, OK, argument_parser, parse_arguments, run_tool
 from jens.tools import compare
 from jens.tools.compare import Difference
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(parser, argv)
     for name in arguments.environments:
         if not names.is_environment_name(name):
-            parser.error(f"'{names.one_line(name)}' is no name of an environment: letters, digits and '_' are expected")
+            parser.error(f"'{text.one_line(name)}' is no name of an environment: letters, digits and '_' are expected")
     return run_tool(lambda: _main(arguments))
 
 
@@ -54,7 +54,7 @@ def _main(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, sort_keys=True, indent=1))
     else:
         for difference in found:
-            print(names.one_line(_line(difference)))
+            print(text.one_line(_line(difference)))
     return DIFFERENT if found else OK
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jens import configspec
 from jens.commands.runner import DIRECTORY, OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import Config, load_config
-from jens.names import one_line
+from jens.text import one_line
 
 #: The same number as for a missing directory; scripts know it.
 _NO_SUCH_KEY = DIRECTORY

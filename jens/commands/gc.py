@@ -21,7 +21,7 @@ from jens.commands.runner import (
 )
 from jens.config import load_config
 from jens.errors import LockHeldError
-from jens.names import one_line
+from jens.text import one_line
 from jens.tools import gc
 from jens.tools.gc import Orders, Result
 

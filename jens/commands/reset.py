@@ -13,7 +13,7 @@ from jens.config import DEFAULT_PATH, Config, load_config
 from jens.errors import LockHeldError
 from jens.layout import Layout
 from jens.locking import run_lock
-from jens.names import one_line
+from jens.text import one_line
 from jens.tools import reset
 from jens.tools.reset import ResetPlan
 

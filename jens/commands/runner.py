@@ -30,7 +30,7 @@ from jens.errors import (
     QueueError,
     RepositoriesError,
 )
-from jens.names import one_line
+from jens.text import one_line
 
 OK = 0
 DIFFERENT = 1

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from jens import names
+from jens import names, text
 from jens.commands.runner import NOT_ALL_WELL, OK, argument_parser, complain, parse_arguments, run_tool
 from jens.config import load_config
 from jens.tools import snapshot
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(parser, argv)
     for name in (arguments.environment, arguments.name):
         if name is not None and not names.is_environment_name(name):
-            parser.error(f"{names.one_line(name)!r} is no name of an environment: letters, digits and '_' are expected")
+            parser.error(f"{text.one_line(name)!r} is no name of an environment: letters, digits and '_' are expected")
     return run_tool(lambda: _main(arguments))
 
 

@@ -14,7 +14,7 @@ from jens.commands.runner import OK, argument_parser, complain, parse_arguments,
 from jens.config import Config, load_config
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, Inventory
-from jens.names import one_line
+from jens.text import one_line
 from jens.tools import stats
 from jens.tools.stats import DanglingLink, Environments, Known
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from jens.layout import Layout
 from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
-from jens.names import one_line
 from jens.statefile import StateError, read_state, write_state
+from jens.text import one_line
 
 VERSION = 1
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jens.environments import tree
 from jens.environments.tree import Found
 from jens.layout import Layout, LinkReader, entry_ref
-from jens.metadata.reader import read_definition
+from jens.metadata.definition import read_definition
 from jens.model import SITE, Commit, Declared, Definition, Inventory
 from jens.names import is_environment_name
 from jens.system.files import read_file

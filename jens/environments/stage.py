@@ -9,22 +9,12 @@ from dataclasses import dataclass
 from jens.environments import tree
 from jens.environments.previous import Past, in_use, infer
 from jens.environments.tree import Planner
+from jens.events import Event
 from jens.layout import Layout
-from jens.model import (
-    COMMON,
-    HOSTGROUPS,
-    MODULES,
-    PARTITIONS,
-    Branch,
-    Declared,
-    Definition,
-    Event,
-    IllFormed,
-    RepoId,
-)
-from jens.names import one_line
+from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Declared, Definition, IllFormed, RepoId
 from jens.purgeguard import PurgeGuard
 from jens.system import files
+from jens.text import one_line
 
 log = logging.getLogger(__name__)
 

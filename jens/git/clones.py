@@ -12,8 +12,8 @@ from jens.git import process
 from jens.git.process import GitOptions, run
 from jens.git.shells import Command
 from jens.git.wrapper import HEADS, heads
-from jens.names import one_line
 from jens.system.files import read_file
+from jens.text import one_line
 
 #: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
 _ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jens.errors import GitError, GitTimeoutError
-from jens.names import one_line, redact, user_of
 from jens.system.ending import end, end_of, has_ended, signal_group
+from jens.text import one_line
+from jens.urls import redact, user_of
 
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")

@@ -10,7 +10,7 @@ from jens.errors import GitError, GitTimeoutError
 from jens.git import wrapper
 from jens.git.shells import Command, Said, Shells
 from jens.git.wrapper import GitOptions
-from jens.names import server_of
+from jens.urls import server_of
 
 
 class Remotes:

@@ -21,7 +21,7 @@ from jens.gitlabproducer.webhooks import Index, MalformedError, Provider
 from jens.messaging import queue as messaging_queue
 from jens.messaging.queue import Queue
 from jens.metadata import clones, reader
-from jens.names import redact, url_problem
+from jens.urls import redact, url_problem
 
 log = logging.getLogger(__name__)
 

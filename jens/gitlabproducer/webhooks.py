@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from jens.model import Library, RepoId
-from jens.names import location_of
+from jens.urls import location_of
 
 #: Header names are in lower case.
 Headers = Mapping[str, str]

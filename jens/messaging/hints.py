@@ -7,8 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jens.errors import QueueError
+from jens.events import Event
 from jens.messaging.queue import Hints, Queue
-from jens.model import Event, Library, RepoId
+from jens.model import Library, RepoId
 
 log = logging.getLogger(__name__)
 

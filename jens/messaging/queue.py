@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from jens.errors import QueueError
+from jens.events import Event
 from jens.messaging import plainpickle
-from jens.model import PARTITIONS, Event, RepoId
+from jens.model import PARTITIONS, RepoId
 from jens.names import is_repository_name
 from jens.system import files
 

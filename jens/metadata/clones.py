@@ -19,7 +19,7 @@ from jens.git.wrapper import GitOptions
 log = logging.getLogger(__name__)
 
 
-class Snapshot(NamedTuple):
+class Revisions(NamedTuple):
     """The commits of both metadata repositories that a run works from, and what else did not go well."""
 
     tracked: tuple[Tracked, Tracked]
@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
         return self.tracked[1].commit
 
 
-def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snapshot:
+def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revisions:
     """Fetch both clones and reset them to what they track; without ``reset`` the work trees stay.
 
     Raises MetadataError.
@@ -45,7 +45,7 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Snaps
         futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
         outcomes = [result(future) for future in futures]
     (environments, first), (repositories, second) = map(_tracked, outcomes)
-    return Snapshot((environments, repositories), (*first, *second))
+    return Revisions((environments, repositories), (*first, *second))
 
 
 def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Tracked, list[str]] | MetadataError:
@@ -68,12 +68,12 @@ def directories(config: Config) -> tuple[Path, Path]:
     return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
 
 
-def ask(config: Config, snapshot: Snapshot, remotes: Remotes) -> None:
+def ask(config: Config, snapshot: Revisions, remotes: Remotes) -> None:
     """Begin to ask the remotes of both clones what they have now."""
     remotes.ask(question for _, _, question in _questions(config, snapshot))
 
 
-def are_unchanged(config: Config, snapshot: Snapshot, remotes: Remotes) -> bool:
+def are_unchanged(config: Config, snapshot: Revisions, remotes: Remotes) -> bool:
     """Whether the remotes of both clones still have what an earlier run worked from. Raises MetadataError."""
     found = list(_questions(config, snapshot))
     for _ in remotes.heard(question for _, _, question in found):
@@ -87,7 +87,7 @@ def are_unchanged(config: Config, snapshot: Snapshot, remotes: Remotes) -> bool:
     return True
 
 
-def _questions(config: Config, snapshot: Snapshot) -> Iterator[tuple[Path, Tracked, Command]]:
+def _questions(config: Config, snapshot: Revisions) -> Iterator[tuple[Path, Tracked, Command]]:
     for directory, tracked in zip(directories(config), snapshot.tracked):
         yield directory, tracked, clones.question(directory, tracked)
 

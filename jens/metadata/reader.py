@@ -7,11 +7,10 @@ import logging
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import clones
-from jens.metadata.rules import SUFFIX, doubts, parse_definition, parse_library, read_definition
+from jens.metadata.definition import SUFFIX, read_definition
+from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import LARGEST, YamlError
 from jens.model import Declared, Library
-
-__all__ = ["doubts", "parse_definition", "parse_library", "read_definition"]
 
 log = logging.getLogger(__name__)
 

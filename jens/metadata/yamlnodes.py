@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Callable, NamedTuple
 
 import yaml
 
@@ -176,3 +178,35 @@ def _repeated_in(node: yaml.MappingNode) -> Iterator[tuple[str, int, int]]:
         if key.value in first:
             yield key.value, line_of(key), first[key.value]
         first.setdefault(key.value, line_of(key))
+
+
+# Faults: reported to whoever reads
+
+
+#: Told what is wrong, wherever it is found; one that raises ends the reading at the first fault.
+Report = Callable[[YamlError], None]
+
+
+class Doubt(NamedTuple):
+    """Something that is allowed, but hardly meant."""
+
+    line: int
+    text: str
+
+
+def stop(problem: YamlError) -> None:
+    """End the reading: a report for those who want the first fault only. Raises the problem."""
+    raise problem
+
+
+def ignore(_problem: YamlError) -> None:
+    """Go on: a report for those who want what can be read."""
+
+
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """A fault ends what stands in the block, not what comes after it, unless the report raises."""
+    try:
+        yield
+    except YamlError as problem:
+        report(problem)

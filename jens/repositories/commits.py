@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitError
+from jens.events import Event
 from jens.git import wrapper
 from jens.git.remotes import Remotes
-from jens.model import Commit, Event, Ref
+from jens.model import Commit, Ref
 from jens.repositories.mirror import Answer, Request, unable
 from jens.repositories.plan import resolve
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.events import Event
 from jens.git import damage as git_damage
 from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.wrapper import GitOptions
-from jens.model import Branch, Commit, Event, Ref, RepoId
+from jens.model import Branch, Commit, Ref, RepoId
 from jens.repositories.plan import Needs, missing_mandatory
 from jens.system import files
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from jens.events import Event
 from jens.layout import branch_entry, commit_entry
 from jens.model import (
     COMMON,
@@ -17,7 +18,6 @@ from jens.model import (
     Branch,
     Commit,
     Definition,
-    Event,
     Library,
     Ref,
     RepoId,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitError, WayOutError
+from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.git.remotes import Remotes
 from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.model import Branch, Commit, Event, Ref, RepoId
+from jens.model import Branch, Commit, Ref, RepoId
 from jens.repositories import commits, repair
 from jens.repositories import mirror as repositories_mirror
 from jens.repositories.commits import Resolution

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from jens.events import Event
 from jens.layout import Layout, commit_entry
-from jens.model import Event, RepoId
+from jens.model import RepoId
 from jens.repositories.plan import links_to_put, settle
 from jens.repositories.prepare import Prepared
 from jens.system import files

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jens.errors import GitError
+from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.layout import Layout, commit_entry, ref_entry
-from jens.model import Branch, Event, Ref, RepoId
+from jens.model import Branch, Ref, RepoId
 from jens.repositories.plan import OnDisk, RefsPlan, commits_to_check_out, links_to_put
 from jens.system import files
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
+from jens.events import Event
 from jens.git import worktrees
 from jens.layout import Layout, is_checkout_name
-from jens.model import Event, RepoId
+from jens.model import RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError, read_state, write_state
 from jens.system import files

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from typing import Callable, NamedTuple
 
+from jens.events import Event
 from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
-from jens.model import PARTITIONS, Event, Expansion, Inventory, Library, Ref, RepoId
-from jens.names import one_line
+from jens.model import PARTITIONS, Expansion, Inventory, Library, Ref, RepoId
 from jens.repositories import mirror, publish, retention
 from jens.repositories import prepare as repositories_prepare
 from jens.repositories.mirror import Request
 from jens.repositories.plan import Needs, RepositoriesPlan, entries_to_remove, links_to_put, settle
 from jens.repositories.prepare import Prepared
 from jens.system import files
+from jens.text import one_line
 
 log = logging.getLogger(__name__)
 

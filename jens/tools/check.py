@@ -14,11 +14,13 @@ from pathlib import Path
 
 from jens.config import Config
 from jens.errors import DirectoryError
-from jens.metadata import rules, yamlnodes
-from jens.metadata.rules import Doubt, Entry, Lines
-from jens.metadata.yamlnodes import YamlError
+from jens.metadata import yamlnodes
+from jens.metadata.definition import SUFFIX, Lines, inspect_definition, left_empty, lines_of, unknown_names
+from jens.metadata.library import Entry, library_doubts, library_entries
+from jens.metadata.yamlnodes import Doubt, YamlError
 from jens.model import Branch, Definition, Library, RepoId
-from jens.names import one_line, redact
+from jens.text import one_line
+from jens.urls import redact
 
 ERROR = "error"
 WARNING = "warning"
@@ -137,13 +139,13 @@ def check_library(path: Path) -> CheckedLibrary:
     is_whole = False
     try:
         source = _read(path)
-        entries = rules.library_entries(source, found.report)
+        entries = library_entries(source, found.report)
         is_whole = not found
         for entry in entries.values():
             if entry.problem:
                 found.add(ERROR, entry.line, entry.problem)
         _repeated(found, source)
-        found.doubt(rules.library_doubts(source or b""))
+        found.doubt(library_doubts(source or b""))
     except OSError as error:
         found.add(ERROR, 1, f"cannot be read: {error.strerror}")
     except _TooManyError:
@@ -188,7 +190,7 @@ def check_definitions(
         doubt = _why_none(path)
         if doubt:
             others.append(finding(str(path), 1, WARNING, doubt))
-        elif path.name.endswith(rules.SUFFIX):
+        elif path.name.endswith(SUFFIX):
             checked.append(_check_definition(path, library, site))
     return checked, others
 
@@ -196,7 +198,7 @@ def check_definitions(
 def _why_none(path: Path) -> str:
     """Why something is no definition though it looks like one; '' for one, and for what does not look so."""
     name = path.name
-    if not name.endswith(rules.SUFFIX):
+    if not name.endswith(SUFFIX):
         is_nearly = _NEARLY.fullmatch(name) is not None and not name.startswith(".")
         return "is no definition: its name does not end in .yaml" if is_nearly else ""
     if name.startswith("."):
@@ -212,12 +214,12 @@ def _check_definition(path: Path, library: Library | None, site: Site) -> Checke
     lines: Lines = {}
     try:
         source = _read(path)
-        definition = rules.inspect_definition(path.name, source, site.hashprefix, found.report)
-        lines = rules.lines_of(definition.source)
+        definition = inspect_definition(path.name, source, site.hashprefix, found.report)
+        lines = lines_of(definition.source)
         if not found:
-            found.doubt(rules.left_empty(definition, lines))
+            found.doubt(left_empty(definition, lines))
         _repeated(found, source)
-        found.doubt(rules.unknown_names(lines, library))
+        found.doubt(unknown_names(lines, library))
         found.doubt(_unwise(definition, lines, site))
     except OSError as error:
         found.add(ERROR, 1, f"cannot be read: {error.strerror}")

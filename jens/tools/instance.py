@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configobj import ConfigObj
 
-from jens import names
+from jens import urls
 from jens.errors import DirectoryError, GitError, MetadataError
 from jens.git import clones
 from jens.git.wrapper import GitOptions
@@ -87,14 +87,14 @@ def _fill(directory: Path, environments: str, repositories: str) -> Path:
         try:
             clones.clone_work_tree(_absolute(url), clone, GitOptions())
         except GitError as error:
-            raise MetadataError(clone, f"{names.redact(url)}: {error.problem}", "cloned") from error
+            raise MetadataError(clone, f"{urls.redact(url)}: {error.problem}", "cloned") from error
     path = directory / "main.conf"
     files.write_file(path, "\n".join([*_configuration(directory).write(), ""]).encode())
     return path
 
 
 def _absolute(url: str) -> str:
-    return os.path.abspath(url) if names.url_problem(url) and os.path.isdir(url) else url
+    return os.path.abspath(url) if urls.url_problem(url) and os.path.isdir(url) else url
 
 
 def _configuration(directory: Path) -> ConfigObj:

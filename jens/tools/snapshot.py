@@ -16,6 +16,7 @@ from jens.errors import DirectoryError, MetadataError
 from jens.layout import Layout, LinkReader, Target, entry_ref, ref_entry
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
+from jens.metadata.definition import read_definition
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Commit, Definition, RepoId
 from jens.repositories import inventory
 from jens.repositories.inventory import Expanded
@@ -213,7 +214,7 @@ def _definition(config: Config, layout: Layout, environment: str) -> Definition 
         source = files.read_file(layout.definitions / environment)
     except OSError:
         source = b""
-    remembered = metadata_reader.read_definition(f"{environment}.yaml", source, config.main.hashprefix)
+    remembered = read_definition(f"{environment}.yaml", source, config.main.hashprefix)
     if isinstance(remembered, Definition):
         return remembered
     try:

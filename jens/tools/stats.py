@@ -19,6 +19,7 @@ from jens.layout import Layout, LinkReader, Target, entry_ref
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
+from jens.metadata.definition import read_definition
 from jens.model import HIERADATA, PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
 from jens.names import is_environment_name
 from jens.repositories import inventory
@@ -240,7 +241,7 @@ def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: s
     candidates = [declared]
     with suppress(OSError):
         source = files.read_file(layout.definitions / name)
-        candidates.insert(0, metadata_reader.read_definition(f"{name}.yaml", source, hashprefix))
+        candidates.insert(0, read_definition(f"{name}.yaml", source, hashprefix))
     definition = next((candidate for candidate in candidates if isinstance(candidate, Definition)), None)
     return ", ".join(definition.notifications) if definition else ""
 

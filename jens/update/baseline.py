@@ -18,7 +18,7 @@ from jens.config import Config
 from jens.git import wrapper
 from jens.git.clones import Tracked
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.metadata.clones import Snapshot
+from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError, encode_state, read_state
@@ -72,7 +72,7 @@ class Seal(NamedTuple):
     has what is looked at when a remote has answered.
     """
 
-    snapshot: Snapshot
+    snapshot: Revisions
     urls: Mapping[RepoId, str]
     environments: Collection[str]
     due: float
@@ -145,7 +145,7 @@ def recall(config: Config, layout: Layout) -> Seal | None:
         or not fingerprints.of_instance(config, layout).items() <= parts.items()
     ):
         return None
-    return Seal(Snapshot((first, second)), urls, environments, due, expires, written, parts, mirrors)
+    return Seal(Revisions((first, second)), urls, environments, due, expires, written, parts, mirrors)
 
 
 def remove(layout: Layout) -> None:
@@ -156,7 +156,7 @@ def remove(layout: Layout) -> None:
 def put(
     config: Config,
     layout: Layout,
-    snapshot: Snapshot,
+    snapshot: Revisions,
     urls: Mapping[RepoId, str],
     needs: Mapping[RepoId, Needs],
     environments: Iterable[str],

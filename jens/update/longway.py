@@ -18,14 +18,15 @@ from jens.layout import Layout
 from jens.messaging import hints as messaging_hints
 from jens.messaging.queue import Hints
 from jens.metadata import reader
-from jens.metadata.clones import Snapshot
+from jens.metadata.clones import Revisions
+from jens.metadata.definition import doubts
 from jens.model import Expansion, Library, Report
-from jens.names import one_line
 from jens.purgeguard import PurgeGuard
 from jens.repositories import absent_refs, inventory, retention
 from jens.repositories.absent_refs import Answers
 from jens.repositories.plan import plan_needs, plan_repositories
 from jens.repositories.stage import Demand, RepositoriesStage, Work
+from jens.text import one_line
 from jens.update import baseline
 from jens.update.options import Options, executed, staged
 
@@ -47,7 +48,7 @@ def run(
     layout: Layout,
     remotes: Remotes,
     options: Options,
-    commits: Snapshot,
+    commits: Revisions,
     hints: Hints | None,
     *,
     is_clean: bool,
@@ -89,7 +90,7 @@ def run(
     return Report(tuple(failures), bool(refused))
 
 
-def plan(config: Config, layout: Layout, options: Options, commits: Snapshot, hints: Hints | None = None) -> Plans:
+def plan(config: Config, layout: Layout, options: Options, commits: Revisions, hints: Hints | None = None) -> Plans:
     """Read metadata, cache and disk, and decide what there must be; without hints every remote is asked."""
     main = config.main
     guard = PurgeGuard(main.purgelimit, options.allow_purge, refusals.recall(layout))
@@ -126,7 +127,7 @@ def remember_refusals(layout: Layout, plans: Plans) -> None:
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:
     """Bring environments in line with their definitions and with what repositories are expanded to."""
     for definition in (*plans.environments.new, *plans.environments.changed):
-        for doubt in reader.doubts(definition, plans.library):
+        for doubt in doubts(definition, plans.library):
             log.warning("Environment '%s' (%s) %s", definition.name, one_line(definition.address), doubt)
     planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
     applied = stage.Stage(layout, plans.past, planner).apply(plans.environments)

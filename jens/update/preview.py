@@ -15,11 +15,11 @@ from jens.layout import Layout
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.model import Expansion
-from jens.names import one_line
 from jens.repositories import mirror, prepare
 from jens.repositories.plan import RepositoriesPlan, describe
 from jens.repositories.prepare import Prepared
 from jens.repositories.stage import complaints
+from jens.text import one_line
 from jens.update.longway import Plans, plan
 from jens.update.options import Options, git_options, is_on_demand, staged
 

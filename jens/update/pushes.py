@@ -6,10 +6,11 @@ import logging
 from collections.abc import Collection, Mapping
 
 from jens.config import Config
+from jens.events import Event
 from jens.git.remotes import Remotes
 from jens.git.workers import no_progress
 from jens.layout import Layout
-from jens.model import COMMON, Branch, Event, Inventory, Library, RepoId
+from jens.model import COMMON, Branch, Inventory, Library, RepoId
 from jens.repositories import inventory, retention
 from jens.repositories.plan import Needs, RepositoriesPlan
 from jens.repositories.stage import Demand, RepositoriesStage, Work

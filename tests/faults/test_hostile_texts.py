@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from jens.layout import Layout, branch_entry, ref_entry
-from jens.metadata.rules import doubts, parse_library, read_definition
+from jens.metadata.definition import doubts, read_definition
+from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import YamlError
 from jens.model import PARTITIONS, Branch, Commit, Definition, IllFormed, RepoId
 from jens.names import is_environment_name, is_repository_name

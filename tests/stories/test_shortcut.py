@@ -568,7 +568,7 @@ def test_a_branch_and_then_its_definition_are_seen_together(sealed: Site, monkey
     sealed.define("stranger", definition("master"))
     refresh = clones.refresh
 
-    def after_a_team_has_pushed(*arguments: Any, **more: Any) -> clones.Snapshot:
+    def after_a_team_has_pushed(*arguments: Any, **more: Any) -> clones.Revisions:
         time.sleep(0.2)  # all remotes have answered
         sealed.remotes[MYAPP].push({INIT: "# idea\n"}, "idea", onto="master")
         sealed.define("team", definition("master", {MYAPP: "idea"}))

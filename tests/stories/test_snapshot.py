@@ -17,7 +17,7 @@ from jens.commands import snapshot as command
 from jens.config import load_config
 from jens.layout import Layout, Target
 from jens.locking import run_lock
-from jens.metadata import reader
+from jens.metadata.definition import parse_definition
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId
 from jens.repositories import inventory
 from jens.repositories.inventory import Expanded
@@ -47,7 +47,7 @@ def start(site: Site, *arguments: str) -> subprocess.Popen[str]:
 
 def pinned(site: Site, text: str) -> Definition:
     """What Jens makes of a snapshot."""
-    return reader.parse_definition("snap", text.encode(), load_config(site.config).main.hashprefix)
+    return parse_definition("snap", text.encode(), load_config(site.config).main.hashprefix)
 
 
 def shown(site: Site, environment: str) -> dict[str, bytes]:
@@ -175,10 +175,10 @@ def test_a_snapshot_of_a_snapshot_is_the_same_snapshot(large: Site) -> None:
 )
 def test_notifications_are_taken_over(written: str, taken: tuple[str, ...]) -> None:
     source = f"default: master\nnotifications: {written}\n".encode()
-    notifications = reader.parse_definition("e", source, "commit/").notifications
+    notifications = parse_definition("e", source, "commit/").notifications
     text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, notifications), ()).render("commit/")
     assert text.isascii()
-    assert reader.parse_definition("e", text.encode(), "commit/").notifications == notifications == taken
+    assert parse_definition("e", text.encode(), "commit/").notifications == notifications == taken
 
 
 def test_the_parser_is_taken_over(site: Site) -> None:
@@ -474,7 +474,7 @@ def test_doubts_are_in_the_json_too(site: Site) -> None:
 def test_an_empty_environment_makes_a_definition_without_overrides() -> None:
     text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, ("ann@example.org",)), ()).render("commit/")
     assert text == "# Snapshot created on 2014-03-03 14:25:37 based on e\nnotifications: ann@example.org\n"
-    assert reader.parse_definition("e", text.encode(), "commit/").overrides == {}
+    assert parse_definition("e", text.encode(), "commit/").overrides == {}
 
 
 def test_only_commits_are_pins() -> None:

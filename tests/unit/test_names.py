@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from jens.model import Branch, Commit
-from jens.names import (
-    is_branch_name,
-    is_environment_name,
-    is_repository_name,
-    location_of,
-    one_line,
-    parse_ref,
-    redact,
-    server_of,
-    url_problem,
-)
+from jens.names import is_branch_name, is_environment_name, is_repository_name, parse_ref
+from jens.text import one_line
+from jens.urls import location_of, redact, server_of, url_problem
 from tests.conftest import git
 
 _TRICKY_BRANCHES = [

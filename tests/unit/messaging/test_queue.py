@@ -25,9 +25,10 @@ import pytest
 from dirq.queue import Queue as DirectoryQueue
 
 from jens.errors import QueueError
+from jens.events import Event
 from jens.messaging import queue as messaging_queue
 from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Queue, decode, encode
-from jens.model import COMMON, HOSTGROUPS, MODULES, Event, RepoId
+from jens.model import COMMON, HOSTGROUPS, MODULES, RepoId
 from jens.system import files
 from tests import TREE
 from tests.values import DUMMY, MYAPP, modules

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jens.metadata import yamlnodes
-from jens.metadata.reader import doubts, parse_definition, parse_library, read_definition
+from jens.metadata.definition import doubts, parse_definition, read_definition
+from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import YamlError
 from jens.model import (
     COMMON,
@@ -416,7 +417,7 @@ def test_a_long_chain_of_merges_stops_nothing() -> None:
 def test_deep_nesting_is_ill_formed_and_does_not_crash(begin: str, end: str) -> None:
     # In a process of its own: libyaml's C stack is at stake.
     program = (
-        "import sys; from jens.metadata.reader import read_definition; from jens.model import IllFormed; "
+        "import sys; from jens.metadata.definition import read_definition; from jens.model import IllFormed; "
         "found = read_definition('x.yaml', sys.stdin.buffer.read(), 'commit/'); "
         "sys.exit(not isinstance(found, IllFormed))"
     )

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from jens.commands import check
-from jens.metadata.reader import parse_library, read_definition
+from jens.metadata.definition import read_definition
+from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import LARGEST, YamlError
 from jens.model import Definition, IllFormed
 from tests import TREE

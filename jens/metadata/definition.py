@@ -1,23 +1,15 @@
-"""What a library and a definition must be, told from their texts alone: well-formed, ill-formed, or doubtful.
-
-All rules stand here once: a run ends the reading of a text at its first fault, ``jens-check`` gathers them all.
-"""
+"""What a definition must be, from its text alone: well-formed, ill-formed, or doubtful."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Callable, NamedTuple
+from collections.abc import Iterator, Mapping
 
-from jens import names
+from jens import names, text
 from jens.metadata import yamlnodes
-from jens.metadata.yamlnodes import Node, YamlError
+from jens.metadata.yamlnodes import Doubt, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
-    COMMON,
-    HIERADATA,
     PARSERS,
     PARTITIONS,
-    SITE,
     Branch,
     Declared,
     Definition,
@@ -28,97 +20,10 @@ from jens.model import (
 )
 
 _DEFINITION_KEYS = ("default", "notifications", "overrides", "parser")
-
 #: What the name of a definition's file ends in.
 SUFFIX = ".yaml"
-
-#: Told what is wrong, wherever it is found; one that raises ends the reading at the first fault.
-Report = Callable[[YamlError], None]
-
 #: Lines of a definition's keys: of those at the top as ``(key,)``, of overrides by their RepoId.
 Lines = Mapping["tuple[str, ...]", int]
-
-
-class Doubt(NamedTuple):
-    """Something that is allowed, but hardly meant."""
-
-    line: int
-    text: str
-
-
-class Entry(NamedTuple):
-    """An entry of the library; ``problem`` is why it cannot be used, '' when it can."""
-
-    line: int
-    url: str
-    problem: str
-
-
-def _stop(problem: YamlError) -> None:
-    raise problem
-
-
-def _ignore(_problem: YamlError) -> None:
-    pass
-
-
-@contextmanager
-def _reporting(report: Report) -> Iterator[None]:
-    """A fault ends what stands in the block, not what comes after it, unless the report raises."""
-    try:
-        yield
-    except YamlError as problem:
-        report(problem)
-
-
-def parse_library(source: bytes | None) -> Library:
-    """Raises YamlError when the text as a whole is no library; a bad entry spoils only itself."""
-    found = library_entries(source)
-    return Library(
-        {repo: entry.url for repo, entry in found.items() if not entry.problem},
-        {repo: f"line {entry.line}: {entry.problem}" for repo, entry in found.items() if entry.problem},
-    )
-
-
-def library_entries(source: bytes | None, report: Report = _stop) -> dict[RepoId, Entry]:
-    """Every entry of a library, the unusable ones too; what makes it none as a whole is reported.
-
-    ``source`` is None for what is in the repository, but no file.
-    """
-    found: dict[RepoId, Entry] = {}
-    with _reporting(report):
-        if source is None:
-            raise YamlError("expected a file, not a symbolic link")
-        root = yamlnodes.parse(source)
-        top = yamlnodes.entries(root, "the library") if root is not None else {}
-        if "repositories" not in top:
-            near = yamlnodes.line_of(root) if root is not None else 1
-            raise YamlError("expected a mapping with the key 'repositories'", near=near)
-        key, node = top["repositories"]
-        partitions = yamlnodes.entries(node, "'repositories'")
-        for partition in PARTITIONS:
-            with _reporting(report):
-                if partition not in partitions:
-                    text = f"'repositories' has no partition '{partition}' (write '{partition}: {{}}' for none)"
-                    raise YamlError(text, near=yamlnodes.line_of(key))
-                found.update(_entries_of(partition, partitions[partition][1]))
-    return found
-
-
-def _entries_of(partition: str, node: Node) -> Iterator[tuple[RepoId, Entry]]:
-    entries = {} if yamlnodes.is_null(node) else yamlnodes.entries(node, f"partition '{partition}'")
-    for name, (_key, value) in entries.items():
-        entry = Entry(yamlnodes.line_of(value), yamlnodes.string(value) or "", _entry_problem(name, value) or "")
-        yield RepoId(partition, name), entry
-
-
-def _entry_problem(name: str, value: Node) -> str | None:
-    if not names.is_repository_name(name):
-        return "bad name, expected up to 200 letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
-    url = yamlnodes.string(value)
-    if url is None:
-        return f"expected a clone URL, not {yamlnodes.kind(value)}"
-    return names.url_problem(url)
 
 
 def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declared:
@@ -129,7 +34,7 @@ def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declar
         return IllFormed(file[: -len(SUFFIX)], f"{file}: {problem}")
 
 
-def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = _stop) -> Definition:
+def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:
     """What can be read of one definition; everything that makes it ill-formed is reported."""
     name = file[: -len(SUFFIX)]
     if not names.is_environment_name(name):
@@ -141,13 +46,13 @@ def inspect_definition(file: str, content: bytes | None, hashprefix: str, report
     return parse_definition(name, content, hashprefix, report)
 
 
-def parse_definition(name: str, source: bytes, hashprefix: str, report: Report = _stop) -> Definition:
+def parse_definition(name: str, source: bytes, hashprefix: str, report: Report = stop) -> Definition:
     """A well-formed definition, or YamlError saying what is wrong, in which line.
 
     With another ``report`` what can be read of an ill-formed one.
     """
     top: Mapping[str, Node] = {}
-    with _reporting(report):
+    with reporting(report):
         root = yamlnodes.parse(source)
         if root is None:
             raise YamlError("empty, expected a mapping")
@@ -156,17 +61,17 @@ def parse_definition(name: str, source: bytes, hashprefix: str, report: Report =
             raise YamlError("the mandatory key 'notifications' is missing", near=yamlnodes.line_of(root))
     default, overrides, parser = None, {}, None
     if "default" in top:
-        with _reporting(report):
+        with reporting(report):
             default = _default(top["default"], hashprefix)
     if "overrides" in top:
-        with _reporting(report):
+        with reporting(report):
             overrides = dict(_overrides(top["overrides"], hashprefix, report))
     if "parser" in top:
-        with _reporting(report):
+        with reporting(report):
             parser = _parser(top["parser"])
     notifications: tuple[str, ...] = ()
     if "notifications" in top:
-        with _reporting(report):
+        with reporting(report):
             notifications = _notifications(top["notifications"])
     return Definition(name, default, overrides, notifications, parser, source)
 
@@ -190,14 +95,14 @@ def _ref(node: Node, what: str, hashprefix: str) -> Ref:
 
 def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[RepoId, Ref]]:
     for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
-        with _reporting(report):
+        with reporting(report):
             if partition not in PARTITIONS:
                 expected = ", ".join(PARTITIONS)
                 raise YamlError(
                     f"'overrides' has an unknown partition {partition!r}, expected {expected}", yamlnodes.line_of(key)
                 )
             for name, (_name, ref) in yamlnodes.entries(value, f"'overrides: {partition}'").items():
-                with _reporting(report):
+                with reporting(report):
                     yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", hashprefix)
 
 
@@ -230,13 +135,13 @@ def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
     found = [
         Doubt(
             lines[repo],
-            f"overrides {repo.partition} '{names.one_line(repo.name)}', which the library does not have",
+            f"overrides {repo.partition} '{text.one_line(repo.name)}', which the library does not have",
         )
         for repo in overridden
         if library is not None and repo not in library.urls and repo not in library.unusable
     ]
     unknown = [key for key in lines if len(key) == 1 and key[0] not in _DEFINITION_KEYS]
-    return found + [Doubt(lines[key], f"has an unknown key '{names.one_line(key[0])}'") for key in unknown]
+    return found + [Doubt(lines[key], f"has an unknown key '{text.one_line(key[0])}'") for key in unknown]
 
 
 def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:
@@ -252,33 +157,13 @@ def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:
 def lines_of(source: bytes) -> Lines:
     """Where the keys of a definition stand, as far as it can be read."""
     found: dict[tuple[str, ...], int] = {}
-    with _reporting(_ignore):
+    with reporting(ignore):
         root = yamlnodes.parse(source)
         top = yamlnodes.entries(root, "the definition") if root is not None else {}
         found.update(((key,), yamlnodes.line_of(node)) for key, (node, _value) in top.items())
         overrides = yamlnodes.entries(top["overrides"][1], "'overrides'") if "overrides" in top else {}
         for partition in set(PARTITIONS) & set(overrides):
-            with _reporting(_ignore):
+            with reporting(ignore):
                 entries = yamlnodes.entries(overrides[partition][1], partition)
                 found.update(((partition, name), yamlnodes.line_of(node)) for name, (node, _ref) in entries.items())
     return found
-
-
-def library_doubts(source: bytes) -> list[Doubt]:
-    """What is allowed in a library, but hardly meant."""
-    found: list[Doubt] = []
-    with _reporting(_ignore):
-        root = yamlnodes.parse(source)
-        top = yamlnodes.entries(root, "the library") if root is not None else {}
-        found += _strangers(top, ("repositories",), "the library has an unknown key '{}'")
-        partitions = yamlnodes.entries(top["repositories"][1], "'repositories'") if "repositories" in top else {}
-        found += _strangers(partitions, PARTITIONS, "'repositories' has an unknown key '{}'")
-        common = yamlnodes.entries(partitions[COMMON][1], COMMON) if COMMON in partitions else {}
-        found += _strangers(common, (SITE.name, HIERADATA.name), "'common' has an entry '{}', which nothing uses")
-    return found
-
-
-def _strangers(entries: Mapping[str, tuple[Node, Node]], known: Container[str], text: str) -> Iterator[Doubt]:
-    for key, (node, _value) in entries.items():
-        if key not in known:
-            yield Doubt(yamlnodes.line_of(node), text.format(names.one_line(key)))

@@ -1,0 +1,101 @@
+"""Clone URLs: checked where they enter, compared, and shown without user names and passwords."""
+
+from __future__ import annotations
+
+import re
+
+_SCHEMES = ("https", "http", "ssh", "git", "file")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
+_SCP = re.compile(r"(?:[^@:/\s\[]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
+_HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(:\d*)?")
+_PORT = re.compile(r":\d*$")
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
+_TOKEN = r"(?<![^\s'\"(<])[^\s'\"()<>/@"
+_USER_BEFORE_HOST = re.compile(rf"{_TOKEN}:]*:[^\s'\"()<>/]*@(?=[\w.\[-])|{_TOKEN}]+@(?=[\w.\[-]+:)")
+
+
+def url_problem(url: str) -> str | None:
+    """Why a clone URL is unacceptable, or None. The reason never repeats the URL."""
+    if not url:
+        return "the URL is empty"
+    if not url.isprintable():
+        return "the URL has control characters in it"
+    if url.startswith("-"):
+        return "the URL begins with a dash"
+    if _HELPER.match(url):
+        return "the URL names a transport helper, which is never run"
+    if url.startswith("/"):
+        return None
+    scheme = _SCHEME.match(url)
+    if scheme:
+        return _scheme_problem(scheme.group(1), url[scheme.end() :])
+    scp = _SCP.fullmatch(url)
+    if scp is None:
+        return "the URL is neither SCHEME://…, nor [user@]host:path, nor an absolute path"
+    if "-" in (scp.group(1)[0], scp.group("path")[0], url[0]):
+        return "host or path of the URL begins with a dash"
+    if scp.group("path").startswith(":"):
+        return "the URL has two colons behind its host"  # who reads it in haste takes it for a transport helper
+    return None
+
+
+def _scheme_problem(scheme: str, rest: str) -> str | None:
+    if scheme not in _SCHEMES:
+        return f"the URL's scheme is {scheme!r}, expected one of {', '.join(_SCHEMES)}"
+    authority, _, path = rest.partition("/")
+    if scheme != "file" and not authority:
+        return "the URL names no host"
+    if " " in authority:
+        return "the URL has spaces before its path"
+    if scheme != "file" and not _HOST.fullmatch(authority.rpartition("@")[2]):
+        return "the URL's host and port are not of the form HOST[:PORT]"
+    if authority.rpartition("@")[2].startswith("-") or authority.startswith("-"):
+        return "the host of the URL begins with a dash"
+    if not path:
+        return "the URL names no path"
+    return None
+
+
+def server_of(url: str) -> str:
+    """The server a URL speaks to (host and port, no user), or '' for a local path."""
+    scheme = _SCHEME.match(url)
+    if scheme:
+        authority = url[scheme.end() :].partition("/")[0]
+        return "" if scheme.group(1) == "file" else authority.rpartition("@")[2].lower()
+    scp = None if url.startswith("/") else _SCP.fullmatch(url)
+    return scp.group(1).lower() if scp else ""
+
+
+def location_of(url: str) -> str:
+    """Where a URL leads, ``host/path``, whatever way it is written: without scheme, user, port and ``.git``.
+
+    The same for ``git@h:g/p.git``, ``ssh://git@h:22/g/p`` and ``https://H/g/p.git/``; a local path has no host.
+    """
+    scheme = _SCHEME.match(url)
+    scp = None if scheme or url.startswith("/") else _SCP.fullmatch(url)
+    if scheme:
+        authority, _, path = url[scheme.end() :].partition("/")
+        host = _PORT.sub("", authority.rpartition("@")[2])
+    else:
+        host, path = (_unbracketed(scp.group(1)), scp.group("path")) if scp else ("", url)
+    path = path.strip("/")
+    path = path.removesuffix(".git")
+    return f"{host.lower()}/{path.rstrip('/')}"
+
+
+def _unbracketed(host: str) -> str:
+    """The host of ``[user@host:port]:path``; an IPv6 address keeps its brackets."""
+    inner = host.strip("[]").rpartition("@")[2]
+    return inner.partition(":")[0] if inner.count(":") < 2 else f"[{inner}]"
+
+
+def redact(text: str) -> str:
+    """The text without the user names and passwords of the URLs in it, and of what is left of a URL: user@host."""
+    return _USER_BEFORE_HOST.sub("", _USER_IN_URL.sub("", text))
+
+
+def user_of(url: str) -> str:
+    """User name and password of a URL, with the ``@`` behind them, or ''."""
+    match = _USER_IN_URL.search(url)
+    return match.group() if match else ""
