@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from jens.layout import Layout
-from jens.statefile import StateError, read_state, write_state
-
-VERSION = 1
+from jens import statefile
+from jens.layout import LAST_RUN, Layout
+from jens.statefile import StateError
 
 
 class LastRun(NamedTuple):
@@ -29,15 +28,15 @@ class LastRun(NamedTuple):
         }
 
 
-def record(layout: Layout, last_run: LastRun) -> None:
+def save(layout: Layout, last_run: LastRun) -> None:
     """Raises OSError."""
-    write_state(layout.last_run, VERSION, last_run.encode())
+    statefile.save(layout, LAST_RUN, last_run.encode())
 
 
-def recall(layout: Layout) -> LastRun | None:
+def load(layout: Layout) -> LastRun | None:
     """How the last run went; None when nothing usable tells of one."""
     try:
-        return _decode(read_state(layout.last_run, VERSION))
+        return _decode(statefile.load(layout, LAST_RUN))
     except (StateError, KeyError, TypeError, ValueError, OverflowError):
         return None
 

@@ -79,6 +79,33 @@ def is_checkout_name(entry: str) -> bool:
     return _CHECKOUT.fullmatch(entry) is not None
 
 
+class StateFile(NamedTuple):
+    """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
+
+    When one that ``is_fingerprinted`` changes, the next run looks at everything.
+    """
+
+    name: str
+    version: int
+    writer: str
+    loss: str
+    is_fingerprinted: bool = False
+
+
+INVENTORY = StateFile("inventory.json", 1, "repositories.inventory", "it is generated from mirrors and checkouts", True)
+UNREFERENCED = StateFile(
+    "unreferenced.json", 1, "repositories.retention", "unused checkouts stay for another retention", True
+)
+ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
+REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True)
+DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
+BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
+LAST_RUN = StateFile("last-run.json", 1, "lastrun", "nobody knows how the last run went")
+
+#: Every file of state. A new one gets a row here, and in docs/operation.md.
+STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN)
+
+
 class Layout(NamedTuple):
     """The configured directories and all that lies in them."""
 
@@ -124,40 +151,9 @@ class Layout(NamedTuple):
         """The remembered definitions."""
         return self.cachedir / "environments"
 
-    @property
-    def inventory(self) -> Path:
-        """The inventory file."""
-        return self.cachedir / "inventory.json"
-
-    @property
-    def unreferenced(self) -> Path:
-        """Since when checkouts are needed by nobody."""
-        return self.cachedir / "unreferenced.json"
-
-    @property
-    def dangling(self) -> Path:
-        """Which links were known to dangle."""
-        return self.cachedir / "dangling.json"
-
-    @property
-    def answers(self) -> Path:
-        """What remotes said when they were last asked."""
-        return self.cachedir / "answers.json"
-
-    @property
-    def refusals(self) -> Path:
-        """What was known when the purge guard began to refuse."""
-        return self.cachedir / "refusals.json"
-
-    @property
-    def seal(self) -> Path:
-        """What proves that nothing was touched since the last run."""
-        return self.cachedir / "seal.json"
-
-    @property
-    def last_run(self) -> Path:
-        """How the last run went."""
-        return self.cachedir / "last-run.json"
+    def state(self, file: StateFile) -> Path:
+        """The path of a file of state."""
+        return self.cachedir / file.name
 
     @property
     def pickled_inventory(self) -> Path:

@@ -432,7 +432,7 @@ class Site:
 
         But for the seal, which is about times.
         """
-        seal = self.root / "cache" / "seal.json"
+        seal = self.root / "cache" / "baseline.json"
         found = {path: what for top in tops for path, what in everything_below(self.root / top, [seal]).items()}
         return {path[len(f"{self.root}/") :]: what for path, what in found.items()}
 

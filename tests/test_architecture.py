@@ -17,7 +17,7 @@ _GROUND = {"errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top: what an instance is, whatever is done with it.
 _TOP = {
     *("config", "configspec", "filesystems", "layout", "lastrun", "links", "locking", "preflight", "purgeguard"),
-    *("refusals", "statefile"),
+    *("statefile"),
 }
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.

@@ -164,7 +164,7 @@ def _inventory_text(known: Known, hashprefix: str) -> Iterator[str]:
 def _json(config: Config, parts: Collection[str]) -> str:
     layout = Layout.of(config)
     known = _known(layout, parts)
-    last_run = lastrun.recall(layout)
+    last_run = lastrun.load(layout)
     document: dict[str, Any] = {"version": VERSION, "last_run": last_run and last_run.encode()}
     if _REPOSITORIES in parts:
         document["repositories"] = _repositories_json(config, layout, known.inventory)

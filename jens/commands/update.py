@@ -22,7 +22,7 @@ from jens.commands.runner import (
 )
 from jens.config import Config, load_config
 from jens.git.workers import Progress, no_progress
-from jens.lastrun import LastRun, record
+from jens.lastrun import LastRun, save
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
@@ -99,7 +99,7 @@ def _code(report: Report, *, strict: bool) -> int:
 
 def _record(config: Config, last_run: LastRun) -> None:
     try:
-        record(Layout.of(config), last_run)
+        save(Layout.of(config), last_run)
     except OSError as error:
         log.error("Unable to remember how this run went: %s", error)
 

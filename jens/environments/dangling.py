@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jens.layout import Layout
+from jens import statefile
+from jens.layout import DANGLING, Layout
 from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
-from jens.statefile import StateError, read_state, write_state
+from jens.statefile import StateError
 from jens.text import one_line
-
-VERSION = 1
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +51,17 @@ def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
     return [item for item in layout.common_hieradata_items if not os.path.lexists(data / item)]
 
 
-def recall(layout: Layout) -> set[Dangling]:
+def load(layout: Layout) -> set[Dangling]:
     """What was known to dangle; nothing when that is lost."""
     try:
-        return {Dangling(*map(str, entry)) for entry in read_state(layout.dangling, VERSION)}
+        return {Dangling(*map(str, entry)) for entry in statefile.load(layout, DANGLING)}
     except (StateError, TypeError):
         return set()
 
 
 def report(layout: Layout, definitions: Iterable[Definition], found: set[Dangling], expansion: Expansion) -> None:
     """Log what has come and gone since the last run, with whom to tell, and remember. Raises OSError."""
-    before = recall(layout)
+    before = load(layout)
     unasked = {(str(repo), describe(ref)) for repo, ref in expansion.undetermined}
     now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}
     addresses = {definition.name: one_line(definition.address) for definition in definitions}
@@ -73,7 +72,7 @@ def report(layout: Layout, definitions: Iterable[Definition], found: set[Danglin
         )
     for (environment, lacks), repositories in _grouped(before - now):
         log.info("Environment '%s': no more dangling links to %s in %s", environment, lacks, repositories)
-    write_state(layout.dangling, VERSION, sorted(now))
+    statefile.save(layout, DANGLING, sorted(now))
 
 
 def _grouped(entries: Iterable[Dangling]) -> list[tuple[tuple[str, str], list[str]]]:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Past:
+class Previous:
     """What earlier runs left: remembered definitions (None: lost), and environments on disk.
 
     For those without a usable remembered definition, one is inferred from their links.
@@ -34,7 +34,7 @@ class Past:
         return self.remembered.get(name) or self.inferred.get(name)
 
 
-def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Past:
+def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Previous:
     """Look at the cache and at the disk. Raises OSError."""
     remembered: dict[str, Definition | None] = {}
     for name in filter(is_environment_name, os.listdir(layout.definitions)):
@@ -54,7 +54,7 @@ def recall(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) ->
                 continue
             if name in remembered or SITE in definition.overrides:  # otherwise it is a stranger's
                 inferred[name] = definition
-    return Past(remembered, existing, inferred)
+    return Previous(remembered, existing, inferred)
 
 
 def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
@@ -80,7 +80,7 @@ def infer(layout: Layout, name: str, found: Found) -> Definition:
     return Definition(name, None, overrides, parser=tree.parser_of(found.conf))
 
 
-def in_use(layout: Layout, name: str, past: Past) -> list[Definition]:
+def in_use(layout: Layout, name: str, past: Previous) -> list[Definition]:
     """What an environment may be using: what it was last built from, and what its links say, should it be a mixture."""
     before = past.definition(name)
     found = [before] if before is not None else []
@@ -99,7 +99,7 @@ def resolved_before(layout: Layout, definitions: Iterable[Definition], known: In
             for repo, ref in definition.overrides.items()
             if isinstance(ref, Commit) and not ref.is_full and repo in found and ref not in found[repo]
         ]
-        for use in in_use(layout, definition.name, Past({}, (), {})) if lost else ():
+        for use in in_use(layout, definition.name, Previous({}, (), {})) if lost else ():
             for repo, ref in lost:
                 linked = use.overrides.get(repo)
                 if isinstance(linked, Commit) and linked.is_full and linked.digits.startswith(ref.digits):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from jens.environments import tree
-from jens.environments.previous import Past, in_use, infer
+from jens.environments.previous import Previous, in_use, infer
 from jens.environments.tree import Planner
 from jens.events import Event
 from jens.layout import Layout
@@ -38,7 +38,7 @@ class EnvironmentsPlan:
 
 
 def plan_environments(
-    declared: Mapping[str, Declared], past: Past, protected: Collection[str], guard: PurgeGuard
+    declared: Mapping[str, Declared], past: Previous, protected: Collection[str], guard: PurgeGuard
 ) -> EnvironmentsPlan:
     """Compare definitions with what is there. An ill-formed one never takes an environment away."""
     wanted: dict[str, Definition] = {}
@@ -100,7 +100,7 @@ class Applied:
 class Stage:
     """The environments stage: applies a plan, one environment after the other."""
 
-    def __init__(self, layout: Layout, past: Past, planner: Planner) -> None:
+    def __init__(self, layout: Layout, past: Previous, planner: Planner) -> None:
         self._layout = layout
         self._past = past
         self._planner = planner
@@ -224,7 +224,7 @@ def _announce(definition: Definition) -> None:
     log.info("Processing common Hiera data...")
 
 
-def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Past) -> list[Definition]:
+def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Previous) -> list[Definition]:
     """What changed environments are built from until they have changed."""
     return [former for definition in plan.changed for former in in_use(layout, definition.name, past)]
 

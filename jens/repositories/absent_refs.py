@@ -9,16 +9,15 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from jens.layout import Layout, entry_ref, ref_entry
+from jens import statefile
+from jens.layout import ABSENT_REFS, Layout, entry_ref, ref_entry
 from jens.model import Definition, Ref, RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError, read_state, write_state
-
-VERSION = 1
+from jens.statefile import StateError
 
 
 @dataclass(frozen=True)
-class Answers:
+class AbsentRefs:
     """The refs that each remote lacks, of those that were needed; and definitions (name to digest) asked for."""
 
     lacking: Mapping[RepoId, frozenset[Ref]] = field(default_factory=dict)
@@ -38,16 +37,16 @@ def _digest(definition: Definition) -> str:
     return hashlib.sha256(definition.source).hexdigest()
 
 
-def recall(layout: Layout) -> Answers:
+def load(layout: Layout) -> AbsentRefs:
     """What was remembered; nothing when that is lost."""
     try:
-        content = read_state(layout.answers, VERSION)
+        content = statefile.load(layout, ABSENT_REFS)
         lacking = {
             parse_repository(key): frozenset(map(_parse_entry, entries)) for key, entries in content["lacking"].items()
         }
-        return Answers(lacking, {str(name): str(digest) for name, digest in content["definitions"].items()})
+        return AbsentRefs(lacking, {str(name): str(digest) for name, digest in content["definitions"].items()})
     except (StateError, AttributeError, KeyError, TypeError, ValueError):
-        return Answers()
+        return AbsentRefs()
 
 
 def _parse_entry(entry: str) -> Ref:
@@ -57,15 +56,15 @@ def _parse_entry(entry: str) -> Ref:
     return ref
 
 
-def remember(layout: Layout, answers: Answers) -> None:
+def save(layout: Layout, answers: AbsentRefs) -> None:
     """Raises OSError."""
     lacking = {str(repo): sorted(ref_entry(ref, None) for ref in refs) for repo, refs in answers.lacking.items()}
-    write_state(layout.answers, VERSION, {"lacking": lacking, "definitions": dict(answers.definitions)})
+    statefile.save(layout, ABSENT_REFS, {"lacking": lacking, "definitions": dict(answers.definitions)})
 
 
 def withdraw(layout: Layout, repos: Collection[RepoId]) -> None:
     """Forget what some remotes have said, lest a run that is killed now leave it to be relied on. Raises OSError."""
-    before = recall(layout)
+    before = load(layout)
     if not before.lacking.keys().isdisjoint(repos):
         lacking = {repo: refs for repo, refs in before.lacking.items() if repo not in repos}
-        remember(layout, Answers(lacking, before.definitions))
+        save(layout, AbsentRefs(lacking, before.definitions))

@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jens.layout import Layout, entry_ref, is_checkout_name
+from jens import statefile
+from jens.layout import INVENTORY, Layout, entry_ref, is_checkout_name
 from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
 from jens.names import is_branch_name, is_repository_name
-from jens.statefile import StateError, read_state, write_state
+from jens.statefile import StateError
 from jens.system import files
-
-VERSION = 1
 
 log = logging.getLogger(__name__)
 
@@ -28,38 +27,38 @@ _UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
 _LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
-def fetch(layout: Layout) -> Inventory:
+def load_or_generate(layout: Layout) -> Inventory:
     """The inventory as last persisted, or, when that cannot be used, as it is on disk."""
     log.info("Fetching repositories inventory...")
     try:
-        return decode(read_state(layout.inventory, VERSION))
+        return decode(statefile.load(layout, INVENTORY))
     except StateError as error:
         log.debug("%s", error)
         log.warning("Inventory on disk not found or corrupt, generating...")
         return generate(layout)
 
 
-def persist(layout: Layout, inventory: Inventory) -> None:
+def save(layout: Layout, inventory: Inventory) -> None:
     """Raises OSError."""
-    write_state(layout.inventory, VERSION, encode(inventory))
+    statefile.save(layout, INVENTORY, encode(inventory))
 
 
-def fetch_some(layout: Layout, repos: Iterable[RepoId]) -> Inventory:
+def load_some(layout: Layout, repos: Iterable[RepoId]) -> Inventory:
     """What was last persisted of a few repositories. Raises StateError when that cannot be used, or lacks one."""
     log.info("Fetching repositories inventory...")
-    content = read_state(layout.inventory, VERSION)
+    content = statefile.load(layout, INVENTORY)
     try:
         return {repo: _decode_refs(content[repo.partition][repo.name]) for repo in repos}
     except _UNEXPECTED as error:
         raise StateError(f"not an inventory of these repositories: {error}") from error
 
 
-def persist_some(layout: Layout, inventory: Inventory) -> None:
+def save_some(layout: Layout, inventory: Inventory) -> None:
     """Persist what has changed of a few repositories that were ``fetch_some``. Raises OSError."""
-    content = read_state(layout.inventory, VERSION)
+    content = statefile.load(layout, INVENTORY)
     for partition, refs in encode(inventory).items():
         content[partition].update(refs)
-    write_state(layout.inventory, VERSION, content)
+    statefile.save(layout, INVENTORY, content)
 
 
 def generate(layout: Layout) -> Inventory:

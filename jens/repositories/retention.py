@@ -9,15 +9,14 @@ import time
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
+from jens import statefile
 from jens.events import Event
 from jens.git import worktrees
-from jens.layout import Layout, is_checkout_name
+from jens.layout import UNREFERENCED, Layout, is_checkout_name
 from jens.model import RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError, read_state, write_state
+from jens.statefile import StateError
 from jens.system import files
-
-VERSION = 1
 
 #: Since when (seconds since the epoch) which checkout is needed by nobody.
 Unreferenced = Mapping[tuple[RepoId, str], float]
@@ -45,7 +44,7 @@ def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
     """The checkouts whose time is over."""
     found: dict[RepoId, set[str]] = {}
     now = time.time()
-    for (repo, commit), since in recall(layout).items():
+    for (repo, commit), since in load(layout).items():
         if is_over(since, now, retention):
             found.setdefault(repo, set()).add(commit)
     return found
@@ -57,7 +56,7 @@ def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
     Raises OSError.
     """
     gone, is_all = _remove(layout, commits)
-    remember(layout, {key: since for key, since in recall(layout).items() if key not in gone})
+    save(layout, {key: since for key, since in load(layout).items() if key not in gone})
     return is_all
 
 
@@ -92,10 +91,10 @@ def is_over(since: float, now: float, retention: float) -> bool:
     return max(0.0, now - since) >= retention
 
 
-def recall(layout: Layout) -> Unreferenced:
+def load(layout: Layout) -> Unreferenced:
     """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
     try:
-        content = read_state(layout.unreferenced, VERSION)
+        content = statefile.load(layout, UNREFERENCED)
         times = {_parse_key(key): float(since) for key, since in content.items()}
         return {key: since for key, since in times.items() if math.isfinite(since)}
     except (StateError, AttributeError, TypeError, ValueError):
@@ -111,13 +110,13 @@ def _parse_key(key: str) -> tuple[RepoId, str]:
 
 def next_look(layout: Layout, retention: float) -> float:
     """When (seconds since the epoch) the next checkout's time is over; infinity when none waits."""
-    return min(recall(layout).values(), default=math.inf) + retention
+    return min(load(layout).values(), default=math.inf) + retention
 
 
-def remember(layout: Layout, unreferenced: Unreferenced) -> None:
+def save(layout: Layout, unreferenced: Unreferenced) -> None:
     """Raises OSError."""
     content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
-    write_state(layout.unreferenced, VERSION, content)
+    statefile.save(layout, UNREFERENCED, content)
 
 
 def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
@@ -125,7 +124,7 @@ def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
 
     Were the run killed after that, the next one would otherwise delete what is in use. Raises OSError.
     """
-    remember(layout, _without(recall(layout), needed))
+    save(layout, _without(load(layout), needed))
 
 
 def _without(unreferenced: Unreferenced, needed: Mapping[RepoId, Set[str]]) -> Unreferenced:
@@ -178,10 +177,10 @@ def retire_checkouts(
             events.append(
                 Event(logging.WARNING, f"Unable to look for old checkouts in '{layout.clone(repo)}': {error}")
             )
-    before = recall(layout)
+    before = load(layout)
     others = {} if only is None else {key: since for key, since in before.items() if key[0] not in only}
     waiting, over = plan_retention(found, needed, before, time.time(), retention)
-    remember(layout, {**others, **waiting})
+    save(layout, {**others, **waiting})
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)

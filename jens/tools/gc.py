@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from jens import preflight
+from jens import preflight, statefile
 from jens.config import Config
 from jens.environments import tree
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import damage, worktrees, wrapper
-from jens.layout import Layout, LinkReader, is_checkout_name
+from jens.layout import INVENTORY, Layout, LinkReader, is_checkout_name
 from jens.locking import run_lock
 from jens.metadata import clones as metadata_clones
 from jens.metadata import reader as metadata_reader
@@ -22,7 +22,7 @@ from jens.model import Inventory, Library, RepoId
 from jens.names import is_environment_name
 from jens.repositories import inventory, packing, prepare, publish, retention
 from jens.repositories.plan import OnDisk, entries_to_remove
-from jens.statefile import StateError, read_state
+from jens.statefile import StateError
 from jens.system import files
 
 #: How often the lock is tried, so many seconds apart.
@@ -170,7 +170,7 @@ def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None,
 def _known(layout: Layout) -> Inventory | None:
     """The inventory as persisted: one made from what is on disk would know of no left-overs."""
     try:
-        return inventory.decode(read_state(layout.inventory, inventory.VERSION))
+        return inventory.decode(statefile.load(layout, INVENTORY))
     except StateError as error:
         log.debug("%s", error)
         return None
@@ -226,10 +226,10 @@ def _remove_repository(layout: Layout, repo: RepoId) -> Result:
 
 def _remove_checkouts(layout: Layout, repo: RepoId, needed: Set[str], seconds: float) -> Result:
     found = {repo: retention.unlinked_checkouts(layout, repo)}
-    before = retention.recall(layout)
+    before = retention.load(layout)
     waiting, over = retention.plan_retention(found, {repo: needed}, before, time.time(), seconds)
     others = {key: since for key, since in before.items() if key[0] != repo}
-    retention.remember(layout, {**others, **waiting})
+    retention.save(layout, {**others, **waiting})
     for _repo, commit in over:
         retention.remove_checkout(layout, repo, commit)
         log.info("Removed '%s', which nothing needs", layout.checkout(repo, commit))

@@ -11,7 +11,7 @@ from pathlib import Path
 from jens.config import Config
 from jens.environments import previous, tree
 from jens.errors import DirectoryError
-from jens.layout import Layout
+from jens.layout import STATE_FILES, Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 from jens.system import files
@@ -151,16 +151,7 @@ def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
 
 
 def _state(layout: Layout) -> Place:
-    paths = [
-        layout.inventory,
-        layout.unreferenced,
-        layout.dangling,
-        layout.answers,
-        layout.refusals,
-        layout.seal,
-        layout.last_run,
-    ]
-    names = {path.name for path in (*paths, layout.pickled_inventory)}
+    names = {*(file.name for file in STATE_FILES), layout.pickled_inventory.name}
     return Place("cachedir", layout.cachedir, names.__contains__, _FILES, frozenset({layout.definitions.name}))
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jens import statefile
 from jens.config import Config
 from jens.environments import tree
 from jens.errors import DirectoryError, GitError
 from jens.git import wrapper
 from jens.git.workers import workers
-from jens.layout import Layout, LinkReader, Target, entry_ref
+from jens.layout import INVENTORY, Layout, LinkReader, Target, entry_ref
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
@@ -23,7 +24,7 @@ from jens.metadata.definition import read_definition
 from jens.model import HIERADATA, PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
 from jens.names import is_environment_name
 from jens.repositories import inventory
-from jens.statefile import StateError, read_state
+from jens.statefile import StateError
 from jens.system import files
 
 #: So often an environment is looked at that changes meanwhile.
@@ -44,7 +45,7 @@ class Known:
 def known(layout: Layout) -> Known:
     """What is expanded, as the last run left it. Raises DirectoryError."""
     try:
-        return Known(inventory.decode(read_state(layout.inventory, inventory.VERSION)))
+        return Known(inventory.decode(statefile.load(layout, INVENTORY)))
     except StateError:
         return Known(_generate(layout), generated=True)
 

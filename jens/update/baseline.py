@@ -14,21 +14,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from jens import statefile
 from jens.config import Config
 from jens.git import wrapper
 from jens.git.clones import Tracked
-from jens.layout import Layout, entry_ref, ref_entry
+from jens.layout import BASELINE, Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError, encode_state, read_state
+from jens.statefile import StateError
 from jens.system import files
 from jens.update import fingerprints
 
 if TYPE_CHECKING:
     from jens.repositories.plan import Needs
-
-VERSION = 7
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0
@@ -53,7 +52,7 @@ def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator
             pause()
 
 
-class SealedMirror(NamedTuple):
+class MirrorState(NamedTuple):
     """How a mirror was left: a digest of its branches, the stamp of some of its files, and their names, a line each.
 
     As long as these and the part of its repository are unchanged, no other files matter.
@@ -64,7 +63,7 @@ class SealedMirror(NamedTuple):
     names: str
 
 
-class Seal(NamedTuple):
+class Baseline(NamedTuple):
     """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
 
     ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
@@ -79,7 +78,7 @@ class Seal(NamedTuple):
     expires: float
     written: Mapping[str, Any]
     parts: Mapping[str, int]
-    mirrors: Mapping[str, SealedMirror]
+    mirrors: Mapping[str, MirrorState]
 
     def is_unbroken(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as it was left. That takes time; every few repositories ``meanwhile`` has its turn."""
@@ -110,8 +109,8 @@ class Seal(NamedTuple):
         return frozenset(ref for ref in map(_ref, self.written[str(repo)][2]) if isinstance(ref, Branch))
 
 
-def _sealed_mirror(branches: object, stamp: int, names: object) -> SealedMirror:
-    return SealedMirror(str(branches), int(stamp), str(names))
+def _sealed_mirror(branches: object, stamp: int, names: object) -> MirrorState:
+    return MirrorState(str(branches), int(stamp), str(names))
 
 
 def _ref(entry: str) -> Ref:
@@ -121,13 +120,13 @@ def _ref(entry: str) -> Ref:
     return ref
 
 
-def recall(config: Config, layout: Layout) -> Seal | None:
+def load(config: Config, layout: Layout) -> Baseline | None:
     """The seal of the last run, if its time is not over, and it is not broken where that is told at once.
 
     Whether it is unbroken takes longer to tell.
     """
     try:
-        content = read_state(layout.seal, VERSION)
+        content = statefile.load(layout, BASELINE)
         environments = sorted(map(str, content["environments"]))
         written = {
             key: (str(url), list(map(str, overrides)), list(map(str, implied)))
@@ -145,15 +144,15 @@ def recall(config: Config, layout: Layout) -> Seal | None:
         or not fingerprints.of_instance(config, layout).items() <= parts.items()
     ):
         return None
-    return Seal(Revisions((first, second)), urls, environments, due, expires, written, parts, mirrors)
+    return Baseline(Revisions((first, second)), urls, environments, due, expires, written, parts, mirrors)
 
 
 def remove(layout: Layout) -> None:
     """Before anything changes, which would break it in any case."""
-    files.remove_tree(layout.seal)
+    files.remove_tree(layout.state(BASELINE))
 
 
-def put(
+def save(
     config: Config,
     layout: Layout,
     snapshot: Revisions,
@@ -172,10 +171,10 @@ def put(
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }
     parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
-    _write(layout, Seal(snapshot, urls, names, due, min(due, next_look), written, parts, mirrors))
+    _write(layout, Baseline(snapshot, urls, names, due, min(due, next_look), written, parts, mirrors))
 
 
-def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: float) -> Seal:
+def renew(layout: Layout, seal: Baseline, repos: Collection[RepoId], next_look: float) -> Baseline:
     """Seal what there is now, when no more was changed than commits of branches, or checkouts, of these repositories.
 
     What somebody else has changed elsewhere breaks the new seal as it would have broken the old one.
@@ -187,7 +186,7 @@ def renew(layout: Layout, seal: Seal, repos: Collection[RepoId], next_look: floa
     return renewed
 
 
-def _write(layout: Layout, seal: Seal) -> None:
+def _write(layout: Layout, seal: Baseline) -> None:
     content = {
         "parts": seal.parts,
         "mirrors": seal.mirrors,
@@ -199,8 +198,8 @@ def _write(layout: Layout, seal: Seal) -> None:
     }
     aside = files.staging_name(layout.cachedir)
     try:
-        aside.write_bytes(encode_state(VERSION, content))
-        os.replace(aside, layout.seal)
+        aside.write_bytes(statefile.encode(BASELINE, content))
+        os.replace(aside, layout.state(BASELINE))
     except OSError as error:
         log.debug("'%s' is not sealed: %s", layout.cachedir, error)
         files.remove_tree(aside)
@@ -222,17 +221,17 @@ def _repositories(layout: Layout, repos: Iterable[RepoId]) -> dict[str, int]:
     return {str(repo): fingerprints.of_repository(layout, repo) for repo in repos}
 
 
-def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, SealedMirror]:
+def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, MirrorState]:
     return {str(repo): _mirror(layout, repo) for repo in repos}
 
 
-def _mirror(layout: Layout, repo: RepoId) -> SealedMirror:
+def _mirror(layout: Layout, repo: RepoId) -> MirrorState:
     heads = _heads(layout.bare(repo))
     names = fingerprints.names_in_mirror(layout, repo, heads)
     stamp = fingerprints.of_mirror(layout, repo, names)
     # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
     is_still = heads == _heads(layout.bare(repo))
-    return SealedMirror(_digest(wrapper.listing(heads)), stamp if is_still else _NOTHING, "\n".join(names))
+    return MirrorState(_digest(wrapper.listing(heads)), stamp if is_still else _NOTHING, "\n".join(names))
 
 
 def _digest(listing: bytes) -> str:

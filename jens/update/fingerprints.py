@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.config import Config
-from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout
+from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, STATE_FILES, Layout
 from jens.metadata.clones import directories
 from jens.model import RepoId
 
@@ -34,7 +34,8 @@ def of_instance(config: Config, layout: Layout) -> dict[str, int]:
 
 def of_state(layout: Layout) -> dict[str, int]:
     """What a run writes down whatever else it does."""
-    return {"state": _number(map(str, (layout.inventory, layout.answers, layout.refusals, layout.unreferenced)))}
+    files = [str(layout.state(file)) for file in STATE_FILES if file.is_fingerprinted]
+    return {"state": _number(files)}
 
 
 def of_environments(layout: Layout, environments: Iterable[str]) -> dict[str, int]:

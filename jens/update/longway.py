@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from jens import refusals
+from jens import purgeguard
 from jens.config import Config
 from jens.environments import dangling, stage
-from jens.environments.previous import Past, recall, resolved_before
+from jens.environments.previous import Previous, look, resolved_before
 from jens.environments.stage import Applied, EnvironmentsPlan
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
@@ -23,7 +23,7 @@ from jens.metadata.definition import doubts
 from jens.model import Expansion, Library, Report
 from jens.purgeguard import PurgeGuard
 from jens.repositories import absent_refs, inventory, retention
-from jens.repositories.absent_refs import Answers
+from jens.repositories.absent_refs import AbsentRefs
 from jens.repositories.plan import plan_needs, plan_repositories
 from jens.repositories.stage import Demand, RepositoriesStage, Work
 from jens.text import one_line
@@ -38,7 +38,7 @@ class Plans:
     """What a run found out before it touched anything that is published."""
 
     library: Library
-    past: Past
+    past: Previous
     environments: EnvironmentsPlan
     work: Work
 
@@ -65,16 +65,16 @@ def run(
         repositories.prepare(config.git.jobs, options.progress)
         repositories.switch(lambda entries: stage.detour(layout, plans.past.existing, entries))
         log.info("Persisting repositories inventory...")
-        inventory.persist(layout, repositories.inventory())
+        inventory.save(layout, repositories.inventory())
         absent_refs.withdraw(layout, repositories.failed())
     with executed("refresh_environments"), staged(EnvironmentsError):
         log.info("Refreshing environments...")
         applied = refresh_environments(config, layout, plans, repositories.expansion())
         needs = plan_needs(plans.work.plan.remaining, config.main.mandatorybranches, applied.standing)
         repositories.clear_away(needs, config.main.retention, lambda repo: stage.uses(layout, applied.clinging, repo))
-        inventory.persist(layout, repositories.inventory())
+        inventory.save(layout, repositories.inventory())
         definitions = absent_refs.asked_for(plans.environments.definitions)
-        absent_refs.remember(layout, Answers(repositories.lacking(), definitions))
+        absent_refs.save(layout, AbsentRefs(repositories.lacking(), definitions))
     failures = [*commits.failures, *repositories.failures, *applied.failures]
     if hints is not None:
         failures += messaging_hints.finish_all(config.messaging.queuedir, hints, repositories.failed())
@@ -86,19 +86,19 @@ def run(
     ):
         names = [definition.name for definition in applied.standing]
         next_look = retention.next_look(layout, config.main.retention)
-        baseline.put(config, layout, commits, plans.library.urls, needs, names, next_look)
+        baseline.save(config, layout, commits, plans.library.urls, needs, names, next_look)
     return Report(tuple(failures), bool(refused))
 
 
 def plan(config: Config, layout: Layout, options: Options, commits: Revisions, hints: Hints | None = None) -> Plans:
     """Read metadata, cache and disk, and decide what there must be; without hints every remote is asked."""
     main = config.main
-    guard = PurgeGuard(main.purgelimit, options.allow_purge, refusals.recall(layout))
+    guard = PurgeGuard(main.purgelimit, options.allow_purge, purgeguard.load_refusals(layout))
     library = reader.read_library(config, commits.repositories)
     declared = reader.read_definitions(config, commits.environments)
-    past = recall(layout, declared, main.hashprefix)
+    past = look(layout, declared, main.hashprefix)
     for_environments = stage.plan_environments(declared, past, main.protectedenvironments, guard)
-    known = inventory.fetch(layout)
+    known = inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
     for_repositories = plan_repositories(library, {*known, *mirrored}, guard)
     recorded = resolved_before(layout, for_environments.definitions, known)
@@ -108,7 +108,7 @@ def plan(config: Config, layout: Layout, options: Options, commits: Revisions, h
     if hints is not None:
         if unknown := messaging_hints.strangers(hints, library):
             log.warning("%s", unknown)
-        said = absent_refs.recall(layout)
+        said = absent_refs.load(layout)
         moving = said.fresh((*for_environments.new, *for_environments.changed))
         fresh = plan_needs(for_repositories.remaining, (), moving)
         work = work._replace(demand=Demand(hints.repos, said.lacking, fresh))
@@ -121,7 +121,7 @@ def remember_refusals(layout: Layout, plans: Plans) -> None:
     refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
     known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
     environments_known = {*past.remembered, *past.inferred} if plans.environments.refusals else set()
-    refusals.remember(layout, refusals.recall(layout), known, environments_known)
+    purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments_known)
 
 
 def refresh_environments(config: Config, layout: Layout, plans: Plans, expansion: Expansion) -> Applied:

@@ -28,7 +28,7 @@ def run(config: Config, options: Options) -> Report:
 
 
 def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> Report:
-    sealed = None if options.allow_purge else baseline.recall(config, layout)
+    sealed = None if options.allow_purge else baseline.load(config, layout)
     if sealed:
         scope.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
         is_unbroken = sealed.is_unbroken(config, layout, remotes.go_on)

@@ -22,7 +22,7 @@ from jens.git.workers import Progress
 from jens.layout import Layout, commit_entry
 from jens.metadata import clones
 from jens.model import RepoId, Report
-from jens.update.baseline import Seal
+from jens.update.baseline import Baseline
 from jens.update.options import LongWay, executed, staged, tell_of_environments, tell_of_repositories
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    config: Config, layout: Layout, remotes: Remotes, sealed: Seal, hints: Hints | None, progress: Progress
+    config: Config, layout: Layout, remotes: Remotes, sealed: Baseline, hints: Hints | None, progress: Progress
 ) -> Report | None:
     """Bring up to date what hints name, or what remotes have that mirrors have not. None: the long way is to be gone.
 
@@ -61,13 +61,13 @@ def run(
     return Report(tuple(failures))
 
 
-def _hinted(sealed: Seal, hints: Hints) -> list[RepoId]:
+def _hinted(sealed: Baseline, hints: Hints) -> list[RepoId]:
     if not hints.repos <= sealed.urls.keys():
         raise LongWay
     return sorted(hints.repos)
 
 
-def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -> None:
+def begin(config: Config, remotes: Remotes, sealed: Baseline, *, with_hints: bool) -> None:
     """Begin to ask what will have to be asked, and to import what hints will need, should there be any."""
     clones.ask(config, sealed.snapshot, remotes)
     if with_hints:
@@ -79,7 +79,7 @@ def begin(config: Config, remotes: Remotes, sealed: Seal, *, with_hints: bool) -
         remotes.ask(map(wrapper.question, sealed.urls.values()))
 
 
-def make_room(config: Config, layout: Layout, sealed: Seal) -> Seal | None:
+def make_room(config: Config, layout: Layout, sealed: Baseline) -> Baseline | None:
     """Remove the checkouts whose time is over, and seal what is left. None: the long way is to be gone."""
     if time.time() < sealed.expires:
         return sealed
@@ -114,7 +114,7 @@ def _get_ready() -> None:
     Thread(target=load, daemon=True).start()
 
 
-def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) -> list[RepoId]:
+def _behind(layout: Layout, remotes: Remotes, sealed: Baseline, progress: Progress) -> list[RepoId]:
     """The repositories whose mirrors are not as their remotes are, or not as they should be."""
     found: list[RepoId] = []
     is_ready = False
@@ -130,7 +130,7 @@ def _behind(layout: Layout, remotes: Remotes, sealed: Seal, progress: Progress) 
     return sorted(found)
 
 
-def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Seal, repo: RepoId, url: str) -> bool:
+def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Baseline, repo: RepoId, url: str) -> bool:
     """Whether a mirror is as the last run left it, and its remote too."""
     try:
         return sealed.has_mirror(layout, repo, remotes.answer(wrapper.question(url)))

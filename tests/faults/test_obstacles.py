@@ -75,10 +75,10 @@ PLACES = (
     "cache/inventory.json",
     "cache/last-run.json",
     "cache/unreferenced.json",
-    "cache/answers.json",
+    "cache/absent-refs.json",
     "cache/dangling.json",
     "cache/refusals.json",
-    "cache/seal.json",
+    "cache/baseline.json",
     "cache/environments/team",
 )
 

@@ -270,7 +270,7 @@ def test_a_fetch_that_failed_before_is_tried_again_unhinted(ondemand: Site) -> N
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "of another version", "hostile"])
 def test_what_remotes_said_is_asked_anew_when_it_is_lost(ondemand: Site, damage: str) -> None:
-    path = ondemand.root / "cache" / "answers.json"
+    path = ondemand.root / "cache" / "absent-refs.json"
     before = path.read_bytes()
     if damage == "missing":
         path.unlink()

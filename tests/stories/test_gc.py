@@ -21,7 +21,7 @@ import pytest
 from jens.commands import gc
 from jens.config import load_config
 from jens.git import worktrees
-from jens.layout import Layout
+from jens.layout import INVENTORY, UNREFERENCED, Layout
 from jens.locking import run_lock
 from jens.model import Commit, Inventory, Library, RepoId
 from jens.repositories import inventory, retention
@@ -75,7 +75,7 @@ def age(site: Site, *commits: str, seconds: float = 4000) -> None:
     """Have these checkouts of the module be needed by nobody for so long."""
     layout = layout_of(site)
     since = {(DUMMY, commit): time.time() - seconds for commit in commits}
-    retention.remember(layout, {**retention.recall(layout), **since})
+    retention.save(layout, {**retention.load(layout), **since})
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +252,7 @@ def test_the_index_of_a_checkout_that_a_power_failure_spoilt_is_made_anew(site: 
     content = index.read_bytes()
     index.write_bytes({"emptied": b"", "zeroed": bytes(len(content)), "cut short": content[:-9]}[damage])
     if damage != "cut short":
-        (site.root / "cache" / "seal.json").unlink()  # no seal holds longer than the system runs
+        (site.root / "cache" / "baseline.json").unlink()  # no seal holds longer than the system runs
         assert site.update("--strict").code == 0
         assert git("status", "--porcelain", directory=site.path("modules/dummy", "master")) == ""
     assert_silent(collect(site, "-a"))
@@ -380,7 +380,7 @@ def test_checkouts_go_when_nothing_needs_them_and_their_time_is_over(site: Site)
     old, used, linked, young, now = _push(site, *"01234")
     age(site, old, used, linked)
     other = {(RepoId("modules", "elsewhere"), A): 5.0}
-    retention.remember(layout_of(site), {**retention.recall(layout_of(site)), **other})
+    retention.save(layout_of(site), {**retention.load(layout_of(site)), **other})
     by_hand = site.root / "environments" / "production" / "hieradata" / "by_hand"
     by_hand.symlink_to(f"../../../clone/modules/dummy/.{used}/code")
     site.path("modules/dummy", "by~hand").symlink_to(f".{linked}")
@@ -393,7 +393,7 @@ def test_checkouts_go_when_nothing_needs_them_and_their_time_is_over(site: Site)
     assert all(f".{old}" in name for name in gone)
     assert set(os.listdir(bare(site) / "worktrees")) == site.checkouts("modules/dummy")
     assert outcome.has(f"Removed '{site.path('modules/dummy', f'.{old}')}'")
-    remembered = retention.recall(layout_of(site))
+    remembered = retention.load(layout_of(site))
     assert remembered[RepoId("modules", "elsewhere"), A] == 5.0, "what is known of other repositories stays"
     assert (DUMMY, young) in remembered
     assert (DUMMY, old) not in remembered
@@ -407,7 +407,7 @@ def look_up(site: Site, commit: str) -> str:
 
 def test_the_time_of_a_left_over_checkout_begins_when_it_is_first_seen(site: Site) -> None:
     old, _now = _push(site, "0", "1")
-    layout_of(site).unreferenced.unlink()
+    layout_of(site).state(UNREFERENCED).unlink()
     assert_silent(collect(site, "-l"))
     assert old in site.checkouts("modules/dummy")
     age(site, old)
@@ -421,7 +421,7 @@ def test_without_a_usable_inventory_nothing_is_removed_and_mirrors_are_packed(si
     shutil.copytree(bare(site), bare(site, "modules/gone"), symlinks=True)
     lost = git("rev-parse", f"{old}^", directory=bare(site))
     worktrees.add_record(bare(site), lost, site.path("modules/dummy", f".{lost}"))
-    layout_of(site).inventory.write_text("{")
+    layout_of(site).state(INVENTORY).write_text("{")
     outcome = collect(site, "-l")
     assert_silent(outcome)
     assert len(outcome.lines("WARNING The inventory")) == 1
@@ -477,7 +477,9 @@ def test_repositories_that_somebody_may_need_stay(built: Site) -> None:
     built.publish()
     _pull(built)
     layout, known = layout_of(built), RepoId("modules", "in_inventory")
-    inventory.persist(layout, {**inventory.fetch(layout), known: {MASTER: built.remotes["modules/dummy"].commit()}})
+    inventory.save(
+        layout, {**inventory.load_or_generate(layout), known: {MASTER: built.remotes["modules/dummy"].commit()}}
+    )
     link = built.root / "environments" / "production" / "modules" / "linked"
     link.symlink_to("../../../clone/modules/linked/master/code")
     _assert_that_these_stay(built, *(f"modules/{name}" for name in names))

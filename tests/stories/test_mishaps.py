@@ -306,7 +306,7 @@ def test_a_time_that_is_no_number_counts_as_lost(site: Site) -> None:
     commit = site.remotes["modules/dummy"].commit()
     state.write_text(f'{{"version": 1, "content": {{"modules/dummy/{commit}": NaN}}}}')
     layout = Layout.of(load_config(site.config))
-    assert retention.recall(layout) == {}
+    assert retention.load(layout) == {}
 
 
 def test_checkouts_are_on_stable_storage_before_anything_shows_them(

@@ -67,7 +67,7 @@ def state(site: Site) -> dict[str, str]:
 def assert_like_the_long_way(site: Site) -> None:
     """A run that looks at everything finds nothing to do."""
     before = state(site)
-    (site.root / "cache" / "seal.json").unlink(missing_ok=True)
+    (site.root / "cache" / "baseline.json").unlink(missing_ok=True)
     outcome = site.update("--poll", "--strict")
     assert (outcome.code, outcome.lines("ERROR"), went_the_short_way(outcome)) == (0, [], False)
     assert state(site) == before
@@ -83,7 +83,7 @@ def test_a_run_with_nothing_to_do_says_the_same_whichever_way_it_goes(sealed: Si
         return [line for line in said if "inventory" not in line and "Nothing but pushes" not in line]
 
     short = sealed.update("--strict")
-    (sealed.root / "cache" / "seal.json").unlink()
+    (sealed.root / "cache" / "baseline.json").unlink()
     long = sealed.update("--strict")
     assert (went_the_short_way(short), went_the_short_way(long)) == (True, False)
     assert lines(short) == lines(long)
@@ -187,7 +187,7 @@ def push_a_library(site: Site) -> None:
 
 
 def garble_the_seal(site: Site) -> None:
-    (site.root / "cache" / "seal.json").write_text('{"version": 1, "content": {"repositories": {"../..": 1}}}')
+    (site.root / "cache" / "baseline.json").write_text('{"version": 1, "content": {"repositories": {"../..": 1}}}')
 
 
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
@@ -284,7 +284,7 @@ def test_damage_that_only_a_look_into_a_mirror_tells_is_mended_when_all_are_aske
 
 
 def put_into_the_seal(site: Site, way: tuple[str | int, ...], value: object) -> None:
-    path = site.root / "cache" / "seal.json"
+    path = site.root / "cache" / "baseline.json"
     document = json.loads(path.read_text())
     place = document["content"]
     for key in way[:-1]:
@@ -346,9 +346,9 @@ def test_a_branch_of_any_name_ends_the_short_way_once(sealed: Site, name: str) -
         assert sealed.update("--strict").code == 0
     outcome = sealed.update("--strict")
     assert (outcome.code, went_the_short_way(outcome)) == (0, True)
-    before = (sealed.root / "cache" / "seal.json").stat().st_ino
+    before = (sealed.root / "cache" / "baseline.json").stat().st_ino
     assert went_the_short_way(sealed.update("--strict"))
-    assert (sealed.root / "cache" / "seal.json").stat().st_ino == before, "nothing is sealed anew"
+    assert (sealed.root / "cache" / "baseline.json").stat().st_ino == before, "nothing is sealed anew"
     # Whoever runs it by hand may have another locale.
     command = [sys.executable, str(TREE / "bin" / "jens-update"), "--strict", "-c"]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(TREE)}
@@ -358,7 +358,7 @@ def test_a_branch_of_any_name_ends_the_short_way_once(sealed: Site, name: str) -
             [*command, str(sealed.config)], env={**os.environ, **plain}, capture_output=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, b"")
-        seals.append((sealed.root / "cache" / "seal.json").stat().st_ino)
+        seals.append((sealed.root / "cache" / "baseline.json").stat().st_ino)
     assert seals[1] == seals[2], "nothing is sealed anew in that locale either"
 
 
@@ -372,13 +372,13 @@ def test_a_remote_may_sort_its_branches_by_rules_of_its_own(sealed: Site, monkey
     sealed.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
     for _ in range(2):
         assert sealed.update("--strict").code == 0
-    before = (sealed.root / "cache" / "seal.json").stat().st_ino
+    before = (sealed.root / "cache" / "baseline.json").stat().st_ino
     assert went_the_short_way(sealed.update("--strict"))
-    assert (sealed.root / "cache" / "seal.json").stat().st_ino == before, "nothing is followed"
+    assert (sealed.root / "cache" / "baseline.json").stat().st_ino == before, "nothing is followed"
 
 
 def test_a_seal_does_not_grow_with_the_branches_of_mirrors_that_are_packed(sealed: Site) -> None:
-    remote, path = sealed.remotes[OTHER], sealed.root / "cache" / "seal.json"
+    remote, path = sealed.remotes[OTHER], sealed.root / "cache" / "baseline.json"
     before = path.stat().st_size
     lines = "".join(f"create refs/heads/feature/{number} {remote.commit()}\n" for number in range(300))
     command = ["git", f"--git-dir={remote.path}", "update-ref", "--stdin"]

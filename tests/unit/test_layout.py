@@ -9,6 +9,8 @@ import pytest
 
 from jens.config import load_config
 from jens.layout import (
+    INVENTORY,
+    LAST_RUN,
     Layout,
     LinkReader,
     Target,
@@ -39,9 +41,9 @@ def test_paths_are_those_of_the_contract(tmp_path: Path) -> None:
         "branch": str(layout.ref(DUMMY, MASTER)),
         "commit": str(layout.ref(DUMMY, Commit("aaaa"), A)),
         "environment": str(layout.environment("production")),
-        "inventory": str(layout.inventory),
+        "inventory": str(layout.state(INVENTORY)),
         "definitions": str(layout.definitions),
-        "last run": str(layout.last_run),
+        "last run": str(layout.state(LAST_RUN)),
     } == {
         "bare": "/j/bare/modules/dummy",
         "checkout": f"/j/clone/modules/dummy/.{A}",

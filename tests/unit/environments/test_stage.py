@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jens.environments import tree as environments_tree
-from jens.environments.previous import Past, infer, recall, resolved_before
+from jens.environments.previous import Previous, infer, look, resolved_before
 from jens.environments.stage import (
     EnvironmentsPlan,
     Stage,
@@ -40,15 +40,15 @@ from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, layout_in, 
 _GUARD = PurgeGuard(50)
 
 
-def _past(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[Definition, ...] = ()) -> Past:
+def _past(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[Definition, ...] = ()) -> Previous:
     """Environments that are all on disk."""
     known = {definition.name: definition for definition in remembered}
     names = {*known, *lost, *(definition.name for definition in inferred)}
-    return Past({**known, **dict.fromkeys(lost)}, names, {definition.name: definition for definition in inferred})
+    return Previous({**known, **dict.fromkeys(lost)}, names, {definition.name: definition for definition in inferred})
 
 
 def _plan(
-    *declared: Declared, past: Past, protected: tuple[str, ...] = (), guard: PurgeGuard = _GUARD
+    *declared: Declared, past: Previous, protected: tuple[str, ...] = (), guard: PurgeGuard = _GUARD
 ) -> EnvironmentsPlan:
     return plan_environments({definition.name: definition for definition in declared}, past, protected, guard)
 
@@ -113,14 +113,14 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
         ),
         pytest.param(
             [_X],
-            Past({}, ["x", "strange"], {}),
+            Previous({}, ["x", "strange"], {}),
             EnvironmentsPlan((), (_X,), (), ()),
             id="a stranger's directory is nobody's until it is declared",
         ),
     ],
 )
 def test_definitions_are_compared_with_what_is_there(
-    declared: list[Declared], past: Past, expected: EnvironmentsPlan
+    declared: list[Declared], past: Previous, expected: EnvironmentsPlan
 ) -> None:
     assert _plan(*declared, past=past) == expected
 
@@ -156,7 +156,9 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
         pytest.param(_past(lost=("x",), inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred, memory damaged"),
     ],
 )
-def test_a_protected_environment_stays_though_it_is_not_declared(past: Past, unchanged: tuple[Definition, ...]) -> None:
+def test_a_protected_environment_stays_though_it_is_not_declared(
+    past: Previous, unchanged: tuple[Definition, ...]
+) -> None:
     plan = _plan(past=past, protected=("x", "never"))
     assert (plan.unchanged, plan.deleted, plan.protected) == (unchanged, (), ("x",))
     assert plan.definitions == unchanged
@@ -258,13 +260,13 @@ _SITE_LINK = {"site": "../../clone/common/site/master/code"}
 def test_definitions_are_remembered_as_files(layout: Layout) -> None:
     (layout.definitions / "x").write_bytes(_SOURCE)
     _environment(layout, "x", _SITE_LINK)
-    past = recall(layout, {}, "commit/")
-    assert past == Past({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
+    past = look(layout, {}, "commit/")
+    assert past == Previous({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
 
 
 def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout) -> None:
     (layout.definitions / "x").write_bytes(_X.source)
-    assert recall(layout, {"x": _X}, "commit/").remembered == {"x": _X}
+    assert look(layout, {"x": _X}, "commit/").remembered == {"x": _X}
 
 
 @pytest.mark.parametrize(
@@ -275,15 +277,15 @@ def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout)
 def test_a_damaged_memory_is_replaced_by_what_the_links_say(layout: Layout, content: bytes) -> None:
     (layout.definitions / "x").write_bytes(content)
     _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
-    past = recall(layout, {"x": _X}, "commit/")
+    past = look(layout, {"x": _X}, "commit/")
     assert past.remembered == {"x": None}
     assert past.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
 
 
 def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None:
     _environment(layout, "x", _SITE_LINK)
-    past = recall(layout, {}, "commit/")
-    assert past == Past({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    past = look(layout, {}, "commit/")
+    assert past == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
     assert _plan(past=past).deleted == ("x",)
 
 
@@ -298,7 +300,7 @@ def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None
 def test_a_strangers_directory_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
     layout.environment("strange").mkdir()
     _environment(layout, "strange", links)
-    past = recall(layout, {}, "commit/")
+    past = look(layout, {}, "commit/")
     assert past.inferred == {}
     plan = _plan(past=past)
     assert (plan.deleted, plan.definitions) == ((), ())
@@ -310,7 +312,7 @@ def test_only_directories_with_an_environments_name_exist(layout: Layout) -> Non
     layout.environment("link").symlink_to("x")
     layout.environment("file").write_text("x")
     (layout.definitions / ".new-1").write_bytes(_SOURCE)
-    assert recall(layout, {}, "commit/") == Past({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert look(layout, {}, "commit/") == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
 
 
 # What links amount to
@@ -581,7 +583,7 @@ def test_a_changed_environment_keeps_the_links_that_need_no_change(layout: Layou
 
 
 def _apply(layout: Layout, *declared: Declared, planner: Planner | None = None) -> tuple[str, ...]:
-    past = recall(layout, {definition.name: definition for definition in declared}, "commit/")
+    past = look(layout, {definition.name: definition for definition in declared}, "commit/")
     plan = _plan(*declared, past=past)
     return Stage(layout, past, planner or _planner(layout)).apply(plan).failures
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jens.layout import Layout
+from jens.layout import INVENTORY, Layout
 from jens.model import COMMON, HOSTGROUPS, MODULES, SITE, Branch, Commit, Inventory, RepoId
 from jens.repositories import inventory
-from jens.statefile import StateError, read_state, write_state
 from tests.values import DUMMY, MASTER, MYAPP, A, B, C, layout_in
 
 _INVENTORY: Inventory = {
@@ -36,21 +34,21 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_an_inventory_comes_back_as_it_was(layout: Layout) -> None:
-    inventory.persist(layout, _INVENTORY)
-    assert inventory.fetch(layout) == _INVENTORY
+    inventory.save(layout, _INVENTORY)
+    assert inventory.load_or_generate(layout) == _INVENTORY
 
 
 def test_the_file_carries_a_format_version(layout: Layout) -> None:
-    inventory.persist(layout, _INVENTORY)
+    inventory.save(layout, _INVENTORY)
     document = json.loads((layout.cachedir / "inventory.json").read_text())
     assert document["version"] == 1
     assert set(document["content"]) == {MODULES, HOSTGROUPS, COMMON}
 
 
 def test_an_inventory_that_can_be_used_is_not_made_anew(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
-    inventory.persist(layout, {})
+    inventory.save(layout, {})
     caplog.set_level("INFO")
-    assert inventory.fetch(layout) == {}
+    assert inventory.load_or_generate(layout) == {}
     assert caplog.messages == ["Fetching repositories inventory..."]
 
 
@@ -76,8 +74,8 @@ _COMMITS = (*_REFS, "commits")
 
 
 def test_the_good_file_is_good(layout: Layout) -> None:
-    layout.inventory.write_text(json.dumps(_GOOD))
-    assert inventory.fetch(layout) == {DUMMY: {MASTER: A, Commit(C): C}}
+    layout.state(INVENTORY).write_text(json.dumps(_GOOD))
+    assert inventory.load_or_generate(layout) == {DUMMY: {MASTER: A, Commit(C): C}}
 
 
 @pytest.mark.parametrize(
@@ -125,9 +123,9 @@ def test_an_inventory_that_cannot_be_trusted_is_made_anew_from_the_disk(
     layout: Layout, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     if content is not None:
-        layout.inventory.write_bytes(content)
+        layout.state(INVENTORY).write_bytes(content)
     caplog.set_level("INFO")
-    assert inventory.fetch(layout) == _ON_DISK
+    assert inventory.load_or_generate(layout) == _ON_DISK
     assert caplog.messages == [
         "Fetching repositories inventory...",
         "Inventory on disk not found or corrupt, generating...",
@@ -138,7 +136,7 @@ def test_an_inventory_that_cannot_be_trusted_is_made_anew_from_the_disk(
 
 def test_a_pickle_of_jens_1_is_not_loaded(layout: Layout) -> None:
     (layout.cachedir / "repositories").write_bytes(b"cos\nmkdir\n(S'made'\ntR.")
-    assert inventory.fetch(layout) == _ON_DISK
+    assert inventory.load_or_generate(layout) == _ON_DISK
     assert not Path("made").exists()
 
 
@@ -169,28 +167,3 @@ def test_a_link_in_the_place_of_a_repository_is_none(layout: Layout) -> None:
     (layout.clonedir / MODULES / "elsewhere").symlink_to(layout.clone(DUMMY))
     (layout.baredir / MODULES / "elsewhere").symlink_to(layout.bare(DUMMY))
     assert RepoId(MODULES, "elsewhere") not in inventory.generate(layout)
-
-
-# State files
-
-
-def test_a_state_file_comes_back(tmp_path: Path) -> None:
-    write_state(tmp_path / "x.json", 3, {"a": [1, "ä"]})
-    assert read_state(tmp_path / "x.json", 3) == {"a": [1, "ä"]}
-
-
-def test_a_state_file_of_another_version_is_none(tmp_path: Path) -> None:
-    write_state(tmp_path / "x.json", 3, {})
-    with pytest.raises(StateError, match="version 4"):
-        read_state(tmp_path / "x.json", 4)
-
-
-def test_a_state_file_that_would_not_change_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_state(path, 1, {"a": 1, "b": 2})
-    before = path.stat()
-    write_state(path, 1, {"b": 2, "a": 1})
-    assert os.path.samestat(before, path.stat())
-    write_state(path, 1, {"a": 2})
-    assert not os.path.samestat(before, path.stat())
-    assert read_state(path, 1) == {"a": 2}

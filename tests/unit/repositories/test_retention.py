@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jens.layout import Layout
+from jens.layout import UNREFERENCED, Layout
 from jens.model import RepoId
 from jens.repositories import retention
 from jens.repositories.retention import Unreferenced, is_over, plan_retention
@@ -80,8 +80,8 @@ def test_with_retention_0_everything_unneeded_goes_at_once() -> None:
 
 
 def test_since_when_is_remembered(layout: Layout) -> None:
-    retention.remember(layout, {(DUMMY, A): 1.5, (MYAPP, B): 2.0})
-    assert retention.recall(layout) == {(DUMMY, A): 1.5, (MYAPP, B): 2.0}
+    retention.save(layout, {(DUMMY, A): 1.5, (MYAPP, B): 2.0})
+    assert retention.load(layout) == {(DUMMY, A): 1.5, (MYAPP, B): 2.0}
 
 
 @pytest.mark.parametrize(
@@ -101,21 +101,21 @@ def test_since_when_is_remembered(layout: Layout) -> None:
 )
 def test_a_lost_memory_means_that_time_begins_now(layout: Layout, content: bytes | None) -> None:
     if content is not None:
-        layout.unreferenced.write_bytes(content)
-    assert retention.recall(layout) == {}
+        layout.state(UNREFERENCED).write_bytes(content)
+    assert retention.load(layout) == {}
 
 
 @pytest.mark.parametrize(
     "key", [f"modules/../{A}", f"../../{A}", f"other/dummy/{A}", "modules/dummy/x", "modules/d//x"]
 )
 def test_a_name_that_leads_elsewhere_is_not_recalled(layout: Layout, key: str) -> None:
-    layout.unreferenced.write_text(json.dumps({"version": 1, "content": {key: 0.0}}))
-    assert retention.recall(layout) == {}
+    layout.state(UNREFERENCED).write_text(json.dumps({"version": 1, "content": {key: 0.0}}))
+    assert retention.load(layout) == {}
 
 
 def test_at_the_begin_of_a_run_what_is_over_and_all_left_overs_go(layout: Layout) -> None:
     _lay_out(layout, DUMMY, A, B, C, master=C)
-    retention.remember(layout, {(DUMMY, A): time.time() - 400, (DUMMY, B): time.time() - 100})
+    retention.save(layout, {(DUMMY, A): time.time() - 400, (DUMMY, B): time.time() - 100})
     left_overs = [
         layout.clone(DUMMY) / ".new-1",
         layout.clone(DUMMY) / ".trash-1",
@@ -135,7 +135,7 @@ def test_at_the_begin_of_a_run_what_is_over_and_all_left_overs_go(layout: Layout
 
 def test_what_a_branch_link_points_to_stays_whatever_is_remembered(layout: Layout) -> None:
     _lay_out(layout, DUMMY, A, master=A)
-    retention.remember(layout, {(DUMMY, A): 0.0})
+    retention.save(layout, {(DUMMY, A): 0.0})
     retention.clear_left_overs(layout, 300)
     assert _commits(layout, DUMMY) == {A}
     assert retention.retire_checkouts(layout, {DUMMY: set()}, set(), 0) == []
@@ -143,14 +143,14 @@ def test_what_a_branch_link_points_to_stays_whatever_is_remembered(layout: Layou
 
 
 def test_what_was_remembered_of_a_repository_that_is_gone_does_no_harm(layout: Layout) -> None:
-    retention.remember(layout, {(DUMMY, A): 0.0})
+    retention.save(layout, {(DUMMY, A): 0.0})
     retention.clear_left_overs(layout, 300)
 
 
 def test_what_is_needed_again_is_forgotten_before_links_move(layout: Layout) -> None:
-    retention.remember(layout, {(DUMMY, A): 1.0, (DUMMY, B): 2.0, (MYAPP, A): 3.0})
+    retention.save(layout, {(DUMMY, A): 1.0, (DUMMY, B): 2.0, (MYAPP, A): 3.0})
     retention.reclaim(layout, {DUMMY: {A}})
-    assert retention.recall(layout) == {(DUMMY, B): 2.0, (MYAPP, A): 3.0}
+    assert retention.load(layout) == {(DUMMY, B): 2.0, (MYAPP, A): 3.0}
 
 
 def test_a_replaced_checkout_stays_for_retention_then_goes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_checkout_forever(
 ) -> None:
     _lay_out(layout, DUMMY, A)
     begin = time.time()
-    retention.remember(layout, {(DUMMY, A): begin + 1_000_000})
+    retention.save(layout, {(DUMMY, A): begin + 1_000_000})
     for later in (0, 300):
         monkeypatch.setattr(time, "time", lambda later=later: begin + later)
         retention.retire_checkouts(layout, {DUMMY: set()}, set(), 300)
@@ -230,7 +230,7 @@ def test_one_checkout_that_cannot_go_does_not_end_a_run_at_its_begin(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _lay_out(layout, DUMMY, A, B)
-    retention.remember(layout, {(DUMMY, A): 0.0, (DUMMY, B): 0.0})
+    retention.save(layout, {(DUMMY, A): 0.0, (DUMMY, B): 0.0})
     _refuse_to_rename(monkeypatch, A)
     retention.clear_left_overs(layout, 300)
     assert _commits(layout, DUMMY) == {A}
