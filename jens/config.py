@@ -1,76 +1,144 @@
-"""The configuration: ConfigObj and validate in, one frozen Config out."""
+"""The configuration: every key once, read and checked by ConfigObj, returned as one frozen Config."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from configobj import ConfigObj, ConfigObjError, flatten_errors
 
-from jens import configspec
 from jens.errors import ConfigError
+from jens.names import is_branch_name
+
+try:  # configobj before 5.0.7 ships it as a top-level module
+    from configobj.validate import ValidateError, Validator, VdtTypeError
+except ImportError:  # pragma: no cover - depends on the version installed
+    from validate import ValidateError, Validator, VdtTypeError
 
 DEFAULT_PATH = Path("/etc/jens/main.conf")
 
 #: Below this many seconds NFS clients may still look for a checkout that is gone.
 SHORTEST_SAFE_RETENTION = 120
 
+#: Entries of an environment's hieradata/ that Jens itself makes.
+RESERVED_HIERADATA_ITEMS = ("fqdns", "hostgroups", "module_names")
+
+
+# The keys: each is a field of its section, with the type of its value. What stands in the place of the field's default
+# is the declaration of the key.
+
+
+class Key(NamedTuple):
+    """A key's check with its default, in the language of ConfigObj; what is expected, and what it means, in words."""
+
+    check: str
+    expected: str
+    meaning: str
+
+
+def _key(check: str, expected: str, meaning: str) -> Any:
+    return Key(check, expected, meaning)
+
+
+def _path(default: str, meaning: str) -> Any:
+    return Key(f"path(default={default!r})", "an absolute path", meaning)
+
+
+def _seconds(default: int, meaning: str) -> Any:
+    check = f"integer(min=0, max=31536000, default={default})"
+    return Key(check, "a whole number of seconds, 0 or more", meaning)
+
 
 class Main(NamedTuple):
     """[main]; ``retention`` in seconds, ``purgelimit`` in percent."""
 
-    baredir: Path
-    clonedir: Path
-    cachedir: Path
-    environmentsdir: Path
-    logdir: Path
-    debuglevel: str
-    mandatorybranches: tuple[str, ...]
-    protectedenvironments: tuple[str, ...]
-    environmentsmetadatadir: Path
-    repositorymetadatadir: Path
-    repositorymetadata: Path
-    hashprefix: str
-    directory_environments: bool
-    common_hieradata_items: tuple[str, ...]
-    mode: str
-    purgelimit: int
-    retention: int
+    baredir: Path = _path("/var/lib/jens/bare", "mirrors")
+    clonedir: Path = _path("/var/lib/jens/clone", "files of commits, read by Puppet servers")
+    cachedir: Path = _path("/var/lib/jens/cache", "what Jens remembers")
+    environmentsdir: Path = _path("/var/lib/jens/environments", "environments, read by Puppet servers")
+    logdir: Path = _path("/var/log/jens", "one log for each tool, such as jens-update.log")
+    debuglevel: str = _key(
+        "option('DEBUG', 'INFO', 'ERROR', default='INFO')", "DEBUG, INFO or ERROR", "DEBUG, INFO, ERROR"
+    )
+    mandatorybranches: tuple[str, ...] = _key(
+        "branches(default=list('master', 'qa'))",
+        "a list of branch names",
+        "branches that every repository must have (shipped: master,)",
+    )
+    protectedenvironments: tuple[str, ...] = _key(
+        "names(default=list())", "a list of environments", "never deleted (shipped: production, qa)"
+    )
+    environmentsmetadatadir: Path = _path("/var/lib/jens/metadata/environments", "clone of the environment metadata")
+    repositorymetadatadir: Path = _path("/var/lib/jens/metadata/repository", "clone of the repository metadata")
+    repositorymetadata: Path = _path(
+        "/var/lib/jens/metadata/repository/repositories.yaml", "the library, inside that clone"
+    )
+    hashprefix: str = _key("prefix(default='commit/')", "a string that is not empty", "marks a ref as a commit")
+    directory_environments: bool = _key(
+        "boolean(default=False)", "True or False", "write environment.conf; Puppet 4 and later need True"
+    )
+    common_hieradata_items: tuple[str, ...] = _key(
+        "items(default=list())",
+        f"a list of names without slashes, other than {', '.join(RESERVED_HIERADATA_ITEMS)}",
+        "entries of the common Hiera data's data/ to link",
+    )
+    mode: str = _key(
+        "option('POLL', 'ONDEMAND', default='POLL')",
+        "POLL or ONDEMAND",
+        "POLL asks every remote in each run, ONDEMAND those that hints name: see hints.md",
+    )
+    purgelimit: int = _key(
+        "integer(min=0, max=100, default=50)", "a percentage, 0 to 100", "percent, see the purge guard"
+    )
+    retention: int = _seconds(300, "seconds that files stay after they were in use")
 
 
 class Lock(NamedTuple):
     """[lock]."""
 
-    type: str
-    name: str
+    type: str = _key(
+        "option('FILE', 'DISABLED', default='FILE')",
+        "FILE or DISABLED",
+        "DISABLED: it is up to you that no two runs meet",
+    )
+    name: str = _key("filename(default='jens')", "a file name without slashes", "name of the lock file")
 
 
 class FileLock(NamedTuple):
     """[filelock]."""
 
-    lockdir: Path
+    lockdir: Path = _path("/run/lock/jens", "on a local disk")
 
 
 class Messaging(NamedTuple):
     """[messaging]."""
 
-    queuedir: Path
+    queuedir: Path = _path("/var/spool/jens-update", "the queue of hints, on a local disk")
 
 
 class Git(NamedTuple):
     """[git]; time limits in seconds, 0 for none; ``jobs`` 0 lets Jens choose; ``ssh_cmd_path`` may be ''."""
 
-    ssh_cmd_path: str
-    timeout: int
-    clonetimeout: int
-    jobs: int
+    ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
+    timeout: int = _seconds(120, "seconds that asking a remote or fetching may take; 0: no limit")
+    clonetimeout: int = _seconds(1800, "the same for the first clone of a repository")
+    jobs: int = _key(
+        "integer(min=0, max=256, default=0)",
+        "a whole number, 0 to 256",
+        "repositories worked on at once; 0: Jens chooses",
+    )
 
 
 class GitlabProducer(NamedTuple):
     """[gitlabproducer]; an empty token accepts every request."""
 
-    secret_token: str
+    secret_token: str = _key(
+        "string(default='')",
+        "a string (in quotes when it has a comma)",
+        "what senders of webhooks must know (hints.md); unset: every request is accepted",
+    )
 
 
 class Config(NamedTuple):
@@ -86,7 +154,7 @@ class Config(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-_SECTIONS = {
+_SECTIONS: Mapping[str, Any] = {
     "main": Main,
     "lock": Lock,
     "filelock": FileLock,
@@ -94,6 +162,14 @@ _SECTIONS = {
     "git": Git,
     "gitlabproducer": GitlabProducer,
 }
+
+#: Every key by section and name, in the order of the shipped file.
+KEYS: Mapping[tuple[str, str], Key] = {
+    (section, name): key for section, kind in _SECTIONS.items() for name, key in kind._field_defaults.items()
+}
+
+
+# Reading
 
 
 def load_config(path: Path = DEFAULT_PATH) -> Config:
@@ -105,8 +181,7 @@ def load_config(path: Path = DEFAULT_PATH) -> Config:
     warnings = _unknown_keys(path, raw)
     _validate(path, raw)
     sections: dict[str, Any] = {
-        name: kind(**{key.name: raw[name][key.name] for key in configspec.KEYS if key.section == name})
-        for name, kind in _SECTIONS.items()
+        section: kind(**{name: raw[section][name] for name in kind._fields}) for section, kind in _SECTIONS.items()
     }
     config = Config(path=path, warnings=tuple(warnings + _risks(path, sections["main"])), **sections)
     _check_whole(config)
@@ -120,45 +195,53 @@ def _parse(path: Path) -> ConfigObj:
         problem = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(path, f"cannot be read: {problem}") from error
     try:
-        return ConfigObj(lines, configspec=configspec.lines(), interpolation=False)
+        return ConfigObj(lines, configspec=_specification(), interpolation=False)
     except ConfigObjError as error:
         # ConfigObj's own message repeats the line, which may hold a secret.
         line = (getattr(error, "errors", None) or [error])[0].line_number
         raise ConfigError(path, f"syntax error at line {line}, expected 'key = value' lines in [sections]") from None
 
 
+def _specification() -> list[str]:
+    """The keys as a specification in the language of ConfigObj."""
+    return [
+        line
+        for section, kind in _SECTIONS.items()
+        for line in (f"[{section}]", *(f"{name} = {key.check}" for name, key in kind._field_defaults.items()))
+    ]
+
+
 def _unknown_keys(path: Path, raw: ConfigObj) -> list[str]:
-    # Needs no validation, and must come first: validating adds what is missing.
+    # This comes first: validation adds what is missing.
     warnings = [f"{path}: unknown key '{name}' outside any section is ignored" for name in raw.scalars]
     for section in raw.sections:
         if section not in _SECTIONS:
             warnings.append(f"{path}: unknown section [{section}] is ignored")
             continue
-        extra = [name for name in raw[section] if (section, name) not in configspec.NAMES]
+        extra = [name for name in raw[section] if (section, name) not in KEYS]
         warnings += [f"{path}: unknown key '{name}' in [{section}] is ignored" for name in extra]
     return warnings
 
 
 def _check_shape(path: Path, raw: ConfigObj) -> None:
-    for section in configspec.SECTIONS:
+    for section in _SECTIONS:
         if section in raw.scalars:
             raise ConfigError(path, f"expected a section: [{section}]", "", section)
         for name in raw[section].sections if section in raw else ():
-            if (section, name) in configspec.NAMES:
-                raise ConfigError(path, f"expected {configspec.expected(section, name)}, not a section", section, name)
+            if (section, name) in KEYS:
+                raise ConfigError(path, f"expected {KEYS[section, name].expected}, not a section", section, name)
 
 
 def _validate(path: Path, raw: ConfigObj) -> None:
     _check_shape(path, raw)
-    result = raw.validate(configspec.validator(), preserve_errors=True)
+    result = raw.validate(Validator(_CHECKS), preserve_errors=True)
     for sections, name, _error in flatten_errors(raw, result) if result is not True else ():
         section = ".".join(sections)
         if name is None:
             raise ConfigError(path, "expected a section", section)
-        expected = configspec.expected(section, name)
         # The value is not repeated when it may be a secret.
         value = "" if section == "gitlabproducer" else f", not {raw[section][name]!r}"
-        raise ConfigError(path, f"expected {expected}{value}", section, name)
+        raise ConfigError(path, f"expected {KEYS[section, name].expected}{value}", section, name)
 
 
 def _risks(path: Path, main: Main) -> list[str]:
@@ -190,3 +273,60 @@ def _check_whole(config: Config) -> None:
                 config.path, f"expected a directory of its own, not that of {taken[directory]}", "main", key
             )
         taken[directory] = key
+
+
+# Checks of values, by the names that they have in the declarations
+
+
+def _check_path(value: object) -> Path:
+    if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
+        raise VdtTypeError(value)
+    return Path(os.path.normpath(value))
+
+
+def _check_optional_path(value: object) -> str:
+    return "" if value == "" else str(_check_path(value))
+
+
+def _check_names(value: object) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise VdtTypeError(value)
+    return tuple(entry for entry in entries if entry)
+
+
+def _check_branches(value: object) -> tuple[str, ...]:
+    names = _check_names(value)
+    if not all(is_branch_name(name) for name in names):
+        raise ValidateError(value)
+    return names
+
+
+def _check_items(value: object) -> tuple[str, ...]:
+    names = _check_names(value)
+    if any("/" in name or name in (".", "..") or name in RESERVED_HIERADATA_ITEMS for name in names):
+        raise ValidateError(value)
+    return names
+
+
+def _check_prefix(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise VdtTypeError(value)
+    return value
+
+
+def _check_filename(value: object) -> str:
+    if not isinstance(value, str) or not value or "/" in value or value in (".", ".."):
+        raise VdtTypeError(value)
+    return value
+
+
+_CHECKS = {
+    "path": _check_path,
+    "optional_path": _check_optional_path,
+    "names": _check_names,
+    "branches": _check_branches,
+    "items": _check_items,
+    "prefix": _check_prefix,
+    "filename": _check_filename,
+}

@@ -8,47 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.config import Config
-from jens.errors import WayOutError
-from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, PARTITIONS, SITE, Branch, Commit, Ref, RepoId
+from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
 from jens.names import is_branch_name, is_repository_name
 
 _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
 _COMMIT_ENTRY = re.compile(r"\.[0-9a-f]{4,40}")
-
-#: Links of an environment for each repository of a partition: where, and below the checkout what.
-_LINKS = {
-    MODULES: (("modules/{}", "code"), ("hieradata/module_names/{}", "data")),
-    HOSTGROUPS: (
-        ("hostgroups/hg_{}", "code"),
-        ("hieradata/hostgroups/{}", "data/hostgroup"),
-        ("hieradata/fqdns/{}", "data/fqdns"),
-    ),
-}
-
-#: Directories of an environment, parents first; they exist even when empty. "" is the environment itself.
-ENVIRONMENT_DIRECTORIES = (
-    "",
-    "modules",
-    "hostgroups",
-    "hieradata",
-    "hieradata/module_names",
-    "hieradata/hostgroups",
-    "hieradata/fqdns",
-)
-
-ENVIRONMENT_CONF = "environment.conf"
-
-
-#: So many links in turn are followed on the way to a file; with more it is not found: path_resolution(7).
-_MOST_LINKS = 40
-
-
-class Target(NamedTuple):
-    """What a link of an environment points to: an entry of a repository's checkouts, and a path below it."""
-
-    repo: RepoId
-    entry: str
-    below: str
 
 
 def branch_entry(branch: Branch) -> str:
@@ -173,103 +137,3 @@ class Layout(NamedTuple):
             for entry in os.scandir(top / partition)
             if is_repository_name(entry.name) and entry.is_dir(follow_symlinks=False)
         ]
-
-    def links(self, repo: RepoId) -> dict[str, str]:
-        """The links of an environment that holds a repository: path in the environment, path below the checkout."""
-        if repo == SITE:
-            return {"site": "code"}
-        if repo == HIERADATA:
-            return {f"hieradata/{item}": f"data/{item}" for item in self.common_hieradata_items}
-        return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
-
-    def refuse_ways_out(self, repo: RepoId, checkout: Path) -> None:
-        """See that what environments link to is in the checkout, and not elsewhere by way of symbolic links in it.
-
-        Raises WayOutError: Puppet would read there what is not of the repository.
-        """
-        ways = [below for below in sorted({*self.links(repo).values()}) if _leads_out(checkout, below)]
-        if ways:
-            raise WayOutError(ways)
-
-    def link_prefix(self, depth: int) -> str:
-        """The way from a link that is ``depth`` directories below its environment to clonedir.
-
-        Computed from where the directories really are: a link is followed from there.
-        """
-        return "../" * (depth + 1) + os.path.relpath(
-            os.path.realpath(self.clonedir), os.path.realpath(self.environmentsdir)
-        )
-
-    def link_target(self, link: str, target: Target) -> str:
-        """The text of a link of an environment."""
-        return f"{self.link_prefix(link.count('/'))}/{target.repo}/{target.entry}/{target.below}"
-
-    def parse_target(self, environment: str, link: str, text: str) -> Target | None:
-        """What a link points to, whatever way it is written; None when it leads elsewhere than clonedir."""
-        here = os.path.join(os.path.realpath(self.environmentsdir), environment, os.path.dirname(link))
-        path = os.path.normpath(os.path.join(here, text))
-        for top in (os.path.realpath(self.clonedir), str(self.clonedir)):
-            if path.startswith(top + os.sep):
-                return _target(path[len(top) + 1 :])
-        return None
-
-
-def _target(below: str) -> Target | None:
-    """What a normal path below clonedir leads to."""
-    parts = below.split(os.sep, 3)
-    if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
-        return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
-    return None
-
-
-def _leads_out(top: Path, path: str) -> bool:
-    """Whether a path below a directory leaves it, by way of links that are read, but not followed out of it."""
-    here: list[str] = []
-    ahead = path.split("/")
-    links = 0
-    while ahead:
-        name, *ahead = ahead
-        if name == ".." and not here:
-            return True
-        if name == "..":
-            here.pop()
-        elif name not in ("", "."):
-            text = _link_text(top.joinpath(*here, name))
-            if text is None:
-                here.append(name)
-            else:
-                links += 1
-                if text.startswith("/"):
-                    return True
-                ahead = [*text.split("/"), *ahead] if links <= _MOST_LINKS else []
-    return False
-
-
-def _link_text(path: Path) -> str | None:
-    try:
-        return os.readlink(path)
-    except OSError:  # no link, or nothing at all
-        return None
-
-
-class LinkReader:
-    """``Layout.parse_target`` for very many links: the texts that Jens writes are only split, and each of them once."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._prefixes: dict[int, str] = {}
-        self._targets: dict[str, Target | None] = {}
-
-    def target(self, environment: str, link: str, text: str) -> Target | None:
-        """What a link points to; None when it leads elsewhere than clonedir."""
-        depth = link.count("/")
-        prefix = self._prefixes.get(depth)
-        if prefix is None:
-            prefix = self._prefixes[depth] = self._layout.link_prefix(depth) + "/"
-        below = text[len(prefix) :] if text.startswith(prefix) else ""
-        if below in self._targets:
-            return self._targets[below]
-        if below[:1] in "./" or os.path.normpath(below) != below:
-            return self._layout.parse_target(environment, link, text)
-        target = self._targets[below] = _target(below)
-        return target

@@ -11,6 +11,7 @@ LONGEST = 255
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links prefix it, and a file name ends at 255
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]{1,255}")
+_COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 
@@ -31,6 +32,11 @@ def parse_repository(text: str) -> RepoId:
 def is_environment_name(name: str) -> bool:
     """Whether an environment may be called so (Puppet's own rule)."""
     return _ENVIRONMENT.fullmatch(name) is not None
+
+
+def is_commit_id(text: str) -> bool:
+    """Whether this is the full id of a commit: 40 hexadecimal digits in lower case."""
+    return _COMMIT_ID.fullmatch(text) is not None
 
 
 def is_branch_name(name: str) -> bool:

@@ -1,10 +1,14 @@
-"""The configured directories: whether they can be used, and what must be in them."""
+"""The configured directories: whether they can be used, what must be in them, and what their file systems cannot do."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from jens.config import Config
 from jens.errors import DirectoryError
@@ -71,3 +75,121 @@ def make_directories(config: Config) -> None:
                 files.make_directory(path)
             except OSError as error:
                 raise DirectoryError(key, path, f"cannot be made: {error.strerror}") from error
+
+
+# What the file systems cannot do, so that a guarantee would silently not hold
+
+
+_MOUNTS = Path("/proc/self/mountinfo")
+#: Kinds of file systems that other hosts write as well: their servers decide what a lock is worth.
+_SHARED = re.compile(r"nfs4?|cifs|smb3|afs|ceph|gfs2|gpfs|lustre|ocfs2|9p|beegfs|fuse\..*")
+#: FUSE hands syncfs(2) on to nobody but a virtual machine's host: fs/fuse/inode.c of Linux, fuse_sync_fs().
+_UNFLUSHABLE = re.compile(r"fuse|fuseblk|fuse\..*")
+#: What symlink(2) and rename(2) say where there are no links, or none that can be replaced.
+_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EEXIST, errno.EINVAL)
+
+
+class Mount(NamedTuple):
+    """What is mounted somewhere: the kind of file system, as mount(8) names it, and the mount's options."""
+
+    kind: str = ""
+    options: frozenset[str] = frozenset()
+
+
+def filesystem_doubts(config: Config) -> list[str]:
+    """What cannot be had where the directories are now, a sentence each.
+
+    Raises DirectoryError when one is on a file system without symbolic links, of which environments consist.
+    """
+    main = config.main
+    if not os.listdir(main.environmentsdir):  # otherwise there are links already
+        for key in ("clonedir", "environmentsdir"):
+            _try_links(key, getattr(main, key))
+    mounts = _mounts()
+    found = []
+    for key in ("baredir", "clonedir", "environmentsdir"):
+        path: Path = getattr(main, key)
+        found += [f"{key} '{path}': {doubt}" for doubt in judge(mount_of(path, mounts), tells_case=_tells_case(path))]
+    if config.lock.type == "FILE":
+        lockdir = config.filelock.lockdir
+        found += [f"lockdir '{lockdir}': {doubt}" for doubt in judge_lock(mount_of(lockdir, mounts))]
+    return found
+
+
+def judge(mount: Mount, *, tells_case: bool) -> Iterator[str]:
+    """What a directory on such a file system is not good for."""
+    if "nosymfollow" in mount.options:
+        yield "is mounted with nosymfollow, expected a mount without: no link leads anywhere on this host"
+    if not tells_case:
+        yield (
+            "upper and lower case are the same on this file system: of names that differ in nothing else, "
+            "such as branches QA and qa, one takes the place of the other"
+        )
+    if _UNFLUSHABLE.fullmatch(mount.kind):
+        yield (
+            f"this kind of file system ({mount.kind}) cannot be told to put files on stable storage: "
+            "after a power failure what was written last may be incomplete"
+        )
+
+
+def judge_lock(mount: Mount) -> Iterator[str]:
+    """What a lock there is not good for."""
+    if _SHARED.fullmatch(mount.kind):
+        yield (
+            f"is on a shared file system ({mount.kind}), expected a directory of this host: "
+            "a lock there may stay when this host fails, or not be seen by others"
+        )
+
+
+def _try_links(key: str, directory: Path) -> None:
+    """Raises DirectoryError where no link can be made, or replaced in one step."""
+    link = files.staging_name(directory)
+    try:
+        os.symlink(".", link)
+        files.put_link(link, "..")
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            problem = f"symbolic links cannot be made there ({error.strerror}), expected a file system that has them"
+            raise DirectoryError(key, directory, problem) from error
+    finally:
+        with contextlib.suppress(OSError):
+            link.unlink()
+
+
+def _tells_case(directory: Path) -> bool:
+    """Whether an entry of a directory, if it has one that shows it, cannot be found under its name in other case."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            other = os.path.join(directory, entry.name.swapcase())
+            if entry.name.swapcase() != entry.name:
+                with contextlib.suppress(OSError):
+                    return not os.path.samestat(os.lstat(entry.path), os.lstat(other))
+                return True
+    return True
+
+
+def _mounts() -> dict[str, Mount]:
+    """Everything that is mounted, by mount point: proc_pid_mountinfo(5). Empty where there is no /proc."""
+    try:
+        return parse_mounts(_MOUNTS.read_text("utf-8", "surrogateescape"))
+    except OSError:
+        return {}
+
+
+def parse_mounts(text: str) -> dict[str, Mount]:
+    """The content of a mountinfo file; of several things mounted at one point the last one is what is seen."""
+    found = {}
+    for line in text.splitlines():
+        fields, _, more = line.partition(" - ")
+        point, options = fields.split(" ")[4:6]
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
+        found[point] = Mount(more.split(" ")[0], frozenset(options.split(",")))
+    return found
+
+
+def mount_of(path: Path, mounts: Mapping[str, Mount]) -> Mount:
+    """What a path is on."""
+    where = os.path.realpath(path)
+    while where not in mounts and where != os.path.dirname(where):
+        where = os.path.dirname(where)
+    return mounts.get(where, Mount())

@@ -15,10 +15,7 @@ _PACKAGE = TREE / "jens"
 #: The files at the top that everybody may import: values, failures, and checks of text.
 _GROUND = {"errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top: what an instance is, whatever is done with it.
-_TOP = {
-    *("config", "configspec", "filesystems", "layout", "lastrun", "links", "locking", "preflight", "purgeguard"),
-    *("statefile"),
-}
+_TOP = {"config", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.
 _MAY_KNOW: Mapping[str, set[str]] = {

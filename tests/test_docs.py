@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jens.config import KEYS
+from jens.layout import STATE_FILES
 from tests import TREE
 
 DOCUMENTS = [TREE / "README.md", TREE / "CHANGELOG.md", *sorted((TREE / "docs").glob("*.md"))]
@@ -18,7 +20,7 @@ MAN_PAGES = sorted((TREE / "man").glob("*.1"))
 COMMANDS = sorted((TREE / "bin").glob("jens-*"))
 
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
@@ -108,6 +110,19 @@ def test_every_folder_is_described() -> None:
 
 def test_every_key_of_the_configuration_is_documented_and_shipped() -> None:
     shipped = (TREE / "conf" / "main.conf").read_text("utf-8")
-    keys = re.findall(r"^#?(\w+) = ", shipped, re.MULTILINE)
+    assert re.findall(r"^#?(\w+) = ", shipped, re.MULTILINE) == [name for _section, name in KEYS]
     table = (TREE / "docs" / "installation.md").read_text("utf-8").split("\n## Configuration\n")[1].split("\n## ")[0]
-    assert re.findall(r"^\| [^|]*\| `(\w+)` \|", table, re.MULTILINE) == keys
+    rows = re.findall(r"^\| [^|]*\| `(\w+)` \| [^|]+ \| (.+) \|$", table, re.MULTILINE)
+    assert [(name, plain(meaning)) for name, meaning in rows] == [
+        (name, key.meaning) for (_, name), key in KEYS.items()
+    ]
+
+
+def plain(markdown: str) -> str:
+    """A text without links and without the marks of code."""
+    return _LINK.sub(lambda link: link["text"], markdown).replace("`", "")
+
+
+def test_every_file_of_state_is_documented() -> None:
+    operation = (TREE / "docs" / "operation.md").read_text("utf-8")
+    assert [file.name for file in STATE_FILES if f"cache/{file.name} " not in operation] == []

@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens import configspec
 from jens.commands.runner import DIRECTORY, OK, argument_parser, complain, parse_arguments, run_tool
-from jens.config import Config, load_config
+from jens.config import KEYS, Config, load_config
 from jens.text import one_line
 
 #: The same number as for a missing directory; scripts know it.
@@ -31,7 +30,7 @@ def _main(path: Path, section: str, key: str, *, as_json: bool) -> int:
     config = load_config(path)
     for warning in config.warnings:  # there is no log to tell them
         complain(warning, OK)
-    if (section, key) not in configspec.NAMES:
+    if (section, key) not in KEYS:
         return complain(f"there is no key '{key}' in section [{section}]", _NO_SUCH_KEY)
     found = value(config, section, key)
     print(json.dumps(found, indent=1, sort_keys=True) if as_json else one_line(text(found)))

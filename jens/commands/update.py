@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jens import filesystems, preflight
+from jens import preflight
 from jens.commands.runner import (
     NOT_ALL_WELL,
     OK,
@@ -62,7 +62,7 @@ def _main(arguments: argparse.Namespace) -> int:
         preflight.check_queue(config)
     with run_lock(config):
         preflight.make_directories(config)
-        for doubt in filesystems.doubts(config):
+        for doubt in preflight.filesystem_doubts(config):
             log.warning("%s", doubt)
         code = _dry_run(config, options) if arguments.dry_run else _run(config, options, strict=arguments.strict)
     log.info("Done")

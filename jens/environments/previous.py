@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from jens.environments import tree
 from jens.environments.tree import Found
-from jens.layout import Layout, LinkReader, entry_ref
+from jens.layout import Layout, entry_ref
+from jens.links import LinkReader
 from jens.metadata.definition import read_definition
 from jens.model import SITE, Commit, Declared, Definition, Inventory
 from jens.names import is_environment_name

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, Layout, commit_entry, ref_entry
+from jens.layout import Layout, commit_entry, ref_entry
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, link_prefix, link_text, links_of, parse_target
 from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
 from jens.system import files
 
@@ -73,11 +74,11 @@ class Planner:
     def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool) -> None:
         self._expansion = expansion
         self._with_conf = with_conf
-        prefixes = {depth: layout.link_prefix(depth) for depth in range(3)}
+        prefixes = {depth: link_prefix(layout, depth) for depth in range(3)}
         self._parts: dict[RepoId, list[tuple[str, str, str]]] = {
             repo: [
                 (link, f"{prefixes[link.count('/')]}/{repo}/", f"/{below}")
-                for link, below in layout.links(repo).items()
+                for link, below in links_of(layout, repo).items()
             ]
             for repo in sorted(expansion.inventory)
         }
@@ -224,8 +225,8 @@ def links_through(layout: Layout, name: str, found: Found, entries: Mapping[tupl
     """The links that lead through one of these entries, with texts that lead to its commit's checkout instead."""
     detour = {}
     for link, text in found.links.items():
-        target = layout.parse_target(name, link, text)
+        target = parse_target(layout, name, link, text)
         if target is not None and (target.repo, target.entry) in entries:
             commit = entries[target.repo, target.entry]
-            detour[link] = layout.link_target(link, target._replace(entry=commit_entry(commit)))
+            detour[link] = link_text(layout, link, target._replace(entry=commit_entry(commit)))
     return detour

@@ -113,24 +113,19 @@ def _end_orphans(descriptor: int, directory: Path, known: _Groups) -> _Groups:
     groups = {group: members for group, members in _orphaned_groups(descriptor).items() if group not in known}
     for group in groups:
         log.warning("Ending Git (process group %d), which a killed run had left at work in '%s'", group, directory)
-        _signal_group(group, signal.SIGTERM)  # which lets Git remove its lock files
+        processes.signal_group(group, signal.SIGTERM)  # which lets Git remove its lock files
     return groups
 
 
 def _kill_what_is_left(groups: _Groups) -> None:
     for group, members in groups.items():
         if any(_is_still_there(member) for member in members):  # else the number may be somebody else's by now
-            _signal_group(group, signal.SIGKILL)
+            processes.signal_group(group, signal.SIGKILL)
 
 
 def _is_still_there(member: Process) -> bool:
     now = processes.look(member.pid)
     return now is not None and (now.start, now.group) == (member.start, member.group)
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _orphaned_groups(descriptor: int) -> _Groups:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jens.errors import GitError, GitTimeoutError
-from jens.system.ending import end, end_of, has_ended, signal_group
+from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
 from jens.urls import redact, user_of
 

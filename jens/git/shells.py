@@ -20,7 +20,7 @@ from typing import Callable, Optional, Union
 from jens.errors import GitError, GitTimeoutError
 from jens.git import process as git_process
 from jens.git.process import GitOptions
-from jens.system import ending
+from jens.system import processes
 
 #: A command of Git and its arguments, none of which is empty, or has a line's end in it.
 Command = tuple[str, ...]
@@ -251,14 +251,13 @@ class _Shell:
         with self._stack:
             self.dismiss()
             if not self.command:
-                ending.has_ended(self._process, _PATIENCE)
+                processes.has_ended(self._process, _PATIENCE)
             if self._process.returncode is None:
-                ending.end(self._process)
+                processes.end(self._process)
 
     def kill(self) -> None:
         """End the shell, and what it is at, without waiting for it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        processes.signal_group(self._process.pid, signal.SIGKILL)
 
 
 def _inherited() -> dict[str, str]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import struct
 from pathlib import Path
 
 from jens.errors import GitError
 from jens.git.index import Index, is_whole
 from jens.git.process import run
+from jens.names import is_commit_id
 from jens.system.files import open_file, read_file, remove_tree
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[0-9a-f]{40}")
 
 #: An index begins so: gitformat-index(5).
 _INDEX = b"DIRC"
@@ -29,7 +28,7 @@ def record_path(bare: Path, commit: str) -> Path:
 def recorded_commits(bare: Path) -> list[str]:
     """The commits that a bare has records of checkouts for, as ``add_record`` makes them."""
     try:
-        return [name for name in os.listdir(bare / "worktrees") if _ID.fullmatch(name)]
+        return [name for name in os.listdir(bare / "worktrees") if is_commit_id(name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from jens.errors import GitBusyError, GitError, GitTimeoutError
 from jens.git.process import GitOptions, run, stop_all
 from jens.git.shells import Command
+from jens.names import is_commit_id
 from jens.system.files import read_file
 
 __all__ = ["GitOptions", "stop_all"]
@@ -22,7 +23,6 @@ __all__ = ["GitOptions", "stop_all"]
 HEADS = "refs/heads/"
 #: The remote's name during a clone: what a user's configuration says of each and every origin must not count.
 _NEW = "jens-clone"
-_ID = re.compile(r"[0-9a-f]{40}")
 _PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
 #: What Git ends with when an object is not there: of all that can go wrong it is this that it says itself.
@@ -45,7 +45,7 @@ def remote_heads(output: bytes) -> dict[str, str]:
     for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may have other ends of lines in them
         commit, _, ref = line.partition("\t")
         if ref.startswith(HEADS):
-            if not _ID.fullmatch(commit):
+            if not is_commit_id(commit):
                 raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
             heads[ref[len(HEADS) :]] = commit
     return heads
@@ -134,7 +134,7 @@ def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
                     commit = read_file(entry.path).decode("ascii", "replace").strip()
                 except FileNotFoundError:
                     continue  # packed or deleted a moment ago
-                yield branch, commit if _ID.fullmatch(commit) else ""
+                yield branch, commit if is_commit_id(commit) else ""
 
 
 def _packed_heads(top: str) -> dict[str, str]:

@@ -7,24 +7,22 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jens import statefile
+from jens.git.head import commit_of
 from jens.layout import INVENTORY, Layout, entry_ref, is_checkout_name
 from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
-from jens.names import is_branch_name, is_repository_name
+from jens.names import is_branch_name, is_commit_id, is_repository_name
 from jens.statefile import StateError
 from jens.system import files
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[0-9a-f]{40}")
 _DIGITS = re.compile(r"[0-9a-f]{4,40}")
-_SYMBOLIC = "ref: "
+
 #: What is raised when a state file has another shape.
 _UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
-_LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
 def load_or_generate(layout: Layout) -> Inventory:
@@ -123,51 +121,7 @@ def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
     there = place if stat.S_ISDIR(mode) else None
     if is_checkout_name(place):
         return Expanded(place[1:], there)
-    return Expanded(_head(clone / entry) if there else None, there)
-
-
-def _head(clone: Path) -> str | None:
-    """The commit that a clone has checked out, read from its files: gitrepository-layout(5). None: nobody knows."""
-    try:
-        git_dir = _git_dir(clone)
-        value = files.read_file(git_dir / "HEAD").decode("utf-8").strip()
-        linked = _is_linked(git_dir)
-        shared = git_dir / files.read_file(git_dir / "commondir").decode("utf-8").strip() if linked else git_dir
-        for _ in range(_LONGEST_CHAIN):
-            if not value.startswith(_SYMBOLIC):
-                break
-            value = _ref_value(shared, value[len(_SYMBOLIC) :].strip())
-    except (OSError, ValueError):
-        return None
-    return value if _ID.fullmatch(value) else None
-
-
-def _is_linked(git_dir: Path) -> bool:
-    return os.path.lexists(git_dir / "commondir")
-
-
-def _git_dir(clone: Path) -> Path:
-    path = clone / ".git"
-    if path.is_dir():
-        return path
-    named = files.read_file(path).decode("utf-8").strip().removeprefix("gitdir: ")
-    git_dir = clone / named
-    if os.path.isabs(named):
-        # On a volume that another host has written this may be a path of that host, and lead to something of ours.
-        back = Path(files.read_file(git_dir / "gitdir").decode("utf-8").strip())
-        if not os.path.samefile(back.parent, clone):
-            raise ValueError(f"{git_dir} is of another clone")
-    return git_dir
-
-
-def _ref_value(git_dir: Path, ref: str) -> str:
-    if not ref.startswith("refs/") or ".." in ref:
-        raise ValueError(f"unexpected ref {ref!r}")
-    try:
-        return files.read_file(git_dir / ref).decode("utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        lines = files.read_file(git_dir / "packed-refs").decode("utf-8", "surrogateescape").split("\n")
-        return next((line[:40] for line in lines if line[40:] == f" {ref}"), "")
+    return Expanded(commit_of(clone / entry) if there else None, there)
 
 
 def encode(inventory: Inventory) -> dict[str, Any]:
@@ -196,9 +150,9 @@ def decode(content: Any) -> Inventory:
 def _decode_refs(refs: Any) -> dict[Ref, str]:
     found: dict[Ref, str] = {}
     for name, commit in refs["branches"].items():
-        found[Branch(_expect(name, is_branch_name(name)))] = _expect(commit, _ID.fullmatch(commit))
+        found[Branch(_expect(name, is_branch_name(name)))] = _expect(commit, is_commit_id(commit))
     for digits, commit in refs["commits"].items():
-        found[Commit(_expect(digits, _DIGITS.fullmatch(digits)))] = _expect(commit, _ID.fullmatch(commit))
+        found[Commit(_expect(digits, _DIGITS.fullmatch(digits)))] = _expect(commit, is_commit_id(commit))
     return found
 
 

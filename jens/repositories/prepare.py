@@ -13,6 +13,7 @@ from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.git.remotes import Remotes
 from jens.layout import Layout, commit_entry, is_checkout_name
+from jens.links import refuse_ways_out
 from jens.model import Branch, Commit, Ref, RepoId
 from jens.repositories import commits, repair
 from jens.repositories import mirror as repositories_mirror
@@ -224,7 +225,7 @@ def _check_out(layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path]
     staging = files.staging_name(clone)
     try:
         worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit), like)
-        layout.refuse_ways_out(repo, staging)
+        refuse_ways_out(layout, repo, staging)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(worktrees.record_path(layout.bare(repo), commit))

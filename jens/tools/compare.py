@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Union
 
 from jens.environments.dangling import describe
 from jens.errors import DirectoryError
-from jens.layout import Layout, LinkReader, Target, entry_ref
+from jens.layout import Layout, entry_ref
+from jens.links import LinkReader, Target
 from jens.model import Branch, RepoId
 from jens.names import is_environment_name
 from jens.repositories import inventory

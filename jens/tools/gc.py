@@ -14,7 +14,8 @@ from jens.config import Config
 from jens.environments import tree
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import damage, worktrees, wrapper
-from jens.layout import INVENTORY, Layout, LinkReader, is_checkout_name
+from jens.layout import INVENTORY, Layout, is_checkout_name
+from jens.links import LinkReader
 from jens.locking import run_lock
 from jens.metadata import clones as metadata_clones
 from jens.metadata import reader as metadata_reader

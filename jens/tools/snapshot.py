@@ -13,7 +13,8 @@ from jens.environments import tree
 from jens.environments.dangling import describe
 from jens.environments.tree import Found
 from jens.errors import DirectoryError, MetadataError
-from jens.layout import Layout, LinkReader, Target, entry_ref, ref_entry
+from jens.layout import Layout, entry_ref, ref_entry
+from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import read_definition
@@ -98,7 +99,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
     layout = Layout.of(config)
     found, shown, is_settled = _look(layout, environment)
     definition = _definition(config, layout, environment)
-    pins = plan_pins(shown, layout.links)
+    pins = plan_pins(shown, lambda repo: links_of(layout, repo))
     commits = dict(pins.commits)
     doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
     if not is_settled:
@@ -106,7 +107,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
     if definition is None:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
-    if not layout.links(HIERADATA):  # no link tells
+    if not links_of(layout, HIERADATA):  # no link tells
         commits.update(_hieradata(layout, definition))
     overrides = {repo: Commit(commit) for repo, commit in commits.items()}
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)

@@ -16,7 +16,8 @@ from jens.environments import tree
 from jens.errors import DirectoryError, GitError
 from jens.git import wrapper
 from jens.git.workers import workers
-from jens.layout import INVENTORY, Layout, LinkReader, Target, entry_ref
+from jens.layout import INVENTORY, Layout, entry_ref
+from jens.links import LinkReader, Target, links_of
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
@@ -223,7 +224,7 @@ def _is_vain(layout: Layout, target: Target) -> bool:
     checkout = layout.clone(target.repo) / target.entry
     if _is_missing(checkout):
         return True
-    if target.repo != HIERADATA and target.below in layout.links(target.repo).values():
+    if target.repo != HIERADATA and target.below in links_of(layout, target.repo).values():
         return False
     return _is_missing(checkout / target.below, follow=False)
 

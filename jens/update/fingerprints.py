@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.config import Config
-from jens.layout import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, STATE_FILES, Layout
+from jens.layout import STATE_FILES, Layout
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES
 from jens.metadata.clones import directories
 from jens.model import RepoId
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from jens.layout import Layout, branch_entry, ref_entry
+from jens.links import links_of
 from jens.metadata.definition import doubts, read_definition
 from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import YamlError
@@ -196,7 +197,7 @@ def test_whatever_a_library_says_is_told_and_leads_nowhere(source: bytes) -> Non
         assert url.isprintable()
         for top, path in ((_LAYOUT.baredir, _LAYOUT.bare(repo)), (_LAYOUT.clonedir, _LAYOUT.clone(repo))):
             _assert_inside(path, top / repo.partition)
-        for link in _LAYOUT.links(repo):
+        for link in links_of(_LAYOUT, repo):
             _assert_inside(_LAYOUT.environment("x") / link, _LAYOUT.environment("x"))
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from jens.commands import snapshot as command
 from jens.config import load_config
-from jens.layout import Layout, Target
+from jens.layout import Layout
+from jens.links import Target
 from jens.locking import run_lock
 from jens.metadata.definition import parse_definition
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId

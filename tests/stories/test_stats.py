@@ -18,7 +18,8 @@ import pytest
 
 from jens.commands import stats as command
 from jens.config import load_config
-from jens.layout import Layout, Target
+from jens.layout import Layout
+from jens.links import Target
 from jens.locking import run_lock
 from jens.tools import stats
 from tests import TREE

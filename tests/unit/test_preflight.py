@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands.runner import DIRECTORY, OK
-from jens.filesystems import Mount, judge, judge_lock, mount_of, parse_mounts
+from jens.preflight import Mount, judge, judge_lock, mount_of, parse_mounts
 from tests.conftest import Site, assert_complaint
 from tests.faults.mounts import require_mounts
 

@@ -18,7 +18,7 @@ from jens.errors import GitError, GitTimeoutError
 from jens.git import lock as git_lock
 from jens.git import process, wrapper
 from jens.git.remotes import Remotes
-from jens.system import ending
+from jens.system import processes
 from tests.conftest import Site, git
 from tests.faults.servers import servers
 
@@ -136,7 +136,7 @@ def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(ending, "_GRACE", 0.2)
+    monkeypatch.setattr(processes, "_GRACE", 0.2)
     assert process.run(["much"]) == bytes(1000000)
     with pytest.raises(GitError, match="ended with status 3"):
         process.run(["late"])

@@ -1,0 +1,155 @@
+"""The links of an environment: where they are, where they lead, and where they must not lead."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from jens.errors import WayOutError
+from jens.layout import Layout
+from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, SITE, RepoId
+
+#: Links of an environment for each repository of a partition: path in the environment, path below the checkout.
+_LINKS = {
+    MODULES: (("modules/{}", "code"), ("hieradata/module_names/{}", "data")),
+    HOSTGROUPS: (
+        ("hostgroups/hg_{}", "code"),
+        ("hieradata/hostgroups/{}", "data/hostgroup"),
+        ("hieradata/fqdns/{}", "data/fqdns"),
+    ),
+}
+
+#: Directories of an environment, parents first; they exist even when empty. "" is the environment itself.
+ENVIRONMENT_DIRECTORIES = (
+    "",
+    "modules",
+    "hostgroups",
+    "hieradata",
+    "hieradata/module_names",
+    "hieradata/hostgroups",
+    "hieradata/fqdns",
+)
+
+ENVIRONMENT_CONF = "environment.conf"
+
+#: The kernel follows so many links in turn on the way to a file: path_resolution(7).
+_MOST_LINKS = 40
+
+
+class Target(NamedTuple):
+    """What a link of an environment leads to: an entry of a repository's checkouts, and a path below it."""
+
+    repo: RepoId
+    entry: str
+    below: str
+
+
+def links_of(layout: Layout, repo: RepoId) -> dict[str, str]:
+    """The links of an environment that holds a repository: path in the environment, path below the checkout."""
+    if repo == SITE:
+        return {"site": "code"}
+    if repo == HIERADATA:
+        return {f"hieradata/{item}": f"data/{item}" for item in layout.common_hieradata_items}
+    return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
+
+
+def link_prefix(layout: Layout, depth: int) -> str:
+    """The relative path to clonedir from a link that is ``depth`` directories below its environment.
+
+    Computed from where the directories really are: the kernel follows a link from there.
+    """
+    way = os.path.relpath(os.path.realpath(layout.clonedir), os.path.realpath(layout.environmentsdir))
+    return "../" * (depth + 1) + way
+
+
+def link_text(layout: Layout, link: str, target: Target) -> str:
+    """The text of a link of an environment."""
+    return f"{link_prefix(layout, link.count('/'))}/{target.repo}/{target.entry}/{target.below}"
+
+
+# Targets, read back
+
+
+def parse_target(layout: Layout, environment: str, link: str, text: str) -> Target | None:
+    """What a link leads to, whatever way it is written; None when it leads elsewhere than clonedir."""
+    here = os.path.join(os.path.realpath(layout.environmentsdir), environment, os.path.dirname(link))
+    path = os.path.normpath(os.path.join(here, text))
+    for top in (os.path.realpath(layout.clonedir), str(layout.clonedir)):
+        if path.startswith(top + os.sep):
+            return _target(path[len(top) + 1 :])
+    return None
+
+
+def _target(below: str) -> Target | None:
+    """What a normal path below clonedir leads to."""
+    parts = below.split(os.sep, 3)
+    if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
+        return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+    return None
+
+
+class LinkReader:
+    """``parse_target`` for very many links: the texts that Jens writes are only split, and each of them once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._prefixes: dict[int, str] = {}
+        self._targets: dict[str, Target | None] = {}
+
+    def target(self, environment: str, link: str, text: str) -> Target | None:
+        """What a link leads to; None when it leads elsewhere than clonedir."""
+        depth = link.count("/")
+        prefix = self._prefixes.get(depth)
+        if prefix is None:
+            prefix = self._prefixes[depth] = link_prefix(self._layout, depth) + "/"
+        below = text[len(prefix) :] if text.startswith(prefix) else ""
+        if below in self._targets:
+            return self._targets[below]
+        if below[:1] in "./" or os.path.normpath(below) != below:
+            return parse_target(self._layout, environment, link, text)
+        target = self._targets[below] = _target(below)
+        return target
+
+
+# Ways out
+
+
+def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path) -> None:
+    """Check that what environments link to is in the checkout, and not elsewhere by symbolic links in it.
+
+    Raises WayOutError: Puppet would read there what is not of the repository.
+    """
+    ways = [below for below in sorted({*links_of(layout, repo).values()}) if _leads_out(checkout, below)]
+    if ways:
+        raise WayOutError(ways)
+
+
+def _leads_out(top: Path, path: str) -> bool:
+    """Whether a path below a directory leaves it. Links are read, but never followed out of the directory."""
+    here: list[str] = []
+    ahead = path.split("/")
+    links = 0
+    while ahead:
+        name, *ahead = ahead
+        if name == ".." and not here:
+            return True
+        if name == "..":
+            here.pop()
+        elif name not in ("", "."):
+            text = _link_text(top.joinpath(*here, name))
+            if text is None:
+                here.append(name)
+            else:
+                links += 1
+                if text.startswith("/"):
+                    return True
+                ahead = [*text.split("/"), *ahead] if links <= _MOST_LINKS else []
+    return False
+
+
+def _link_text(path: Path) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:  # no link, or nothing at all
+        return None
