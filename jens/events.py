@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -19,3 +20,13 @@ class Event(NamedTuple):
     def is_failure(self) -> bool:
         """Whether something was not done that should have been."""
         return self.level >= logging.ERROR
+
+
+def tell(log: logging.Logger, events: Iterable[Event]) -> list[str]:
+    """Log events, one line each. Returns the texts of those that are failures."""
+    failures = []
+    for event in events:
+        log.log(event.level, "%s", event.text)
+        if event.is_failure:
+            failures.append(event.text)
+    return failures

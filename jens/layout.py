@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jens.config import Config
 from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
-from jens.names import is_branch_name, is_repository_name
+from jens.names import is_branch_name, is_environment_name, is_repository_name
 
 _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
 _COMMIT_ENTRY = re.compile(r"\.[0-9a-f]{4,40}")
@@ -119,10 +119,18 @@ class Layout(NamedTuple):
         """The path of a file of state."""
         return self.cachedir / file.name
 
-    @property
-    def pickled_inventory(self) -> Path:
-        """What Jens 1.x kept as its inventory; never read."""
-        return self.cachedir / "repositories"
+    def environment_entries(self) -> list[os.DirEntry[str]]:
+        """Everything that Puppet takes for an environment: directories and links. Raises OSError."""
+        with os.scandir(self.environmentsdir) as entries:
+            return [
+                entry
+                for entry in entries
+                if is_environment_name(entry.name) and (entry.is_symlink() or entry.is_dir(follow_symlinks=False))
+            ]
+
+    def environments(self) -> list[str]:
+        """The environments that are directories, whoever made them. Raises OSError."""
+        return [entry.name for entry in self.environment_entries() if not entry.is_symlink()]
 
     def partitions(self, top: Path) -> list[Path]:
         """The partitions' directories below baredir or clonedir."""

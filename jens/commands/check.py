@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from jens.commands.runner import OK, argument_parser, parse_arguments, run_tool
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import OK
+from jens.commands.runner import load, run_tool
 from jens.config import Config, load_config
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS
@@ -74,10 +75,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _config(path: Path | None) -> Config:
     """The site's configuration; an empty one has the defaults."""
-    config = load_config(path or Path(os.devnull))
-    for warning in config.warnings if path else ():
-        print(f"{Path(sys.argv[0]).name}: {one_line(warning)}", file=sys.stderr)
-    return config
+    return load(path) if path else load_config(Path(os.devnull))
 
 
 def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:

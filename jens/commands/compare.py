@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import names, text
-from jens.commands.runner import DIFFERENT, OK, argument_parser, parse_arguments, run_tool
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import DIFFERENT, OK
+from jens.commands.runner import run_tool
 from jens.tools import compare
 from jens.tools.compare import Difference
 

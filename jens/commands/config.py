@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens.commands.runner import DIRECTORY, OK, argument_parser, complain, parse_arguments, run_tool
-from jens.config import KEYS, Config, load_config
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import DIRECTORY, OK
+from jens.commands.runner import complain, load, run_tool
+from jens.config import KEYS, Config
 from jens.text import one_line
 
 #: The same number as for a missing directory; scripts know it.
@@ -27,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(path: Path, section: str, key: str, *, as_json: bool) -> int:
-    config = load_config(path)
-    for warning in config.warnings:  # there is no log to tell them
-        complain(warning, OK)
+    config = load(path)
     if (section, key) not in KEYS:
         return complain(f"there is no key '{key}' in section [{section}]", _NO_SUCH_KEY)
     found = value(config, section, key)

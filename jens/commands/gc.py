@@ -9,16 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import preflight
-from jens.commands.runner import (
-    FAILED,
-    LOCKED,
-    OK,
-    argument_parser,
-    complain,
-    parse_arguments,
-    run_tool,
-    set_up_logging,
-)
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import FAILED, LOCKED, OK
+from jens.commands.logs import set_up_logging
+from jens.commands.runner import complain, run_tool
 from jens.config import load_config
 from jens.errors import LockHeldError
 from jens.text import one_line

@@ -16,17 +16,10 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from werkzeug.serving import make_server
 
-from jens.commands.runner import (
-    FAILED,
-    INTERRUPTED,
-    OK,
-    LogFile,
-    argument_parser,
-    complain,
-    parse_arguments,
-    run_tool,
-    set_up_logging,
-)
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import FAILED, INTERRUPTED, OK
+from jens.commands.logs import LogFile, set_up_logging
+from jens.commands.runner import complain, run_tool
 from jens.config import DEFAULT_PATH, load_config
 from jens.errors import JensError
 from jens.gitlabproducer.app import LARGEST_BODY, create_app

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jens.commands.runner import OK, argument_parser, parse_arguments, run_tool
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import OK
+from jens.commands.runner import run_tool
 from jens.tools import instance
 
 

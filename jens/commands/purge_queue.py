@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import preflight
-from jens.commands.runner import FAILED, OK, argument_parser, complain, parse_arguments, run_tool, set_up_logging
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import FAILED, OK
+from jens.commands.logs import set_up_logging
+from jens.commands.runner import complain, run_tool
 from jens.config import load_config
 from jens.errors import QueueError
+from jens.events import tell
 from jens.messaging.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -34,9 +38,7 @@ def _main(path: Path) -> int:
         events = Queue(config.messaging.queuedir).purge()
     except QueueError as error:
         return complain(str(error), FAILED)
-    for event in events:
-        log.log(event.level, "%s", event.text)
-    failures = [event.text for event in events if event.is_failure]
+    failures = tell(log, events)
     if failures:
         return complain(f"{len(failures)} left-overs could not be removed: {failures[0]}", FAILED)
     log.info("Done")

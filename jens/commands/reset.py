@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jens import preflight
-from jens.commands.runner import FAILED, LOCKED, OK, argument_parser, complain, parse_arguments, run_tool
-from jens.config import DEFAULT_PATH, Config, load_config
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import FAILED, LOCKED, OK
+from jens.commands.runner import complain, load, run_tool
+from jens.config import DEFAULT_PATH, Config
 from jens.errors import LockHeldError
 from jens.layout import Layout
 from jens.locking import run_lock
@@ -31,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config)
-    for warning in config.warnings:  # there is no log to tell them
-        complain(warning, OK)
+    config = load(arguments.config)
     preflight.check_directories(config)
     if not arguments.yes:
         return _foretell(config)

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import atexit
-import contextlib
 import gc
-import importlib
 import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, NoReturn
 
-from jens import __version__
-from jens.config import DEFAULT_PATH, Config
+from jens.commands.exitcodes import INTERRUPTED, LOCKED, OK, UNFORESEEN, exit_code
+from jens.commands.logs import our_handlers, tear_down_logging
+from jens.config import Config, load_config
 from jens.errors import (
-    ConfigError,
-    DirectoryError,
-    EnvironmentsError,
     JensError,
-    LibraryError,
-    LockFailedError,
-    LockHeldError,
-    MetadataError,
-    QueueError,
-    RepositoriesError,
 )
 from jens.text import one_line
-
-OK = 0
-DIFFERENT = 1
-CONFIGURATION = 2
-DIRECTORY = 3
-FAILED = 10
-METADATA = 20
-HINTS = 25
-REPOSITORIES = 30
-PURGE_REFUSED = 31
-ENVIRONMENTS = 40
-LOCKED = 50
-LOCK_FAILED = 51
-NOT_ALL_WELL = 60
-UNFORESEEN = 70
-INTERRUPTED = 130
-
-_EXIT_CODES = {
-    ConfigError: CONFIGURATION,
-    DirectoryError: DIRECTORY,
-    MetadataError: METADATA,
-    QueueError: HINTS,
-    LibraryError: REPOSITORIES,
-    RepositoriesError: REPOSITORIES,
-    EnvironmentsError: ENVIRONMENTS,
-    LockHeldError: LOCKED,
-    LockFailedError: LOCK_FAILED,
-}
-
-FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 #: Who pushes decides how deep a tree is, as far as the kernel lets Git make it (2,048 directories), and os.walk and
 #: shutil.rmtree need a few calls for each.
@@ -70,100 +28,6 @@ log = logging.getLogger(__name__)
 
 # Before the interpreter ends it looks through all that there is for what could be freed: a tenth of a short run.
 atexit.register(gc.freeze)
-
-
-def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
-    """A parser with the options that every tool has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=_formatter)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    if with_config:
-        help_text = f"configuration file (default: {DEFAULT_PATH})"
-        parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help=help_text)
-    return parser
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """The usual one, told the width: to look that up itself it imports more than all else that arguments take."""
-    columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isdecimal() else 0
-    with contextlib.suppress(OSError):
-        width = width or os.get_terminal_size().columns
-    return argparse.HelpFormatter(prog, width=(width or 80) - 2)
-
-
-def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments of a tool; answers the shell instead when that asks how to complete them (with argcomplete)."""
-    if "_ARGCOMPLETE" in os.environ:
-        try:
-            importlib.import_module("argcomplete").autocomplete(parser)
-        except ImportError:
-            sys.exit(FAILED)  # somebody has pressed TAB: that must not start a run
-    return parser.parse_args(argv)
-
-
-class _OneLine(logging.Formatter):
-    """Whatever a message quotes, it stays one line; tracebacks keep theirs."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
-        record.message = one_line(record.message)
-        return super().formatMessage(record)
-
-
-class LogFile(logging.FileHandler):
-    """A log that cannot be written (a full disk) is said once, and stops nothing."""
-
-    complained = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if that can be done."""
-        try:
-            super().emit(record)
-        except OSError:  # what was rotated away, or closed, cannot be opened anew
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
-        """Say on stderr, once, why nothing is logged."""
-        if not self.complained:
-            self.complained = True
-            problem = f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}"
-            print(f"{Path(sys.argv[0]).name}: {one_line(problem)}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Close the file, whatever becomes of its last lines."""
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-def set_up_logging(
-    config: Config, tool: str, *, verbose: bool = False, log_file: Callable[..., LogFile] = LogFile
-) -> None:
-    """Log to ``logdir/TOOL.log``; when that is renamed meanwhile, so is the log. Raises DirectoryError."""
-    path = config.main.logdir / f"{tool}.log"
-    root = logging.getLogger()
-    tear_down_logging()
-    try:
-        handlers: list[logging.Handler] = [log_file(path, encoding="utf-8", errors="backslashreplace")]
-    except OSError as error:
-        raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
-    if verbose:
-        handlers.append(logging.StreamHandler())
-    for handler in handlers:
-        handler.setFormatter(_OneLine(FORMAT))
-        root.addHandler(handler)
-    root.setLevel(config.main.debuglevel)
-    for warning in config.warnings:
-        log.warning("%s", warning)
-
-
-def tear_down_logging() -> None:
-    """Close what ``set_up_logging`` opened."""
-    for handler in _our_handlers():
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
-def _our_handlers() -> list[logging.Handler]:
-    return [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, _OneLine)]
 
 
 class Terminated(KeyboardInterrupt):
@@ -226,17 +90,12 @@ def _foreseen(error: JensError) -> int:
     return complain(str(error), code)
 
 
-def status_of(error: BaseException) -> int:
-    """The exit code that ``run_tool`` will make of an exception."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    code = exit_code(error) if isinstance(error, JensError) else None
-    return UNFORESEEN if code is None else code
-
-
-def exit_code(error: JensError) -> int | None:
-    """The exit code of a kind of error, None when it should have been dealt with before."""
-    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), None)
+def load(path: Path) -> Config:
+    """The configuration, for a tool without a log: what is doubtful in it is said on stderr. Raises ConfigError."""
+    config = load_config(path)
+    for warning in config.warnings:
+        complain(warning, OK)
+    return config
 
 
 def complain(text: str, code: int) -> int:
@@ -249,7 +108,7 @@ def complain(text: str, code: int) -> int:
 
 def _unforeseen(error: Exception) -> int:
     log.error("Unforeseen error", exc_info=error)
-    hint = "the log has the details" if _our_handlers() else "there is no log yet"
+    hint = "the log has the details" if our_handlers() else "there is no log yet"
     print(
         f"{Path(sys.argv[0]).name}: unforeseen {type(error).__name__}: {one_line(str(error))} ({hint})", file=sys.stderr
     )

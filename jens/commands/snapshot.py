@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from jens import names, text
-from jens.commands.runner import NOT_ALL_WELL, OK, argument_parser, complain, parse_arguments, run_tool
-from jens.config import load_config
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import NOT_ALL_WELL, OK
+from jens.commands.runner import complain, load, run_tool
 from jens.tools import snapshot
 
 
@@ -35,9 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config)
-    for warning in config.warnings:
-        complain(warning, OK)
+    config = load(arguments.config)
     environment: str = arguments.environment
     taken = snapshot.take(config, environment, arguments.name or environment, datetime.now())
     for doubt in taken.doubts:

@@ -10,8 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jens import lastrun, preflight
-from jens.commands.runner import OK, argument_parser, complain, parse_arguments, run_tool
-from jens.config import Config, load_config
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import OK
+from jens.commands.runner import load, run_tool
+from jens.config import Config
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, Inventory
 from jens.text import one_line
@@ -76,9 +78,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config)
-    for warning in config.warnings:  # there is no log to tell them
-        complain(warning, OK)
+    config = load(arguments.config)
     parts = set(_DIRECTORIES) if arguments.all or not arguments.parts else set(arguments.parts)
     preflight.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
     lines = _json(config, parts) if arguments.json else "\n".join(_text(config, parts))

@@ -9,17 +9,10 @@ import time
 from collections.abc import Sequence
 
 from jens import preflight
-from jens.commands.runner import (
-    NOT_ALL_WELL,
-    OK,
-    PURGE_REFUSED,
-    argument_parser,
-    complain,
-    parse_arguments,
-    run_tool,
-    set_up_logging,
-    status_of,
-)
+from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.exitcodes import NOT_ALL_WELL, OK, PURGE_REFUSED, status_of
+from jens.commands.logs import set_up_logging
+from jens.commands.runner import complain, run_tool
 from jens.config import Config, load_config
 from jens.git.workers import Progress, no_progress
 from jens.lastrun import LastRun, save

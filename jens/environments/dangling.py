@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from jens import statefile
 from jens.layout import DANGLING, Layout
+from jens.links import Target, links_of
 from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
 from jens.statefile import StateError
+from jens.system import files
 from jens.text import one_line
 
 log = logging.getLogger(__name__)
+
+
+def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool:
+    """Whether a link dangles, given where its ref is expanded (None: nowhere).
+
+    The common Hiera data must have each linked item. That another repository has no ``code`` or ``data`` is its own
+    affair.
+    """
+    if checkout is None:
+        return True
+    if target.repo != HIERADATA and target.below in links_of(layout, target.repo).values():
+        return False
+    return files.is_missing(checkout / target.below, follow=False)
 
 
 class Dangling(NamedTuple):
@@ -47,8 +62,9 @@ def describe(ref: Ref) -> str:
 
 
 def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
-    data = layout.ref(HIERADATA, ref, commit) / "data"
-    return [item for item in layout.common_hieradata_items if not os.path.lexists(data / item)]
+    checkout = layout.ref(HIERADATA, ref, commit)
+    targets = {item: Target(HIERADATA, checkout.name, f"data/{item}") for item in layout.common_hieradata_items}
+    return [item for item, target in targets.items() if leads_nowhere(layout, target, checkout)]
 
 
 def load(layout: Layout) -> set[Dangling]:

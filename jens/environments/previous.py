@@ -39,12 +39,8 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
     """Look at the cache and at the disk. Raises OSError."""
     remembered: dict[str, Definition | None] = {}
     for name in filter(is_environment_name, os.listdir(layout.definitions)):
-        remembered[name] = _remembered(layout, name, declared.get(name), hashprefix)
-    existing = [
-        entry.name
-        for entry in os.scandir(layout.environmentsdir)
-        if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
-    ]
+        remembered[name] = remembered_definition(layout, name, hashprefix, declared.get(name))
+    existing = layout.environments()
     inferred = {}
     for name in existing:
         if remembered.get(name) is None:
@@ -58,7 +54,10 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
     return Previous(remembered, existing, inferred)
 
 
-def _remembered(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> Definition | None:
+def remembered_definition(
+    layout: Layout, name: str, hashprefix: str, declared: Declared | None = None
+) -> Definition | None:
+    """What an environment was last built from; None when that is lost. A ``declared`` one is not parsed again."""
     try:
         source = read_file(layout.definitions / name)
     except OSError:

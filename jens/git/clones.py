@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,7 +135,22 @@ def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
 
 
 def make_repository(directory: Path, message: str) -> None:
-    """Make a directory a repository with one commit of all its files on branch master. Raises GitError."""
+    """Make a directory a repository: one commit of all its files on branch master. Raises GitError."""
+    with _without_dropped_variables():
+        _make_repository(directory, message)
+
+
+@contextlib.contextmanager
+def _without_dropped_variables() -> Iterator[None]:
+    """GitPython reads the environment when it is imported, and hands all of it on to Git."""
+    dropped = {name: os.environ.pop(name) for name in process.dropped_variables()}
+    try:
+        yield
+    finally:
+        os.environ.update(dropped)
+
+
+def _make_repository(directory: Path, message: str) -> None:
     try:
         import git  # noqa: PLC0415 - a run must not wait for it
     except ImportError as error:  # so says GitPython when there is no Git

@@ -1,6 +1,7 @@
 """One Git process, started, watched and ended: environment, locks, time limits and errors in one place.
 
-GitPython does not start it: to import that takes as long as half of a run that follows a push.
+GitPython starts none of these processes: its import takes as long as half of a run that follows a push. It makes the
+repositories of ``jens-init --example`` (``jens.git.clones``), and nothing else.
 """
 
 from __future__ import annotations
@@ -27,13 +28,6 @@ from jens.urls import redact, user_of
 #: Variables of Git that carry traffic; all others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 
-
-def _forget_inherited_variables() -> None:
-    for name in [name for name in os.environ if name.startswith("GIT_") and not name.startswith(_KEPT)]:
-        del os.environ[name]
-
-
-_forget_inherited_variables()
 
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
@@ -93,6 +87,19 @@ class GitOptions(NamedTuple):
     clonetimeout: int = 1800
 
 
+def dropped_variables() -> list[str]:
+    """The variables of this program's environment that Git must not see: they would change results."""
+    return [name for name in os.environ if name.startswith("GIT_") and not name.startswith(_KEPT)]
+
+
+def inherited_environment() -> dict[str, str]:
+    """This program's environment without the variables that Git must not see."""
+    environment = dict(os.environ)
+    for name in dropped_variables():
+        environment.pop(name, None)
+    return environment
+
+
 def run(
     arguments: Sequence[str],
     *,
@@ -141,7 +148,7 @@ def _ssh_environment(configured: str) -> dict[str, str]:
 @functools.cache
 def _user_ssh_command() -> bool:
     command = ["git", "config", "--get", "core.sshCommand"]
-    environment = {**os.environ, **_ALWAYS}
+    environment = {**inherited_environment(), **_ALWAYS}
     done = subprocess.run(command, cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return bool(done.stdout)
 
@@ -166,7 +173,7 @@ def _finish(
     limit: float,
 ) -> bytes:
     try:
-        process = start(command, source or subprocess.DEVNULL, {**os.environ, **environment}, descriptors)
+        process = start(command, source or subprocess.DEVNULL, {**inherited_environment(), **environment}, descriptors)
     except OSError as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     with watched(process):

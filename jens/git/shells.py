@@ -262,7 +262,8 @@ class _Shell:
 
 def _inherited() -> dict[str, str]:
     """The environment without what would have a shell do other things: functions, options, files to run first."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_SHELLS)}
+    inherited = git_process.inherited_environment()
+    return {name: value for name, value in inherited.items() if not name.startswith(_OF_SHELLS)}
 
 
 def verb_of(command: Command) -> str:

@@ -18,7 +18,7 @@ from jens.config import Config
 from jens.errors import JensError, QueueError
 from jens.gitlabproducer import webhooks
 from jens.gitlabproducer.webhooks import Index, MalformedError, Provider
-from jens.messaging import queue as messaging_queue
+from jens.messaging import message
 from jens.messaging.queue import Queue
 from jens.metadata import clones, reader
 from jens.urls import redact, url_problem
@@ -140,7 +140,7 @@ def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, q
         return _text(200, "Repository not found")
     try:
         for repo in repos:
-            when = messaging_queue.timestamp()
+            when = message.timestamp()
             log.info("%s - %s - '%s' added to the queue", when, repo, queue.add([repo], when))
     except QueueError as error:
         log.error("%s", error)

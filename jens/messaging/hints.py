@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jens.errors import QueueError
-from jens.events import Event
+from jens.events import Event, tell
 from jens.messaging.queue import Hints, Queue
 from jens.model import Library, RepoId
 
@@ -30,8 +30,7 @@ def take(queuedir: Path) -> Hints:
     log.info("Getting and processing hints...")
     hints = Queue(queuedir).take()
     log.info("%d messages found", hints.found)
-    for event in hints.events:
-        log.log(event.level, "%s", event.text)
+    tell(log, hints.events)
     return hints
 
 
@@ -60,9 +59,7 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Eve
 def finish_all(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
     """Let hints go whose work is done; returned is what has failed, of the messages or of this."""
     events = finish(queuedir, hints, failed)
-    for event in events:
-        log.log(event.level, "%s", event.text)
-    return [event.text for event in (*hints.events, *events) if event.is_failure]
+    return [event.text for event in hints.events if event.is_failure] + tell(log, events)
 
 
 def _listed(repos: Collection[RepoId]) -> str:

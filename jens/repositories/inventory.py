@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-import stat
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from jens import statefile
-from jens.git.head import commit_of
 from jens.layout import INVENTORY, Layout, entry_ref, is_checkout_name
 from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
 from jens.names import is_branch_name, is_commit_id, is_repository_name
 from jens.statefile import StateError
-from jens.system import files
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +22,16 @@ _DIGITS = re.compile(r"[0-9a-f]{4,40}")
 _UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
 
 
+def load(layout: Layout) -> Inventory:
+    """The inventory that was last saved. Raises StateError."""
+    return decode(statefile.load(layout, INVENTORY))
+
+
 def load_or_generate(layout: Layout) -> Inventory:
     """The inventory as last persisted, or, when that cannot be used, as it is on disk."""
     log.info("Fetching repositories inventory...")
     try:
-        return decode(statefile.load(layout, INVENTORY))
+        return load(layout)
     except StateError as error:
         log.debug("%s", error)
         log.warning("Inventory on disk not found or corrupt, generating...")
@@ -87,41 +89,6 @@ def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
     followed = set(refs.values())
     refs.update({Commit(commit): commit for commit in checkouts if commit not in followed})
     return refs
-
-
-class Expanded(NamedTuple):
-    """What an entry of a repository's checkouts stands for, as far as anything tells.
-
-    ``place`` is the entry that has the files, None when there are none: the checkout that a branch link names, or the
-    entry itself.
-    """
-
-    commit: str | None
-    place: str | None
-
-
-def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
-    """What an entry stands for now. Names tell; only a clone of Jens 1.x is asked for its HEAD, and never with Git.
-
-    A link is read once and, unless it names a checkout, not followed. Raises OSError when something cannot be read.
-    """
-    clone = layout.clone(repo)
-    place = entry
-    try:
-        mode = os.lstat(clone / entry).st_mode
-        if stat.S_ISLNK(mode):
-            place = os.readlink(clone / entry)
-            if not is_checkout_name(place):
-                return Expanded(None, entry)
-            mode = os.lstat(clone / place).st_mode
-    except OSError as error:
-        if not files.is_gone(error):
-            raise
-        mode = 0
-    there = place if stat.S_ISDIR(mode) else None
-    if is_checkout_name(place):
-        return Expanded(place[1:], there)
-    return Expanded(commit_of(clone / entry) if there else None, there)
 
 
 def encode(inventory: Inventory) -> dict[str, Any]:

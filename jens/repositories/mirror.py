@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,30 +14,23 @@ from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.wrapper import GitOptions
-from jens.model import Branch, Commit, Ref, RepoId
-from jens.repositories.plan import Needs, missing_mandatory
+from jens.model import Branch, Ref, RepoId
+from jens.repositories.model import Reply, Request
+from jens.repositories.refs import missing_mandatory
 from jens.system import files
-
-
-class Answer(Enum):
-    """What a mirror's branches are worth."""
-
-    NOW = "the remote said so in this run"
-    BEFORE = "the remote said so when it was last asked, and nothing calls for asking again"
-    NONE = "the remote did not answer, or there is none to ask"
 
 
 class Mirror(NamedTuple):
     """What is known of a repository's branches."""
 
     heads: Mapping[str, str]
-    answer: Answer
+    answer: Reply
     events: tuple[Event, ...] = ()
 
     @property
     def is_settled(self) -> bool:
         """Whether what is not in the mirror is not at the remote either."""
-        return self.answer is not Answer.NONE
+        return self.answer is not Reply.NONE
 
 
 class RefusedError(Exception):
@@ -47,31 +39,6 @@ class RefusedError(Exception):
     def __init__(self, event: Event) -> None:
         super().__init__(event.text)
         self.event = event
-
-
-class Request(NamedTuple):
-    """One repository's work for a worker. Without a URL the mirror is all there is.
-
-    Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
-    when the mirror is not as ``recorded``, and when it has not got what is needed: but for refs that the remote was
-    ``lacking`` then, and that only definitions need which are not ``fresh``, new or changed. ``is_new``: the library
-    has it, the disk has not; ``is_known``: environments may hold it already.
-    """
-
-    repo: RepoId
-    url: str | None
-    needs: Needs
-    recorded: Mapping[Ref, str]
-    ask: bool = True
-    lacking: frozenset[Ref] | None = None
-    fresh: frozenset[Ref] = frozenset()
-    is_new: bool = False
-    is_known: bool = True
-    on_demand: bool = False
-
-    def full_id(self, commit: Commit) -> str | None:
-        """The full id of a declared commit, as far as that is known without looking."""
-        return commit.digits if commit.is_full else self.recorded.get(commit)
 
 
 def questions(requests: Iterable[Request]) -> list[Command]:
@@ -88,17 +55,17 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     """
     url = request.url
     if url is None:
-        return Mirror(read_heads(bare), Answer.NONE)
+        return Mirror(read_heads(bare), Reply.NONE)
     if request.is_new and not wrapper.is_repository(bare):
         return _take_in(bare, url, request, remotes)
     try:
         damage = _look_at(bare)
     except GitBusyError as error:
-        return Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
+        return Mirror(read_heads(bare), Reply.NONE, (unable("fetch", request.repo, error),))
     if damage:
         return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
-        return Mirror(read_heads(bare), Answer.BEFORE)
+        return Mirror(read_heads(bare), Reply.BEFORE)
     try:
         before = read_heads(bare)
         mirror = update_mirror(bare, url, request.repo, remotes)
@@ -107,7 +74,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
         if is_busy or error.verb == "ls-remote" or wrapper.is_sound(bare):
-            mirror = Mirror(read_heads(bare), Answer.NONE, (unable("fetch", request.repo, error),))
+            mirror = Mirror(read_heads(bare), Reply.NONE, (unable("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
     if request.on_demand:
@@ -135,7 +102,7 @@ def _look_at(bare: Path) -> str | None:
 
 def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
     """A warning of branches that are now as the last run left them, but were not there in between."""
-    now = mirror.heads if mirror.answer is Answer.NOW else {}
+    now = mirror.heads if mirror.answer is Reply.NOW else {}
     recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
     lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
     return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []
@@ -187,7 +154,7 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
             return answer
         mirror, lost = renew_mirror(bare, url, checkouts, remotes)
     except GitError as error:
-        return Mirror(read_heads(bare), Answer.NONE, (unable("clone", request.repo, error),))
+        return Mirror(read_heads(bare), Reply.NONE, (unable("clone", request.repo, error),))
     text = f"The mirror of {request.repo} {reason}, it was made anew"
     text += f"; only their checkouts are left of {[commit[:7] for commit in lost]}" if lost else ""
     return mirror._replace(events=(Event(logging.WARNING, text),))
@@ -217,7 +184,7 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
-    return Mirror(heads, Answer.NOW)
+    return Mirror(heads, Reply.NOW)
 
 
 def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
@@ -225,8 +192,8 @@ def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     heads = remotes.heads(url)
     if not heads:
         problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
-        return Mirror(read_heads(bare), Answer.NONE, (Event(logging.ERROR, problem),))
-    return Mirror(heads, Answer.NOW)
+        return Mirror(read_heads(bare), Reply.NONE, (Event(logging.ERROR, problem),))
+    return Mirror(heads, Reply.NOW)
 
 
 def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
@@ -239,7 +206,7 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
         wrapper.fetch(bare, url, options)
     if moved:
         wrapper.record_url(bare, url)
-    return Mirror(read_heads(bare), Answer.NOW)
+    return Mirror(read_heads(bare), Reply.NOW)
 
 
 def read_heads(bare: Path) -> dict[str, str]:
@@ -264,7 +231,7 @@ def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remote
     finally:
         files.remove_tree(staging)
         files.remove_tree(lender)
-    return Mirror(wrapper.heads(bare), Answer.NOW), lost
+    return Mirror(wrapper.heads(bare), Reply.NOW), lost
 
 
 def _salvage(new: Path, lender: Path, commit: str, options: GitOptions) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +11,16 @@ from jens.errors import GitError, WayOutError
 from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.git.remotes import Remotes
-from jens.layout import Layout, commit_entry, is_checkout_name
+from jens.layout import Layout
 from jens.links import refuse_ways_out
 from jens.model import Branch, Commit, Ref, RepoId
 from jens.repositories import commits, repair
 from jens.repositories import mirror as repositories_mirror
 from jens.repositories.commits import Resolution
-from jens.repositories.mirror import Answer, Mirror, RefusedError, Request
-from jens.repositories.plan import (
-    Needs,
-    OnDisk,
-    RefsPlan,
+from jens.repositories.disk import scan
+from jens.repositories.mirror import Mirror, RefusedError
+from jens.repositories.model import Needs, OnDisk, Prepared, RefsPlan, Reply, Request
+from jens.repositories.refs import (
     commits_to_check_out,
     describe,
     missing_mandatory,
@@ -32,55 +30,6 @@ from jens.repositories.plan import (
     stand_still,
 )
 from jens.system import files
-
-
-class Prepared(NamedTuple):
-    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside.
-
-    ``failed``: not all was done that should have been. Otherwise ``lacking`` are the needed refs that the remote
-    does not have.
-    """
-
-    repo: RepoId
-    disk: OnDisk
-    plan: RefsPlan
-    staged: Mapping[str, Path]
-    events: tuple[Event, ...] = ()
-    is_known: bool = True
-    failed: bool = False
-    lacking: frozenset[Ref] = frozenset()
-
-
-def scan(layout: Layout, repo: RepoId) -> OnDisk:
-    """Look at a repository's directory below clonedir. Raises OSError when it cannot be read."""
-    links: dict[str, str] = {}
-    checkouts: set[str] = set()
-    clones: set[str] = set()
-    strays: set[str] = set()
-    bare = layout.bare(repo)
-    try:
-        entries = list(os.scandir(layout.clone(repo)))
-    except FileNotFoundError:
-        return OnDisk()
-    for entry in entries:
-        if entry.is_symlink():
-            if not entry.name.startswith("."):
-                links[entry.name] = os.readlink(entry.path)
-        elif not entry.is_dir(follow_symlinks=False) or entry.name.startswith((files.STAGING, files.TRASH)):
-            continue
-        elif is_checkout_name(entry.name):
-            if _is_complete(bare, entry):
-                checkouts.add(entry.name[1:])
-        else:
-            (clones if os.path.lexists(os.path.join(entry.path, ".git")) else strays).add(entry.name)
-    targets = {commit_entry(commit): commit for commit in checkouts}
-    resolved = {entry: targets.get(target) for entry, target in links.items()}
-    return OnDisk(resolved, frozenset(checkouts), frozenset(clones), frozenset(strays))
-
-
-def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
-    # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
-    return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
 
 
 def size(layout: Layout, request: Request) -> int:
@@ -124,9 +73,9 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
     try:
         disk = scan(layout, repo)
-        mirror = Mirror(repositories_mirror.read_heads(bare), Answer.NONE)
+        mirror = Mirror(repositories_mirror.read_heads(bare), Reply.NONE)
         if request.url is not None:
-            mirror = mirror._replace(answer=Answer.BEFORE)
+            mirror = mirror._replace(answer=Reply.BEFORE)
             if repositories_mirror.must_ask(bare, request, sorted(disk.checkouts)):
                 mirror = repositories_mirror.ask(bare, request.url, repo, remotes)
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)

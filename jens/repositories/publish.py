@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from jens.events import Event
 from jens.layout import Layout, commit_entry
 from jens.model import RepoId
-from jens.repositories.plan import links_to_put, settle
-from jens.repositories.prepare import Prepared
+from jens.repositories.model import Prepared
+from jens.repositories.refs import links_to_put, settle
 from jens.system import files
 
 

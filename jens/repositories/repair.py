@@ -1,19 +1,20 @@
-"""Ties between checkouts and their mirror: restored where they are lost, made where Jens 1.x had others."""
+"""Ties between checkouts and their mirror: restored where they are lost, so that Git keeps the commits."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
-from jens.errors import GitError
 from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.layout import Layout, commit_entry, ref_entry
 from jens.model import Branch, Ref, RepoId
-from jens.repositories.plan import OnDisk, RefsPlan, commits_to_check_out, links_to_put
-from jens.system import files
+from jens.repositories import legacy
+from jens.repositories.disk import scan
+from jens.repositories.model import OnDisk, RefsPlan
+from jens.repositories.refs import commits_to_check_out, links_to_put
 
 
 def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
@@ -29,8 +30,10 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
     way = worktrees.way_to_records(bare, clone)
     for commit in sorted(disk.checkouts):
         checkout = f"{clone}/{commit_entry(commit)}"  # strings and not paths: there are thousands of them
-        if os.path.isdir(f"{checkout}/.git"):
-            if not _adopt(bare, commit, Path(checkout), events):
+        if legacy.is_adoptable(checkout):
+            is_adopted, told = legacy.adopt(bare, commit, Path(checkout))
+            events += told
+            if not is_adopted:
                 spoilt.add(commit)
         elif not worktrees.is_tied(bare, commit, checkout, way) and wrapper.commits_like(bare, commit):
             worktrees.restore_record(bare, commit, Path(checkout))
@@ -53,20 +56,23 @@ def notice(layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDi
     return [Event(logging.WARNING, text) for text in events]
 
 
-def _adopt(bare: Path, commit: str, checkout: Path, events: list[Event]) -> bool:
-    """Make a commit's clone of Jens 1.x a checkout; False when its files are not those of the commit."""
-    try:
-        same = worktrees.checked_out_commit(checkout) == commit and worktrees.is_unchanged(checkout)
-        if not same and wrapper.commits_like(bare, commit):
-            events.append(Event(logging.WARNING, f"'{checkout}' was changed by hand, it is laid out anew"))
-            return False
-    except GitError:
-        events.append(Event(logging.WARNING, f"'{checkout}' is kept, though Git has lost its commit"))
-        return True
-    if wrapper.commits_like(bare, commit):
-        worktrees.add_record(bare, commit, checkout)
-        trash = files.staging_name(checkout.parent)
-        os.rename(checkout / ".git", trash)
-        worktrees.restore_record(bare, commit, checkout)
-        files.remove_tree(trash)
-    return True
+def keep_commits(layout: Layout, repo: RepoId, needed: Set[str]) -> list[str]:
+    """See to it that Git keeps every commit that has a checkout or is needed, on a branch or not.
+
+    Returned are those that it would not: of what claims to be their checkout nobody knows whether it is complete, and
+    a record would make it so. Raises GitError, OSError.
+    """
+    bare, disk = layout.bare(repo), scan(layout, repo)
+    mended, _events = mend(layout, repo, disk)
+    unsafe = []
+    for commit in sorted(disk.checkouts | needed):
+        if worktrees.keeps_commit(bare, commit) or not wrapper.commits_like(bare, commit):
+            continue
+        checkout = layout.checkout(repo, commit)
+        if commit in mended.checkouts:
+            worktrees.restore_record(bare, commit, checkout)
+        elif commit in disk.checkouts or not os.path.lexists(checkout):
+            worktrees.add_record(bare, commit, checkout)
+        else:
+            unsafe.append(commit)
+    return unsafe

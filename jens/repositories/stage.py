@@ -13,9 +13,9 @@ from jens.layout import Layout
 from jens.model import PARTITIONS, Expansion, Inventory, Library, Ref, RepoId
 from jens.repositories import mirror, publish, retention
 from jens.repositories import prepare as repositories_prepare
-from jens.repositories.mirror import Request
-from jens.repositories.plan import Needs, RepositoriesPlan, entries_to_remove, links_to_put, settle
-from jens.repositories.prepare import Prepared
+from jens.repositories.disk import scan
+from jens.repositories.model import Needs, Prepared, RepositoriesPlan, Request
+from jens.repositories.refs import entries_to_remove, links_to_put, settle
 from jens.system import files
 from jens.text import one_line
 
@@ -138,7 +138,7 @@ class RepositoriesStage:
 
     def _entries_of(self, repo: RepoId) -> list[str]:
         try:
-            return entries_to_remove(repositories_prepare.scan(self._layout, repo), ())
+            return entries_to_remove(scan(self._layout, repo), ())
         except OSError as error:
             self._tell([Event(logging.ERROR, f"Unable to look at '{self._layout.clone(repo)}': {error}")])
             return []
@@ -172,7 +172,7 @@ class RepositoriesStage:
     def _as_it_is(self, work: Prepared) -> Prepared:
         """What there is of a repository whose links may not all have moved: nobody must be led to one that is not."""
         try:
-            disk = repositories_prepare.scan(self._layout, work.repo)
+            disk = scan(self._layout, work.repo)
         except OSError:
             disk = work.disk
         plan = settle(work.plan, disk, links_to_put(work.plan, disk).values())

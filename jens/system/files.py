@@ -23,6 +23,15 @@ def is_gone(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG)
 
 
+def is_missing(path: Path, *, follow: bool = True) -> bool:
+    """Whether a path certainly leads nowhere, and not for want of a permission."""
+    try:
+        os.stat(path, follow_symlinks=follow)
+    except OSError as error:
+        return is_gone(error) or error.errno == errno.ELOOP
+    return False
+
+
 def staging_name(parent: Path) -> Path:
     """A fresh name in ``parent`` for something that is still being made."""
     return parent / f"{STAGING}{os.urandom(6).hex()}"

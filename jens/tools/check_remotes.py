@@ -13,7 +13,7 @@ from jens.git import wrapper
 from jens.git.remotes import Remotes
 from jens.git.workers import workers
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
-from jens.repositories.plan import missing_mandatory, resolve
+from jens.repositories.refs import missing_mandatory, resolve
 from jens.tools.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 
 

@@ -18,9 +18,8 @@ from jens.errors import DirectoryError
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader, Target
 from jens.model import Branch, RepoId
-from jens.names import is_environment_name
-from jens.repositories import inventory
-from jens.repositories.inventory import Expanded
+from jens.repositories import disk
+from jens.repositories.disk import Expanded
 from jens.system.files import STAGING, TRASH, is_gone, read_file
 
 REF = "ref"
@@ -91,12 +90,7 @@ class Instance:
 
     def environments(self) -> list[str]:
         """Everything that Puppet takes for an environment. Raises OSError."""
-        with os.scandir(self._layout.environmentsdir) as entries:
-            return [
-                entry.name
-                for entry in entries
-                if is_environment_name(entry.name) and (entry.is_symlink() or entry.is_dir(follow_symlinks=False))
-            ]
+        return [entry.name for entry in self._layout.environment_entries()]
 
     def read(self, name: str) -> dict[str, Item]:
         """All that is in an environment, by its path; '' is the environment itself. Raises OSError."""
@@ -156,7 +150,7 @@ class Instance:
         if leads is None:
             key = target.repo, target.entry
             if key not in self._expanded:
-                self._expanded[key] = inventory.look_up(self._layout, *key)
+                self._expanded[key] = disk.look_up(self._layout, *key)
             expanded = self._expanded[key]
             shows = expanded.place is not None
             if shows and expanded.commit is not None:  # else a link may lead anywhere

@@ -9,20 +9,21 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from jens import preflight, statefile
+from jens import preflight
 from jens.config import Config
 from jens.environments import tree
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import damage, worktrees, wrapper
-from jens.layout import INVENTORY, Layout, is_checkout_name
+from jens.layout import Layout, is_checkout_name
 from jens.links import LinkReader
 from jens.locking import run_lock
 from jens.metadata import clones as metadata_clones
 from jens.metadata import reader as metadata_reader
 from jens.model import Inventory, Library, RepoId
-from jens.names import is_environment_name
-from jens.repositories import inventory, packing, prepare, publish, retention
-from jens.repositories.plan import OnDisk, entries_to_remove
+from jens.repositories import inventory, legacy, publish, repair, retention
+from jens.repositories.disk import scan
+from jens.repositories.model import OnDisk
+from jens.repositories.refs import entries_to_remove
 from jens.statefile import StateError
 from jens.system import files
 
@@ -137,20 +138,13 @@ def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
     """
     found: dict[RepoId, set[str]] = {}
     reader = LinkReader(layout)
-    for name in _environments(layout):
+    for name in layout.environments():
         for link, text in tree.read(layout.environment(name)).links.items():
             target = reader.target(name, link, text)
             if target is not None:
                 commits = found.setdefault(target.repo, set())
                 commits |= {target.entry[1:]} if is_checkout_name(target.entry) else set()
     return {**found}
-
-
-def _environments(layout: Layout) -> list[str]:
-    with os.scandir(layout.environmentsdir) as entries:
-        return [
-            entry.name for entry in entries if is_environment_name(entry.name) and entry.is_dir(follow_symlinks=False)
-        ]
 
 
 def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repo: RepoId) -> Result:
@@ -171,7 +165,7 @@ def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None,
 def _known(layout: Layout) -> Inventory | None:
     """The inventory as persisted: one made from what is on disk would know of no left-overs."""
     try:
-        return inventory.decode(statefile.load(layout, INVENTORY))
+        return inventory.load(layout)
     except StateError as error:
         log.debug("%s", error)
         return None
@@ -214,7 +208,7 @@ def _library(config: Config, repo: RepoId) -> Library | None:
 def _remove_repository(layout: Layout, repo: RepoId) -> Result:
     """Remove mirror and branch links; checkouts go when their time is over."""
     is_mirrored = os.path.lexists(layout.bare(repo))
-    disk = prepare.scan(layout, repo) if _is_directory(layout.clone(repo)) else OnDisk()
+    disk = scan(layout, repo) if _is_directory(layout.clone(repo)) else OnDisk()
     entries = entries_to_remove(disk, ())
     events = [*publish.remove_entries(layout, repo, entries), *publish.remove_mirror(layout, repo)]
     failures = [event.text for event in events if event.is_failure]
@@ -256,14 +250,14 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
     if not wrapper.is_repository(bare):
         log.warning("The mirror of %s is no repository, jens-update will make it anew", repo)
         return Result()
-    if packing.is_of_1x(layout, repo):
+    if legacy.has_abbreviations(layout, repo):
         log.warning("The mirror of %s is left alone until jens-update has taken over what Jens 1.x has left", repo)
         return Result()
-    unsafe = packing.keep_commits(layout, repo, needed_commits(evidence, repo))
+    unsafe = repair.keep_commits(layout, repo, needed_commits(evidence, repo))
     if unsafe:
         log.warning("The mirror of %s is left alone until jens-update has made %s anew", repo, unsafe)
         return Result()
-    before = packing.size(bare)
+    before = _size(bare)
     try:
         wrapper.gc(bare, aggressive=aggressive)
     except GitError as error:
@@ -271,6 +265,18 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
             raise
         damage.mark_damaged(bare)
         return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")
-    after = packing.size(bare)
+    after = _size(bare)
     log.info("Packed the mirror of %s: %.1fKiB, before %.1fKiB", repo, after / 1024, before / 1024)
     return Result(packed=1, before=before, after=after)
+
+
+def _size(directory: Path) -> int:
+    """The bytes in the files below a directory."""
+    total = 0
+    for parent, _directories, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -14,6 +14,7 @@ from jens.errors import DirectoryError
 from jens.layout import STATE_FILES, Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
+from jens.repositories import legacy
 from jens.system import files
 
 
@@ -151,7 +152,7 @@ def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
 
 
 def _state(layout: Layout) -> Place:
-    names = {*(file.name for file in STATE_FILES), layout.pickled_inventory.name}
+    names = {*(file.name for file in STATE_FILES), legacy.PICKLED_INVENTORY}
     return Place("cachedir", layout.cachedir, names.__contains__, _FILES, frozenset({layout.definitions.name}))
 
 

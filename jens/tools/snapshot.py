@@ -11,16 +11,16 @@ from jens import preflight
 from jens.config import Config
 from jens.environments import tree
 from jens.environments.dangling import describe
+from jens.environments.previous import remembered_definition
 from jens.environments.tree import Found
 from jens.errors import DirectoryError, MetadataError
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
-from jens.metadata.definition import read_definition
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Commit, Definition, RepoId
-from jens.repositories import inventory
-from jens.repositories.inventory import Expanded
+from jens.repositories import disk
+from jens.repositories.disk import Expanded
 from jens.system import files
 
 #: How often to look until nothing has changed between two looks.
@@ -204,19 +204,15 @@ def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | 
             continue
         key = target.repo, target.entry
         if key not in expanded:
-            expanded[key] = inventory.look_up(layout, *key)
+            expanded[key] = disk.look_up(layout, *key)
         shown[link] = Shown(target, expanded[key].commit if expanded[key].place else None)
     return shown
 
 
 def _definition(config: Config, layout: Layout, environment: str) -> Definition | None:
     """What an environment was last built from, else what is declared, else None."""
-    try:
-        source = files.read_file(layout.definitions / environment)
-    except OSError:
-        source = b""
-    remembered = read_definition(f"{environment}.yaml", source, config.main.hashprefix)
-    if isinstance(remembered, Definition):
+    remembered = remembered_definition(layout, environment, config.main.hashprefix)
+    if remembered is not None:
         return remembered
     try:
         declared = metadata_reader.read_definitions(config, clones.environments_commit(config)).get(environment)
@@ -231,7 +227,7 @@ def _hieradata(layout: Layout, definition: Definition) -> dict[RepoId, str]:
     if ref is None:
         return {}
     try:
-        found = inventory.look_up(layout, HIERADATA, ref_entry(ref, None))
+        found = disk.look_up(layout, HIERADATA, ref_entry(ref, None))
     except OSError:
         return {}
     return {HIERADATA: found.commit} if found.commit and found.place else {}

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jens import statefile
 from jens.config import Config
-from jens.environments import tree
+from jens.environments import dangling, tree
+from jens.environments.previous import remembered_definition
 from jens.errors import DirectoryError, GitError
 from jens.git import wrapper
 from jens.git.workers import workers
-from jens.layout import INVENTORY, Layout, entry_ref
-from jens.links import LinkReader, Target, links_of
+from jens.layout import Layout, entry_ref
+from jens.links import LinkReader, Target
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
-from jens.metadata.definition import read_definition
-from jens.model import HIERADATA, PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
+from jens.model import PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
 from jens.names import is_environment_name
 from jens.repositories import inventory
 from jens.statefile import StateError
@@ -46,7 +43,7 @@ class Known:
 def known(layout: Layout) -> Known:
     """What is expanded, as the last run left it. Raises DirectoryError."""
     try:
-        return Known(inventory.decode(statefile.load(layout, INVENTORY)))
+        return Known(inventory.load(layout))
     except StateError:
         return Known(_generate(layout), generated=True)
 
@@ -154,7 +151,7 @@ class Environments:
 def environments(config: Config, layout: Layout) -> Environments:
     """Compare memory, declaration and disk. Raises MetadataError, DirectoryError."""
     declared = metadata_reader.read_definitions(config, clones.environments_commit(config))
-    existing = [name for name in _list("environmentsdir", layout.environmentsdir) if _is_environment(layout, name)]
+    existing = _existing(layout)
     vain = _in_vain(layout, (link for name in existing for link in _links(layout, name)))
     # Once more, for an update may have been at work between the look at a link and that at its target.
     vain = _in_vain(layout, (link for link, _target in vain if _text(layout, link) == link.text))
@@ -174,9 +171,11 @@ def environments(config: Config, layout: Layout) -> Environments:
     )
 
 
-def _is_environment(layout: Layout, name: str) -> bool:
-    path = layout.environment(name)
-    return is_environment_name(name) and os.path.isdir(path) and not os.path.islink(path)
+def _existing(layout: Layout) -> list[str]:
+    try:
+        return sorted(layout.environments())
+    except OSError as error:
+        raise DirectoryError("environmentsdir", layout.environmentsdir, f"cannot be read: {error.strerror}") from error
 
 
 def _links(layout: Layout, name: str) -> Iterator[Link]:
@@ -211,41 +210,22 @@ def _in_vain(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, Target |
         target = reader.target(*link)
         if target is not None and target not in vain:
             vain[target] = _is_vain(layout, target)
-        if vain[target] if target is not None else _is_missing(layout.environment(link.environment) / link.path):
+        if vain[target] if target is not None else files.is_missing(layout.environment(link.environment) / link.path):
             found.append((link, target))
     return found
 
 
 def _is_vain(layout: Layout, target: Target) -> bool:
-    """Whether the ref is not expanded, or the common Hiera data has no such item.
-
-    That another repository has no ``code`` or ``data`` is its own affair, as in ``jens.dangling``.
-    """
     checkout = layout.clone(target.repo) / target.entry
-    if _is_missing(checkout):
-        return True
-    if target.repo != HIERADATA and target.below in links_of(layout, target.repo).values():
-        return False
-    return _is_missing(checkout / target.below, follow=False)
-
-
-def _is_missing(path: Path, *, follow: bool = True) -> bool:
-    """Whether a path certainly leads nowhere: not for want of a permission."""
-    try:
-        os.stat(path, follow_symlinks=follow)
-    except OSError as error:
-        return files.is_gone(error) or error.errno == errno.ELOOP
-    return False
+    return dangling.leads_nowhere(layout, target, None if files.is_missing(checkout) else checkout)
 
 
 def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> str:
     """Whom to tell of an environment, as the definition has it that it was built from; '' when nothing says it."""
-    candidates = [declared]
-    with suppress(OSError):
-        source = files.read_file(layout.definitions / name)
-        candidates.insert(0, read_definition(f"{name}.yaml", source, hashprefix))
-    definition = next((candidate for candidate in candidates if isinstance(candidate, Definition)), None)
-    return ", ".join(definition.notifications) if definition else ""
+    for definition in (remembered_definition(layout, name, hashprefix), declared):
+        if isinstance(definition, Definition):
+            return ", ".join(definition.notifications)
+    return ""
 
 
 # The queue

@@ -27,7 +27,7 @@ from jens.system import files
 from jens.update import fingerprints
 
 if TYPE_CHECKING:
-    from jens.repositories.plan import Needs
+    from jens.repositories.model import Needs
 
 #: Seconds after which everything is looked at again, whatever the seal says.
 FULL_LOOK = 600.0

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from jens import purgeguard
 from jens.config import Config
 from jens.environments import dangling, stage
+from jens.environments.plan import EnvironmentsPlan, plan_environments
 from jens.environments.previous import Previous, look, resolved_before
-from jens.environments.stage import Applied, EnvironmentsPlan
+from jens.environments.stage import Applied
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git import wrapper
@@ -97,7 +98,7 @@ def plan(config: Config, layout: Layout, options: Options, commits: Revisions, h
     library = reader.read_library(config, commits.repositories)
     declared = reader.read_definitions(config, commits.environments)
     past = look(layout, declared, main.hashprefix)
-    for_environments = stage.plan_environments(declared, past, main.protectedenvironments, guard)
+    for_environments = plan_environments(declared, past, main.protectedenvironments, guard)
     known = inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
     for_repositories = plan_repositories(library, {*known, *mirrored}, guard)

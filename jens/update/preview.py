@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from jens.config import Config
 from jens.environments import tree
-from jens.environments.stage import EnvironmentsPlan
+from jens.environments.plan import EnvironmentsPlan
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git.remotes import Remotes
@@ -16,8 +16,8 @@ from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.model import Expansion
 from jens.repositories import mirror, prepare
-from jens.repositories.plan import RepositoriesPlan, describe
-from jens.repositories.prepare import Prepared
+from jens.repositories.model import Prepared, RepositoriesPlan
+from jens.repositories.refs import describe
 from jens.repositories.stage import complaints
 from jens.text import one_line
 from jens.update.longway import Plans, plan

@@ -12,7 +12,7 @@ from jens.git.workers import no_progress
 from jens.layout import Layout
 from jens.model import COMMON, Branch, Inventory, Library, RepoId
 from jens.repositories import inventory, retention
-from jens.repositories.plan import Needs, RepositoriesPlan
+from jens.repositories.model import Needs, RepositoriesPlan
 from jens.repositories.stage import Demand, RepositoriesStage, Work
 from jens.statefile import StateError
 from jens.update import baseline

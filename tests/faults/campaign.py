@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jens.commands.runner import LOCKED
+from jens.commands.exitcodes import LOCKED
 from jens.config import Config, load_config
 from jens.layout import Layout
 from jens.messaging.queue import Queue

@@ -33,7 +33,7 @@ from werkzeug.test import Client, TestResponse
 
 from jens.commands import gitlab_producer_runner
 from jens.commands.gitlab_producer_runner import application
-from jens.commands.runner import tear_down_logging
+from jens.commands.logs import tear_down_logging
 from jens.config import load_config
 from jens.gitlabproducer.app import LARGEST_BODY, create_app
 from jens.gitlabproducer.webhooks import Index

@@ -478,7 +478,7 @@ def test_a_replaced_checkout_goes_when_its_time_is_over_and_no_run_looks_at_ever
     "step",
     [
         "system.files.discard",
-        "repositories.retention.remember",
+        "repositories.retention.save",
         "repositories.retention.next_look",
         "update.baseline.renew",
     ],

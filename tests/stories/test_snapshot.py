@@ -20,8 +20,8 @@ from jens.links import Target
 from jens.locking import run_lock
 from jens.metadata.definition import parse_definition
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId
-from jens.repositories import inventory
-from jens.repositories.inventory import Expanded
+from jens.repositories import disk
+from jens.repositories.disk import Expanded
 from jens.tools.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
 from tests import TREE
 from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git, interrupt
@@ -360,7 +360,7 @@ def test_an_environment_without_site_and_hiera_data_would_get_them() -> None:
 def test_a_branch_that_moves_between_two_looks_is_looked_at_again(large: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A switch of all links in the middle of the first look: the snapshot is of before or after, not of both."""
     old = {repo: remote.commit() for repo, remote in large.remotes.items()}
-    look_up = inventory.look_up
+    look_up = disk.look_up
     asked: list[RepoId] = []
 
     def moving(layout: Layout, repo: RepoId, entry: str) -> Expanded:
@@ -371,7 +371,7 @@ def test_a_branch_that_moves_between_two_looks_is_looked_at_again(large: Site, m
             assert large.update().code == 0
         return look_up(layout, repo, entry)
 
-    monkeypatch.setattr(inventory, "look_up", moving)
+    monkeypatch.setattr(disk, "look_up", moving)
     overrides = pinned(large, take(large, "production").stdout).overrides
     following = ["common/site", "common/hieradata", "hostgroups/myapp", "modules/bare", "modules/dummy"]
     for repo in map(RepoId._make, (name.split("/") for name in following)):

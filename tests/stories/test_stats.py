@@ -21,6 +21,7 @@ from jens.config import load_config
 from jens.layout import Layout
 from jens.links import Target
 from jens.locking import run_lock
+from jens.system import files
 from jens.tools import stats
 from tests import TREE
 from tests.conftest import MODULE, Remote, Site, definition, git, interrupt
@@ -808,13 +809,13 @@ def test_many_links_to_few_places_are_looked_at_once(site: Site, monkeypatch: py
         site.define(f"e{number}")
     assert site.update().code == 0
     looks: list[Path] = []
-    is_missing = stats._is_missing
+    is_missing = files.is_missing
 
     def counted(path: Path, *, follow: bool = True) -> bool:
         looks.append(path)
         return is_missing(path, follow=follow)
 
-    monkeypatch.setattr(stats, "_is_missing", counted)
+    monkeypatch.setattr(files, "is_missing", counted)
     assert dangling(site) == []
     # The checkout for each of five kinds of link, for site, and for four items, which are looked at, too.
     assert len(looks) == 5 + 1 + 4 * 2

@@ -12,8 +12,7 @@ from jens.git.remotes import Remotes
 from jens.git.workers import results, workers
 from jens.layout import Layout
 from jens.repositories import prepare as repositories_prepare
-from jens.repositories.mirror import Request
-from jens.repositories.prepare import Prepared
+from jens.repositories.model import Prepared, Request
 from tests.conftest import Site
 
 

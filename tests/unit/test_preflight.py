@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.commands.runner import DIRECTORY, OK
+from jens.commands.exitcodes import DIRECTORY, OK
 from jens.preflight import Mount, judge, judge_lock, mount_of, parse_mounts
 from tests.conftest import Site, assert_complaint
 from tests.faults.mounts import require_mounts

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from jens.environments import tree as environments_tree
+from jens.environments.plan import EnvironmentsPlan, plan_environments
 from jens.environments.previous import Previous, infer, look, resolved_before
-from jens.environments.stage import (
-    EnvironmentsPlan,
-    Stage,
-    detour,
-    former_definitions,
-    plan_environments,
-)
+from jens.environments.stage import Stage, detour, former_definitions
 from jens.environments.tree import Changes, Found, Planner, Tree
 from jens.layout import Layout
 from jens.model import (

@@ -26,8 +26,10 @@ from dirq.queue import Queue as DirectoryQueue
 
 from jens.errors import QueueError
 from jens.events import Event
+from jens.messaging import message
 from jens.messaging import queue as messaging_queue
-from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Queue, decode, encode
+from jens.messaging.message import decode, encode
+from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Queue
 from jens.model import COMMON, HOSTGROUPS, MODULES, RepoId
 from jens.system import files
 from tests import TREE
@@ -225,7 +227,7 @@ def test_the_time_has_microseconds_even_when_there_are_none(spool: Path, monkeyp
         def now() -> datetime:
             return datetime(2015, 12, 10, 14, 6, 35)
 
-    monkeypatch.setattr(messaging_queue, "datetime", Clock)
+    monkeypatch.setattr(message, "datetime", Clock)
     name = Queue(spool).add([_M1])
     assert (spool / name / "time").read_text() == "2015-12-10T14:06:35.000000"
 

@@ -22,18 +22,15 @@ from jens.model import (
     RepoId,
 )
 from jens.purgeguard import PurgeGuard
-from jens.repositories.plan import (
-    Needs,
-    OnDisk,
-    RefsPlan,
+from jens.repositories.model import Needs, OnDisk, RefsPlan
+from jens.repositories.plan import plan_needs, plan_repositories
+from jens.repositories.refs import (
     commits_to_check_out,
     describe,
     entries_to_remove,
     links_to_put,
     missing_mandatory,
-    plan_needs,
     plan_refs,
-    plan_repositories,
     resolve,
     settle,
     stand_still,

@@ -1,0 +1,44 @@
+"""Arguments that all tools have, and their completion."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jens import __version__
+from jens.commands.exitcodes import FAILED
+from jens.config import DEFAULT_PATH
+
+
+def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that every tool has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=_formatter)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    if with_config:
+        help_text = f"configuration file (default: {DEFAULT_PATH})"
+        parser.add_argument("-c", "--config", metavar="FILE", type=Path, default=DEFAULT_PATH, help=help_text)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """The usual one, told the width: to look that up itself it imports more than all else that arguments take."""
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    with contextlib.suppress(OSError):
+        width = width or os.get_terminal_size().columns
+    return argparse.HelpFormatter(prog, width=(width or 80) - 2)
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a tool; answers the shell instead when that asks how to complete them (with argcomplete)."""
+    if "_ARGCOMPLETE" in os.environ:
+        try:
+            importlib.import_module("argcomplete").autocomplete(parser)
+        except ImportError:
+            sys.exit(FAILED)  # somebody has pressed TAB: that must not start a run
+    return parser.parse_args(argv)
