@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable
 
 import pytest
@@ -112,6 +114,11 @@ def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
     )
     assert done.returncode == 0, (arguments, done.stderr.decode())
     return done.stdout.decode("utf-8", "surrogateescape").strip()
+
+
+def clock(now: float) -> SimpleNamespace:
+    """What stands in for the module ``time`` at another time (seconds since the epoch)."""
+    return SimpleNamespace(time=lambda: now, localtime=time.localtime, strftime=time.strftime)
 
 
 def definition(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from jens import deferred
 from tests import TREE
 
 _PACKAGE = TREE / "jens"
 
 #: The files at the top that everybody may import: values, failures, and checks of text.
-_GROUND = {"errors", "events", "model", "names", "text", "urls"}
+_GROUND = {"deferred", "errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top: what an instance is, whatever is done with it.
 _TOP = {"config", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
 
@@ -72,9 +73,16 @@ def _folder(module: str) -> str:
 
 
 def _imported(module: str) -> Iterator[str]:
-    """Dotted names of what a file imports, wherever in it; of our packages the file that is meant."""
+    """Dotted names of what a file imports, wherever in it; of our packages the file that is meant.
+
+    What it uses of ``jens.deferred`` counts as imported.
+    """
     for node in ast.walk(ast.parse(_MODULES[module].read_text("utf-8"))):
-        if isinstance(node, ast.Import):
+        if module == "jens.deferred":
+            return
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "deferred":
+            yield deferred.MODULES[node.attr]
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: a relative import in line {node.lineno}"
@@ -108,6 +116,30 @@ def test_no_imports_go_in_a_circle() -> None:
     while done := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in done}
     assert left == {}
+
+
+def test_deferred_modules_have_the_types_of_the_table() -> None:
+    source = ast.parse(_MODULES["jens.deferred"].read_text("utf-8"))
+    [block] = [node for node in source.body if isinstance(node, ast.If)]
+    typed: dict[str, str] = {}
+    for node in block.body:
+        if isinstance(node, ast.ImportFrom):
+            typed |= {str(alias.asname): f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            typed[ast.unparse(node.targets[0])] = ast.unparse(node.value)
+    assert typed == deferred.MODULES
+
+
+def test_no_other_import_of_ours_is_deferred() -> None:
+    found = {
+        f"{module}:{node.lineno}"
+        for module, path in _MODULES.items()
+        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jens")
+    }
+    assert found == set()
 
 
 @pytest.mark.parametrize("library", _IMPORTERS)

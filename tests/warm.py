@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jens import deferred
 from jens.git import process as git_process
 
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
 #: What runs import when they need it.
 _IMPORTED_LATE = (
-    "jens.update.longway",
-    "jens.update.pushes",
-    "jens.messaging.hints",
+    *deferred.MODULES.values(),
     "concurrent.futures.thread",
     "ctypes",
     "dirq.queue",

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jens import preflight
+from jens import deferred, lastrun, preflight
 from jens.commands.arguments import argument_parser, parse_arguments
 from jens.commands.exitcodes import NOT_ALL_WELL, OK, PURGE_REFUSED, status_of
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import Config, load_config
 from jens.git.workers import Progress, no_progress
-from jens.lastrun import LastRun, save
+from jens.lastrun import LastRun
 from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Report
@@ -63,9 +63,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(config: Config, options: Options) -> int:
-    from jens.update import preview  # noqa: PLC0415 - it needs more than a run does that has nothing to do
-
-    for line in preview.run(config, options):
+    for line in deferred.preview.run(config, options):
         print(line)
     return OK
 
@@ -92,7 +90,7 @@ def _code(report: Report, *, strict: bool) -> int:
 
 def _record(config: Config, last_run: LastRun) -> None:
     try:
-        save(Layout.of(config), last_run)
+        lastrun.save(Layout.of(config), last_run)
     except OSError as error:
         log.error("Unable to remember how this run went: %s", error)
 

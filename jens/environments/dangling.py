@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,9 +75,9 @@ def load(layout: Layout) -> set[Dangling]:
         return set()
 
 
-def report(layout: Layout, definitions: Iterable[Definition], found: set[Dangling], expansion: Expansion) -> None:
-    """Log what has come and gone since the last run, with whom to tell, and remember. Raises OSError."""
-    before = load(layout)
+def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> None:
+    """Log which dangling links have come and gone since the last run, with whom to tell. Raises OSError."""
+    before, found = load(layout), find(layout, definitions, expansion)
     unasked = {(str(repo), describe(ref)) for repo, ref in expansion.undetermined}
     now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}
     addresses = {definition.name: one_line(definition.address) for definition in definitions}

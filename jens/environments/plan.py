@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
-from jens.environments.previous import Previous
-from jens.model import Declared, Definition, IllFormed
+from jens.environments.model import EnvironmentsPlan, Previous
+from jens.model import Declared, Definition
 from jens.purgeguard import PurgeGuard
 
 
-@dataclass(frozen=True)
-class EnvironmentsPlan:
-    """What to do with each environment; those in ``protected`` and ``refused`` are not removed after all."""
-
-    new: tuple[Definition, ...]
-    changed: tuple[Definition, ...]
-    unchanged: tuple[Definition, ...]
-    deleted: tuple[str, ...]
-    protected: tuple[str, ...] = ()
-    refusals: tuple[str, ...] = ()
-    ill_formed: tuple[IllFormed, ...] = ()
-
-    @property
-    def definitions(self) -> tuple[Definition, ...]:
-        """What every environment is to be built from."""
-        return (*self.new, *self.changed, *self.unchanged)
-
-
 def plan_environments(
-    declared: Mapping[str, Declared], past: Previous, protected: Collection[str], guard: PurgeGuard
+    declared: Mapping[str, Declared], previous: Previous, protected: Collection[str], guard: PurgeGuard
 ) -> EnvironmentsPlan:
     """Compare definitions with what is there. An ill-formed one never takes an environment away."""
     wanted: dict[str, Definition] = {}
@@ -39,20 +20,22 @@ def plan_environments(
             wanted[name] = definition
         else:
             ill_formed.append(definition)
-    undeclared = (set(past.remembered) | set(past.inferred)) - set(declared)
+    undeclared = previous.names - set(declared)
     spared = undeclared & set(protected)
     deleted = undeclared - spared
     refusals = []
-    if guard.refuses(deleted, set(past.remembered) | set(past.inferred)):
+    if guard.refuses(deleted, previous.names):
         refusals.append(_refusal(deleted))
         spared |= deleted
         deleted = set()
     for name in spared | {definition.name for definition in ill_formed}:
-        before = past.definition(name)
+        before = previous.definition(name)
         if before is not None:
             wanted[name] = before
-    new = [name for name in wanted if name not in past.existing]
-    changed = [name for name in wanted if name in past.existing and _differs(wanted[name], past.remembered.get(name))]
+    new = [name for name in wanted if name not in previous.existing]
+    changed = [
+        name for name in wanted if name in previous.existing and _differs(wanted[name], previous.remembered.get(name))
+    ]
     return EnvironmentsPlan(
         new=tuple(wanted[name] for name in sorted(new)),
         changed=tuple(wanted[name] for name in sorted(changed)),

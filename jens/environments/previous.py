@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from jens.environments import tree
+from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.tree import Found
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from jens.metadata.definition import read_definition
-from jens.model import SITE, Commit, Declared, Definition, Inventory
+from jens.model import (
+    SITE,
+    Commit,
+    Declared,
+    Definition,
+    Inventory,
+    RepoId,
+)
 from jens.names import is_environment_name
 from jens.system.files import read_file
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Previous:
-    """What earlier runs left: remembered definitions (None: lost), and environments on disk.
-
-    For those without a usable remembered definition, one is inferred from their links.
-    """
-
-    remembered: Mapping[str, Definition | None]
-    existing: Collection[str]
-    inferred: Mapping[str, Definition]
-
-    def definition(self, name: str) -> Definition | None:
-        """What an environment was last built from, as far as anything can tell."""
-        return self.remembered.get(name) or self.inferred.get(name)
 
 
 def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Previous:
@@ -80,9 +71,9 @@ def infer(layout: Layout, name: str, found: Found) -> Definition:
     return Definition(name, None, overrides, parser=tree.parser_of(found.conf))
 
 
-def in_use(layout: Layout, name: str, past: Previous) -> list[Definition]:
+def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
     """What an environment may be using: what it was last built from, and what its links say, should it be a mixture."""
-    before = past.definition(name)
+    before = previous.definition(name)
     found = [before] if before is not None else []
     try:
         return [*found, infer(layout, name, tree.read(layout.environment(name)))]
@@ -105,3 +96,19 @@ def resolved_before(layout: Layout, definitions: Iterable[Definition], known: In
                 if isinstance(linked, Commit) and linked.is_full and linked.digits.startswith(ref.digits):
                     found[repo][ref] = linked.digits
     return found
+
+
+def former_definitions(layout: Layout, plan: EnvironmentsPlan, previous: Previous) -> list[Definition]:
+    """What changed environments are built from until they have changed."""
+    return [former for definition in plan.changed for former in in_use(layout, definition.name, previous)]
+
+
+def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
+    """Whether a link of one of these environments leads to a repository; nobody knows of one that cannot be read."""
+    for name in names:
+        try:
+            if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:
+                return True
+        except OSError:
+            return True
+    return False

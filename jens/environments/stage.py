@@ -1,47 +1,42 @@
-"""Which environments there must be: planned from values, then made, changed and taken away."""
+"""The environments stage: makes, changes and removes environments, one after the other, as a plan says."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from jens.environments import tree
-from jens.environments.plan import EnvironmentsPlan
-from jens.environments.previous import Previous, in_use, infer
-from jens.environments.tree import Planner
+from jens import deferred
+from jens.environments.model import Applied, EnvironmentsPlan, Previous
 from jens.events import Event
 from jens.layout import Layout
-from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, RepoId
+from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, RepoId
 from jens.system import files
 from jens.text import one_line
+
+if TYPE_CHECKING:
+    from jens.environments.tree import Planner
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Applied:
-    """What environments are built from now (for one that had to wait, from both), and what failed.
+class EnvironmentsStage:
+    """Applies a plan. With ``with_conf`` each environment has an environment.conf."""
 
-    ``clinging`` are those that could not be changed, or not be removed: their links may lead to what is to go.
-    """
-
-    standing: tuple[Definition, ...]
-    failures: tuple[str, ...]
-    clinging: tuple[str, ...] = ()
-
-
-class Stage:
-    """The environments stage: applies a plan, one environment after the other."""
-
-    def __init__(self, layout: Layout, past: Previous, planner: Planner) -> None:
+    def __init__(self, layout: Layout, previous: Previous, expansion: Expansion, *, with_conf: bool) -> None:
         self._layout = layout
-        self._past = past
-        self._planner = planner
+        self._previous = previous
+        self._expansion = expansion
+        self._with_conf = with_conf
         self._standing: list[Definition] = []
         self._failures: list[str] = []
-        self._clinging: list[str] = []
+        self._unfinished: list[str] = []
         self._done: dict[str, bytes] = {}
+
+    @cached_property
+    def _planner(self) -> Planner:
+        return deferred.tree.Planner(self._layout, self._expansion, with_conf=self._with_conf)
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
         """Make, remove and change environments. What is wrong with one spoils only that one."""
@@ -69,7 +64,7 @@ class Stage:
         for definition in plan.unchanged:
             self._refresh(definition)
         self._remember()
-        return Applied(tuple(self._standing), tuple(self._failures), tuple(self._clinging))
+        return Applied(tuple(self._standing), tuple(self._failures), tuple(self._unfinished))
 
     def _fail(self, text: str) -> None:
         log.error("%s", text)
@@ -89,15 +84,15 @@ class Stage:
         if complete:
             self._done[definition.name] = definition.source
         else:
-            self._cling(definition.name)
+            self._leave_unfinished(definition.name)
 
-    def _cling(self, name: str) -> None:
-        self._clinging.append(name)
-        self._standing += in_use(self._layout, name, self._past)
+    def _leave_unfinished(self, name: str) -> None:
+        self._unfinished.append(name)
+        self._standing += deferred.previous.in_use(self._layout, name, self._previous)
 
     def _put(self, definition: Definition) -> bool:
         """Bring one environment up to date; False when links of it have to wait, or could not be changed."""
-        path = self._layout.environment(definition.name)
+        tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = tree.read(path)
         held = tree.hold(wanted, found, self._planner.waiting(definition))
@@ -123,18 +118,19 @@ class Stage:
             (self._layout.definitions / name).unlink(missing_ok=True)
         except OSError as error:
             self._fail(f"Unable to delete environment '{name}': {error}")
-            self._cling(name)
+            self._leave_unfinished(name)
         else:
             log.info("Deleted '%s'", path)
 
     def _remember(self) -> None:
         new = {}
         for name, source in self._done.items():
-            before = self._past.remembered.get(name)
+            before = self._previous.remembered.get(name)
             if source and (before is None or before.source != source):
                 new[self._layout.definitions / name] = source
         try:
-            files.write_files(self._layout.definitions, new)
+            if new:
+                files.write_files(self._layout.definitions, new)
         except OSError as error:
             self._fail(f"Unable to remember definitions in '{self._layout.definitions}': {error}")
 
@@ -158,28 +154,12 @@ def _announce(definition: Definition) -> None:
     log.info("Processing common Hiera data...")
 
 
-def former_definitions(layout: Layout, plan: EnvironmentsPlan, past: Previous) -> list[Definition]:
-    """What changed environments are built from until they have changed."""
-    return [former for definition in plan.changed for former in in_use(layout, definition.name, past)]
-
-
-def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
-    """Whether a link of one of these environments leads to a repository; nobody knows of one that cannot be read."""
-    for name in names:
-        try:
-            if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:
-                return True
-        except OSError:
-            return True
-    return False
-
-
 def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
     """Lead links around entries that are about to be replaced by something else than a link.
 
     A directory cannot be exchanged for a link in one step, so for that moment environments use the checkout itself.
     """
-    failures = []
+    tree, failures = deferred.tree, []
     for name in names:
         path = layout.environment(name)
         try:

@@ -30,7 +30,7 @@ _USUAL = re.compile(
 _MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
 
-class Tracked(NamedTuple):
+class Upstream(NamedTuple):
     """What a clone's branch tracks: a remote's name or URL, a ref there, and the commit that was there."""
 
     remote: str
@@ -38,13 +38,13 @@ class Tracked(NamedTuple):
     commit: str
 
 
-def refresh_clone(directory: Path, options: GitOptions) -> Tracked:
+def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
     """Fetch what a clone's branch tracks; branch and work tree stay."""
     git_dir = directory / ".git"
     remote, ref, tracking = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    return Tracked(remote, ref, _loose(git_dir, tracking) or _resolve(git_dir, tracking))
+    return Upstream(remote, ref, _loose(git_dir, tracking) or _resolve(git_dir, tracking))
 
 
 def _loose(git_dir: Path, ref: str) -> str | None:
@@ -61,14 +61,14 @@ def _resolve(git_dir: Path, ref: str) -> str:
     return output.decode("ascii").strip()
 
 
-def question(directory: Path, tracked: Tracked) -> Command:
+def question(directory: Path, upstream: Upstream) -> Command:
     """How the remote of a clone is asked for the commit that it has now; nothing is fetched."""
-    return (f"--git-dir={directory / '.git'}", "ls-remote", "--", tracked.remote, tracked.ref)
+    return (f"--git-dir={directory / '.git'}", "ls-remote", "--", upstream.remote, upstream.ref)
 
 
-def has_moved(tracked: Tracked, output: bytes) -> bool:
+def has_moved(upstream: Upstream, output: bytes) -> bool:
     """Whether the remote has another commit now, told from its answer."""
-    return f"{tracked.commit}\t{tracked.ref}" not in output.decode("utf-8", "surrogateescape").split("\n")
+    return f"{upstream.commit}\t{upstream.ref}" not in output.decode("utf-8", "surrogateescape").split("\n")
 
 
 def head(directory: Path) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from jens import deferred
 from jens.errors import GitError, GitTimeoutError
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
@@ -124,9 +125,7 @@ def run(
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = ()
         if git_dir and not shared:
-            from jens.git.lock import repository_lock  # noqa: PLC0415 - a run that has nothing to do locks none
-
-            descriptors = (stack.enter_context(repository_lock(lock_dir or git_dir)),)
+            descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)
 

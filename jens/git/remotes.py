@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from jens.errors import GitError, GitTimeoutError
 from jens.git import wrapper
-from jens.git.shells import Command, Said, Shells
+from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
 from jens.urls import server_of
 
@@ -23,7 +23,7 @@ class Remotes:
     def __init__(self, options: GitOptions, jobs: int) -> None:
         self.options = options
         self._silent: set[str] = set()
-        self._said: dict[Command, Said] = {}
+        self._said: dict[Command, Result] = {}
         self._waiting: deque[Command] = deque()
         self._begun: set[Command] = set()
         self._stack = ExitStack()
@@ -80,18 +80,18 @@ class Remotes:
 
     def _listen(self) -> list[Command]:
         """The questions that are answered next; none when all are."""
-        answers = self._shells.answers()
+        answers = self._shells.replies()
         for question, said in answers:
             self._keep(question, said)
         self._shells.feed()  # which go on while the answers are looked at
         return [question for question, _ in answers]
 
-    def _keep(self, question: Command, said: Said) -> None:
+    def _keep(self, question: Command, said: Result) -> None:
         self._said[question] = said
         if isinstance(said, GitTimeoutError):
             self._silent.add(server_of(question[-1]))
 
-    def heard(self, questions: Iterable[Command]) -> Iterator[Command]:
+    def replies_to(self, questions: Iterable[Command]) -> Iterator[Command]:
         """Each of these questions, asked if need be, once it is answered."""
         wanted = list(questions)
         self.ask(wanted)
@@ -103,7 +103,7 @@ class Remotes:
                 yield question
             answered = self._listen() or wanted  # what was not sent, for its server is silent, is refused by now
 
-    def answer(self, question: Command) -> bytes:
+    def reply(self, question: Command) -> bytes:
         """What came of a question, which is asked now if it was not before. Raises GitError, as it did then."""
         said = self._said.get(question)
         if said is None:
@@ -112,17 +112,17 @@ class Remotes:
             raise said
         return said
 
-    def _ask_aside(self, question: Command) -> Said:
+    def _ask_aside(self, question: Command) -> Result:
         """Ask in this thread, while others may be listening to others."""
         try:
             self._refuse_silent(question[-1])
         except GitError as error:
             return error
         with Shells(self.options, 1, iter([question, None]).__next__) as shells:
-            [(_, said)] = shells.answers()
+            [(_, said)] = shells.replies()
         self._keep(question, said)
         return said
 
     def heads(self, url: str) -> dict[str, str]:
         """The branches of a remote, which is asked once in a run. Raises GitError, as it did when it was asked."""
-        return wrapper.remote_heads(self.answer(wrapper.question(url)))
+        return wrapper.remote_heads(self.reply(wrapper.question(url)))

@@ -25,7 +25,7 @@ from jens.system import processes
 #: A command of Git and its arguments, none of which is empty, or has a line's end in it.
 Command = tuple[str, ...]
 #: What Git printed, or why it failed.
-Said = Union[bytes, GitError]
+Result = Union[bytes, GitError]
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
 
@@ -71,7 +71,7 @@ class Shells:
         self._supply = supply
         self._shells: list[_Shell] = []
         self._held: list[Command] = []
-        self._ended: list[tuple[Command, Said]] = []
+        self._ended: list[tuple[Command, Result]] = []
         self._pipes = selectors.DefaultSelector()
 
     def __enter__(self) -> Shells:
@@ -117,7 +117,7 @@ class Shells:
                     problem = f"could not be started: {error.strerror}"
                     self._ended.append((command, GitError(verb_of(command), problem)))
 
-    def answers(self) -> list[tuple[Command, Said]]:
+    def replies(self) -> list[tuple[Command, Result]]:
         """Wait until commands end; they, and what came of them. There are none when nothing is under way."""
         self.feed()
         while not self._ended and any(shell.command for shell in self._shells):
@@ -225,7 +225,7 @@ class _Shell:
         if self.command and self.deadline == math.inf:
             self.deadline = now + self._limit
 
-    def receive(self) -> Said | None:
+    def receive(self) -> Result | None:
         """Take what has been printed; returned is what came of the command, once it has ended."""
         self.has_ended = not _take(self._printed, self._output)
         _take(self._complained, self._complaints)
@@ -235,7 +235,7 @@ class _Shell:
             return self._result(int(match["status"]), bytes(self._output[: match.start()]))
         return self._result(-1, b"") if self.has_ended else None
 
-    def _result(self, status: int, output: bytes) -> Said:
+    def _result(self, status: int, output: bytes) -> Result:
         command, self.command, self.deadline = self.command, (), math.inf
         if status == 0:
             return output

@@ -209,7 +209,7 @@ def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
     return {commit: int(time) for commit, _, time in (line.partition(" ") for line in output.decode().splitlines())}
 
 
-def is_sound(bare: Path) -> bool:
+def is_intact(bare: Path) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
 
     Raises GitBusyError when that cannot be told now.

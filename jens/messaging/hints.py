@@ -34,7 +34,7 @@ def take(queuedir: Path) -> Hints:
     return hints
 
 
-def strangers(hints: Hints, library: Library) -> str:
+def unknown_repositories(hints: Hints, library: Library) -> str:
     """What to say of hints for repositories that the library does not have, or ''."""
     unknown = hints.repos - set(library.urls)
     return f"Hints for repositories that the library does not have: {_listed(unknown)}" if unknown else ""

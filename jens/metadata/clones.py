@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jens.config import Config
 from jens.errors import GitError, MetadataError
 from jens.git import clones
-from jens.git.clones import Tracked
+from jens.git.clones import Upstream
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.workers import result, workers
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 class Revisions(NamedTuple):
     """The commits of both metadata repositories that a run works from, and what else did not go well."""
 
-    tracked: tuple[Tracked, Tracked]
+    upstreams: tuple[Upstream, Upstream]
     failures: tuple[str, ...] = ()
 
     @property
     def environments(self) -> str:
         """The commit of the environment metadata."""
-        return self.tracked[0].commit
+        return self.upstreams[0].commit
 
     @property
     def repositories(self) -> str:
         """The commit of the repository metadata."""
-        return self.tracked[1].commit
+        return self.upstreams[1].commit
 
 
 def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revisions:
@@ -44,20 +44,20 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revis
     with workers(2) as pool:
         futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
         outcomes = [result(future) for future in futures]
-    (environments, first), (repositories, second) = map(_tracked, outcomes)
+    (environments, first), (repositories, second) = map(_raised, outcomes)
     return Revisions((environments, repositories), (*first, *second))
 
 
-def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Tracked, list[str]] | MetadataError:
+def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Upstream, list[str]] | MetadataError:
     """What a clone tracks now, and what else went wrong. An error is returned: it must not end the other's work."""
     try:
-        tracked = clones.refresh_clone(directory, options)
+        upstream = clones.refresh_clone(directory, options)
     except (GitError, OSError) as error:
         return MetadataError(directory, str(error))
-    return tracked, _reset(directory, tracked.commit) if reset else []
+    return upstream, _reset(directory, upstream.commit) if reset else []
 
 
-def _tracked(outcome: tuple[Tracked, list[str]] | MetadataError) -> tuple[Tracked, list[str]]:
+def _raised(outcome: tuple[Upstream, list[str]] | MetadataError) -> tuple[Upstream, list[str]]:
     if isinstance(outcome, MetadataError):
         raise outcome
     return outcome
@@ -68,28 +68,28 @@ def directories(config: Config) -> tuple[Path, Path]:
     return config.main.environmentsmetadatadir, config.main.repositorymetadatadir
 
 
-def ask(config: Config, snapshot: Revisions, remotes: Remotes) -> None:
+def ask(config: Config, revisions: Revisions, remotes: Remotes) -> None:
     """Begin to ask the remotes of both clones what they have now."""
-    remotes.ask(question for _, _, question in _questions(config, snapshot))
+    remotes.ask(question for _, _, question in _questions(config, revisions))
 
 
-def are_unchanged(config: Config, snapshot: Revisions, remotes: Remotes) -> bool:
+def are_unchanged(config: Config, revisions: Revisions, remotes: Remotes) -> bool:
     """Whether the remotes of both clones still have what an earlier run worked from. Raises MetadataError."""
-    found = list(_questions(config, snapshot))
-    for _ in remotes.heard(question for _, _, question in found):
+    found = list(_questions(config, revisions))
+    for _ in remotes.replies_to(question for _, _, question in found):
         pass
-    for directory, tracked, question in found:
+    for directory, upstream, question in found:
         try:
-            if clones.has_moved(tracked, remotes.answer(question)):
+            if clones.has_moved(upstream, remotes.reply(question)):
                 return False
         except (GitError, OSError) as error:
             raise MetadataError(directory, str(error)) from error
     return True
 
 
-def _questions(config: Config, snapshot: Revisions) -> Iterator[tuple[Path, Tracked, Command]]:
-    for directory, tracked in zip(directories(config), snapshot.tracked):
-        yield directory, tracked, clones.question(directory, tracked)
+def _questions(config: Config, revisions: Revisions) -> Iterator[tuple[Path, Upstream, Command]]:
+    for directory, upstream in zip(directories(config), revisions.upstreams):
+        yield directory, upstream, clones.question(directory, upstream)
 
 
 def _reset(directory: Path, commit: str) -> list[str]:

@@ -28,7 +28,7 @@ class AbsentRefs:
         return [each for each in definitions if self.definitions.get(each.name) != _digest(each)]
 
 
-def asked_for(definitions: Iterable[Definition]) -> dict[str, str]:
+def digests(definitions: Iterable[Definition]) -> dict[str, str]:
     """The definitions by name, each in a few characters."""
     return {definition.name: _digest(definition) for definition in definitions}
 

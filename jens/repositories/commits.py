@@ -32,7 +32,7 @@ class Resolution(NamedTuple):
 
 
 def resolve_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, answer: Reply
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply
 ) -> Resolution:
     """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers now.
 
@@ -49,7 +49,7 @@ def resolve_commits(
             continue
         try:
             candidates = wrapper.commits_like(bare, full or commit.digits)
-            if full is not None and answer is Reply.NOW:
+            if full is not None and reply is Reply.NOW:
                 candidates = _fetched(bare, full, candidates, request, remotes)
         except GitError as error:
             found[commit] = None
@@ -57,7 +57,7 @@ def resolve_commits(
             events.append(unable("fetch", request.repo, error))
             continue
         found[commit], problem = resolve(commit, candidates, checkouts)
-        if problem and answer is not Reply.NONE:
+        if problem and reply is not Reply.NONE:
             events.append(Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}"))
     suspicious = bool(unasked) or (None in found.values() and not wrapper.has_heads(bare))
     return Resolution(found, frozenset(unasked), tuple(events), suspicious)

@@ -24,13 +24,13 @@ class Mirror(NamedTuple):
     """What is known of a repository's branches."""
 
     heads: Mapping[str, str]
-    answer: Reply
+    reply: Reply
     events: tuple[Event, ...] = ()
 
     @property
     def is_settled(self) -> bool:
         """Whether what is not in the mirror is not at the remote either."""
-        return self.answer is not Reply.NONE
+        return self.reply is not Reply.NONE
 
 
 class RefusedError(Exception):
@@ -73,7 +73,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     except GitError as error:
         # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
-        if is_busy or error.verb == "ls-remote" or wrapper.is_sound(bare):
+        if is_busy or error.verb == "ls-remote" or wrapper.is_intact(bare):
             mirror = Mirror(read_heads(bare), Reply.NONE, (unable("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
@@ -102,7 +102,7 @@ def _look_at(bare: Path) -> str | None:
 
 def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
     """A warning of branches that are now as the last run left them, but were not there in between."""
-    now = mirror.heads if mirror.answer is Reply.NOW else {}
+    now = mirror.heads if mirror.reply is Reply.NOW else {}
     recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
     lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
     return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []

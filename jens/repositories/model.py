@@ -23,10 +23,10 @@ from jens.model import (
 class RepositoriesPlan(NamedTuple):
     """Which repositories to take in, to bring up to date, to keep as they are, and to remove."""
 
-    new: tuple[RepoId, ...]
-    existing: tuple[RepoId, ...]
-    kept: tuple[RepoId, ...]
-    deleted: tuple[RepoId, ...]
+    new: tuple[RepoId, ...] = ()
+    existing: tuple[RepoId, ...] = ()
+    kept: tuple[RepoId, ...] = ()
+    deleted: tuple[RepoId, ...] = ()
     refusals: tuple[str, ...] = ()
 
     @property

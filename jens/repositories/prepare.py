@@ -53,7 +53,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         if not wrapper.is_repository(bare):
             return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
         attempt = _lay_out(layout, remotes, request, disk, mirror)
-        if attempt.is_suspicious and mirror.is_settled and not wrapper.is_sound(bare):
+        if attempt.is_suspicious and mirror.is_settled and not wrapper.is_intact(bare):
             _give_up(attempt)
             mirror = repositories_mirror.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
             events += mirror.events
@@ -75,7 +75,7 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         disk = scan(layout, repo)
         mirror = Mirror(repositories_mirror.read_heads(bare), Reply.NONE)
         if request.url is not None:
-            mirror = mirror._replace(answer=Reply.BEFORE)
+            mirror = mirror._replace(reply=Reply.BEFORE)
             if repositories_mirror.must_ask(bare, request, sorted(disk.checkouts)):
                 mirror = repositories_mirror.ask(bare, request.url, repo, remotes)
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)
@@ -105,9 +105,9 @@ class _Attempt(NamedTuple):
 
 def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
     repo = request.repo
-    disk, events = repair.mend(layout, repo, on_disk)
+    disk, events = repair.restore_ties(layout, repo, on_disk)
     bare = layout.bare(repo)
-    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.answer)
+    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
     plan = plan_refs(
         repo,
         request.needs,
@@ -117,7 +117,7 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         answered=mirror.is_settled,
         unasked=resolution.unasked,
     )
-    events += [*resolution.events, *plan.events, *repair.notice(layout, repo, request.recorded, on_disk, plan)]
+    events += [*resolution.events, *plan.events, *repair.warn_of_repairs(layout, repo, request.recorded, on_disk, plan)]
     events += _announcements(layout, repo, disk, plan)
     staged: dict[str, Path] = {}
     failed = []

@@ -16,7 +16,7 @@ from jens.repositories.refs import links_to_put, settle
 from jens.system import files
 
 
-def publish(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
+def put_in_place(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
     """Move finished checkouts into place, once all of them are on stable storage. Raises OSError when that fails."""
     if any(work.staged for work in prepared):
         files.flush_file_systems(layout.clonedir, layout.baredir)

@@ -17,7 +17,7 @@ from jens.repositories.model import OnDisk, RefsPlan
 from jens.repositories.refs import commits_to_check_out, links_to_put
 
 
-def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
+def restore_ties(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
     """Adopt checkouts of Jens 1.x, and restore what ties checkouts to their mirror.
 
     Returns what is on disk without checkouts that must be made anew, and warnings. Raises GitError, OSError.
@@ -43,7 +43,9 @@ def mend(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event
     return disk._replace(checkouts=disk.checkouts - spoilt), events
 
 
-def notice(layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDisk, plan: RefsPlan) -> list[Event]:
+def warn_of_repairs(
+    layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDisk, plan: RefsPlan
+) -> list[Event]:
     """Warnings of what is not as the last run ``recorded`` it, and of what is therefore done again."""
     known = set(recorded.values())
     lost = [commit for commit in commits_to_check_out(plan, disk) if commit in known]
@@ -63,7 +65,7 @@ def keep_commits(layout: Layout, repo: RepoId, needed: Set[str]) -> list[str]:
     a record would make it so. Raises GitError, OSError.
     """
     bare, disk = layout.bare(repo), scan(layout, repo)
-    mended, _events = mend(layout, repo, disk)
+    mended, _events = restore_ties(layout, repo, disk)
     unsafe = []
     for commit in sorted(disk.checkouts | needed):
         if worktrees.keeps_commit(bare, commit) or not wrapper.commits_like(bare, commit):

@@ -108,7 +108,7 @@ def _parse_key(key: str) -> tuple[RepoId, str]:
     return parse_repository(repo), commit
 
 
-def next_look(layout: Layout, retention: float) -> float:
+def next_expiry(layout: Layout, retention: float) -> float:
     """When (seconds since the epoch) the next checkout's time is over; infinity when none waits."""
     return min(load(layout).values(), default=math.inf) + retention
 

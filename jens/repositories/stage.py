@@ -1,37 +1,28 @@
-"""The repositories stage: everything prepared in parallel, switched in one burst, cleared away at the very end."""
+"""The repositories stage: everything is prepared in parallel, published in one burst, and retired at the very end."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
-from typing import Callable, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
+from jens import deferred
 from jens.events import Event
 from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
 from jens.model import PARTITIONS, Expansion, Inventory, Library, Ref, RepoId
-from jens.repositories import mirror, publish, retention
-from jens.repositories import prepare as repositories_prepare
-from jens.repositories.disk import scan
 from jens.repositories.model import Needs, Prepared, RepositoriesPlan, Request
-from jens.repositories.refs import entries_to_remove, links_to_put, settle
-from jens.system import files
 from jens.text import one_line
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
-
-def never(_repo: RepoId) -> bool:
-    """No environment clings to anything."""
-    return False
-
-
-#: Given entries of repositories and the commits that their checkouts are at.
+#: Given entries of repositories and the commits of their checkouts, leads environments around these entries.
 Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 
 
-class Demand(NamedTuple):
+class OnDemand(NamedTuple):
     """Which remotes to ask: those of ``hinted`` repositories, and where that is not enough (see ``Request``).
 
     ``lacking`` is what remotes did not have when they were last asked, ``fresh`` what new and changed definitions need.
@@ -43,13 +34,13 @@ class Demand(NamedTuple):
 
 
 class Work(NamedTuple):
-    """The stage's orders; without a ``demand`` every remote is asked."""
+    """What the stage is to do; without ``on_demand`` every remote is asked."""
 
     library: Library
     plan: RepositoriesPlan
     inventory: Inventory
     needs: Mapping[RepoId, Needs]
-    demand: Demand | None = None
+    on_demand: OnDemand | None = None
 
     def requests(self) -> list[Request]:
         """One for each repository that is not removed."""
@@ -64,18 +55,18 @@ class Work(NamedTuple):
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
         )
-        if self.demand is None:
+        if self.on_demand is None:
             return request
         return request._replace(
-            ask=repo in self.demand.hinted,
-            lacking=self.demand.lacking.get(repo),
-            fresh=frozenset(self.demand.fresh[repo].refs),
+            ask=repo in self.on_demand.hinted,
+            lacking=self.on_demand.lacking.get(repo),
+            fresh=frozenset(self.on_demand.fresh[repo].refs),
             on_demand=True,
         )
 
 
 class RepositoriesStage:
-    """Holds what workers brought back, from one step of the run to the next."""
+    """Holds what workers brought back, from one step of the run to the next. Each step returns events for the log."""
 
     def __init__(self, layout: Layout, remotes: Remotes, work: Work) -> None:
         self._layout = layout
@@ -83,107 +74,113 @@ class RepositoriesStage:
         self._work = work
         self._prepared: list[Prepared] = []
         self._removed: dict[RepoId, set[Ref]] = {}
-        self.failures: list[str] = []
         self._has_trash = False
 
-    def prepare(self, jobs: int, progress: Progress, *, silent: bool = False) -> None:
-        """Have everything fetched and laid out, nothing visible yet; logged in the order of the partitions.
+    # Prepare: everything is fetched and laid out, nothing is visible yet
 
-        ``silent``: what there is to be logged waits for ``tell``.
-        """
+    def prepare(self, jobs: int, progress: Progress) -> Iterator[Event]:
+        """Have everything fetched and laid out. The events come while the work goes on, in the order of the log."""
         requests = self._work.requests()
-        questions = mirror.questions(requests)
-        for done, _ in enumerate(self._remotes.heard(questions), 1):
+        if not requests:
+            yield from self._told({})
+            return
+        questions = deferred.mirror.questions(requests)
+        for done, _ in enumerate(self._remotes.replies_to(questions), 1):
             progress("Asking", done, len(questions))
         with workers(jobs) as pool:
             # The largest first, or all would wait at the end for one of those.
             futures = {
-                request.repo: pool.submit(repositories_prepare.prepare, self._layout, self._remotes, request)
+                request.repo: pool.submit(deferred.prepare.prepare, self._layout, self._remotes, request)
                 for request in sorted(
-                    requests, key=lambda request: repositories_prepare.size(self._layout, request), reverse=True
+                    requests, key=lambda request: deferred.prepare.size(self._layout, request), reverse=True
                 )
             }
             count("Preparing", futures.values(), progress)
-            if not silent:
-                self._tell_all(lambda repo: result(futures[repo]))
+            yield from self._told(futures)
             self._prepared = results([futures[request.repo] for request in requests])
 
-    def tell(self) -> None:
-        """Log what a silent preparation came to."""
-        self._tell_all({work.repo: work for work in self._prepared}.__getitem__)
-
-    def _tell_all(self, prepared: Callable[[RepoId], Prepared]) -> None:
-        self._tell(complaints(self._work))
+    def _told(self, futures: Mapping[RepoId, Future[Prepared]]) -> Iterator[Event]:
+        """The events of all repositories; those of each come as soon as it is prepared."""
+        yield from complaints(self._work)
         for partition in PARTITIONS:
-            self._tell_of(partition, prepared)
+            yield from self._told_of(partition, lambda repo: result(futures[repo]))
 
-    def _tell_of(self, partition: str, prepared: Callable[[RepoId], Prepared]) -> None:
+    def _told_of(self, partition: str, prepared: Callable[[RepoId], Prepared]) -> Iterator[Event]:
         plan = self._work.plan
-        log.info("Refreshing bare repositories (%s)", partition)
-        log.info("New repositories: %s", [repo.name for repo in _of(partition, plan.new)])
-        log.info("Deleted repositories: %s", [repo.name for repo in _of(partition, plan.deleted)])
-        log.info("Cloning and expanding NEW bare repositories...")
+        yield _info(f"Refreshing bare repositories ({partition})")
+        yield _info(f"New repositories: {[repo.name for repo in _of(partition, plan.new)]}")
+        yield _info(f"Deleted repositories: {[repo.name for repo in _of(partition, plan.deleted)]}")
+        yield _info("Cloning and expanding NEW bare repositories...")
         for repo in _of(partition, plan.new):
-            log.info("Cloning and expanding %s...", repo)
-            self._tell(prepared(repo).events)
-        log.info("Expanding EXISTING bare repositories...")
+            yield _info(f"Cloning and expanding {repo}...")
+            yield from prepared(repo).events
+        yield _info("Expanding EXISTING bare repositories...")
         for repo in _of(partition, (*plan.existing, *plan.kept)):
             work = prepared(repo)
-            self._tell(work.events)
-            self._announce(repo, entries_to_remove(work.disk, _kept(work, self._work.needs[repo])))
-        log.info("Purging REMOVED bare repositories...")
+            yield from work.events
+            yield from self._removals(
+                repo, deferred.refs.entries_to_remove(work.disk, _kept(work, self._work.needs[repo]))
+            )
+        yield _info("Purging REMOVED bare repositories...")
         for repo in _of(partition, plan.deleted):
-            log.info("Deleting %s...", repo)
-            self._announce(repo, self._entries_of(repo))
+            yield _info(f"Deleting {repo}...")
+            entries, problems = self._entries_of(repo)
+            yield from problems
+            yield from self._removals(repo, entries)
 
-    def _entries_of(self, repo: RepoId) -> list[str]:
+    def _entries_of(self, repo: RepoId) -> tuple[list[str], list[Event]]:
         try:
-            return entries_to_remove(scan(self._layout, repo), ())
+            return deferred.refs.entries_to_remove(deferred.disk.scan(self._layout, repo), ()), []
         except OSError as error:
-            self._tell([Event(logging.ERROR, f"Unable to look at '{self._layout.clone(repo)}': {error}")])
-            return []
+            return [], [Event(logging.ERROR, f"Unable to look at '{self._layout.clone(repo)}': {error}")]
 
-    def _announce(self, repo: RepoId, entries: Iterable[str]) -> None:
-        for entry in entries:
-            log.info("Removing %s", self._layout.clone(repo) / entry)
+    def _removals(self, repo: RepoId, entries: Iterable[str]) -> Iterator[Event]:
+        return (_info(f"Removing {self._layout.clone(repo) / entry}") for entry in entries)
 
-    def _tell(self, events: Iterable[Event]) -> None:
-        for event in events:
-            log.log(event.level, "%s", event.text)
-            if event.is_failure:
-                self.failures.append(event.text)
+    def only_branches_moved(self) -> bool:
+        """Whether the workers found the same refs as the last run did, at other commits perhaps, and no fault."""
+        return all(
+            work.is_known
+            and not work.failed
+            and not any(event.is_failure for event in work.events)
+            and not work.plan.undetermined
+            and work.plan.targets.keys() == self._work.inventory.get(work.repo, {}).keys()
+            for work in self._prepared
+        )
 
-    def switch(self, detour: Detour) -> None:
+    # Publish: new checkouts, then branch links
+
+    def publish(self, detour: Detour) -> list[Event]:
         """Put the new checkouts in place, then move all branch links. Raises OSError.
 
         ``detour`` leads environments to checkouts themselves where a directory must give way to a branch link.
         """
-        retention.reclaim(self._layout, self._commits())
-        self._prepared, events = publish.publish(self._layout, self._prepared)
-        self._tell(events)
-        obstacles = publish.obstacles(self._prepared)
+        if not self._prepared:
+            return []
+        deferred.retention.reclaim(self._layout, {work.repo: set(work.plan.targets.values()) for work in self._known()})
+        self._prepared, events = deferred.publish.put_in_place(self._layout, self._prepared)
+        obstacles = deferred.publish.obstacles(self._prepared)
         if obstacles:
             self._has_trash = True
-            self._tell(detour(obstacles))
-        switched, events = publish.switch(self._layout, self._prepared)
+            events += detour(obstacles)
+        switched, problems = deferred.publish.switch(self._layout, self._prepared)
         self._prepared = [self._as_it_is(work) if work.failed else work for work in switched]
-        self._tell(events)
+        return [*events, *problems]
 
     def _as_it_is(self, work: Prepared) -> Prepared:
         """What there is of a repository whose links may not all have moved: nobody must be led to one that is not."""
         try:
-            disk = scan(self._layout, work.repo)
+            disk = deferred.disk.scan(self._layout, work.repo)
         except OSError:
             disk = work.disk
-        plan = settle(work.plan, disk, links_to_put(work.plan, disk).values())
+        plan = deferred.refs.settle(work.plan, disk, deferred.refs.links_to_put(work.plan, disk).values())
         is_known = work.is_known and (bool(plan.targets) or work.repo in self._work.inventory)
         return work._replace(plan=plan, is_known=is_known)
 
+    # What came of it
+
     def _known(self) -> list[Prepared]:
         return [work for work in self._prepared if work.is_known]
-
-    def _commits(self) -> dict[RepoId, set[str]]:
-        return {work.repo: set(work.plan.targets.values()) for work in self._known()}
 
     def inventory(self) -> Inventory:
         """Which refs are expanded now, and at which commit."""
@@ -199,7 +196,7 @@ class RepositoriesStage:
         return {work.repo for work in self._prepared if work.failed}
 
     def lacking(self) -> dict[RepoId, frozenset[Ref]]:
-        """The needed refs that remotes do not have, of all remotes that have been heard."""
+        """The needed refs that remotes do not have, of all remotes that have replied."""
         asked = (work for work in self._known() if not work.failed and work.repo in self._work.library.urls)
         return {work.repo: work.lacking for work in asked}
 
@@ -212,58 +209,45 @@ class RepositoriesStage:
         )
 
     @property
-    def needs(self) -> Mapping[RepoId, Needs]:
-        """Which refs are needed of each repository, as was said in the orders."""
-        return self._work.needs
-
-    def has_only_moved(self) -> bool:
-        """Whether the workers found the same refs as the last run did, at other commits perhaps, and no fault."""
-        return all(
-            work.is_known
-            and not work.failed
-            and not any(event.is_failure for event in work.events)
-            and not work.plan.undetermined
-            and work.plan.targets.keys() == self._work.inventory[work.repo].keys()
-            for work in self._prepared
-        )
-
-    @property
     def is_at_rest(self) -> bool:
         """Whether nothing is left for the next run to clear away."""
         return not self._has_trash and not any(work.disk.clones for work in self._prepared)
 
-    def give_up(self) -> None:
-        """Forget what the workers have laid out aside."""
-        for work in self._prepared:
-            for staging in work.staged.values():
-                files.remove_tree(staging)
+    # Retire: what nothing needs any more
 
-    def clear_away(
+    def retire(
         self,
         needs: Mapping[RepoId, Needs],
         retention_time: float,
-        is_used: Callable[[RepoId], bool] = never,
+        is_used: Callable[[RepoId], bool],
         only: Collection[RepoId] | None = None,
-    ) -> None:
-        """Remove what nothing needs any more, now that no environment uses it. Raises OSError.
+    ) -> list[Event]:
+        """Remove branch links, repositories and checkouts that no environment uses now. Raises OSError.
 
-        ``is_used`` tells of repositories that an environment has not let go of, because it could not be changed. With
+        ``is_used`` tells of repositories that an environment still uses, because it could not be changed. With
         ``only``, checkouts of other repositories are not looked at.
         """
+        if only is not None and not only:
+            return []
+        events: list[Event] = []
         for work in self._known():
             kept = _kept(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
-            self._tell(publish.remove_entries(self._layout, work.repo, entries_to_remove(work.disk, kept)))
+            events += deferred.publish.remove_entries(
+                self._layout, work.repo, deferred.refs.entries_to_remove(work.disk, kept)
+            )
         used = set(filter(is_used, self._work.plan.deleted))
         for repo in self._work.plan.deleted:
             if repo in used:
-                log.warning("%s stays for the next run: an environment that could not be changed uses it", repo)
+                text = f"{repo} stays for the next run: an environment that could not be changed uses it"
+                events.append(Event(logging.WARNING, text))
                 continue
-            self._tell(publish.remove_entries(self._layout, repo, self._entries_of(repo)))
-            self._tell(publish.remove_mirror(self._layout, repo))
+            entries, problems = self._entries_of(repo)
+            events += [*problems, *deferred.publish.remove_entries(self._layout, repo, entries)]
+            events += deferred.publish.remove_mirror(self._layout, repo)
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
         spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
-        self._tell(retention.retire_checkouts(self._layout, needed, spared, retention_time, only))
+        return events + deferred.retention.retire_checkouts(self._layout, needed, spared, retention_time, only)
 
 
 def _kept(work: Prepared, needs: Needs) -> set[Ref]:
@@ -271,7 +255,7 @@ def _kept(work: Prepared, needs: Needs) -> set[Ref]:
     return set(needs.refs) - work.plan.missing
 
 
-def complaints(work: Work) -> Iterable[Event]:
+def complaints(work: Work) -> Iterator[Event]:
     """What is wrong with the library as a whole, or with entries of it."""
     for repo, reason in sorted(work.library.unusable.items()):
         name = one_line(str(repo))
@@ -280,6 +264,10 @@ def complaints(work: Work) -> Iterable[Event]:
         )
     for refusal in work.plan.refusals:
         yield Event(logging.ERROR, refusal)
+
+
+def _info(text: str) -> Event:
+    return Event(logging.INFO, text)
 
 
 def _of(partition: str, repos: Iterable[RepoId]) -> list[RepoId]:

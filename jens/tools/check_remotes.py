@@ -81,7 +81,7 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
 def _ask_all(
     urls: Mapping[RepoId, str], commits: Mapping[RepoId, Collection[Commit]], remotes: Remotes, jobs: int
 ) -> dict[RepoId, Reply]:
-    for _ in remotes.heard(map(wrapper.question, urls.values())):
+    for _ in remotes.replies_to(map(wrapper.question, urls.values())):
         pass
     with workers(jobs) as pool:
         futures = {repo: pool.submit(_ask, url, commits.get(repo, ()), remotes) for repo, url in urls.items()}

@@ -261,7 +261,7 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
     try:
         wrapper.gc(bare, aggressive=aggressive)
     except GitError as error:
-        if wrapper.is_sound(bare):
+        if wrapper.is_intact(bare):
             raise
         damage.mark_damaged(bare)
         return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")

@@ -1,8 +1,8 @@
-"""A seal on what a run has left: as long as it is unbroken, nothing has to be looked at but what somebody pushed.
+"""The baseline: what the last run left, proved untouched. While it holds, a run need only look at what was pushed.
 
-It is broken when the configuration is another one, when an entry of a directory that Jens looks after was made, removed
-or renamed (the kernel says so in the directory's ctime, which nobody can set), and every ten minutes. A run that
-changes a part of an instance seals that part anew, and no other.
+It no longer holds when the configuration is another, when an entry of a directory that Jens looks after was made,
+removed or renamed, and ten minutes after the run. The kernel tells of such changes in the directory's ctime, which
+nobody can set. A run that changes some repositories renews their part of the baseline, and no other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from jens import statefile
 from jens.config import Config
 from jens.git import wrapper
-from jens.git.clones import Tracked
+from jens.git.clones import Upstream
 from jens.layout import BASELINE, Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
@@ -29,13 +29,13 @@ from jens.update import fingerprints
 if TYPE_CHECKING:
     from jens.repositories.model import Needs
 
-#: Seconds after which everything is looked at again, whatever the seal says.
+#: Seconds after which a run looks at everything, whatever the baseline says.
 FULL_LOOK = 600.0
 
-#: Repositories that are looked at in a millisecond or two.
+#: So many repositories are compared in a millisecond or two.
 _MANY = 20
 
-#: Not the stamp of anything: hash() returns all numbers but this one.
+#: No fingerprint: hash() returns all numbers but this one.
 _NOTHING = -1
 
 log = logging.getLogger(__name__)
@@ -53,64 +53,75 @@ def _with_pauses(repos: Iterable[RepoId], pause: Callable[[], None]) -> Iterator
 
 
 class MirrorState(NamedTuple):
-    """How a mirror was left: a digest of its branches, the stamp of some of its files, and their names, a line each.
+    """How the last run left a mirror: a digest of its branches, and the fingerprint of some of its files.
 
-    As long as these and the part of its repository are unchanged, no other files matter.
+    ``names`` has the names of these files, one a line. While the mirror and its repository's part of the baseline are
+    unchanged, no other files matter.
     """
 
     branches: str
-    stamp: int
+    fingerprint: int
     names: str
 
 
 class Baseline(NamedTuple):
-    """What the last run worked from and left, with ``needs`` as they were written down; ``due``: see FULL_LOOK.
+    """What the last run worked from, and what it left.
 
-    ``expires`` is when the time of the next checkout is over, unless it is ``due`` before that.
-    ``parts`` has the stamps of all parts of the instance by which it is told whether they were changed. ``mirrors``
-    has what is looked at when a remote has answered.
+    Times are in seconds since the epoch. At ``due`` a run looks at everything (see FULL_LOOK); at ``expires``, or when
+    it is due, the retention of a checkout is over. ``needs`` has URL, overrides and implied branches of each
+    repository. ``parts`` has the fingerprints that are compared at the beginning of a run, ``mirrors`` what is compared
+    when a remote has replied.
     """
 
-    snapshot: Revisions
+    revisions: Revisions
     urls: Mapping[RepoId, str]
     environments: Collection[str]
     due: float
     expires: float
-    written: Mapping[str, Any]
+    needs: Mapping[str, Any]
     parts: Mapping[str, int]
     mirrors: Mapping[str, MirrorState]
 
-    def is_unbroken(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
-        """Whether all is as it was left. That takes time; every few repositories ``meanwhile`` has its turn."""
+    def is_untouched(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
+        """Whether all is as the last run left it. ``meanwhile`` is called every few repositories."""
         return self.parts == _parts(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
 
-    def has_mirror(self, layout: Layout, repo: RepoId, answer: bytes) -> bool:
-        """Whether a mirror is as it was left, as sound as it was found then, and its remote's answer says the same.
+    def has_mirror(self, layout: Layout, repo: RepoId, reply: bytes) -> bool:
+        """Whether a mirror is as the last run left it, and its remote's reply has the same branches.
 
-        Raises GitError for an answer that cannot be understood.
+        Raises GitError for a reply that cannot be understood.
         """
         mirror = self.mirrors[str(repo)]
-        if mirror.branches != _digest(answer):  # others sort by other rules
-            answer = wrapper.listing(wrapper.remote_heads(answer))
-        is_same = mirror.branches == _digest(answer)
-        return is_same and mirror.stamp == fingerprints.of_mirror(layout, repo, mirror.names.split("\n"))
+        if mirror.branches != _digest(reply):  # others sort by other rules
+            reply = wrapper.listing(wrapper.remote_heads(reply))
+        is_same = mirror.branches == _digest(reply)
+        return is_same and mirror.fingerprint == fingerprints.of_mirror(layout, repo, mirror.names.split("\n"))
 
     def has_repository(self, layout: Layout, repo: RepoId) -> bool:
-        """Whether all that is told of a repository is as it was left, its mirror included."""
-        is_known = self.parts.get(str(repo)) == fingerprints.of_repository(layout, repo)
-        return is_known and self.has_mirror(layout, repo, wrapper.listing(_heads(layout.bare(repo))))
+        """Whether a repository is as the last run left it, its mirror included."""
+        is_same = self.parts.get(str(repo)) == fingerprints.of_repository(layout, repo)
+        return is_same and self.has_mirror(layout, repo, wrapper.listing(_heads(layout.bare(repo))))
+
+    def knows(self, repo: RepoId) -> bool:
+        """Whether it says, readably, what environments need of a repository."""
+        try:
+            self.overrides(repo)
+            self.implied(repo)
+        except (KeyError, ValueError):
+            return False
+        return True
 
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
-        """The refs of a repository that environments name."""
-        return frozenset(map(_ref, self.written[str(repo)][1]))
+        """The refs of a repository that definitions name. Raises KeyError, ValueError."""
+        return frozenset(map(_ref, self.needs[str(repo)][1]))
 
     def implied(self, repo: RepoId) -> frozenset[Branch]:
-        """The branches that environments want of each repository which has them."""
-        return frozenset(ref for ref in map(_ref, self.written[str(repo)][2]) if isinstance(ref, Branch))
+        """The branches that environments want of a repository, if it has them. Raises KeyError, ValueError."""
+        return frozenset(ref for ref in map(_ref, self.needs[str(repo)][2]) if isinstance(ref, Branch))
 
 
-def _sealed_mirror(branches: object, stamp: int, names: object) -> MirrorState:
-    return MirrorState(str(branches), int(stamp), str(names))
+def _mirror_state(branches: object, fingerprint: int, names: object) -> MirrorState:
+    return MirrorState(str(branches), int(fingerprint), str(names))
 
 
 def _ref(entry: str) -> Ref:
@@ -121,49 +132,48 @@ def _ref(entry: str) -> Ref:
 
 
 def load(config: Config, layout: Layout) -> Baseline | None:
-    """The seal of the last run, if its time is not over, and it is not broken where that is told at once.
+    """The baseline of the last run, if it is not due and the parts that are compared quickly are unchanged.
 
-    Whether it is unbroken takes longer to tell.
+    The caller still has to ask whether it ``is_untouched``, which takes longer.
     """
     try:
         content = statefile.load(layout, BASELINE)
         environments = sorted(map(str, content["environments"]))
-        written = {
+        needs = {
             key: (str(url), list(map(str, overrides)), list(map(str, implied)))
             for key, (url, overrides, implied) in content["repositories"].items()
         }
-        first, second = (Tracked(*map(str, tracked)) for tracked in content["metadata"])
-        urls = {parse_repository(key): str(values[0]) for key, values in written.items()}
+        first, second = (Upstream(*map(str, upstream)) for upstream in content["metadata"])
+        urls = {parse_repository(key): str(values[0]) for key, values in needs.items()}
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
-        mirrors = {key: _sealed_mirror(*content["mirrors"][key]) for key in written}
+        mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
     except (StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
-    if (
-        not due - FULL_LOOK <= time.time() < due
-        or not fingerprints.of_instance(config, layout).items() <= parts.items()
-    ):
+    if not due - FULL_LOOK <= time.time() < due:
         return None
-    return Baseline(Revisions((first, second)), urls, environments, due, expires, written, parts, mirrors)
+    if not fingerprints.of_instance(config, layout).items() <= parts.items():
+        return None
+    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors)
 
 
 def remove(layout: Layout) -> None:
-    """Before anything changes, which would break it in any case."""
+    """Remove the baseline. A run does so before it changes anything."""
     files.remove_tree(layout.state(BASELINE))
 
 
 def save(
     config: Config,
     layout: Layout,
-    snapshot: Revisions,
+    revisions: Revisions,
     urls: Mapping[RepoId, str],
     needs: Mapping[RepoId, Needs],
     environments: Iterable[str],
-    next_look: float,
+    expiry: float,
 ) -> None:
-    """Seal what there is now; at ``next_look`` (seconds since the epoch) the time of a checkout is over.
+    """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
-    A seal that is lost costs time, not more: it is not flushed, and nothing is raised.
+    A lost baseline costs time, not more: it is not flushed, and nothing is raised.
     """
     due = time.time() + FULL_LOOK
     names = sorted(environments)
@@ -171,37 +181,37 @@ def save(
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }
     parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
-    _write(layout, Baseline(snapshot, urls, names, due, min(due, next_look), written, parts, mirrors))
+    _write(layout, Baseline(revisions, urls, names, due, min(due, expiry), written, parts, mirrors))
 
 
-def renew(layout: Layout, seal: Baseline, repos: Collection[RepoId], next_look: float) -> Baseline:
-    """Seal what there is now, when no more was changed than commits of branches, or checkouts, of these repositories.
+def renew(layout: Layout, baseline: Baseline, repos: Collection[RepoId], expiry: float) -> Baseline:
+    """Save what there is now of some repositories, of which branches moved or checkouts went, and no more.
 
-    What somebody else has changed elsewhere breaks the new seal as it would have broken the old one.
+    What somebody else changed elsewhere still ends the new baseline as it would have ended the old one.
     """
-    parts = {**seal.parts, **fingerprints.of_state(layout), **_repositories(layout, repos)}
-    mirrors = {**seal.mirrors, **_mirrors(layout, repos)}
-    renewed = seal._replace(expires=min(seal.due, next_look), parts=parts, mirrors=mirrors)
+    parts = {**baseline.parts, **fingerprints.of_state(layout), **_repositories(layout, repos)}
+    mirrors = {**baseline.mirrors, **_mirrors(layout, repos)}
+    renewed = baseline._replace(expires=min(baseline.due, expiry), parts=parts, mirrors=mirrors)
     _write(layout, renewed)
     return renewed
 
 
-def _write(layout: Layout, seal: Baseline) -> None:
+def _write(layout: Layout, baseline: Baseline) -> None:
     content = {
-        "parts": seal.parts,
-        "mirrors": seal.mirrors,
-        "metadata": [list(tracked) for tracked in seal.snapshot.tracked],
-        "due": seal.due,
-        "expires": seal.expires,
-        "environments": list(seal.environments),
-        "repositories": seal.written,
+        "parts": baseline.parts,
+        "mirrors": baseline.mirrors,
+        "metadata": [list(upstream) for upstream in baseline.revisions.upstreams],
+        "due": baseline.due,
+        "expires": baseline.expires,
+        "environments": list(baseline.environments),
+        "repositories": baseline.needs,
     }
     aside = files.staging_name(layout.cachedir)
     try:
         aside.write_bytes(statefile.encode(BASELINE, content))
         os.replace(aside, layout.state(BASELINE))
     except OSError as error:
-        log.debug("'%s' is not sealed: %s", layout.cachedir, error)
+        log.debug("No baseline of '%s' is saved: %s", layout.cachedir, error)
         files.remove_tree(aside)
 
 
@@ -228,14 +238,14 @@ def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, MirrorState]:
 def _mirror(layout: Layout, repo: RepoId) -> MirrorState:
     heads = _heads(layout.bare(repo))
     names = fingerprints.names_in_mirror(layout, repo, heads)
-    stamp = fingerprints.of_mirror(layout, repo, names)
-    # Who moves a branch just now must not have it sealed where it was before: then nothing is, and it is looked at.
+    fingerprint = fingerprints.of_mirror(layout, repo, names)
+    # Somebody may move a branch just now. Then the mirror gets no fingerprint, and the next run looks at it.
     is_still = heads == _heads(layout.bare(repo))
-    return MirrorState(_digest(wrapper.listing(heads)), stamp if is_still else _NOTHING, "\n".join(names))
+    return MirrorState(_digest(wrapper.listing(heads)), fingerprint if is_still else _NOTHING, "\n".join(names))
 
 
 def _digest(listing: bytes) -> str:
-    """Of branches as Git lists them: their number, and what they are called, is up to who pushes."""
+    """A digest of branches as Git lists them. Who pushes decides how many there are, and how long their names."""
     from hashlib import blake2b  # noqa: PLC0415 - a run on demand with nothing to do needs none
 
     return blake2b(listing, digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What is common to all ways through a run: what was asked for, and how its steps are timed and fail."""
+"""What a run was asked for and works with; how its steps are timed, and fail as a whole."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from typing import NamedTuple
 
 from jens.config import Config
 from jens.errors import StageError
-from jens.git.workers import Progress, no_progress
-from jens.git.wrapper import GitOptions
-from jens.model import PARTITIONS
+from jens.git.process import GitOptions
+from jens.git.remotes import Remotes
+from jens.git.workers import DEFAULT_JOBS, Progress, no_progress
+from jens.layout import Layout
 
 log = logging.getLogger(__name__)
 
 
-class LongWay(Exception):
-    """More has changed than commits of branches."""
-
-
 class Options(NamedTuple):
-    """What the administrator asked for, whatever the configured mode: ``poll`` has every remote asked.
+    """What the administrator asked for: ``poll`` has every remote asked, whatever the configured mode.
 
-    ``progress`` is told what is done to repositories, and to how many of how many it has been.
+    ``progress`` is told what is done to repositories, and to how many of how many.
     """
 
     allow_purge: bool = False
@@ -32,14 +29,32 @@ class Options(NamedTuple):
     progress: Progress = no_progress
 
 
+class Context(NamedTuple):
+    """What all steps of a run work with."""
+
+    config: Config
+    layout: Layout
+    remotes: Remotes
+    options: Options
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether only what hints name is fetched."""
+        return is_on_demand(self.config, self.options)
+
+
+@contextmanager
+def opened(config: Config, options: Options) -> Iterator[Context]:
+    """A run's context; leaving it ends all questions that are under way."""
+    git = config.git
+    git_options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
+    with Remotes(git_options, git.jobs or DEFAULT_JOBS) as remotes:
+        yield Context(config, Layout.of(config), remotes, options)
+
+
 def is_on_demand(config: Config, options: Options) -> bool:
     """Whether only what hints name is fetched."""
     return config.main.mode == "ONDEMAND" and not options.poll
-
-
-def git_options(config: Config) -> GitOptions:
-    """How remotes are spoken to, as configured."""
-    return GitOptions(config.git.ssh_cmd_path, config.git.timeout, config.git.clonetimeout)
 
 
 @contextmanager
@@ -58,37 +73,3 @@ def staged(failure: type[StageError]) -> Iterator[None]:
     except OSError as error:
         log.debug("The stage failed", exc_info=True)
         raise failure(error) from error
-
-
-_OF_REPOSITORIES = (
-    "New repositories: []",
-    "Deleted repositories: []",
-    "Cloning and expanding NEW bare repositories...",
-    "Expanding EXISTING bare repositories...",
-    "Purging REMOVED bare repositories...",
-)
-_OF_ENVIRONMENTS = (
-    "Refreshing environments...",
-    "New environments: []",
-    "Existing and changed environments: []",
-    "Deleted environments: []",
-    "Creating new environments...",
-    "Purging deleted environments...",
-    "Recreating changed environments...",
-    "Refreshing not changed environments...",
-)
-
-
-def tell_of_repositories() -> None:
-    """Log that no repository changes."""
-    for partition in PARTITIONS:
-        log.info("Refreshing bare repositories (%s)", partition)
-        for line in _OF_REPOSITORIES:
-            log.info("%s", line)
-
-
-def tell_of_environments() -> None:
-    """Log that no environment changes."""
-    with executed("refresh_environments"):
-        for line in _OF_ENVIRONMENTS:
-            log.info("%s", line)

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from jens.config import Config
 from jens.environments import tree
-from jens.environments.plan import EnvironmentsPlan
+from jens.environments.model import EnvironmentsPlan
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
-from jens.git.remotes import Remotes
-from jens.git.workers import DEFAULT_JOBS, result, workers
-from jens.layout import Layout
+from jens.git.workers import result, workers
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.model import Expansion
@@ -20,24 +18,24 @@ from jens.repositories.model import Prepared, RepositoriesPlan
 from jens.repositories.refs import describe
 from jens.repositories.stage import complaints
 from jens.text import one_line
-from jens.update.longway import Plans, plan
-from jens.update.options import Options, git_options, is_on_demand, staged
+from jens.update.options import Context, Options, opened, staged
+from jens.update.plan import Plans, plan_everything
 
 
 def run(config: Config, options: Options) -> list[str]:
     """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
-    layout = Layout.of(config)
-    with Remotes(git_options(config), config.git.jobs or DEFAULT_JOBS) as remotes:
-        return _lines(config, layout, remotes, options)
+    with opened(config, options) as context:
+        return _lines(context)
 
 
-def _lines(config: Config, layout: Layout, remotes: Remotes, options: Options) -> list[str]:
-    commits = clones.refresh(config, remotes.options, reset=False)
-    hints = Queue(config.messaging.queuedir).look() if is_on_demand(config, options) else None
+def _lines(context: Context) -> list[str]:
+    config, layout, remotes, _ = context
+    revisions = clones.refresh(config, remotes.options, reset=False)
+    hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
     with staged(RepositoriesError):
-        plans = plan(config, layout, options, commits, hints)
+        plans = plan_everything(context, revisions, hints)
     requests = plans.work.requests()
-    for _ in remotes.heard(mirror.questions(requests)):
+    for _ in remotes.replies_to(mirror.questions(requests)):
         pass
     with workers(config.git.jobs) as pool:
         futures = [pool.submit(prepare.foresee, layout, remotes, request) for request in requests]
@@ -46,7 +44,7 @@ def _lines(config: Config, layout: Layout, remotes: Remotes, options: Options) -
         lines = [event.text for event in (hints.events if hints else ())]
         lines += [event.text for event in complaints(plans.work)]
         lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
-        lines += _links(config, layout, plans, foreseen)
+        lines += _links(context, plans, foreseen)
     return lines or ["Nothing would change."]
 
 
@@ -74,14 +72,15 @@ def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
         yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"
 
 
-def _links(config: Config, layout: Layout, plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
+def _links(context: Context, plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
     works = [work for work in foreseen if work.is_known]
     expansion = Expansion(
         {work.repo: work.plan.targets for work in works},
         frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
         frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
     )
-    planner = Planner(layout, expansion, with_conf=config.main.directory_environments)
+    layout = context.layout
+    planner = Planner(layout, expansion, with_conf=context.config.main.directory_environments)
     for definition in plans.environments.definitions:
         found = tree.read(layout.environment(definition.name))
         wanted = tree.hold(planner.tree(definition), found, planner.waiting(definition))

@@ -1,72 +1,138 @@
-"""The update run: the short way where nothing but pushes can have happened, or else the long way."""
-
-# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs little of this program
+"""The update run, from top to bottom: the one order in which things are done."""
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Callable
 
+from jens import deferred
 from jens.config import Config
-from jens.errors import RepositoriesError
-from jens.git.remotes import Remotes
-from jens.git.workers import DEFAULT_JOBS
+from jens.environments.model import Applied
+from jens.environments.stage import EnvironmentsStage, detour
+from jens.errors import EnvironmentsError, RepositoriesError
+from jens.events import Event, tell
 from jens.layout import Layout
 from jens.metadata import clones
-from jens.model import Report
-from jens.update import baseline, scope
-from jens.update.options import Options, executed, git_options, is_on_demand, staged
+from jens.metadata.clones import Revisions
+from jens.model import RepoId, Report
+from jens.repositories.model import Needs
+from jens.repositories.stage import RepositoriesStage
+from jens.update import baseline as baselines
+from jens.update import record
+from jens.update import scope as scopes
+from jens.update.baseline import Baseline
+from jens.update.options import Context, Options, executed, opened, staged
+from jens.update.plan import Plans, doubts, plan, remember_refusals
+from jens.update.scope import EVERYTHING, Scope
+
+if TYPE_CHECKING:
+    from jens.messaging.queue import Hints
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, options: Options) -> Report:
     """Bring everything up to date. Raises MetadataError, QueueError, LibraryError, DirectoryError, StageError."""
-    layout = Layout.of(config)
-    with Remotes(git_options(config), config.git.jobs or DEFAULT_JOBS) as remotes:
-        return _run(config, layout, remotes, options)
+    with opened(config, options) as context:
+        return _run(context)
 
 
-def _run(config: Config, layout: Layout, remotes: Remotes, options: Options) -> Report:
-    sealed = None if options.allow_purge else baseline.load(config, layout)
-    if sealed:
-        scope.begin(config, remotes, sealed, with_hints=is_on_demand(config, options))
-        is_unbroken = sealed.is_unbroken(config, layout, remotes.go_on)
-        sealed = scope.make_room(config, layout, sealed) if is_unbroken else None
-        if sealed is None:
-            remotes.forget()
-    is_clean = sealed is not None or start_anew(config, layout)
+def _run(context: Context) -> Report:
+    config, layout = context.config, context.layout
+    baseline = scopes.look(context)
+    is_tidy = baseline is not None or _clear_left_overs(context)
+    baseline, revisions = _refresh_metadata(context, baseline)
+    hints = _take_hints(context)
+
+    with executed("refresh_repositories"), staged(RepositoriesError):
+        log.info("Refreshing repositories...")
+        scope = scopes.find(context, baseline, hints)
+        plans, repositories, events = _prepare(context, scope, revisions, hints)
+        if scope.baseline and not repositories.only_branches_moved():
+            log.info("More than branches has changed, so every repository is looked at")
+            scope, is_tidy = EVERYTHING, _clear_left_overs(context)
+            plans, repositories, events = _prepare(context, scope, revisions, hints)
+        failures = [*revisions.failures, *tell(log, events)]
+        failures += tell(log, repositories.publish(lambda places: detour(layout, plans.previous.existing, places)))
+        record.save_published(context, scope, repositories)
+
+    with executed("refresh_environments"), staged(EnvironmentsError):
+        log.info("Refreshing environments...")
+        applied = _refresh_environments(context, scope, plans, repositories)
+        needs = _needs(context, scope, plans, applied)
+        only = scope.repos if scope.baseline else None
+        failures += applied.failures
+        failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
+        record.save_retired(context, scope, plans, repositories)
+
+    if hints is not None:
+        failures += deferred.hints.finish_all(config.messaging.queuedir, hints, repositories.failed())
+    is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
+    if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
+        record.save_baseline(context, scope, revisions, plans, needs, applied)
+    return Report(tuple(failures), plans.is_refused)
+
+
+def _clear_left_overs(context: Context) -> bool:
+    """Clear away what earlier runs left, as far as it can be: whether all could. Raises StageError."""
+    with staged(RepositoriesError):
+        baselines.remove(context.layout)
+        return deferred.retention.clear_left_overs(context.layout, context.config.main.retention)
+
+
+def _refresh_metadata(context: Context, baseline: Baseline | None) -> tuple[Baseline | None, Revisions]:
+    """The commits to work from; the baseline is void when they are others than before. Raises MetadataError."""
     with executed("refresh_metadata"):
         log.info("Refreshing metadata...")
-        if sealed and clones.are_unchanged(config, sealed.snapshot, remotes):
-            commits = sealed.snapshot
-        else:
-            sealed = None
-            remotes.forget()  # what is pushed together is to be seen together: first the metadata, then the branches
-            commits = clones.refresh(config, remotes.options)
-    hints = None
-    if is_on_demand(config, options):
-        from jens.messaging import hints as messaging_hints
-
-        with executed("fetch_update_hints"):
-            hints = messaging_hints.take(config.messaging.queuedir)
-    if sealed:
-        log.info(
-            "Nothing but pushes has to be looked at until %s", time.strftime("%H:%M:%S", time.localtime(sealed.due))
-        )
-        report = scope.run(config, layout, remotes, sealed, hints, options.progress)
-        if report:
-            return report
-        is_clean = start_anew(config, layout)
-    from jens.update import longway
-
-    return longway.run(config, layout, remotes, options, commits, hints, is_clean=is_clean)
+        if baseline is not None and clones.are_unchanged(context.config, baseline.revisions, context.remotes):
+            return baseline, baseline.revisions
+        # What is pushed together is to be seen together: first the metadata, then the branches.
+        context.remotes.forget()
+        return None, clones.refresh(context.config, context.remotes.options)
 
 
-def start_anew(config: Config, layout: Layout) -> bool:
-    """Clear away what earlier runs left, as far as it can be: whether all could. Raises StageError."""
-    from jens.repositories import retention
+def _take_hints(context: Context) -> Hints | None:
+    """The hints of this run, None when every remote is asked. Raises QueueError."""
+    if not context.is_on_demand:
+        return None
+    with executed("fetch_update_hints"):
+        return deferred.hints.take(context.config.messaging.queuedir)
 
-    with staged(RepositoriesError):
-        baseline.remove(layout)
-        return retention.clear_left_overs(layout, config.main.retention)
+
+def _prepare(
+    context: Context, scope: Scope, revisions: Revisions, hints: Hints | None
+) -> tuple[Plans, RepositoriesStage, Iterable[Event]]:
+    """Plan, fetch, and lay out aside. The events of some repositories are complete: they may not be what is told."""
+    plans = plan(context, scope, revisions, hints)
+    if scope.baseline is None:
+        remember_refusals(context.layout, plans)
+    if scope.baseline is None or scope.repos:
+        baselines.remove(context.layout)
+    repositories = RepositoriesStage(context.layout, context.remotes, plans.work)
+    events = repositories.prepare(context.config.git.jobs, context.options.progress)
+    return plans, repositories, list(events) if scope.baseline else events
+
+
+def _refresh_environments(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> Applied:
+    tell(log, doubts(plans))
+    expansion = repositories.expansion()
+    with_conf = context.config.main.directory_environments
+    stage = EnvironmentsStage(context.layout, plans.previous, expansion, with_conf=with_conf)
+    applied = stage.apply(plans.environments)
+    if scope.baseline is None:
+        deferred.dangling.refresh(context.layout, applied.standing, expansion)
+    return applied
+
+
+def _needs(context: Context, scope: Scope, plans: Plans, applied: Applied) -> Mapping[RepoId, Needs]:
+    """Which refs environments need, as they are now."""
+    if scope.baseline is not None:
+        return plans.work.needs
+    mandatory = context.config.main.mandatorybranches
+    return deferred.repositories_plan.plan_needs(plans.work.plan.remaining, mandatory, applied.standing)
+
+
+def _used_by(layout: Layout, applied: Applied) -> Callable[[RepoId], bool]:
+    """Tells which repositories those environments use that could not be changed."""
+    return lambda repo: deferred.previous.uses(layout, applied.unfinished, repo)

@@ -1,9 +1,4 @@
-"""The short way through a run: what the last one left is untouched, so only what was pushed since is to be done.
-
-It ends where a push changes more than the commits of branches: then the run goes the long way.
-"""
-
-# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs little of this program
+"""Which repositories a run looks at: all there are, or a few, when nothing else was touched since the last run."""
 
 from __future__ import annotations
 
@@ -11,19 +6,19 @@ import logging
 import os
 import time
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from jens import deferred
 from jens.config import Config
-from jens.errors import GitError, RepositoriesError
+from jens.errors import GitError
 from jens.git import wrapper
-from jens.git.remotes import Remotes
 from jens.git.shells import Command
-from jens.git.workers import Progress
 from jens.layout import Layout, commit_entry
 from jens.metadata import clones
-from jens.model import RepoId, Report
+from jens.model import COMMON, RepoId
+from jens.update import baseline as baselines
 from jens.update.baseline import Baseline
-from jens.update.options import LongWay, executed, staged, tell_of_environments, tell_of_repositories
+from jens.update.options import Context
 
 if TYPE_CHECKING:
     from jens.messaging.queue import Hints
@@ -31,72 +26,68 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(
-    config: Config, layout: Layout, remotes: Remotes, sealed: Baseline, hints: Hints | None, progress: Progress
-) -> Report | None:
-    """Bring up to date what hints name, or what remotes have that mirrors have not. None: the long way is to be gone.
+class Scope(NamedTuple):
+    """Some repositories, and the baseline that vouches for all else; without a baseline every repository."""
 
-    Raises StageError.
+    repos: tuple[RepoId, ...] = ()
+    baseline: Baseline | None = None
+
+
+#: The scope of a run that cannot rely on anything.
+EVERYTHING = Scope()
+
+
+def look(context: Context) -> Baseline | None:
+    """What the last run left, if nothing was touched since then; None when everything has to be looked at.
+
+    Remotes are asked meanwhile. Checkouts whose retention is over are removed.
     """
-    failures: list[str] = []
-    failed: set[RepoId] = set()
-    try:
-        with executed("refresh_repositories"), staged(RepositoriesError):
-            log.info("Refreshing repositories...")
-            repos = _behind(layout, remotes, sealed, progress) if hints is None else _hinted(sealed, hints)
-            if repos:
-                from jens.update import pushes
-
-                stage = pushes.follow(config, layout, remotes, sealed, repos, is_hinted=hints is not None)
-                failures, failed = list(stage.failures), stage.failed()
-            else:
-                tell_of_repositories()
-    except LongWay:
+    if context.options.allow_purge:
         return None
-    tell_of_environments()
-    if hints is not None:
-        from jens.messaging import hints as messaging_hints
-
-        failures += messaging_hints.finish_all(config.messaging.queuedir, hints, failed)
-    return Report(tuple(failures))
-
-
-def _hinted(sealed: Baseline, hints: Hints) -> list[RepoId]:
-    if not hints.repos <= sealed.urls.keys():
-        raise LongWay
-    return sorted(hints.repos)
-
-
-def begin(config: Config, remotes: Remotes, sealed: Baseline, *, with_hints: bool) -> None:
-    """Begin to ask what will have to be asked, and to import what hints will need, should there be any."""
-    clones.ask(config, sealed.snapshot, remotes)
-    if with_hints:
-        from jens.messaging import hints as messaging_hints
-
-        if messaging_hints.has_messages(config.messaging.queuedir):
-            _get_ready()
+    baseline = baselines.load(context.config, context.layout)
+    if baseline is None:
+        return None
+    _begin_to_ask(context, baseline)
+    if baseline.is_untouched(context.config, context.layout, context.remotes.go_on):
+        baseline = without_expired(context.config, context.layout, baseline)
     else:
-        remotes.ask(map(wrapper.question, sealed.urls.values()))
+        baseline = None
+    if baseline is None:
+        context.remotes.forget()
+    return baseline
 
 
-def make_room(config: Config, layout: Layout, sealed: Baseline) -> Baseline | None:
-    """Remove the checkouts whose time is over, and seal what is left. None: the long way is to be gone."""
-    if time.time() < sealed.expires:
-        return sealed
-    from jens.repositories import retention
-    from jens.update import baseline
+def _begin_to_ask(context: Context, baseline: Baseline) -> None:
+    clones.ask(context.config, baseline.revisions, context.remotes)
+    if not context.is_on_demand:
+        context.remotes.ask(map(wrapper.question, baseline.urls.values()))
+    elif deferred.hints.has_messages(context.config.messaging.queuedir):
+        _import_ahead()
 
-    over = retention.expired(layout, config.main.retention)
+
+def _import_ahead() -> None:
+    """Import what work on a repository needs, while remotes are asked."""
+    Thread(target=lambda: deferred.prepare, daemon=True).start()
+
+
+def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Baseline | None:
+    """Remove the checkouts whose retention is over, and renew the baseline. None: everything has to be looked at."""
+    if time.time() < baseline.expires:
+        return baseline
+    seconds = config.main.retention
+    over = deferred.retention.expired(layout, seconds)
     try:
         before = {repo: _names(layout, repo) - {commit_entry(commit) for commit in over[repo]} for repo in over}
-        # What is wrong with a repository must not be sealed: it is looked at before, and its links after.
-        if not all(repo in sealed.urls and sealed.has_repository(layout, repo) for repo in over):
+        # The new baseline must not cover up a fault: each repository is compared before, and its links after.
+        if not all(repo in baseline.urls and baseline.has_repository(layout, repo) for repo in over):
             return None
-        if not retention.clear_expired(layout, over) or {repo: _names(layout, repo) for repo in over} != before:
+        if not deferred.retention.clear_expired(layout, over):
+            return None
+        if {repo: _names(layout, repo) for repo in over} != before:
             return None
     except OSError:
         return None
-    return baseline.renew(layout, sealed, over, retention.next_look(layout, config.main.retention))
+    return baselines.renew(layout, baseline, over, deferred.retention.next_expiry(layout, seconds))
 
 
 def _names(layout: Layout, repo: RepoId) -> set[str]:
@@ -105,34 +96,38 @@ def _names(layout: Layout, repo: RepoId) -> set[str]:
         return {f"{each.name} -> {os.readlink(each.path)}" if each.is_symlink() else each.name for each in entries}
 
 
-def _get_ready() -> None:
-    """Import, while remotes are asked, what following a push takes."""
+def find(context: Context, baseline: Baseline | None, hints: Hints | None) -> Scope:
+    """The repositories that hints name, or whose remotes are not as their mirrors; else everything."""
+    if baseline is None:
+        return EVERYTHING
+    repos = _behind(context, baseline) if hints is None else sorted(hints.repos)
+    # Which items the common repositories have decides which links environments have.
+    if not all(baseline.knows(repo) and repo.partition != COMMON for repo in repos):
+        return EVERYTHING
+    until = time.strftime("%H:%M:%S", time.localtime(baseline.due))
+    log.info("Only repositories that were pushed to are looked at until %s", until)
+    return Scope(tuple(repos), baseline)
 
-    def load() -> None:
-        from jens.update import pushes  # noqa: F401
 
-    Thread(target=load, daemon=True).start()
-
-
-def _behind(layout: Layout, remotes: Remotes, sealed: Baseline, progress: Progress) -> list[RepoId]:
+def _behind(context: Context, baseline: Baseline) -> list[RepoId]:
     """The repositories whose mirrors are not as their remotes are, or not as they should be."""
     found: list[RepoId] = []
-    is_ready = False
+    is_imported = False
     asked: dict[Command, list[tuple[RepoId, str]]] = {}
-    for repo, url in sealed.urls.items():
+    for repo, url in baseline.urls.items():
         asked.setdefault(wrapper.question(url), []).append((repo, url))
-    for done, answered in enumerate(remotes.heard(asked), 1):
-        progress("Asking", done, len(asked))
-        if found and not is_ready:
-            is_ready = True
-            _get_ready()
-        found += [repo for repo, url in asked[answered] if not _is_as_it_should_be(layout, remotes, sealed, repo, url)]
+    for done, question in enumerate(context.remotes.replies_to(asked), 1):
+        context.options.progress("Asking", done, len(asked))
+        if found and not is_imported:
+            is_imported = True
+            _import_ahead()
+        found += [repo for repo, url in asked[question] if not _is_up_to_date(context, baseline, repo, url)]
     return sorted(found)
 
 
-def _is_as_it_should_be(layout: Layout, remotes: Remotes, sealed: Baseline, repo: RepoId, url: str) -> bool:
+def _is_up_to_date(context: Context, baseline: Baseline, repo: RepoId, url: str) -> bool:
     """Whether a mirror is as the last run left it, and its remote too."""
     try:
-        return sealed.has_mirror(layout, repo, remotes.answer(wrapper.question(url)))
+        return baseline.has_mirror(context.layout, repo, context.remotes.reply(wrapper.question(url)))
     except GitError:
         return False

@@ -81,18 +81,18 @@ class Instance:
         """
         config, layout = self._loaded
         unreferenced, sealed = retention.load(layout), baseline.load(config, layout)
-        is_sealed = sealed is not None and sealed.is_unbroken(config, layout)
+        is_sealed = sealed is not None and sealed.is_untouched(config, layout)
         may_go = {key for key in unreferenced if gone_too or sealed is None or key[0] in sealed.urls}
         aged = {key: 0.0 if since <= until and key in may_go else since for key, since in unreferenced.items()}
         retention.save(layout, aged)
         if sealed is not None and is_sealed:
-            baseline.renew(layout, sealed, (), retention.next_look(layout, config.main.retention))
+            baseline.renew(layout, sealed, (), retention.next_expiry(layout, config.main.retention))
 
     def make_room(self) -> bool:
         """Remove what nobody needs any more, as a run does first of all; whether all could be removed."""
         config, layout = self._loaded
         sealed = baseline.load(config, layout)
-        return sealed is not None and scope.make_room(config, layout, sealed) is not None
+        return sealed is not None and scope.without_expired(config, layout, sealed) is not None
 
     @cached_property
     def _loaded(self) -> tuple[Config, Layout]:

@@ -6,13 +6,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
 from jens.repositories import retention
 from jens.update import baseline, scope
-from tests.conftest import Remote, Site, definition, git
+from tests.conftest import Remote, Site, clock, definition, git
 
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
@@ -39,7 +38,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_to(seconds: float) -> None:
         for module in (retention, baseline, scope):
-            monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now + seconds))
+            monkeypatch.setattr(module, "time", clock(now + seconds))
 
     return set_to
 

@@ -499,7 +499,7 @@ def test_exit_70_anything_unforeseen_is_one_plain_line_and_a_traceback_in_the_lo
         raise RuntimeError("surprise\nin two lines")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jens.update.longway.plan", fail)
+        patch.setattr("jens.update.plan.plan_everything", fail)
         outcome = site.update()
     assert_fatal(outcome, 70)
     assert "Traceback (most recent call last):" in outcome.log

@@ -262,7 +262,7 @@ def test_the_last_run_is_told_though_it_crashed(site: Site, monkeypatch: pytest.
     def crash(*_arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("jens.update.longway.plan", crash)
+    monkeypatch.setattr("jens.update.plan.plan_everything", crash)
     assert site.update().code == 70
     last = json.loads((site.root / "cache" / "last-run.json").read_text())["content"]
     assert (last["status"], last["failed"]) == (70, ["a bug"])

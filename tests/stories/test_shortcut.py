@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,7 +21,7 @@ from jens.git import wrapper as git_wrapper
 from jens.metadata import clones
 from jens.update import baseline, fingerprints
 from tests import TREE
-from tests.conftest import Outcome, Site, definition, git
+from tests.conftest import Outcome, Site, clock, definition, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
 INIT = "code/manifests/init.pp"
@@ -44,8 +43,8 @@ def sealed(site: Site) -> Site:
 
 
 def went_the_short_way(outcome: Outcome) -> bool:
-    lines = outcome.lines()
-    return outcome.has("Nothing but pushes has to be looked at") and lines.count("INFO Refreshing repositories...") == 1
+    began = outcome.has("Only repositories that were pushed to are looked at")
+    return began and not outcome.has("so every repository is looked at")
 
 
 def on_demand(site: Site) -> None:
@@ -80,7 +79,9 @@ def test_a_run_with_nothing_to_do_says_the_same_whichever_way_it_goes(sealed: Si
 
     def lines(outcome: Outcome) -> list[str]:
         said = [re.sub(r"[\d.]+ ms", "N ms", line) for line in outcome.lines()]
-        return [line for line in said if "inventory" not in line and "Nothing but pushes" not in line]
+        return [
+            line for line in said if "inventory" not in line and "Only repositories that were pushed to" not in line
+        ]
 
     short = sealed.update("--strict")
     (sealed.root / "cache" / "baseline.json").unlink()
@@ -227,7 +228,7 @@ def test_everything_is_looked_at_every_ten_minutes(
     sealed: Site, seconds: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
-    monkeypatch.setattr(baseline, "time", SimpleNamespace(time=lambda: now + seconds))
+    monkeypatch.setattr(baseline, "time", clock(now + seconds))
     assert went_the_short_way(sealed.update()) == expected
 
 
@@ -454,7 +455,7 @@ def expired(sealed: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     assert old in sealed.checkouts(MYAPP)
     now = time.time()
     for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
+        monkeypatch.setattr(f"{module}.time", clock(now + 101))
     return old
 
 
@@ -479,7 +480,7 @@ def test_a_replaced_checkout_goes_when_its_time_is_over_and_no_run_looks_at_ever
     [
         "system.files.discard",
         "repositories.retention.save",
-        "repositories.retention.next_look",
+        "repositories.retention.next_expiry",
         "update.baseline.renew",
     ],
 )
@@ -557,7 +558,7 @@ def test_the_last_checkout_of_a_repository_that_is_gone_takes_its_directory_alon
     assert sealed.checkouts(OTHER)
     now = time.time()
     for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: now + 101))
+        monkeypatch.setattr(f"{module}.time", clock(now + 101))
     assert sealed.update("--strict").code == 0
     assert not sealed.path(OTHER).exists()
     assert_like_the_long_way(sealed)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jens.environments import tree as environments_tree
-from jens.environments.plan import EnvironmentsPlan, plan_environments
-from jens.environments.previous import Previous, infer, look, resolved_before
-from jens.environments.stage import Stage, detour, former_definitions
+from jens.environments.model import EnvironmentsPlan, Previous
+from jens.environments.plan import plan_environments
+from jens.environments.previous import former_definitions, infer, look, resolved_before
+from jens.environments.stage import EnvironmentsStage, detour
 from jens.environments.tree import Changes, Found, Planner, Tree
 from jens.layout import Layout
 from jens.model import (
@@ -43,9 +43,9 @@ def _past(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[D
 
 
 def _plan(
-    *declared: Declared, past: Previous, protected: tuple[str, ...] = (), guard: PurgeGuard = _GUARD
+    *declared: Declared, previous: Previous, protected: tuple[str, ...] = (), guard: PurgeGuard = _GUARD
 ) -> EnvironmentsPlan:
-    return plan_environments({definition.name: definition for definition in declared}, past, protected, guard)
+    return plan_environments({definition.name: definition for definition in declared}, previous, protected, guard)
 
 
 _X = dynamic("x")
@@ -58,7 +58,7 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
 
 
 @pytest.mark.parametrize(
-    ("declared", "past", "expected"),
+    ("declared", "previous", "expected"),
     [
         pytest.param([_X], _past(), EnvironmentsPlan((_X,), (), (), ()), id="new"),
         pytest.param([_X], _past(_X), EnvironmentsPlan((), (), (_X,), ()), id="unchanged"),
@@ -66,7 +66,7 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
         pytest.param([], _past(_X), EnvironmentsPlan((), (), (), ("x",)), id="retired"),
         pytest.param([], _past(), EnvironmentsPlan((), (), (), ()), id="nothing at all"),
         pytest.param(
-            [_X], replace(_past(_X), existing=()), EnvironmentsPlan((_X,), (), (), ()), id="removed by hand: new again"
+            [_X], _past(_X)._replace(existing=()), EnvironmentsPlan((_X,), (), (), ()), id="removed by hand: new again"
         ),
         pytest.param(
             [_X._replace(source=_X.source + b"# a comment\n")],
@@ -85,7 +85,7 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
         ),
         pytest.param(
             [_BAD_X],
-            replace(_past(_X), existing=()),
+            _past(_X)._replace(existing=()),
             EnvironmentsPlan((_X,), (), (), (), ill_formed=(_BAD_X,)),
             id="ill-formed, known, removed by hand: made as it was",
         ),
@@ -115,14 +115,14 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
     ],
 )
 def test_definitions_are_compared_with_what_is_there(
-    declared: list[Declared], past: Previous, expected: EnvironmentsPlan
+    declared: list[Declared], previous: Previous, expected: EnvironmentsPlan
 ) -> None:
-    assert _plan(*declared, past=past) == expected
+    assert _plan(*declared, previous=previous) == expected
 
 
 def test_environments_come_sorted() -> None:
     new = [dynamic(name) for name in ("c", "a", "b")]
-    plan = _plan(*new, past=_past(dynamic("z"), dynamic("y")))
+    plan = _plan(*new, previous=_past(dynamic("z"), dynamic("y")))
     assert [definition.name for definition in plan.new] == ["a", "b", "c"]
     assert plan.deleted == ("y", "z")
 
@@ -133,7 +133,7 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
         dynamic("new"),
         dynamic("changed", "qa"),
         dynamic("same"),
-        past=_past(dynamic("changed"), dynamic("same"), dynamic("old")),
+        previous=_past(dynamic("changed"), dynamic("same"), dynamic("old")),
     )
     assert (plan.new, plan.changed, plan.unchanged) == (
         (dynamic("new"),),
@@ -144,7 +144,7 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("past", "unchanged"),
+    ("previous", "unchanged"),
     [
         pytest.param(_past(_X), (_X,), id="as remembered"),
         pytest.param(_past(inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred"),
@@ -152,15 +152,15 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
     ],
 )
 def test_a_protected_environment_stays_though_it_is_not_declared(
-    past: Previous, unchanged: tuple[Definition, ...]
+    previous: Previous, unchanged: tuple[Definition, ...]
 ) -> None:
-    plan = _plan(past=past, protected=("x", "never"))
+    plan = _plan(previous=previous, protected=("x", "never"))
     assert (plan.unchanged, plan.deleted, plan.protected) == (unchanged, (), ("x",))
     assert plan.definitions == unchanged
 
 
 def test_a_protected_environment_that_is_declared_is_like_any_other() -> None:
-    plan = _plan(_X_CHANGED, past=_past(_X), protected=("x",))
+    plan = _plan(_X_CHANGED, previous=_past(_X), protected=("x",))
     assert (plan.changed, plan.protected) == ((_X_CHANGED,), ())
 
 
@@ -181,7 +181,7 @@ def _many(count: int) -> list[Definition]:
 )
 def test_the_guard_holds_removals_back(known: int, gone: int, guard: PurgeGuard, is_refused: bool) -> None:
     before = _many(known)
-    plan = _plan(*before[gone:], past=_past(*before), guard=guard)
+    plan = _plan(*before[gone:], previous=_past(*before), guard=guard)
     assert plan.deleted == (() if is_refused else tuple(definition.name for definition in before[:gone]))
     assert plan.unchanged == tuple(before if is_refused else before[gone:])
     assert len(plan.refusals) == is_refused
@@ -190,19 +190,19 @@ def test_the_guard_holds_removals_back(known: int, gone: int, guard: PurgeGuard,
 
 def test_the_guard_does_not_count_protected_ones() -> None:
     before = _many(12)
-    plan = _plan(past=_past(*before), protected=("e000", "e001"))
+    plan = _plan(previous=_past(*before), protected=("e000", "e001"))
     assert (len(plan.deleted), plan.protected, plan.refusals) == (10, ("e000", "e001"), ())
 
 
 def test_the_guard_counts_those_known_by_their_links() -> None:
     before = [Definition(definition.name, None, {SITE: MASTER}) for definition in _many(11)]
-    plan = _plan(past=_past(inferred=tuple(before)))
+    plan = _plan(previous=_past(inferred=tuple(before)))
     assert (plan.deleted, plan.unchanged, len(plan.refusals)) == ((), tuple(before), 1)
 
 
 def test_ill_formed_ones_are_no_removals() -> None:
     before = _many(30)
-    plan = _plan(*(IllFormed(definition.name, "x") for definition in before), past=_past(*before))
+    plan = _plan(*(IllFormed(definition.name, "x") for definition in before), previous=_past(*before))
     assert (plan.unchanged, plan.deleted, plan.refusals) == (tuple(before), (), ())
 
 
@@ -212,9 +212,9 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layout: Layout) -> None:
-    past = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
-    plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), past=past)
-    former = former_definitions(layout, plan, past)
+    previous = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
+    plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), previous=previous)
+    former = former_definitions(layout, plan, previous)
     assert _X in former
     assert Definition("lost", None, {SITE: QA}) in former
     assert {definition.name for definition in former} == {"x", "lost"}
@@ -222,8 +222,11 @@ def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layou
 
 def test_while_an_environment_changes_what_its_links_use_is_needed_too(layout: Layout) -> None:
     _environment(layout, "x", {"modules/dummy": "../../../clone/modules/dummy/half~way/code"})
-    past = _past(_X)
-    used = [former.overrides.get(DUMMY) for former in former_definitions(layout, _plan(_X_CHANGED, past=past), past)]
+    previous = _past(_X)
+    used = [
+        former.overrides.get(DUMMY)
+        for former in former_definitions(layout, _plan(_X_CHANGED, previous=previous), previous)
+    ]
     assert Branch("half/way") in used
 
 
@@ -255,8 +258,8 @@ _SITE_LINK = {"site": "../../clone/common/site/master/code"}
 def test_definitions_are_remembered_as_files(layout: Layout) -> None:
     (layout.definitions / "x").write_bytes(_SOURCE)
     _environment(layout, "x", _SITE_LINK)
-    past = look(layout, {}, "commit/")
-    assert past == Previous({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
+    previous = look(layout, {}, "commit/")
+    assert previous == Previous({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
 
 
 def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout) -> None:
@@ -272,16 +275,16 @@ def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout)
 def test_a_damaged_memory_is_replaced_by_what_the_links_say(layout: Layout, content: bytes) -> None:
     (layout.definitions / "x").write_bytes(content)
     _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
-    past = look(layout, {"x": _X}, "commit/")
-    assert past.remembered == {"x": None}
-    assert past.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
+    previous = look(layout, {"x": _X}, "commit/")
+    assert previous.remembered == {"x": None}
+    assert previous.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
 
 
 def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None:
     _environment(layout, "x", _SITE_LINK)
-    past = look(layout, {}, "commit/")
-    assert past == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
-    assert _plan(past=past).deleted == ("x",)
+    previous = look(layout, {}, "commit/")
+    assert previous == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert _plan(previous=previous).deleted == ("x",)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +298,9 @@ def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None
 def test_a_strangers_directory_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
     layout.environment("strange").mkdir()
     _environment(layout, "strange", links)
-    past = look(layout, {}, "commit/")
-    assert past.inferred == {}
-    plan = _plan(past=past)
+    previous = look(layout, {}, "commit/")
+    assert previous.inferred == {}
+    plan = _plan(previous=previous)
     assert (plan.deleted, plan.definitions) == ((), ())
 
 
@@ -370,7 +373,11 @@ _INVENTORY: Inventory = {
 def _planner(
     layout: Layout, *, with_conf: bool = False, undetermined: tuple[tuple[RepoId, Branch], ...] = ()
 ) -> Planner:
-    return Planner(layout, Expansion(_INVENTORY, undetermined=frozenset(undetermined)), with_conf=with_conf)
+    return Planner(layout, _expansion(*undetermined), with_conf=with_conf)
+
+
+def _expansion(*undetermined: tuple[RepoId, Branch]) -> Expansion:
+    return Expansion(_INVENTORY, undetermined=frozenset(undetermined))
 
 
 def _dummy(entry: str) -> dict[str, str]:
@@ -577,10 +584,10 @@ def test_a_changed_environment_keeps_the_links_that_need_no_change(layout: Layou
 # Doing it
 
 
-def _apply(layout: Layout, *declared: Declared, planner: Planner | None = None) -> tuple[str, ...]:
-    past = look(layout, {definition.name: definition for definition in declared}, "commit/")
-    plan = _plan(*declared, past=past)
-    return Stage(layout, past, planner or _planner(layout)).apply(plan).failures
+def _apply(layout: Layout, *declared: Declared, expansion: Expansion | None = None) -> tuple[str, ...]:
+    previous = look(layout, {definition.name: definition for definition in declared}, "commit/")
+    plan = _plan(*declared, previous=previous)
+    return EnvironmentsStage(layout, previous, expansion or _expansion(), with_conf=False).apply(plan).failures
 
 
 def test_one_environment_that_fails_leaves_the_others_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,7 +614,7 @@ def test_an_environment_that_waits_is_not_remembered_as_built(layout: Layout) ->
     _apply(layout, _X)
     assert (layout.definitions / "x").read_bytes() == _X.source
     changed = dynamic("x", overrides={DUMMY: "dev"})
-    assert _apply(layout, changed, planner=_planner(layout, undetermined=((DUMMY, Branch("dev")),))) == ()
+    assert _apply(layout, changed, expansion=_expansion((DUMMY, Branch("dev")))) == ()
     assert (layout.definitions / "x").read_bytes() == _X.source
     assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == _dummy("master")["modules/dummy"]
     assert _apply(layout, changed) == ()

@@ -20,7 +20,7 @@ from jens.errors import GitError, GitTimeoutError
 from jens.git import process
 from jens.git import shells as git_shells
 from jens.git.process import GitOptions
-from jens.git.shells import Command, Said, Shells
+from jens.git.shells import Command, Result, Shells
 from tests.conftest import Site, git
 
 
@@ -31,14 +31,14 @@ def asking(*commands: Command, most: int = 2, timeout: int = 10) -> Iterator[She
         yield shells
 
 
-def all_answers(shells: Shells) -> dict[Command, Said]:
-    found: dict[Command, Said] = {}
-    while answers := shells.answers():
+def all_answers(shells: Shells) -> dict[Command, Result]:
+    found: dict[Command, Result] = {}
+    while answers := shells.replies():
         found.update(answers)
     return found
 
 
-def ask(*commands: Command, most: int = 2, timeout: int = 10) -> dict[Command, Said]:
+def ask(*commands: Command, most: int = 2, timeout: int = 10) -> dict[Command, Result]:
     with asking(*commands, most=most, timeout=timeout) as shells:
         return all_answers(shells)
 

@@ -1,0 +1,64 @@
+"""Modules that a run with nothing to do can spare, imported when they are first used: ``deferred.tree.read(path)``.
+
+jens-update starts every minute, and imports are most of what such a run costs (docs/performance.md). A folder may use
+here what it may import: tests/test_architecture.py sees to that.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jens.environments.plan
+    import jens.git.lock
+    import jens.repositories.plan
+    from jens.environments import dangling as dangling
+    from jens.environments import previous as previous
+    from jens.environments import tree as tree
+    from jens.messaging import hints as hints
+    from jens.metadata import definition as definition
+    from jens.metadata import reader as reader
+    from jens.repositories import absent_refs as absent_refs
+    from jens.repositories import disk as disk
+    from jens.repositories import inventory as inventory
+    from jens.repositories import mirror as mirror
+    from jens.repositories import prepare as prepare
+    from jens.repositories import publish as publish
+    from jens.repositories import refs as refs
+    from jens.repositories import retention as retention
+    from jens.update import preview as preview
+
+    git_lock = jens.git.lock
+    environments_plan = jens.environments.plan
+    repositories_plan = jens.repositories.plan
+
+MODULES = {
+    "dangling": "jens.environments.dangling",
+    "environments_plan": "jens.environments.plan",
+    "previous": "jens.environments.previous",
+    "tree": "jens.environments.tree",
+    "git_lock": "jens.git.lock",
+    "hints": "jens.messaging.hints",
+    "definition": "jens.metadata.definition",
+    "reader": "jens.metadata.reader",
+    "absent_refs": "jens.repositories.absent_refs",
+    "disk": "jens.repositories.disk",
+    "inventory": "jens.repositories.inventory",
+    "mirror": "jens.repositories.mirror",
+    "repositories_plan": "jens.repositories.plan",
+    "prepare": "jens.repositories.prepare",
+    "publish": "jens.repositories.publish",
+    "refs": "jens.repositories.refs",
+    "retention": "jens.repositories.retention",
+    "preview": "jens.update.preview",
+}
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(MODULES[name])
+    globals()[name] = module  # the next use finds it without this function
+    return module

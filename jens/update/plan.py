@@ -1,0 +1,108 @@
+"""What a run found out, and decided, before it touches anything that is published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from jens import deferred, purgeguard
+from jens.environments.model import EnvironmentsPlan, Previous
+from jens.events import Event
+from jens.git import wrapper
+from jens.layout import Layout
+from jens.metadata.clones import Revisions
+from jens.model import Branch, Library, RepoId
+from jens.purgeguard import PurgeGuard
+from jens.repositories.model import Needs, RepositoriesPlan
+from jens.repositories.stage import OnDemand, Work
+from jens.text import one_line
+from jens.update.baseline import Baseline
+from jens.update.options import Context
+from jens.update.scope import Scope
+
+if TYPE_CHECKING:
+    from jens.messaging.queue import Hints
+
+log = logging.getLogger(__name__)
+
+
+class Plans(NamedTuple):
+    """What is to be done with repositories and environments; of both what is in the scope of the run."""
+
+    work: Work
+    environments: EnvironmentsPlan
+    previous: Previous
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the purge guard holds removals back."""
+        return bool(self.work.plan.refusals or self.environments.refusals)
+
+
+def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | None) -> Plans:
+    """Decide what there must be. Raises LibraryError, DirectoryError, MetadataError, OSError."""
+    if scope.baseline is not None:
+        return _plan_some(context, scope.repos, scope.baseline, hints)
+    return plan_everything(context, revisions, hints)
+
+
+def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, hints: Hints | None) -> Plans:
+    """Bring some repositories up to date; environments stay as they are."""
+    mandatory = frozenset(map(Branch, context.config.main.mandatorybranches))
+    needs = {repo: Needs(mandatory, baseline.overrides(repo), baseline.implied(repo)) for repo in repos}
+    recorded = deferred.inventory.load_some(context.layout, repos) if repos else {}
+    library = Library({repo: baseline.urls[repo] for repo in repos})
+    on_demand = None if hints is None else OnDemand(frozenset(repos), {}, needs)
+    work = Work(library, RepositoriesPlan(existing=repos), recorded, needs, on_demand)
+    return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments))
+
+
+def plan_everything(context: Context, revisions: Revisions, hints: Hints | None) -> Plans:
+    """Read metadata, cache and disk, and compare. Without hints every remote is asked."""
+    config, layout = context.config, context.layout
+    main = config.main
+    guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
+    library = deferred.reader.read_library(config, revisions.repositories)
+    declared = deferred.reader.read_definitions(config, revisions.environments)
+    previous = deferred.previous.look(layout, declared, main.hashprefix)
+    environments = deferred.environments_plan.plan_environments(declared, previous, main.protectedenvironments, guard)
+    known = deferred.inventory.load_or_generate(layout)
+    mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
+    repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard)
+    recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
+    former = deferred.previous.former_definitions(layout, environments, previous)
+    needs = deferred.repositories_plan.plan_needs(
+        repositories.remaining, main.mandatorybranches, environments.definitions, former
+    )
+    work = Work(library, repositories, recorded, needs)
+    plans = Plans(work, environments, previous)
+    return plans if hints is None else _on_demand(context, plans, hints)
+
+
+def _on_demand(context: Context, plans: Plans, hints: Hints) -> Plans:
+    """Ask only the remotes that hints name, and those that must be asked all the same."""
+    work, environments = plans.work, plans.environments
+    if unknown := deferred.hints.unknown_repositories(hints, work.library):
+        log.warning("%s", unknown)
+    absent = deferred.absent_refs.load(context.layout)
+    fresh = absent.fresh((*environments.new, *environments.changed))
+    needs = deferred.repositories_plan.plan_needs(work.plan.remaining, (), fresh)
+    return plans._replace(work=work._replace(on_demand=OnDemand(hints.repos, absent.lacking, needs)))
+
+
+def remember_refusals(layout: Layout, plans: Plans) -> None:
+    """Have later runs refuse what is refused now, even when more is known by then. Raises OSError."""
+    work, previous = plans.work, plans.previous
+    refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
+    known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
+    environments = previous.names if plans.environments.refusals else set()
+    purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
+
+
+def doubts(plans: Plans) -> Iterator[Event]:
+    """What new and changed definitions say, but hardly mean."""
+    for definition in (*plans.environments.new, *plans.environments.changed):
+        for doubt in deferred.definition.doubts(definition, plans.work.library):
+            text = f"Environment '{definition.name}' ({one_line(definition.address)}) {doubt}"
+            yield Event(logging.WARNING, text)
