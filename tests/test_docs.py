@@ -1,4 +1,4 @@
-"""What the documents say of each other and of the commands is true."""
+"""The documents agree with each other, with the commands and with the configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 def anchors(document: Path) -> set[str]:
-    """The names that GitLab and GitHub give to headings."""
+    """The anchors that GitLab and GitHub make from the headings."""
     titles = _HEADING.findall(_FENCE.sub("", document.read_text("utf-8")))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -56,7 +56,7 @@ def options_in_help(command: Path) -> set[str]:
 
 
 def options_in_man_page(page: Path, section: str) -> set[str]:
-    """The options of a section, as marked by mdoc's ``Fl``; clustered letters (``Fl npv``) are one option each."""
+    """The options in a section, marked with mdoc's ``Fl``; each letter of a cluster (``Fl npv``) is one option."""
     text = page.read_text("utf-8").split(f"\n.Sh {section}\n")[1].split("\n.Sh ")[0]
     found = set()
     for line in text.splitlines():
@@ -80,7 +80,7 @@ def test_man_page_and_help_have_the_same_options(command: Path) -> None:
         "--help",
         "--poll",
         "--verbose",
-    }  # these are there by their letters
+    }  # the synopsis has these as letters
 
 
 def test_there_is_a_man_page_for_each_command_and_no_other() -> None:
@@ -119,7 +119,7 @@ def test_every_key_of_the_configuration_is_documented_and_shipped() -> None:
 
 
 def plain(markdown: str) -> str:
-    """A text without links and without the marks of code."""
+    """A text without the markup of links and code."""
     return _LINK.sub(lambda link: link["text"], markdown).replace("`", "")
 
 

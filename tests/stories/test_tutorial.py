@@ -1,4 +1,4 @@
-"""The tutorial of README.md, word for word: an administrator types what it says and sees what it shows."""
+"""The tutorial, word for word: an administrator types what it says and sees what it shows."""
 
 from __future__ import annotations
 
@@ -45,10 +45,8 @@ class Step(NamedTuple):
 
 
 def steps() -> list[Step]:
-    readme = (TREE / "README.md").read_text("utf-8")
-    section = readme.split("\n## Tutorial\n")[1].split("\n## ")[0]
     found: list[Step] = []
-    for fence in _FENCE.finditer(section):
+    for fence in _FENCE.finditer((TREE / "docs" / "tutorial.md").read_text("utf-8")):
         if fence["kind"] == "sh":
             found.append(Step(fence["text"], ""))
         else:
