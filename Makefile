@@ -3,31 +3,32 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# More workers than processors: tests wait, for remotes that are silent and for processes to end. Who is out of work
-# takes over from who has most of it, or the last minute would be that of one long test.
+# More workers than processors, because tests wait for silent remotes and for processes to end. Idle workers take tests
+# from busy ones; otherwise a single worker would still be at work in the last minute.
 PYTEST_ARGS ?= -n $(shell expr $$(nproc) + 2) --dist worksteal --timeout 300
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CHECKED = jens tests setup.py $(wildcard bin/jens-* wsgi/*.wsgi benchmarks)
 
-# What the RPM is tested with while it is built, where the system's own Python lacks what that needs.
+# The Python for the tests during the build of the RPM, where the system's Python lacks modules that they need.
 CHECK_PYTHON ?= $(CURDIR)/$(VENV)/bin/python
 RPM_TOP = $(CURDIR)/build/rpm
 RPMBUILD = rpmbuild --define "_topdir $(RPM_TOP)" $(RPMBUILD_ARGS)
-# Debian has rpmbuild without the macros that the spec is written for.
+# Debian's rpmbuild lacks macros that the spec needs.
 ifeq ($(shell rpm --eval '%{?py3_build:yes}' 2>/dev/null),)
 RPMBUILD += --load packaging/macros.debian --define "jens_test_python $(CHECK_PYTHON)" --nodeps
 endif
 
-# Made once, a minute and a half; another version of the script makes another.
+# Made once, which takes a minute and a half; a changed script makes a new one.
 HOST_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/jens/debian-root-$(firstword $(shell cksum <packaging/debian-root))
 
-.PHONY: help demo test soak lint bench format clean rpm check-rpm
+.PHONY: help demo quick test soak lint bench format clean rpm check-rpm
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
-	@echo 'make test     linters, type checks and all tests'
+	@echo 'make quick    linters, type checks, unit tests and the tutorial: under a minute'
+	@echo 'make test     linters, type checks and all tests: about seven minutes on two processors'
 	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), read thousands of hostile texts'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
@@ -54,9 +55,14 @@ demo: $(VENV)/.installed
 	@echo 'and after a change to a repository run'
 	@echo '    $(VENV)/bin/jens-update -c demo/main.conf'
 
-# Tests start hundreds of Pythons: whatever the caller says, they need not compile Jens each time.
-test soak: export PYTHONDONTWRITEBYTECODE =
+# Tests start Python hundreds of times; they must not compile Jens each time, whatever the caller's environment says.
+quick test soak: export PYTHONDONTWRITEBYTECODE =
+quick: lint
+	$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS) tests/unit tests/test_architecture.py tests/test_docs.py \
+	    tests/stories/test_tutorial.py
+
 test: lint
+	@echo 'All tests take about seven minutes on two processors; make quick is over in one.'
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 KILLS ?= 2000
@@ -69,14 +75,14 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check $(CHECKED)
 	$(VENV)/bin/mypy $(CHECKED)
 
-# A site of 412 repositories, one of a third and one of three times that size: 5 GB, a quarter of an hour.
+# A site of 412 repositories, one of a third of that size and one of three times: 5 GB, a quarter of an hour.
 BENCH_ARGS ?= --growth
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/site_scale.py --json build/benchmarks.json $(BENCH_ARGS)
 	$(VENV)/bin/python benchmarks/producer_load.py
 	$(VENV)/bin/python benchmarks/compare_instances.py
 
-# The system's Python makes the archive, as it makes what is in the package; setuptools is all that it needs.
+# The system's Python makes the archive, as it builds the package; it needs only setuptools.
 rpm:
 	rm -rf $(RPM_TOP)
 	mkdir -p $(RPM_TOP)/SOURCES
@@ -101,8 +107,8 @@ clean:
 .PHONY: $(VENV)
 $(VENV): $(VENV)/.installed
 
-# Each stamp is made last, so an installation that was interrupted is done again. The scripts are copied by the
-# installation, hence the dependency on them; changes to jens/ need nothing.
+# Each .installed file is made last, so make repeats an interrupted installation. It depends on the scripts because the
+# installation copies them; changes in jens/ need no installation.
 $(VENV)/.installed: setup.py $(wildcard bin/jens-*)
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { $(require-python) && $(PYTHON) -m venv --clear $(VENV); }
 	$(PIP) --editable .

@@ -1,1 +1,1 @@
-"""Measurements, each beside what the same work needs at least."""
+"""Measurements; each compares Jens with the least that the same work needs."""

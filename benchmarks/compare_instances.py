@@ -1,7 +1,7 @@
-"""How long jens-compare takes for two instances of a site, beside merely reading every link of both.
+"""Measure jens-compare with two instances of a site, beside a program that only reads every link of both.
 
-The roots are made of links alone: 260 modules, 150 hostgroups, the common repositories, 160 environments. Both are
-measured in turn, three times; compare the ratio and not the seconds.
+The roots have only links: 260 modules, 150 hostgroups, the common repositories, 160 environments. Both programs are
+measured in turn, three times. Compare the ratio, not the seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LINKS = {
 
 
 def _make(root: Path, environments: int) -> int:
-    """An instance as Puppet servers see it; returns how many links its environments have."""
+    """Make an instance as Puppet servers see it; return the number of links in its environments."""
     links = {}
     for partition, count in (("modules", 260), ("hostgroups", 150), ("common", 1)):
         for number in range(count):

@@ -1,7 +1,7 @@
-"""How the producer bears a load: 200 pushes a second for ten seconds, beside a server that only says OK.
+"""Measure the producer under load (200 pushes a second for ten seconds), beside a server that only replies OK.
 
-Both are real servers on loopback, loaded in turn by the same clients; nothing is measured elsewhere than here and now,
-so compare the ratio and not the milliseconds. Ends with exit code 1 when a hint was lost.
+Both are real servers on loopback, and get the same load in turn. Compare the ratio, not the milliseconds: these depend
+on the machine. Exits 1 when a hint was lost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OK = (
 
 @contextmanager
 def _listening(*command: str) -> Iterator[int]:
-    """A server in a process of its own; gives its port."""
+    """Run a server in a process of its own; yield its port."""
     environment = {**os.environ, "PYTHONPATH": str(_TREE)}
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -58,7 +58,7 @@ def _listening(*command: str) -> Iterator[int]:
 
 
 class _Load:
-    """Requests at a steady rate, whoever is late."""
+    """Sends requests at a steady rate, even if responses are late."""
 
     def __init__(self, port: int, body: str, rate: int, seconds: int) -> None:
         self._port, self._body, self._rate = port, body, rate
@@ -69,7 +69,7 @@ class _Load:
         self._begin = time.monotonic() + 0.1
 
     def run(self) -> float:
-        """Returns the seconds from the first request to the last answer."""
+        """Send all requests; return the seconds from the first request to the last response."""
         clients = [threading.Thread(target=self._client) for _ in range(_CLIENTS)]
         for client in clients:
             client.start()

@@ -1,8 +1,8 @@
-"""The reference site: remotes, metadata and a configuration, of a size that benchmarks can choose.
+"""The reference site: remotes, metadata and a configuration; benchmarks choose its size.
 
 At scale 1: 260 modules, 150 hostgroups, hieradata and site, each with 60 files (one in twenty with 480) and 20
-commits; 160 environments: production, qa, 148 with one to three overrides, 10 snapshots of 80 pins. It is the same each
-time. ``python benchmarks/site.py DIRECTORY [SCALE]`` makes one to look at.
+commits; 160 environments: production, qa, 148 with one to three overrides, 10 snapshots of 80 pins. It is the same
+each time. ``python benchmarks/site.py DIRECTORY [SCALE]`` makes a site to look at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = ("bare", "clone", "cache", "environments", "log", "lock", "spool", "met
 
 @dataclass(frozen=True)
 class Repository:
-    """One remote: its commits from the first to the last, and the branches that environments override it with."""
+    """One remote: its commits from the first to the last, and the branches that overrides use."""
 
     name: str
     path: Path
@@ -46,7 +46,7 @@ def _tops(name: str) -> tuple[str, ...]:
 
 
 def _text(chance: random.Random, name: str, number: int) -> bytes:
-    """Puppet code that packs as Puppet code does."""
+    """Text that compresses as well as Puppet code."""
     lines = [f"# {name} {number}", f"class c{number} {{"]
     lines += [
         f"  file {{ '/etc/{name}/{chance.randrange(10**9)}': ensure => file }}" for _ in range(chance.randrange(40))
@@ -62,7 +62,7 @@ class Stream:
         self._mark = 0
 
     def commit(self, branch: str, files: Mapping[str, bytes], parent: int = 0) -> int:
-        """Returns the commit's mark."""
+        """Add a commit; return its mark."""
         self._mark += 1
         head = f"commit refs/heads/{branch}\nmark :{self._mark}\ncommitter Ann <ann@example.org> "
         head += f"{_WHEN + 60 * self._mark} +0000\ndata 5\npush\n" + (f"from :{parent}\n" if parent else "")
@@ -72,11 +72,11 @@ class Stream:
         return self._mark
 
     def branch(self, name: str, at: int) -> None:
-        """A branch at a commit that has been made before."""
+        """Add a branch at an earlier commit, given by its mark."""
         self._parts.append(f"reset refs/heads/{name}\nfrom :{at}\n\n".encode())
 
     def run(self, bare: Path) -> list[str]:
-        """Make the repository; returns the ids of its commits in order."""
+        """Make the repository; return the ids of its commits in order."""
         bare.mkdir(parents=True)
         _git("init", "-q", "--bare", "--initial-branch=master", "--template=", ".", directory=bare)
         _git("fast-import", "--quiet", "--export-marks=marks", directory=bare, stdin=b"".join(self._parts))
@@ -102,7 +102,7 @@ def _make_repository(path: Path, name: str, number: int, branches: tuple[str, ..
 
 
 class Site:
-    """All of it below one directory; ``main.conf`` is that of an instance."""
+    """The site and one instance, all below one directory."""
 
     def __init__(self, root: Path, scale: float = 1.0) -> None:
         self.root = root
@@ -158,11 +158,11 @@ class Site:
         _git("clone", "-q", f"file://{self.root}/remotes/{name}.git", f"metadata/{name}", directory=self.root)
 
     def url(self, name: str) -> str:
-        """Where the library says that a repository is."""
+        """The URL of a repository in the library."""
         return f"file://{self.root}/remotes/{name}.git"
 
     def config(self, name: str = "main", **settings: str) -> Path:
-        """A configuration of the one instance; ``settings`` are of the section main, but for ``git_…``."""
+        """Write a configuration of the instance; ``settings`` belong to section main, those named ``git_…`` to git."""
         path = self.root / f"{name}.conf"
         lines = ["[main]", "mandatorybranches = master, qa"]
         lines += [f"{part}dir = {self.root / part}" for part in ("bare", "clone", "cache", "environments", "log")]
@@ -176,7 +176,7 @@ class Site:
         return path
 
     def push(self, names: list[str], note: str) -> None:
-        """One commit on branch master of each of these repositories."""
+        """Push one commit to branch master of each of these repositories."""
         for name in names:
             stream = "commit refs/heads/master\ncommitter Ann <ann@example.org> now\ndata 4\npush\n"
             stream += f"from refs/heads/master^0\nM 644 inline code/pushed.pp\ndata {len(note)}\n{note}\n"

@@ -1,7 +1,7 @@
-"""How Jens does at site scale, each piece of work beside what bare Git needs for the same.
+"""Measure Jens with a site of realistic size, beside the floor: plain Git commands that do the same work.
 
-Jens and its floor run in turn, several times; the ratio is the median of the pairs. Machines are noisy: compare ratios,
-never seconds of different runs. Prints a table for each part, and writes all figures to a file.
+Jens and its floor run in turn, several times; the ratio is the median of the pairs. Compare ratios, not seconds of
+different runs: the speed of machines changes. Prints a table for each part, and with --json writes all figures.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _TREE = Path(__file__).resolve().parent.parent
 _AT_ONCE = 8
 _PUSHED = 20
 _DELAY = 0.05
-#: A run on demand takes so many times as long, at most, at a site of so many times the size.
+#: The most that a run on demand may take longer (a factor) when the site is larger by the second factor.
 _GROWTH, _LARGEST = 1.5, 3.0
-#: Without what an editable installation adds to the start of each Python, which no site has.
+#: Without the module site: an editable installation makes it slow at each start of Python, and sites have none.
 _PYTHON = (sys.executable, "-S")
 _PATHS = (str(_TREE), *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS), "PYTHONDONTWRITEBYTECODE": ""}
@@ -41,7 +41,7 @@ _IMPORTS = "import git, yaml, configobj, dirq.queue"
 
 @dataclass
 class Row:
-    """Pairs of seconds (floor, Jens) for one piece of work; ``reach`` is the most that the ratio should be."""
+    """Pairs of seconds (floor, Jens) for one piece of work; ``reach`` is the upper limit of the ratio, ``peak`` KiB."""
 
     work: str
     reach: float
@@ -50,25 +50,25 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Of Jens to the floor."""
+        """The median ratio of Jens to the floor."""
         return statistics.median(ours / floor for floor, ours in self.pairs)
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Of the floor, and of Jens."""
+        """The medians of the floor and of Jens."""
         return statistics.median(floor for floor, _ in self.pairs), statistics.median(ours for _, ours in self.pairs)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that came to its end: seconds, and the most memory (KiB) that it and its children had at a time."""
+    """A completed command: its seconds, and the peak memory (KiB) of all its processes together."""
 
     seconds: float
     peak: int
 
 
 def run(*command: str, stdin: bytes = b"", watched: bool = False, cwd: Path | None = None) -> Ran:
-    """Run a command after all that was written before has reached the disk."""
+    """Sync the disks, and run a command; ``watched`` measures its memory."""
     os.sync()
     begin = time.perf_counter()
     with subprocess.Popen(
@@ -83,7 +83,7 @@ def run(*command: str, stdin: bytes = b"", watched: bool = False, cwd: Path | No
 
 
 class _Peak:
-    """Samples the memory of a process and all below it."""
+    """Samples the memory of a process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -103,7 +103,7 @@ class _Peak:
 
 
 def _tree(pid: int) -> Iterable[int]:
-    """A process and all below it, but for those that still have their parent's memory, between vfork(2) and exec."""
+    """A process and its descendants, except those that still have their parent's memory, between vfork(2) and exec."""
     yield pid
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -116,7 +116,7 @@ def _tree(pid: int) -> Iterable[int]:
 
 
 def _memory(pid: int) -> int:
-    """In KiB; pages that are shared count in proportion."""
+    """The memory of a process in KiB; its part of shared pages counts (PSS)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -136,14 +136,14 @@ class Bench:
         self.rows: list[Row] = []
 
     def jens(self, mode: str, *, watched: bool = False) -> Ran:
-        """One run of jens-update, which must be well."""
+        """Do one run of jens-update, which must succeed."""
         tool = str(_TREE / "bin" / "jens-update")
         return run(*_PYTHON, tool, "--strict", "-c", self._configs[mode], watched=watched)
 
     def measure(
         self, work: str, reach: float, times: int, before: Callable[[], object], floor: Callable[[], Ran], mode: str
     ) -> None:
-        """Measure a row: ``before`` is done before each of the two."""
+        """Measure a row: so many pairs of a run of Jens and its floor, with ``before`` done before each pair."""
         row = Row(work, reach)
         for number in range(times):
             before()
@@ -154,12 +154,12 @@ class Bench:
         print(".", end="", file=sys.stderr, flush=True)
 
     def cold(self, times: int) -> None:
-        """The row that begins with nothing; after all others, for it leaves a busy disk and a million names."""
+        """Measure a first run. Call it last: afterwards the disk is busy and has a million names more."""
         self.measure("cold", 1.5, times, self.empty, self._clone_and_lay_out, "POLL")
         self.rows.insert(0, self.rows.pop())
 
     def warm(self, times: int) -> None:
-        """The rows that need an instance that is up to date, and the instance."""
+        """Make an up-to-date instance, and measure the rows that need one."""
         self.empty()
         self.jens("POLL")
         self.jens("POLL")
@@ -171,9 +171,9 @@ class Bench:
         self.measure("on demand, one hint", 2.0, 2 * times, self.push_with_a_hint, self._import_and_sync, "ONDEMAND")
 
     def latency(self, times: int) -> dict[str, float]:
-        """A POLL of remotes that take 50 ms to answer, in seconds; and what it may take."""
+        """Measure a POLL of remotes that reply after 50 ms: its seconds, the floor, and the allowed seconds."""
         wrapper = self.site.root / "slow-ssh"
-        detected = 'for command; do [ "$command" = -G ] && exit; done'  # Git finds out what program it is
+        detected = 'for command; do [ "$command" = -G ] && exit; done'  # Git asks with -G which ssh it is
         wrapper.write_text(f'#!/bin/sh\n{detected}\nsleep {_DELAY}\nexec sh -c "$command"\n')
         wrapper.chmod(0o755)
         path = self.site.root / "metadata" / "repository" / "repositories.yaml"
@@ -191,7 +191,7 @@ class Bench:
         return {"seconds": ours, "floor": floor, "allowed": count * _DELAY / _AT_ONCE + floor, "repositories": count}
 
     def size(self) -> dict[str, int]:
-        """Bytes on disk, and the number of files, of what the floor of ``cold`` and what Jens has made."""
+        """Bytes on disk that Jens and the floor of ``cold`` have made, and the numbers of files and links of Jens."""
         floor, ours = self._scratch / "checkouts", self.site.root / "clone"
         return {
             "checkouts, floor": _bytes(floor),
@@ -203,7 +203,7 @@ class Bench:
         }
 
     def empty(self) -> None:
-        """As if Jens had never run."""
+        """Empty the instance, as if Jens had never run."""
         for part in ("bare", "clone", "cache", "environments"):
             _put_aside(self.site.root / part)
             (self.site.root / part).mkdir()
@@ -221,7 +221,7 @@ class Bench:
         return run("sh", "-c", f'{" ".join(_PYTHON)} -c "{_IMPORTS}" && sync -f {self.site.root}')
 
     def _clone_and_lay_out(self) -> Ran:
-        """The mirrors, then each commit that Jens has laid out, as a tree of files of its own."""
+        """Clone all mirrors, then lay out each commit that has a checkout of Jens."""
         if self._scratch.exists():
             _put_aside(self._scratch)
         mirrors, checkouts = self._scratch / "mirrors", self._scratch / "checkouts"
@@ -243,10 +243,10 @@ class Bench:
         )
         return run("sh", "-c", script, cwd=self._scratch)
 
-    # What teams do
+    # Work of teams
 
     def push_with_a_hint(self) -> None:
-        """Somebody has pushed to a repository, and its server has said so."""
+        """Push to a repository, and add its hint."""
         partition, _, name = self._push(1)[0].partition("/")
         Queue(self.site.root / "spool").add({RepoId(partition, name)})
 
@@ -262,7 +262,7 @@ class Bench:
 
 
 def grow(benches: Mapping[float, Bench], times: int) -> dict[str, dict[float, list[float]]]:
-    """Seconds of runs on demand, at sites of several scales in turn."""
+    """Measure runs on demand at sites of several scales, in turn; return their seconds by kind and scale."""
     kinds: dict[str, Callable[[Bench], object]] = {"idle": _nothing, "one hint": Bench.push_with_a_hint}
     found: dict[str, dict[float, list[float]]] = {}
     for kind, before in kinds.items():
@@ -278,7 +278,7 @@ def grow(benches: Mapping[float, Bench], times: int) -> dict[str, dict[float, li
 
 
 def _put_aside(path: Path) -> None:
-    """Deleted at the very end: ext4 takes long to make files where many were deleted in the last minutes."""
+    """Rename a directory, which is deleted at the end: ext4 makes new files slowly after many deletions."""
     path.rename(path.with_name(f"{path.name}-{time.time_ns()}"))
 
 
@@ -304,7 +304,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 
 def show_growth(rows: Mapping[float, Sequence[Row]], grown: Mapping[str, Mapping[float, Sequence[float]]]) -> None:
-    """Of different scales only what was measured in turn is compared: seconds of different times say little."""
+    """Print the ratios at each scale, and the growth; growth compares only seconds that were measured in turn."""
     scales = "".join(f"{f'scale {scale:.2g}':>12}" for scale in rows)
     print(f"\nHow many times the floor at the same scale\n\n{'work':24}{scales}")
     for index, row in enumerate(rows[1.0]):

@@ -19,19 +19,19 @@ except ImportError:  # pragma: no cover - depends on the version installed
 
 DEFAULT_PATH = Path("/etc/jens/main.conf")
 
-#: Below this many seconds NFS clients may still look for a checkout that is gone.
+#: Seconds. With a shorter retention, NFS clients may still look for a checkout that was removed.
 SHORTEST_SAFE_RETENTION = 120
 
-#: Entries of an environment's hieradata/ that Jens itself makes.
+#: Entries that Jens itself makes in hieradata/ of an environment.
 RESERVED_HIERADATA_ITEMS = ("fqdns", "hostgroups", "module_names")
 
 
-# The keys: each is a field of its section, with the type of its value. What stands in the place of the field's default
-# is the declaration of the key.
+# The keys: each key is a field of its section and has the type of its value. The field's default is the declaration
+# of the key.
 
 
 class Key(NamedTuple):
-    """A key's check with its default, in the language of ConfigObj; what is expected, and what it means, in words."""
+    """A key: its check with the default, in the language of ConfigObj; in words, what is expected and what it means."""
 
     check: str
     expected: str
@@ -212,7 +212,7 @@ def _specification() -> list[str]:
 
 
 def _unknown_keys(path: Path, raw: ConfigObj) -> list[str]:
-    # This comes first: validation adds what is missing.
+    # This must run before the validation, which adds the missing keys.
     warnings = [f"{path}: unknown key '{name}' outside any section is ignored" for name in raw.scalars]
     for section in raw.sections:
         if section not in _SECTIONS:
@@ -275,7 +275,7 @@ def _check_whole(config: Config) -> None:
         taken[directory] = key
 
 
-# Checks of values, by the names that they have in the declarations
+# Checks of values: _CHECKS gives them the names that the declarations use
 
 
 def _check_path(value: object) -> Path:

@@ -1,7 +1,7 @@
-"""What can end a run or spoil one item: one base, a few kinds.
+"""The failures that can end a run or one item: one base class and a few kinds.
 
-The kinds carry fields; the sentence an administrator reads is made in ``__str__``. Which exit code
-a kind has is known to jens.commands alone.
+The kinds carry fields, and ``__str__`` makes the sentence that an administrator reads. Only jens.commands knows the
+exit codes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class JensError(Exception):
-    """Base of everything that Jens foresees."""
+    """Base of all failures that Jens foresees."""
 
 
 class ConfigError(JensError):
@@ -46,7 +46,7 @@ class DirectoryError(JensError):
 
 
 class MetadataError(JensError):
-    """A metadata repository could not be refreshed, or something else be done with it."""
+    """An ``action`` on a metadata repository failed: it could not be "refreshed", for example."""
 
     def __init__(self, path: Path, problem: str, action: str = "refreshed") -> None:
         super().__init__(path, problem, action)
@@ -122,7 +122,7 @@ class LockHeldError(JensError):
 
 
 class LockFailedError(JensError):
-    """The lock could not even be tried."""
+    """The lock could not be tried, so nobody knows whether it is held."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(path, problem)
@@ -150,11 +150,11 @@ class GitError(JensError):
 
 
 class GitBusyError(GitError):
-    """Another Git process has the repository, and does not come to its end."""
+    """Another Git process holds the lock of the repository and does not end."""
 
 
 class WayOutError(JensError):
-    """Paths of a checkout that environments link to lead out of it."""
+    """Paths in a checkout that environments link to lead out of the checkout, through symbolic links."""
 
     def __init__(self, paths: list[str]) -> None:
         super().__init__(paths)
@@ -165,4 +165,4 @@ class WayOutError(JensError):
 
 
 class GitTimeoutError(GitError):
-    """Git did not end in time and was ended."""
+    """Git exceeded its time limit, and Jens ended it."""

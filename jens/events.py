@@ -1,4 +1,4 @@
-"""Lines for the log, made where things are found out and logged by whoever folds the results."""
+"""Lines for the log: workers make them, and the caller that collects the results logs them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """A line for the log, made by a worker and logged by whoever folds the results.
+    """A line for the log: a worker makes it, and the caller that collects the results logs it.
 
-    An ERROR among them is also a failure of the run (with ``--strict``).
+    An event of level ERROR also counts as a failure of the run (with ``--strict``).
     """
 
     level: int
@@ -18,7 +18,7 @@ class Event(NamedTuple):
 
     @property
     def is_failure(self) -> bool:
-        """Whether something was not done that should have been."""
+        """Whether something that should have been done was not done."""
         return self.level >= logging.ERROR
 
 

@@ -1,4 +1,4 @@
-"""How the last run went, for those who look."""
+"""The record of the last run: how it went, for other tools and for monitoring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jens.statefile import StateError
 
 
 class LastRun(NamedTuple):
-    """``begin`` in seconds since the epoch, ``seconds`` it took, its exit status, and what failed."""
+    """``begin`` in seconds since the epoch, the ``seconds`` that it took, its exit ``status``, and its ``failures``."""
 
     begin: float
     seconds: float
@@ -19,7 +19,7 @@ class LastRun(NamedTuple):
     failures: tuple[str, ...]
 
     def encode(self) -> dict[str, Any]:
-        """As written to disk; the time is UTC, ISO 8601."""
+        """The record as it is written to disk; the time is UTC, in ISO 8601."""
         return {
             "began": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.begin)),
             "seconds": round(self.seconds, 3),
@@ -29,12 +29,12 @@ class LastRun(NamedTuple):
 
 
 def save(layout: Layout, last_run: LastRun) -> None:
-    """Raises OSError."""
+    """Save the record of the last run. Raises OSError."""
     statefile.save(layout, LAST_RUN, last_run.encode())
 
 
 def load(layout: Layout) -> LastRun | None:
-    """How the last run went; None when nothing usable tells of one."""
+    """The record of the last run; None when the file is missing or unusable."""
     try:
         return _decode(statefile.load(layout, LAST_RUN))
     except (StateError, KeyError, TypeError, ValueError, OverflowError):
@@ -42,7 +42,7 @@ def load(layout: Layout) -> LastRun | None:
 
 
 def _decode(content: Any) -> LastRun:
-    from datetime import datetime  # noqa: PLC0415 - not for those who only write
+    from datetime import datetime  # noqa: PLC0415 - only readers need it
 
     return LastRun(
         begin=datetime.fromisoformat(content["began"]).timestamp(),

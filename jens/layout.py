@@ -1,4 +1,4 @@
-"""Where everything is: the only module that spells a path. No Git, no YAML."""
+"""Where everything is: the only module that builds the paths of an instance. No Git, no YAML."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ref_entry(ref: Ref, commit: str | None) -> str:
 
 
 def entry_ref(entry: str) -> Ref | None:
-    """The ref that an entry stands for, or None when it is none of ours."""
+    """The ref that an entry stands for; None when Jens makes no such entry."""
     if _COMMIT_ENTRY.fullmatch(entry):
         return Commit(entry[1:])
     name = entry.replace("~", "/")
@@ -39,14 +39,14 @@ def entry_ref(entry: str) -> Ref | None:
 
 
 def is_checkout_name(entry: str) -> bool:
-    """Whether an entry is named as a checkout is."""
+    """Whether an entry has the name of a checkout: a dot and 40 digits."""
     return _CHECKOUT.fullmatch(entry) is not None
 
 
 class StateFile(NamedTuple):
     """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
 
-    When one that ``is_fingerprinted`` changes, the next run looks at everything.
+    When a file that ``is_fingerprinted`` changes, the next run looks at everything.
     """
 
     name: str
@@ -71,7 +71,7 @@ STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELIN
 
 
 class Layout(NamedTuple):
-    """The configured directories and all that lies in them."""
+    """The configured directories, and the paths of everything in them."""
 
     baredir: Path
     clonedir: Path
@@ -87,7 +87,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def at(cls, root: Path) -> Layout:
-        """The layout of an instance whose directories lie in one, as on a shared volume; no Hiera items are known."""
+        """The layout of an instance with all directories below ``root``, as on a shared volume; without Hiera items."""
         return cls(root / "bare", root / "clone", root / "cache", root / "environments", ())
 
     def bare(self, repo: RepoId) -> Path:
@@ -103,16 +103,16 @@ class Layout(NamedTuple):
         return self.clone(repo) / commit_entry(commit)
 
     def ref(self, repo: RepoId, ref: Ref, commit: str | None = None) -> Path:
-        """Where an expanded ref is read."""
+        """The path at which Puppet reads an expanded ref."""
         return self.clone(repo) / ref_entry(ref, commit)
 
     def environment(self, name: str) -> Path:
-        """What Puppet reads as the environment of this name."""
+        """The directory that Puppet reads as the environment of this name."""
         return self.environmentsdir / name
 
     @property
     def definitions(self) -> Path:
-        """The remembered definitions."""
+        """The directory of the remembered definitions."""
         return self.cachedir / "environments"
 
     def state(self, file: StateFile) -> Path:
@@ -129,7 +129,7 @@ class Layout(NamedTuple):
             ]
 
     def environments(self) -> list[str]:
-        """The environments that are directories, whoever made them. Raises OSError."""
+        """The environments that are directories, made by Jens or not. Raises OSError."""
         return [entry.name for entry in self.environment_entries() if not entry.is_symlink()]
 
     def partitions(self, top: Path) -> list[Path]:

@@ -33,7 +33,7 @@ ENVIRONMENT_DIRECTORIES = (
 
 ENVIRONMENT_CONF = "environment.conf"
 
-#: The kernel follows so many links in turn on the way to a file: path_resolution(7).
+#: The kernel follows at most this many links in one path: path_resolution(7).
 _MOST_LINKS = 40
 
 
@@ -57,10 +57,10 @@ def links_of(layout: Layout, repo: RepoId) -> dict[str, str]:
 def link_prefix(layout: Layout, depth: int) -> str:
     """The relative path to clonedir from a link that is ``depth`` directories below its environment.
 
-    Computed from where the directories really are: the kernel follows a link from there.
+    Computed from the real paths of the directories, because the kernel follows a link from there.
     """
-    way = os.path.relpath(os.path.realpath(layout.clonedir), os.path.realpath(layout.environmentsdir))
-    return "../" * (depth + 1) + way
+    relative = os.path.relpath(os.path.realpath(layout.clonedir), os.path.realpath(layout.environmentsdir))
+    return "../" * (depth + 1) + relative
 
 
 def link_text(layout: Layout, link: str, target: Target) -> str:
@@ -72,7 +72,7 @@ def link_text(layout: Layout, link: str, target: Target) -> str:
 
 
 def parse_target(layout: Layout, environment: str, link: str, text: str) -> Target | None:
-    """What a link leads to, whatever way it is written; None when it leads elsewhere than clonedir."""
+    """The target of a link with any relative or absolute text; None when it is not in a repository below clonedir."""
     here = os.path.join(os.path.realpath(layout.environmentsdir), environment, os.path.dirname(link))
     path = os.path.normpath(os.path.join(here, text))
     for top in (os.path.realpath(layout.clonedir), str(layout.clonedir)):
@@ -82,7 +82,7 @@ def parse_target(layout: Layout, environment: str, link: str, text: str) -> Targ
 
 
 def _target(below: str) -> Target | None:
-    """What a normal path below clonedir leads to."""
+    """The target of a normalised path, relative to clonedir; None when it is not below an entry of a repository."""
     parts = below.split(os.sep, 3)
     if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
         return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
@@ -90,7 +90,7 @@ def _target(below: str) -> Target | None:
 
 
 class LinkReader:
-    """``parse_target`` for very many links: the texts that Jens writes are only split, and each of them once."""
+    """``parse_target`` for very many links: it only splits texts that Jens itself wrote, and each text once."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -98,7 +98,7 @@ class LinkReader:
         self._targets: dict[str, Target | None] = {}
 
     def target(self, environment: str, link: str, text: str) -> Target | None:
-        """What a link leads to; None when it leads elsewhere than clonedir."""
+        """The target of a link; None when it is not in a repository below clonedir."""
         depth = link.count("/")
         prefix = self._prefixes.get(depth)
         if prefix is None:
@@ -112,17 +112,17 @@ class LinkReader:
         return target
 
 
-# Ways out
+# Links that lead out of a checkout
 
 
 def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path) -> None:
-    """Check that what environments link to is in the checkout, and not elsewhere by symbolic links in it.
+    """Check that no symbolic link in a checkout leads what environments link to out of the checkout.
 
-    Raises WayOutError: Puppet would read there what is not of the repository.
+    Raises WayOutError: Puppet would read files there that do not belong to the repository.
     """
-    ways = [below for below in sorted({*links_of(layout, repo).values()}) if _leads_out(checkout, below)]
-    if ways:
-        raise WayOutError(ways)
+    outside = [below for below in sorted({*links_of(layout, repo).values()}) if _leads_out(checkout, below)]
+    if outside:
+        raise WayOutError(outside)
 
 
 def _leads_out(top: Path, path: str) -> bool:
@@ -151,5 +151,5 @@ def _leads_out(top: Path, path: str) -> bool:
 def _link_text(path: Path) -> str | None:
     try:
         return os.readlink(path)
-    except OSError:  # no link, or nothing at all
+    except OSError:  # not a link, or not there
         return None

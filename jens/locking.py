@@ -16,7 +16,7 @@ from jens.system import processes
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a killed run's last children are given: one that has not become Git yet holds all that the run held.
+#: Seconds to wait for the children of a killed run: between fork and exec, a child holds the run's lock, too.
 _GRACE = 0.9
 
 
@@ -24,7 +24,7 @@ _GRACE = 0.9
 def run_lock(config: Config, attempts: int = 1, pause: float = 10) -> Iterator[None]:
     """Hold the lock; try ``attempts`` times, ``pause`` seconds apart.
 
-    Raises LockHeldError when somebody else holds it to the end, LockFailedError when it cannot be tried.
+    Raises LockHeldError when somebody else holds it at the last attempt, LockFailedError when it cannot be tried.
     """
     name = config.lock.name
     if config.lock.type == "DISABLED":
@@ -43,7 +43,7 @@ def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
     for attempt in range(1, attempts + 1):
         log.info("Obtaining lock '%s' (attempt: %d)...", name, attempt)
         try:
-            return _lock_after_the_dead(path)
+            return _lock_with_grace(path)
         except BlockingIOError:
             if attempt < attempts:
                 time.sleep(pause)
@@ -52,19 +52,19 @@ def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
     raise LockHeldError(path)
 
 
-def _lock_after_the_dead(path: Path) -> int:
-    """Lock the file; a little patience is for the lock of a process that is certainly dead, and for no other."""
+def _lock_with_grace(path: Path) -> int:
+    """Lock the file. Wait for a holder only when the process that took the lock is certainly dead."""
     end = time.monotonic() + _GRACE
     while True:
         try:
             return _lock(path)
         except BlockingIOError:
-            if time.monotonic() > end or not _is_of_the_dead(path):
+            if time.monotonic() > end or not _taker_is_dead(path):
                 raise
         time.sleep(0.01)
 
 
-def _is_of_the_dead(path: Path) -> bool:
+def _taker_is_dead(path: Path) -> bool:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -79,7 +79,8 @@ def _lock(path: Path) -> int:
     """Lock the file that ``path`` names at the moment the lock is held.
 
     Somebody may remove the file between open and flock; a lock on a file without a name protects nothing.
-    Opened for reading only: flock needs no more, and root may have made the file. Not blocking: it may be a FIFO.
+    It is opened for reading only: flock needs no more, and root may have made the file. Opening does not block: it may
+    be a FIFO.
     """
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)

@@ -30,7 +30,8 @@ SITE = RepoId(COMMON, "site")
 HIERADATA = RepoId(COMMON, "hieradata")
 
 
-# Named tuples, here and wherever a run begins: a dataclass is compiled anew at each start, for a millisecond.
+# Named tuples, not dataclasses, here and in all modules that a run imports first: Python compiles the methods of a
+# dataclass at each start, which takes a millisecond.
 
 
 class Branch(NamedTuple):
@@ -43,9 +44,9 @@ class Branch(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A ref that stays: 4 to 40 hexadecimal digits in lower case, without the hash prefix.
+    """A ref that never moves: 4 to 40 hexadecimal digits in lower case, without the hash prefix.
 
-    ``stays`` sets it apart from a branch of that name, for a tuple is equal to any other with the same items.
+    ``stays`` makes it unequal to a branch of the same name: tuples with the same items are equal.
     """
 
     digits: str
@@ -62,7 +63,7 @@ class Commit(NamedTuple):
 
 Ref = Union[Branch, Commit]
 
-#: What a snapshot uses of ``common`` when it does not override it.
+#: The ref of each ``common`` repository that a snapshot does not override.
 SNAPSHOT_COMMON = Branch("master")
 
 
@@ -94,7 +95,7 @@ class Definition(NamedTuple):
     source: bytes = b""
 
     def ref_of(self, repo: RepoId) -> Ref | None:
-        """The ref of a repository in this environment, or None when it does not hold it."""
+        """The ref of a repository in this environment; None when the environment does not hold the repository."""
         override = self.overrides.get(repo)
         if override is not None:
             return override
@@ -104,7 +105,7 @@ class Definition(NamedTuple):
 
     @property
     def address(self) -> str:
-        """Whom to tell, for a log line."""
+        """The addresses to notify, as text for a log line."""
         return ", ".join(self.notifications) or "nobody to notify"
 
 
@@ -123,11 +124,10 @@ Inventory = Mapping[RepoId, Mapping[Ref, str]]
 
 
 class Expansion(NamedTuple):
-    """What environments can rely on once repositories were switched.
+    """What environments can rely on after the repositories stage has moved the branch links.
 
-    ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs of which nobody
-    could say whether they exist: their remote could not be asked, or their checkout could not be made. Links that
-    would move there wait.
+    ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs that may or may not
+    exist: their remote could not be asked, or their checkout could not be made. No link moves to such a ref yet.
     """
 
     inventory: Inventory
@@ -136,7 +136,7 @@ class Expansion(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How a run went: what failed, one sentence each, and which removals were held back."""
+    """How a run went: what failed, one sentence each, and whether the purge guard refused removals."""
 
     failures: tuple[str, ...] = ()
     purge_refused: bool = False

@@ -1,4 +1,4 @@
-"""Every check of a name, a ref or a URL, made where it enters: nothing else is ever a path or an argument."""
+"""Checks of names and refs, made where they enter: only checked ones become a path or an argument."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
 
-#: Bytes in a file's name: on disk an environment is one entry, and a branch is, slashes and all.
+#: Most bytes in a file's name. An environment is one entry on disk, and so is a branch with its slashes.
 LONGEST = 255
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links prefix it, and a file name ends at 255
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links add a prefix, and a file name ends at 255
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]{1,255}")
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
@@ -17,12 +17,12 @@ _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 
 
 def is_repository_name(name: str) -> bool:
-    """Whether a repository may be called so."""
+    """Whether a repository may have this name."""
     return _REPOSITORY.fullmatch(name) is not None
 
 
 def parse_repository(text: str) -> RepoId:
-    """A repository as ``str`` of it has it, ``partition/name``. Raises ValueError."""
+    """The repository that ``partition/name`` stands for, the ``str`` of a RepoId. Raises ValueError."""
     partition, _, name = text.partition("/")
     if partition not in PARTITIONS or not is_repository_name(name):
         raise ValueError(f"{text!r} is no repository")
@@ -30,7 +30,7 @@ def parse_repository(text: str) -> RepoId:
 
 
 def is_environment_name(name: str) -> bool:
-    """Whether an environment may be called so (Puppet's own rule)."""
+    """Whether an environment may have this name; Puppet accepts the same ones."""
     return _ENVIRONMENT.fullmatch(name) is not None
 
 
@@ -40,7 +40,7 @@ def is_commit_id(text: str) -> bool:
 
 
 def is_branch_name(name: str) -> bool:
-    """The rules of ``git check-ref-format --branch``, without a process a name.
+    """Whether ``git check-ref-format --branch`` accepts a name, told without starting Git.
 
     Source: git-check-ref-format(1). Shorthands such as ``@{-1}`` are not expanded but refused.
     """
@@ -50,7 +50,7 @@ def is_branch_name(name: str) -> bool:
 
 
 def parse_ref(text: str, hashprefix: str) -> Ref:
-    """Turn a ref as declared into a Branch or a Commit; ValueError says what was expected."""
+    """Turn a declared ref into a Branch or a Commit. Raises ValueError, which says what was expected."""
     if text[: len(hashprefix)].lower() == hashprefix.lower():
         digits = text[len(hashprefix) :].lower()
         if not _COMMIT.fullmatch(digits):

@@ -20,7 +20,7 @@ _METADATA = ("environmentsmetadatadir", "repositorymetadatadir")
 
 
 def check_directories(config: Config) -> None:
-    """Raises DirectoryError for the first configured directory that a run could not use."""
+    """Check the directories of a run. Raises DirectoryError for the first one that a run cannot use."""
     for key in (*_WRITABLE, *_METADATA):
         check_writable(key, getattr(config.main, key))
     for key in _METADATA:
@@ -33,7 +33,7 @@ def _check_clone(key: str, path: Path) -> None:
 
 
 def check_writable(key: str, path: Path) -> None:
-    """Raises DirectoryError unless this is a directory to work in."""
+    """Check that a path is a directory that Jens may read and write. Raises DirectoryError."""
     if not os.path.isdir(path):
         problem = "is not a directory" if os.path.lexists(path) else "does not exist"
         raise DirectoryError(key, path, problem)
@@ -42,7 +42,7 @@ def check_writable(key: str, path: Path) -> None:
 
 
 def check_readable(config: Config, keys: Iterable[str]) -> None:
-    """Raises DirectoryError for the first of these directories of [main] that cannot be read."""
+    """Check these directories of [main]. Raises DirectoryError for the first one that cannot be read."""
     for key in keys:
         path: Path = getattr(config.main, key)
         if not os.access(path, os.F_OK):
@@ -56,7 +56,7 @@ def check_readable(config: Config, keys: Iterable[str]) -> None:
 
 
 def check_queue(config: Config) -> None:
-    """Raises DirectoryError when the queue of hints is not there, or what was read in it could not be removed."""
+    """Check the queue of hints. Raises DirectoryError when it is missing, or messages read could not be removed."""
     path = config.messaging.queuedir
     if not os.path.lexists(path):
         raise DirectoryError("queuedir", path, "does not exist")
@@ -65,7 +65,7 @@ def check_queue(config: Config) -> None:
 
 
 def make_directories(config: Config) -> None:
-    """Make what lies inside the configured directories. Raises DirectoryError."""
+    """Make the directories inside the configured ones. Raises DirectoryError."""
     layout = Layout.of(config)
     inside = {"baredir": layout.partitions(layout.baredir), "clonedir": layout.partitions(layout.clonedir)}
     inside["cachedir"] = [layout.definitions]
@@ -77,32 +77,32 @@ def make_directories(config: Config) -> None:
                 raise DirectoryError(key, path, f"cannot be made: {error.strerror}") from error
 
 
-# What the file systems cannot do, so that a guarantee would silently not hold
+# What the file systems cannot do: without a warning, a guarantee would silently not hold
 
 
 _MOUNTS = Path("/proc/self/mountinfo")
-#: Kinds of file systems that other hosts write as well: their servers decide what a lock is worth.
+#: Kinds of file systems that several hosts write to. Their servers decide whether a lock works.
 _SHARED = re.compile(r"nfs4?|cifs|smb3|afs|ceph|gfs2|gpfs|lustre|ocfs2|9p|beegfs|fuse\..*")
-#: FUSE hands syncfs(2) on to nobody but a virtual machine's host: fs/fuse/inode.c of Linux, fuse_sync_fs().
+#: FUSE passes syncfs(2) on only to the host of a virtual machine: fs/fuse/inode.c of Linux, fuse_sync_fs().
 _UNFLUSHABLE = re.compile(r"fuse|fuseblk|fuse\..*")
-#: What symlink(2) and rename(2) say where there are no links, or none that can be replaced.
+#: Errors of symlink(2) and rename(2) where links cannot be made, or cannot be replaced.
 _UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EEXIST, errno.EINVAL)
 
 
 class Mount(NamedTuple):
-    """What is mounted somewhere: the kind of file system, as mount(8) names it, and the mount's options."""
+    """A mount: the kind of its file system, as mount(8) names it, and its options."""
 
     kind: str = ""
     options: frozenset[str] = frozenset()
 
 
 def filesystem_doubts(config: Config) -> list[str]:
-    """What cannot be had where the directories are now, a sentence each.
+    """What the file systems of the configured directories cannot do, one sentence each.
 
-    Raises DirectoryError when one is on a file system without symbolic links, of which environments consist.
+    Raises DirectoryError when one of them has no symbolic links: environments consist of links.
     """
     main = config.main
-    if not os.listdir(main.environmentsdir):  # otherwise there are links already
+    if not os.listdir(main.environmentsdir):  # otherwise it has links already
         for key in ("clonedir", "environmentsdir"):
             _try_links(key, getattr(main, key))
     mounts = _mounts()
@@ -117,13 +117,13 @@ def filesystem_doubts(config: Config) -> list[str]:
 
 
 def judge(mount: Mount, *, tells_case: bool) -> Iterator[str]:
-    """What a directory on such a file system is not good for."""
+    """What such a file system cannot do for a directory of Jens, one clause each."""
     if "nosymfollow" in mount.options:
         yield "is mounted with nosymfollow, expected a mount without: no link leads anywhere on this host"
     if not tells_case:
         yield (
-            "upper and lower case are the same on this file system: of names that differ in nothing else, "
-            "such as branches QA and qa, one takes the place of the other"
+            "upper and lower case are the same on this file system: of two names that differ only in case, "
+            "such as branches QA and qa, one replaces the other"
         )
     if _UNFLUSHABLE.fullmatch(mount.kind):
         yield (
@@ -133,7 +133,7 @@ def judge(mount: Mount, *, tells_case: bool) -> Iterator[str]:
 
 
 def judge_lock(mount: Mount) -> Iterator[str]:
-    """What a lock there is not good for."""
+    """What such a file system cannot do for a lock, one clause each."""
     if _SHARED.fullmatch(mount.kind):
         yield (
             f"is on a shared file system ({mount.kind}), expected a directory of this host: "
@@ -142,7 +142,7 @@ def judge_lock(mount: Mount) -> Iterator[str]:
 
 
 def _try_links(key: str, directory: Path) -> None:
-    """Raises DirectoryError where no link can be made, or replaced in one step."""
+    """Try to make a link and to replace it in one rename. Raises DirectoryError when the file system cannot do it."""
     link = files.staging_name(directory)
     try:
         os.symlink(".", link)
@@ -157,7 +157,7 @@ def _try_links(key: str, directory: Path) -> None:
 
 
 def _tells_case(directory: Path) -> bool:
-    """Whether an entry of a directory, if it has one that shows it, cannot be found under its name in other case."""
+    """Whether a directory tells upper from lower case; True when no entry has a letter in its name."""
     with os.scandir(directory) as entries:
         for entry in entries:
             other = os.path.join(directory, entry.name.swapcase())
@@ -177,7 +177,7 @@ def _mounts() -> dict[str, Mount]:
 
 
 def parse_mounts(text: str) -> dict[str, Mount]:
-    """The content of a mountinfo file; of several things mounted at one point the last one is what is seen."""
+    """The mounts in the text of a mountinfo file, by mount point. Of several mounts at one point the last counts."""
     found = {}
     for line in text.splitlines():
         fields, _, more = line.partition(" - ")
@@ -188,7 +188,7 @@ def parse_mounts(text: str) -> dict[str, Mount]:
 
 
 def mount_of(path: Path, mounts: Mapping[str, Mount]) -> Mount:
-    """What a path is on."""
+    """The mount that a path is on; an empty one when the mounts are not known."""
     where = os.path.realpath(path)
     while where not in mounts and where != os.path.dirname(where):
         where = os.path.dirname(where)

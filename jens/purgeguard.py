@@ -1,8 +1,8 @@
-"""The purge guard: removals need good evidence, and a metadata repository gone wrong is none.
+"""The purge guard: a run removes much only on good evidence, and damaged metadata is no evidence.
 
-A refusal stands until somebody allows the removal, or declares again what would be removed. Without that memory it
-would end by itself: a library in which everything has another name doubles what is known, and the next run would find
-only half of it gone.
+A refusal stands until somebody allows the removal, or declares again what would be removed. Refusals are saved, because
+otherwise they would end by themselves. For example, a library may suddenly give everything another name. The new names
+double what is known, so the next run would find only half of it gone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from jens.model import HOSTGROUPS, MODULES, RepoId
 from jens.statefile import StateError
 from jens.system import files
 
-#: So few removals at once are nothing unusual, whatever their share.
+#: A run may always remove this many at once, whatever their percentage.
 FEW = 10
 
 
 class PurgeGuard(NamedTuple):
-    """Says when a run would remove too much; ``limit`` in percent, 100 switches the guard off.
+    """Decides whether a run would remove too much; ``limit`` in percent, 100 turns the guard off.
 
-    ``before`` is what was known when a refusal began that still stands: what has come since makes no removal small.
+    ``before`` is what was known when the standing refusals began. Removals are also compared with ``before`` alone, so
+    later additions cannot make a removal look small.
     """
 
     limit: int
@@ -31,7 +32,7 @@ class PurgeGuard(NamedTuple):
     before: frozenset[object] = frozenset()
 
     def refuses(self, removed: Collection[object], known: Collection[object]) -> bool:
-        """Whether removing these of the known ones is more than a run may do by itself."""
+        """Whether a run may not remove these of the known ones by itself."""
         return self.is_on and (
             self._is_much(removed, known)
             or self._is_much(self.before.intersection(removed), self.before.intersection(known))
@@ -62,9 +63,10 @@ def load_refusals(layout: Layout) -> frozenset[object]:
 def save_refusals(
     layout: Layout, before: frozenset[object], repos: Collection[RepoId], environments: Collection[str]
 ) -> None:
-    """Replace what was remembered: given is what is known of each kind of which a run refuses removals.
+    """Replace the saved refusals.
 
-    Before anything new becomes known. Raises OSError.
+    ``repos`` and ``environments`` are all known ones of each kind of which this run refuses removals. A kind that has
+    names in ``before`` keeps only those. Call this before anything new becomes known. Raises OSError.
     """
     found = {_ENVIRONMENTS: sorted([name for name in environments if name in before] or environments)}
     for kind in (MODULES, HOSTGROUPS):

@@ -10,7 +10,7 @@ from jens.system import files
 
 
 class StateError(Exception):
-    """A file of state is not there, damaged, or of another version."""
+    """A file of state is missing, damaged, or of another version."""
 
 
 def load(layout: Layout, file: StateFile) -> Any:
@@ -26,7 +26,7 @@ def load(layout: Layout, file: StateFile) -> Any:
 
 
 def save(layout: Layout, file: StateFile, content: Any) -> None:
-    """Replace a file's content by something that JSON can express. An unchanged file is left alone. Raises OSError."""
+    """Replace the content of a file of state; an unchanged file is not written. Raises OSError."""
     path, new = layout.state(file), encode(file, content)
     try:
         if files.read_file(path) == new:
@@ -36,7 +36,7 @@ def save(layout: Layout, file: StateFile, content: Any) -> None:
     files.write_file(path, new)
 
 
-#: One encoder for all: json.dumps makes another one each time.
+#: One encoder for all calls: json.dumps makes a new one for each call.
 _json = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -46,7 +46,7 @@ def encode(file: StateFile, content: Any) -> bytes:
 
 
 def _lines(value: Any, depth: int) -> str:
-    """JSON with its outer mappings in lines; the json module's own way to do that takes ten times as long."""
+    """JSON with one line for each entry of the outer mappings; the json module takes ten times as long to do this."""
     if depth == 0 or not isinstance(value, dict) or not value:
         return _json(value)
     return "{\n" + ",\n".join([f"{_json(key)}: {_lines(value[key], depth - 1)}" for key in sorted(value)]) + "\n}"

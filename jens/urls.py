@@ -36,7 +36,7 @@ def url_problem(url: str) -> str | None:
     if "-" in (scp.group(1)[0], scp.group("path")[0], url[0]):
         return "host or path of the URL begins with a dash"
     if scp.group("path").startswith(":"):
-        return "the URL has two colons behind its host"  # who reads it in haste takes it for a transport helper
+        return "the URL has two colons behind its host"  # a reader may take it for a transport helper
     return None
 
 
@@ -58,7 +58,7 @@ def _scheme_problem(scheme: str, rest: str) -> str | None:
 
 
 def server_of(url: str) -> str:
-    """The server a URL speaks to (host and port, no user), or '' for a local path."""
+    """The server of a URL: host and port, without the user; '' for a local path."""
     scheme = _SCHEME.match(url)
     if scheme:
         authority = url[scheme.end() :].partition("/")[0]
@@ -68,9 +68,9 @@ def server_of(url: str) -> str:
 
 
 def location_of(url: str) -> str:
-    """Where a URL leads, ``host/path``, whatever way it is written: without scheme, user, port and ``.git``.
+    """The place that a URL names, as ``host/path``: without scheme, user, port and ``.git``.
 
-    The same for ``git@h:g/p.git``, ``ssh://git@h:22/g/p`` and ``https://H/g/p.git/``; a local path has no host.
+    It is the same for ``git@h:g/p.git``, ``ssh://git@h:22/g/p`` and ``https://H/g/p.git/``; a local path has no host.
     """
     scheme = _SCHEME.match(url)
     scp = None if scheme or url.startswith("/") else _SCP.fullmatch(url)
@@ -91,7 +91,7 @@ def _unbracketed(host: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without the user names and passwords of the URLs in it, and of what is left of a URL: user@host."""
+    """The text without the user names and passwords of URLs, also where only user@host is left of a URL."""
     return _USER_BEFORE_HOST.sub("", _USER_IN_URL.sub("", text))
 
 

@@ -1,4 +1,4 @@
-"""Tests of Jens, and what they have in common."""
+"""Tests of Jens, and the code that they share."""
 
 from pathlib import Path
 

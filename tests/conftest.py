@@ -1,4 +1,4 @@
-"""A site to tell stories of: remotes that teams push to, an instance of Jens, and what Puppet then sees."""
+"""A site for the tests: remotes that teams push to, an instance of Jens, and what Puppet sees after a run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ HIERADATA = {
 }
 
 
-# Whoever runs the tests in the background has these ignored, and what the tests start would inherit that.
+# A shell ignores these signals in background jobs. Programs that the tests start would inherit that.
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler)
 
 
 def _guard(event: str, arguments: tuple[object, ...]) -> None:
-    """Stop a test of ours that is about to write where only the real system should."""
+    """Stop a test that is about to write to a directory of the real system."""
     if not _guarding or event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink"):
         return
     if event == "open" and not (
@@ -71,7 +71,7 @@ sys.addaudithook(_guard)
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Remember what came of each test."""
+    """Remember which tests passed."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call":
@@ -83,8 +83,8 @@ _passed: dict[str, bool] = {}
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test touches $HOME, /etc, /var or the caller's Git configuration, and one that passed leaves nothing."""
-    global _guarding  # noqa: PLW0603 - an audit hook cannot be taken back, only told to look away
+    """Keep tests away from $HOME, /etc, /var and the caller's Git configuration; delete the files of passed tests."""
+    global _guarding  # noqa: PLW0603 - an audit hook cannot be removed, only switched off
     home = tmp_path / "home"
     home.mkdir()
     (home / ".gitconfig").write_text(
@@ -97,13 +97,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
     _guarding = not str(tmp_path).startswith(_FORBIDDEN)
     yield
     _guarding = False
-    if _passed.pop(request.node.nodeid, False):  # millions of files, of four thousand tests, slow down every path
+    if _passed.pop(request.node.nodeid, False):  # or millions of files would slow down the file system
         monkeypatch.undo()
         shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
-    """Run Git as a user of the site does."""
+    """Run Git as a user of the site does, and return its stdout."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=directory,
@@ -117,14 +117,14 @@ def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
 
 
 def clock(now: float) -> SimpleNamespace:
-    """What stands in for the module ``time`` at another time (seconds since the epoch)."""
+    """A replacement for the module ``time`` that shows another time (seconds since the epoch)."""
     return SimpleNamespace(time=lambda: now, localtime=time.localtime, strftime=time.strftime)
 
 
 def definition(
     default: str | None = "master", overrides: Mapping[str, str] | None = None, *, more: str = "", mail: str = "ann"
 ) -> str:
-    """The text of a definition; ``overrides`` go by ``partition/name``, ``more`` are lines of its top level."""
+    """The text of a definition; ``overrides`` maps ``partition/name`` to a ref, ``more`` has lines of its top level."""
     text = f"default: {default}\n" if default else ""
     text += f"notifications: {mail}@example.org\n{more}"
     for partition in ("common", "hostgroups", "modules"):
@@ -135,7 +135,7 @@ def definition(
     return text
 
 
-# What nearly every test begins with is made once and copied, which takes a tenth of the time.
+# Nearly every test needs these repositories. They are made once and copied, which takes a tenth of the time.
 
 
 @functools.cache
@@ -183,7 +183,7 @@ class Remote:
 
     @classmethod
     def create(cls, path: Path, files: Mapping[str, str] | None = None) -> Remote:
-        """Empty, or with one commit on branch master."""
+        """Make a repository that is empty, or has one commit on branch master."""
         shutil.copytree(_repository_of(tuple(files.items())) if files else _empty_repository(), path)
         return cls(path)
 
@@ -211,7 +211,7 @@ class Remote:
         return self.commit(branch)
 
     def find(self, branch: str) -> str | None:
-        """The commit of a branch, if there is one: read from the repository's files, as tests do it all the time."""
+        """The commit of a branch, or None; reads the repository's files, because tests ask very often."""
         try:
             return (self.path / "refs" / "heads" / branch).read_text().strip()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -239,7 +239,7 @@ class Remote:
 
 
 def interrupt(tool: str, arguments: Iterable[str], at: str, scratch: Path) -> tuple[int, str, str]:
-    """Press Ctrl-C when a tool has come to a function, which then takes for ever; its exit code, stdout and stderr."""
+    """Press Ctrl-C while a tool is in the function ``at``; return its exit code, stdout and stderr."""
     reached = scratch / "reached"
     os.mkfifo(reached)
     program = f"""
@@ -267,7 +267,7 @@ sys.exit(importlib.import_module("jens.commands.{tool}").main(sys.argv[1:]))
 
 @dataclass
 class Outcome:
-    """What an administrator sees of a run."""
+    """The result of a run, as an administrator sees it."""
 
     code: int
     stdout: str
@@ -275,7 +275,7 @@ class Outcome:
     log: str
 
     def lines(self, level: str = "") -> list[str]:
-        """The log's lines without time and process, those of one level when it is given."""
+        """The log's lines without time and process; only those that begin with ``level``, if it is given."""
         lines = [line.split("] ", 1)[1] for line in self.log.splitlines() if "] " in line]
         return [line for line in lines if line.startswith(level)]
 
@@ -284,7 +284,7 @@ class Outcome:
 
 
 def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
-    """A tool that ended so says why in one line on stderr, and nothing on stdout."""
+    """The tool ended with this code, printed one line with these words to stderr, and nothing to stdout."""
     assert (outcome.code, outcome.stdout) == (code, "")
     [line] = outcome.stderr.splitlines()
     assert all(word in line for word in words), (words, line)
@@ -314,7 +314,7 @@ class Site:
     # What teams do
 
     def add(self, repo: str, files: Mapping[str, str] | None = None, branches: tuple[str, ...] = ()) -> Remote:
-        """A new repository with branch master (and others at the same commit); ``publish`` tells the library."""
+        """Make a repository with master, and ``branches`` at the same commit; ``publish`` adds it to the library."""
         kinds = {"modules": MODULE, "hostgroups": HOSTGROUP, "common/site": SITE_CODE, "common/hieradata": HIERADATA}
         content = files or kinds.get(repo) or kinds[repo.split("/", maxsplit=1)[0]]
         remote = Remote.create(self.root / "remotes" / f"{repo}.git", content)
@@ -325,7 +325,7 @@ class Site:
         return remote
 
     def publish(self, text: str | None = None) -> None:
-        """Push the library: what ``urls`` says, or another text."""
+        """Push the library with the content of ``urls``, or with another text."""
         if text is None:
             text = "repositories:\n"
             for partition in ("common", "hostgroups", "modules"):
@@ -346,11 +346,11 @@ class Site:
 
     @property
     def queue(self) -> Queue:
-        """The queue of hints, as any program that uses python-dirq has it."""
+        """The queue of hints, opened with python-dirq."""
         return Queue(str(self.root / "spool"), schema={"time": "string", "data": "binary"})
 
     def hint(self, *repos: str) -> str:
-        """Leave a hint, as any program that knows the format does."""
+        """Add a hint without the code of Jens, and return the name of its element."""
         content: dict[str, list[str]] = {}
         for repo in repos:
             partition, _, name = repo.partition("/")
@@ -358,7 +358,7 @@ class Site:
         return str(self.queue.add({"time": datetime.now().isoformat(), "data": pickle.dumps(content)}))
 
     def hinted(self) -> list[str]:
-        """The repositories that are hinted at in the queue, a line for each time."""
+        """The repositories that the queue has hints for, once for each hint."""
         queue, found = self.queue, []
         for name in queue.names():
             content = pickle.loads((self.root / "spool" / name / "data").read_bytes())  # noqa: S301 - our own
@@ -405,11 +405,11 @@ class Site:
         return (self.root / "environments" / path).read_text()
 
     def exists(self, path: str) -> bool:
-        """Whether a path below environmentsdir leads to something."""
+        """Whether there is something at a path below environmentsdir; links are followed."""
         return (self.root / "environments" / path).exists()
 
     def links(self, environment: str) -> dict[str, str]:
-        """Every link of an environment, with its text."""
+        """Every link of an environment, with its target as written."""
         top = self.root / "environments" / environment
         return {str(path.relative_to(top)): os.readlink(path) for path in sorted(top.rglob("*")) if path.is_symlink()}
 
@@ -421,12 +421,12 @@ class Site:
         return sorted(os.listdir(self.root / "environments"))
 
     def expanded(self, repo: str) -> dict[str, str]:
-        """The expanded branches of a repository, with their commits."""
+        """The expanded branches of a repository, each with the name of its checkout."""
         clone = self.root / "clone" / repo
         return {path.name: os.readlink(path)[1:] for path in sorted(clone.iterdir()) if path.is_symlink()}
 
     def checkouts(self, repo: str) -> set[str]:
-        """The commits of a repository that are laid out."""
+        """The commits of a repository that have a checkout."""
         clone = self.root / "clone" / repo
         return {path.name[1:] for path in clone.iterdir() if not path.is_symlink()} if clone.is_dir() else set()
 
@@ -435,12 +435,12 @@ class Site:
         return self.root / "clone" / repo / entry
 
     def listing(self, *tops: str) -> dict[str, str]:
-        """Everything below these directories of the instance: kind and mode, and the link's text or the content.
+        """Everything below these directories of the instance: kind and mode, and the link's target or the content.
 
-        But for the seal, which is about times.
+        The baseline is left out, because it records times.
         """
-        seal = self.root / "cache" / "baseline.json"
-        found = {path: what for top in tops for path, what in everything_below(self.root / top, [seal]).items()}
+        baseline = self.root / "cache" / "baseline.json"
+        found = {path: what for top in tops for path, what in everything_below(self.root / top, [baseline]).items()}
         return {path[len(f"{self.root}/") :]: what for path, what in found.items()}
 
 
@@ -452,7 +452,7 @@ def bare_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
 
 @pytest.fixture
 def site(bare_site: Site) -> Site:
-    """A small site: a module, a hostgroup, the common repositories, environment production; no run yet."""
+    """A small site: a module, a hostgroup, the common repositories, environment production. No run has happened yet."""
     for repo in ("common/hieradata", "common/site", "hostgroups/myapp", "modules/dummy"):
         bare_site.add(repo)
     bare_site.publish()
@@ -462,12 +462,12 @@ def site(bare_site: Site) -> Site:
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
-    """Keep a figure for the end of the test run: what was measured, and the result."""
+    """Keep a measurement (what was measured, and the result), to be printed at the end of the test run."""
     return lambda what, result: record_property("measured", f"{what}: {result}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have measured, also those that ran in other processes."""
+    """Print what tests have measured, also in other processes."""
     reports = (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed"))
     figures = [value for report in reports for name, value in report.user_properties if name == "measured"]
     if figures:

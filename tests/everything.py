@@ -1,4 +1,4 @@
-"""All there is in a directory, to be compared with what there was."""
+"""The whole content of a directory, in a form that tests can compare."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def everything_below(top: Path, spared: Collection[Path] = ()) -> dict[str, str]:
-    """The paths of everything below a directory that is there: kind and mode, and the link's text or the content.
+    """The paths of everything below a directory, each with kind and mode, and the link's target or the content.
 
-    What is ``spared`` is not in it, nor is anything below that.
+    Paths in ``spared``, and everything below them, are left out.
     """
     found: dict[str, str] = {}
     left_out = set(map(os.fspath, spared))

@@ -1,6 +1,6 @@
-"""A Puppet server, as far as Jens can tell: reads every link of every environment, over and over.
+"""Plays a Puppet server: reads every link of every environment again and again.
 
-Run as ``reader.py ENVIRONMENTSDIR STOPFILE``; prints what it missed, then how often it looked at everything.
+Run as ``reader.py ENVIRONMENTSDIR STOPFILE``; prints what was missing or wrong, then how often it read everything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def look(top: Path) -> list[str]:
-    """One look at all there is: what was missing, and where two files of one commit disagreed."""
+    """Read everything once; return what was missing, and where two files of one commit did not agree."""
     wrong = []
     for environment in sorted(os.listdir(top)):
         if environment.startswith("."):
@@ -40,10 +40,10 @@ def _follow(path: Path) -> list[str]:
 
 
 def read_tree(path: str) -> str:
-    """What is wrong with the commit that a link leads to: resolved once, and read from there.
+    """What is wrong with the commit that a link leads to, or ''; resolves the link only once.
 
-    The files ``one`` and ``two`` say the same; a number in them is how many entries the directory has. Raises
-    FileNotFoundError when the link leads nowhere.
+    The files ``one`` and ``two`` must have the same content. Its second word, if any, is how many entries the
+    directory must have. Raises FileNotFoundError when the link dangles.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -69,7 +69,7 @@ def _read(name: str, directory: int) -> str:
 
 @contextmanager
 def reading(environments: Path, scratch: Path) -> Iterator[list[str]]:
-    """Have a server read all the time; afterwards the list says what it met, and ends with the number of looks."""
+    """Read all the time in another process; afterwards the list has what was wrong, then the number of rounds."""
     stop = scratch / "stop-reading"
     stop.unlink(missing_ok=True)
     process = subprocess.Popen(

@@ -1,8 +1,9 @@
-"""The plan of the house: which folder may know which. Told from the sources alone."""
+"""Which folder may import which; found by reading the sources."""
 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from tests import TREE
 
 _PACKAGE = TREE / "jens"
 
-#: The files at the top that everybody may import: values, failures, and checks of text.
+#: Files at the top that every folder may import: values, failures, and checks of text.
 _GROUND = {"deferred", "errors", "events", "model", "names", "text", "urls"}
-#: The other files at the top: what an instance is, whatever is done with it.
+#: The other files at the top; they describe an instance.
 _TOP = {"config", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.
@@ -37,7 +38,7 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     },
 }
 
-#: Libraries, and the folders that may import them.
+#: The folders that may import each library.
 _IMPORTERS = {
     "argparse": {"commands"},
     "configobj": {"top", "tools"},
@@ -64,20 +65,30 @@ def _modules() -> dict[str, Path]:
 _MODULES = _modules()
 
 
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_MODULES[module].read_text("utf-8"))
+
+
 def _folder(module: str) -> str:
-    """The folder of a module of ours; files at the top are ground or top."""
+    """The folder of one of our modules; for files at the top, ground or top."""
     _, first, *rest = module.split(".")
     if rest or first in _MAY_KNOW:
         return first
     return "ground" if first in _GROUND else "top"
 
 
-def _imported(module: str) -> Iterator[str]:
-    """Dotted names of what a file imports, wherever in it; of our packages the file that is meant.
+@functools.cache
+def _imported(module: str) -> frozenset[str]:
+    return frozenset(_imports_of(module))
 
-    What it uses of ``jens.deferred`` counts as imported.
+
+def _imports_of(module: str) -> Iterator[str]:
+    """The dotted names of all that a file imports, at any place in it; for our packages, the name of the file.
+
+    Modules that it uses from ``jens.deferred`` count as imported.
     """
-    for node in ast.walk(ast.parse(_MODULES[module].read_text("utf-8"))):
+    for node in ast.walk(_tree(module)):
         if module == "jens.deferred":
             return
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "deferred":
@@ -119,7 +130,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 def test_deferred_modules_have_the_types_of_the_table() -> None:
-    source = ast.parse(_MODULES["jens.deferred"].read_text("utf-8"))
+    source = _tree("jens.deferred")
     [block] = [node for node in source.body if isinstance(node, ast.If)]
     typed: dict[str, str] = {}
     for node in block.body:
@@ -133,8 +144,8 @@ def test_deferred_modules_have_the_types_of_the_table() -> None:
 def test_no_other_import_of_ours_is_deferred() -> None:
     found = {
         f"{module}:{node.lineno}"
-        for module, path in _MODULES.items()
-        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        for module in _MODULES
+        for function in ast.walk(_tree(module))
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jens")
@@ -153,8 +164,8 @@ def test_a_library_is_imported_in_few_folders(library: str) -> None:
 def test_only_commands_print_and_exit() -> None:
     speaking = {
         _folder(module)
-        for module, path in _MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for module in _MODULES
+        for node in ast.walk(_tree(module))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "exit", "sys.exit", "os._exit")
     }
     assert speaking <= {"commands"}

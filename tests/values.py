@@ -1,4 +1,4 @@
-"""Short names for values that table tests are made of."""
+"""Short names for the values in table tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ref(text: str) -> Ref:
 
 
 def dynamic(name: str, default: str = "master", overrides: Mapping[RepoId, str] | None = None) -> Definition:
-    """A dynamic environment; its source is different for each content."""
+    """A dynamic environment; definitions of different content have different sources."""
     refs = {repo: ref(text) for repo, text in (overrides or {}).items()}
     return Definition(name, Branch(default), refs, ("ann@example.org",), source=f"{default} {refs}".encode())
 
@@ -37,7 +37,7 @@ def snapshot(name: str, overrides: Mapping[RepoId, str] | None = None) -> Defini
 
 
 def layout_in(root: Path, items: tuple[str, ...] = ("common.yaml",)) -> Layout:
-    """The directories of an instance, made."""
+    """Make the directories of an instance."""
     layout = Layout(root / "bare", root / "clone", root / "cache", root / "environments", items)
     for path in (*layout.partitions(layout.baredir), *layout.partitions(layout.clonedir), layout.definitions):
         path.mkdir(parents=True)

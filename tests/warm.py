@@ -1,8 +1,8 @@
-"""Runs tools of Jens again and again in forked processes, without paying for the start of Python each time.
+"""Runs tools of Jens again and again in forked processes, which saves the start of Python each time.
 
-Reads a line for each run, the tool's module and its arguments as JSON; answers with the process id, and, once that
-has ended, with its exit code or the negative number of the signal that ended it. The id stays taken until the next
-line, so that nobody kills a stranger.
+Reads one line of JSON for each run: the tool's module and its arguments. Prints the process id, and after the end of
+the process its exit code, or the negative number of the signal that ended it. The process stays a zombie until the
+next line is read. So its id is not used again, and nobody kills an unrelated process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jens import deferred
 from jens.git import process as git_process
 
 _TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
-#: What runs import when they need it.
+#: Modules that runs import only when they need them.
 _IMPORTED_LATE = (
     *deferred.MODULES.values(),
     "concurrent.futures.thread",
@@ -50,13 +50,13 @@ class Run:
 
 
 class Warm:
-    """The other end."""
+    """The client of the forking process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def start(self, tool: str, *arguments: str) -> Run:
-        """Begin a run of ``jens.commands.TOOL``."""
+        """Start a run of ``jens.commands.TOOL``."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([tool, *arguments]) + "\n")
@@ -64,13 +64,13 @@ class Warm:
         return Run(self._process, int(self._process.stdout.readline()))
 
     def run(self, tool: str, *arguments: str) -> int:
-        """A whole run; returns its exit code."""
+        """Run a tool to its end; return the exit code."""
         return self.start(tool, *arguments).wait()
 
 
 @contextmanager
 def warm(output: Path) -> Iterator[Warm]:
-    """What tools print goes to a file."""
+    """Start the forking process; what the tools print goes to ``output``."""
     environment = {**os.environ, "PYTHONPATH": str(_TREE)}
     with open(output, "w") as file:
         process = subprocess.Popen(
@@ -100,17 +100,17 @@ def _child(tool: str, arguments: list[str]) -> None:
 
 
 def import_all() -> None:
-    """Import what runs need, before a fork of which the child need not or, as another user, may not read it."""
+    """Import what runs need before a fork: it saves time, and a child of another user may not read the files."""
     for module in (*_TOOLS, *_IMPORTED_LATE):
         importlib.import_module(module)
 
 
 def get_warm() -> None:
-    """Before the first of many forks: do what runs need not."""
+    """Do before the first fork what need not be done in every run."""
     import_all()
     git_process.remote_environment(git_process.GitOptions())  # asks Git which ssh the user has configured, once
     gc.collect()
-    gc.freeze()  # else each child copies the pages that its garbage collector looks at
+    gc.freeze()  # without this, each child copies the pages that its garbage collector visits
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def main() -> None:
         if pid == 0:
             _child(tool, arguments)
         with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)  # whoever is first, child or parent: from now on the group can be killed
+            os.setpgid(pid, pid)  # the child does it, too: now the group can be killed, whoever was first
         print(pid, flush=True)  # noqa: T201 - its output is its result
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None

@@ -1,4 +1,4 @@
-"""Arguments that all tools have, and their completion."""
+"""The arguments that all tools have, and their completion in a shell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def argument_parser(description: str, *, with_config: bool = True) -> argparse.A
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """The usual one, told the width: to look that up itself it imports more than all else that arguments take."""
+    """The usual formatter with a given width. To find the width itself, it would import more than argparse needs."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() else 0
     with contextlib.suppress(OSError):
@@ -35,10 +35,10 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments of a tool; answers the shell instead when that asks how to complete them (with argcomplete)."""
+    """Parse the arguments of a tool. When a shell asks for completions, argcomplete prints these and exits instead."""
     if "_ARGCOMPLETE" in os.environ:
         try:
             importlib.import_module("argcomplete").autocomplete(parser)
         except ImportError:
-            sys.exit(FAILED)  # somebody has pressed TAB: that must not start a run
+            sys.exit(FAILED)  # a TAB in the shell must not start the tool
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""jens-check: validates definitions and library in a work tree, and says what is wrong, with file and line."""
+"""jens-check: validates definitions and library in a work tree, and prints problems with file and line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jens.text import one_line
 from jens.tools.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
 from jens.tools.check_remotes import check_remotes
 
-#: There are errors in the metadata.
+#: The exit status when there are errors in the metadata.
 FAULTY = 1
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "Check the definitions of environments, and the library of repositories, as they lie in a work tree: before "
-        "they are pushed, or in the CI of the metadata repositories. Each fault is a line, 'FILE:LINE: error: TEXT' "
+        "they are pushed, or in the CI of the metadata repositories. Each problem is a line, 'FILE:LINE: error: TEXT' "
         "or 'FILE:LINE: warning: TEXT'; when all is well, nothing is printed. The exit status is 1 when there is an "
         "error, else 0.",
         with_config=False,
@@ -74,7 +74,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _config(path: Path | None) -> Config:
-    """The site's configuration; an empty one has the defaults."""
+    """The configuration of the site, the defaults without a path."""
     return load(path) if path else load_config(Path(os.devnull))
 
 

@@ -1,4 +1,4 @@
-"""jens-compare: whether two instances show Puppet the same."""
+"""jens-compare: tells whether Puppet sees the same in two instances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jens.commands.runner import run_tool
 from jens.tools import compare
 from jens.tools.compare import Difference
 
-#: So many environments are named in a line, more are counted.
+#: At most so many environments are named in a line; more are only counted.
 _NAMED = 3
 
 
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("a", metavar="A", type=Path, help=help_text)
     parser.add_argument("b", metavar="B", type=Path, help="the root of the other")
     help_text = "compare only these (default: all)"
-    # With a default of its own, or else argparse says of it, too, that it is required.
+    # Without this default, argparse would also list it among the missing arguments.
     parser.add_argument("environments", metavar="ENVIRONMENT", nargs="*", default=(), help=help_text)
     parser.add_argument("--json", action="store_true", help="print the same facts as JSON")
     return parser

@@ -1,4 +1,4 @@
-"""jens-config: one value of the configuration."""
+"""jens-config: prints one value of the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jens.commands.runner import complain, load, run_tool
 from jens.config import KEYS, Config
 from jens.text import one_line
 
-#: The same number as for a missing directory; scripts know it.
+#: The same number as for a missing directory. Scripts rely on it.
 _NO_SUCH_KEY = DIRECTORY
 
 
@@ -38,7 +38,7 @@ def _main(path: Path, section: str, key: str, *, as_json: bool) -> int:
 
 
 def value(config: Config, section: str, key: str) -> object:
-    """A value of the configuration as JSON knows it: text, number, boolean, list, or None for what is not set."""
+    """A value of the configuration as a JSON type: text, number, boolean or list; None when it is not set."""
     found: object = getattr(getattr(config, section), key)
     if isinstance(found, Path):
         return str(found)
@@ -48,7 +48,7 @@ def value(config: Config, section: str, key: str) -> object:
 
 
 def text(found: object) -> str:
-    """A value for a line of text."""
+    """A value as text, lists with commas, '' when it is not set."""
     if isinstance(found, list):
         return ",".join(map(str, found))
     return "" if found is None else str(found)

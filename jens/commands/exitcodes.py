@@ -1,4 +1,4 @@
-"""Exit codes, and which error makes which."""
+"""The exit codes, and the errors that they belong to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EXIT_CODES = {
 
 
 def status_of(error: BaseException) -> int:
-    """The exit code that ``run_tool`` will make of an exception."""
+    """The exit code that ``run_tool`` returns for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     code = exit_code(error) if isinstance(error, JensError) else None
@@ -52,5 +52,5 @@ def status_of(error: BaseException) -> int:
 
 
 def exit_code(error: JensError) -> int | None:
-    """The exit code of a kind of error, None when it should have been dealt with before."""
+    """The exit code of an error, None for a kind that should have been handled before."""
     return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), None)

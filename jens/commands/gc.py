@@ -1,4 +1,4 @@
-"""jens-gc: clears away what nothing needs any more, and packs the mirrors."""
+"""jens-gc: removes checkouts, records and mirrors that are no longer needed, and packs the other mirrors."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
-        "Give back disk space: remove checkouts, worktree records and mirrors that nothing needs, and have Git pack "
-        "the mirrors that stay. jens-update may run meanwhile: one repository at a time is locked."
+        "Give back disk space: remove checkouts, worktree records and mirrors that are not needed, and have Git pack "
+        "the mirrors that stay. jens-update may run meanwhile: only one repository at a time is locked."
     )
     parser.add_argument("-a", "--all", action="store_true", help="both --bare and --clones")
     parser.add_argument("-b", "--bare", action="store_true", help="have Git pack the mirrors (git gc)")
     parser.add_argument(
-        "-l", "--clones", action="store_true", help="remove checkouts, their records and mirrors that nothing needs"
+        "-l", "--clones", action="store_true", help="remove checkouts, their records and mirrors that are not needed"
     )
     parser.add_argument(
         "-g", "--aggressive", action="store_true", help="with --bare: pack better, which takes much longer"
@@ -60,7 +60,7 @@ def _main(arguments: argparse.Namespace) -> int:
         log.info("%s", line)
     if result.failures:
         more = f" (and {len(result.failures) - 1} more, see the log)" if result.failures[1:] else ""
-        # Not complain: each of them is in the log already, and once is enough.
+        # Not with complain, which would log it again: each failure is in the log already.
         print(f"{Path(sys.argv[0]).name}: {one_line(result.failures[0])}{more}", file=sys.stderr)
         return FAILED
     log.info("Done")

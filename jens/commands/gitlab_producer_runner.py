@@ -1,4 +1,4 @@
-"""jens-gitlab-producer-runner: the producer without a web server of one's own; and the way in for those that have."""
+"""jens-gitlab-producer-runner: the producer with its own web server, and the application for other WSGI servers."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 LOG = "jens-gitlab-producer"
 
-#: gunicorn starts a worker again and again, unless it ends with this status.
+#: gunicorn stops when a worker ends with this exit status. With others it starts the worker again and again.
 _CANNOT_START = 3
 
 log = logging.getLogger(__name__)
 
 
 class _LastingLog(LogFile, WatchedFileHandler):
-    """A log that is opened anew when it is gone: a producer runs for months."""
+    """A log that is reopened after a rotation, as a producer runs for months."""
 
 
 def application(path: str | None = None) -> WSGIApplication:
-    """The application for a WSGI server.
+    """The application for a WSGI server. Exits with 3 when it cannot be made.
 
-    Its configuration is at ``path``, or what the environment variable JENS_CONFIG names, or in the usual place.
+    The configuration is at ``path``, else at the path in the environment variable JENS_CONFIG, else at DEFAULT_PATH.
     """
     try:
         return _application(Path(path or os.environ.get("JENS_CONFIG") or DEFAULT_PATH))
@@ -59,7 +59,7 @@ def application(path: str | None = None) -> WSGIApplication:
 def _application(path: Path) -> WSGIApplication:
     config = load_config(path)
     set_up_logging(config, LOG, log_file=_LastingLog)
-    # Werkzeug's own server would log whole request lines, and a secret may be in a query.
+    # Werkzeug's own server would log whole request lines, and their queries may have secrets.
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     return create_app(config)
 
@@ -97,18 +97,18 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the first address of a host. Raises OSError."""
+    """A listening socket at the first address of a host. Raises OSError."""
     family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return socket.create_server(address[:2], family=family)
 
 
 def _server(app: WSGIApplication, listener: socket.socket) -> Callable[[], None]:
-    """The main loop of a server."""
+    """The main loop of a WSGI server: waitress, or else Flask's own."""
     if create_server is None:
         _say("waitress is not installed; this is Flask's own server, which is for tests only")
         host, port = listener.getsockname()[:2]
         return make_server(host, port, app, threaded=True, fd=listener.fileno()).serve_forever
-    # A larger body is refused by waitress itself, before it fills the disk.
+    # waitress itself refuses larger bodies, before they fill the disk.
     server = create_server(app, sockets=[listener], ident=None, max_request_body_size=2 * LARGEST_BODY)
     run: Callable[[], None] = server.run
     return run
@@ -120,7 +120,7 @@ def _say(text: str) -> None:
 
 
 def _serve(listener: socket.socket, serve: Callable[[], None]) -> int:
-    """Serve until a signal comes: SIGTERM is how a service ends, SIGINT is an interruption."""
+    """Serve until SIGTERM, the normal end of a service, or SIGINT, an interruption. Returns the exit code."""
     host, port = listener.getsockname()[:2]
     with _stopped_by() as numbers, suppress(KeyboardInterrupt):
         _say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -133,7 +133,7 @@ def _serve(listener: socket.socket, serve: Callable[[], None]) -> int:
 
 @contextmanager
 def _stopped_by() -> Iterator[list[int]]:
-    """Which signals have come; both servers end their loop at a KeyboardInterrupt, and may not pass it on."""
+    """Collect SIGINT and SIGTERM, and raise KeyboardInterrupt. Both servers then end, but may not pass it on."""
     numbers: list[int] = []
 
     def stop(number: int, _frame: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""jens-init: a private instance in one directory."""
+"""jens-init: makes a private instance in one directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a tool: one file, one line for each message."""
+"""The log of a tool: one file, with one line for each message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 
 class _OneLine(logging.Formatter):
-    """Whatever a message quotes, it stays one line; tracebacks keep theirs."""
+    """Formats a message as one line, whatever it quotes. Tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         record.message = one_line(record.message)
@@ -29,26 +29,26 @@ class _OneLine(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """A log that cannot be written (a full disk) is said once, and stops nothing."""
+    """A log file. A failure to write (a full disk) is reported once on stderr, and does not end the tool."""
 
     complained = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if that can be done."""
+        """Write a line, or report that it failed."""
         try:
             super().emit(record)
-        except OSError:  # what was rotated away, or closed, cannot be opened anew
+        except OSError:  # a log that was rotated or closed cannot be opened again
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
-        """Say on stderr, once, why nothing is logged."""
+        """Print on stderr, once, why the log cannot be written."""
         if not self.complained:
             self.complained = True
             problem = f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}"
             print(f"{Path(sys.argv[0]).name}: {one_line(problem)}", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the file, whatever becomes of its last lines."""
+        """Close the file, even if its last lines cannot be written."""
         with contextlib.suppress(OSError):
             super().close()
 
@@ -56,7 +56,7 @@ class LogFile(logging.FileHandler):
 def set_up_logging(
     config: Config, tool: str, *, verbose: bool = False, log_file: Callable[..., LogFile] = LogFile
 ) -> None:
-    """Log to ``logdir/TOOL.log``; when that is renamed meanwhile, so is the log. Raises DirectoryError."""
+    """Log to ``logdir/TOOL.log``; a file that is renamed meanwhile is still written. Raises DirectoryError."""
     path = config.main.logdir / f"{tool}.log"
     root = logging.getLogger()
     tear_down_logging()
@@ -82,5 +82,5 @@ def tear_down_logging() -> None:
 
 
 def our_handlers() -> list[logging.Handler]:
-    """The handlers that ``set_up_logging`` made; none when there is no log yet."""
+    """The handlers that ``set_up_logging`` added, none when there is no log yet."""
     return [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, _OneLine)]

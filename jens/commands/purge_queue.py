@@ -1,4 +1,4 @@
-"""jens-purge-queue: clears away what crashed writers left in the queue of hints."""
+"""jens-purge-queue: removes what crashed writers left in the queue of hints."""
 
 from __future__ import annotations
 

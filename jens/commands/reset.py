@@ -1,4 +1,4 @@
-"""jens-reset: removes everything that Jens has made, so that the next update begins anew."""
+"""jens-reset: removes everything that Jens has made, so that the next update starts from nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     preflight.check_directories(config)
     if not arguments.yes:
-        return _foretell(config)
+        return _preview(config)
     try:
         with run_lock(config):
             return _reset(config)
@@ -44,53 +44,53 @@ def _main(arguments: argparse.Namespace) -> int:
         return complain(str(error), LOCKED)
 
 
-def _foretell(config: Config) -> int:
-    orders = reset.plan(config)
-    _name_strangers(orders)
+def _preview(config: Config) -> int:
+    planned = reset.plan(config)
+    _warn(planned)
     print("Would remove:")
-    _list(config, orders)
-    # Whoever copies this must not hit another instance.
+    _list(config, planned)
+    # With the path of the configuration, so that a copied command does not reset another instance.
     options = [] if config.path == DEFAULT_PATH else ["-c", str(config.path)]
     print(f"Nothing was removed. To do it: {one_line(shlex.join(['jens-reset', *options, '--yes']))}")
     return FAILED
 
 
 def _reset(config: Config) -> int:
-    orders = reset.plan(config)
-    _name_strangers(orders)
-    remains = reset.carry_out(Layout.of(config), orders)
+    planned = reset.plan(config)
+    _warn(planned)
+    remains = reset.carry_out(Layout.of(config), planned)
     if remains.undeleted:
         complain(f"WARNING: out of sight, but could not be deleted yet: {_quoted(remains.undeleted)}", OK)
     if remains.failures:
         more = f" (and {len(remains.failures) - 1} more)" if remains.failures[1:] else ""
         return complain(f"{remains.failures[0]}{more}", FAILED)
     print("Removed:")
-    _list(config, orders)
+    _list(config, planned)
     print("Done -- Jens is sad now")
     return OK
 
 
-def _name_strangers(orders: ResetPlan) -> None:
-    if orders.links:
-        complain(f"WARNING: links go, and what they lead to stays: {_quoted(orders.links)}", OK)
-    if orders.strangers:
-        complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(orders.strangers)}", OK)
+def _warn(planned: ResetPlan) -> None:
+    if planned.links:
+        complain(f"WARNING: links go, and what they lead to stays: {_quoted(planned.links)}", OK)
+    if planned.foreign:
+        complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(planned.foreign)}", OK)
 
 
 def _quoted(paths: Iterable[Path]) -> str:
     return ", ".join(f"'{path}'" for path in paths)
 
 
-def _list(config: Config, orders: ResetPlan) -> None:
+def _list(config: Config, planned: ResetPlan) -> None:
     main = config.main
-    repositories = _count(len(orders.clones), "repositor", "y", "ies")
+    repositories = _count(len(planned.clones), "repositor", "y", "ies")
     lines = [
-        f"{_count(len(orders.environments), 'environment')} in {main.environmentsdir}",
-        f"{_count(orders.checkouts, 'checkout')} of {repositories} in {main.clonedir}",
-        f"{_count(len(orders.bares), 'bare')} in {main.baredir}",
-        f"{_count(len(orders.definitions), 'remembered definition')}, inventory and memory of runs in {main.cachedir}",
+        f"{_count(len(planned.environments), 'environment')} in {main.environmentsdir}",
+        f"{_count(planned.checkouts, 'checkout')} of {repositories} in {main.clonedir}",
+        f"{_count(len(planned.bares), 'bare')} in {main.baredir}",
+        f"{_count(len(planned.definitions), 'remembered definition')}, inventory and memory of runs in {main.cachedir}",
     ]
-    lines += [f"{_count(len(orders.left_overs), 'left-over')} of earlier runs"] if orders.left_overs else []
+    lines += [f"{_count(len(planned.left_overs), 'left-over')} of earlier runs"] if planned.left_overs else []
     for line in lines:
         print(f"\t{one_line(line)}")
 

@@ -1,4 +1,4 @@
-"""What all tools share: arguments, the log, and the one place where an exception becomes an exit code."""
+"""Runs a tool: signals, streams, and the one place that turns an exception into an exit code."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from jens.errors import (
 )
 from jens.text import one_line
 
-#: Who pushes decides how deep a tree is, as far as the kernel lets Git make it (2,048 directories), and os.walk and
-#: shutil.rmtree need a few calls for each.
+#: The recursion limit. A pushed tree may be as deep as the kernel lets Git make it (2,048 directories), and os.walk and
+#: shutil.rmtree need a few calls for each level.
 _DEEPEST = 8000
 
 log = logging.getLogger(__name__)
 
-# Before the interpreter ends it looks through all that there is for what could be freed: a tenth of a short run.
+# At its end, the interpreter would search all objects for garbage, which takes a tenth of a short run.
 atexit.register(gc.freeze)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, or the terminal that was closed: ends a run as Ctrl-C does."""
+    """SIGTERM or SIGHUP (a closed terminal): ends a tool as Ctrl-C does."""
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -39,7 +39,7 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 
 
 def run_tool(work: Callable[[], int]) -> int:
-    """Run a tool to its exit code; complaints are one line on stderr, and in the log."""
+    """Run a tool and return its exit code. An error is one line on stderr and in the log."""
     _open_closed_streams()
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST))
     umask = os.umask(0o022)
@@ -47,21 +47,21 @@ def run_tool(work: Callable[[], int]) -> int:
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # nohup
             signal.signal(number, _terminate)
-    silence = logging.NullHandler()  # or Python would repeat on stderr what is logged before there is a log
+    silence = logging.NullHandler()  # else Python prints on stderr what is logged before there is a log
     logging.getLogger().addHandler(silence)
     try:
         code = work()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; do not let the interpreter complain when it flushes.
+        # The reader of our output has closed the pipe. With /dev/null, the interpreter can flush without an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:
         return complain("Interrupted", INTERRUPTED)
     except JensError as error:
         return _foreseen(error)
-    except Exception as error:  # noqa: BLE001 - the top
+    except Exception as error:  # noqa: BLE001 - this is the top
         return _unforeseen(error)
     finally:
         tear_down_logging()
@@ -72,12 +72,12 @@ def run_tool(work: Callable[[], int]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Whoever starts a tool with ``>&-`` wants silence, not a failure, nor files opened in the place of a stream."""
+    """Open /dev/null for closed streams (``>&-``), which would cause failures, or files in the place of a stream."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the program
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name is shown, whatever the locale
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: any name can be printed in any locale
 
 
 def _foreseen(error: JensError) -> int:
@@ -91,7 +91,7 @@ def _foreseen(error: JensError) -> int:
 
 
 def load(path: Path) -> Config:
-    """The configuration, for a tool without a log: what is doubtful in it is said on stderr. Raises ConfigError."""
+    """Load the configuration for a tool without a log. Its warnings go to stderr. Raises ConfigError."""
     config = load_config(path)
     for warning in config.warnings:
         complain(warning, OK)
@@ -99,7 +99,7 @@ def load(path: Path) -> Config:
 
 
 def complain(text: str, code: int) -> int:
-    """Say what ended a tool, and return its exit code."""
+    """Log a complaint and print it on stderr. Returns the exit code ``code``."""
     line = one_line(text)
     log.error("%s", line)
     print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""jens-snapshot: a definition that pins what an environment holds now."""
+"""jens-snapshot: prints a definition that pins what an environment holds now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jens-stats: what an instance holds."""
+"""jens-stats: prints what an instance holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jens.text import one_line
 from jens.tools import stats
 from jens.tools.stats import DanglingLink, Environments, Known
 
-#: Of the document that --json prints; goes up when a field changes its meaning, or goes.
+#: The version of the JSON document. It goes up when a field changes its meaning, or is removed.
 VERSION = 1
 
 _REPOSITORIES, _ENVIRONMENTS, _INVENTORY, _QUEUES = "repositories", "environments", "inventory", "queues"
@@ -118,7 +118,7 @@ def _repositories_text(config: Config, layout: Layout, found: Inventory) -> Iter
 
 
 def readable(size: int | None) -> str:
-    """A size in bytes with one decimal, in the largest unit that leaves no less than one of it."""
+    """Format a size in bytes with one decimal, in the largest unit of which there is at least one."""
     if size is None:
         return "unknown"
     amount = float(size)

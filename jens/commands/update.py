@@ -1,4 +1,4 @@
-"""jens-update: one run, under the lock."""
+"""jens-update: does one run, under the lock."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _record(config: Config, last_run: LastRun) -> None:
 
 
 def _progress() -> Progress:
-    """A line on stderr that counts repositories, on a terminal only."""
+    """A line on stderr that counts repositories, but only on a terminal."""
     if not sys.stderr.isatty():
         return no_progress
 

@@ -1,4 +1,4 @@
-"""Links that lead nowhere: found, remembered, and told when they come and go."""
+"""Dangling links: found, saved, and logged when they come and go."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool:
-    """Whether a link dangles, given where its ref is expanded (None: nowhere).
+    """Whether a link dangles. ``checkout`` is where its ref is expanded (None: nowhere).
 
-    The common Hiera data must have each linked item. That another repository has no ``code`` or ``data`` is its own
-    affair.
+    The common Hiera data must have each linked item. Other repositories may lack ``code`` or ``data``.
     """
     if checkout is None:
         return True
@@ -32,7 +31,7 @@ def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool
 
 
 class Dangling(NamedTuple):
-    """An environment, a repository, and what that does not have: a ref, or an item of the common Hiera data."""
+    """An environment, a repository, and what the repository lacks: a ref, or an item of the common Hiera data."""
 
     environment: str
     repository: str
@@ -40,7 +39,7 @@ class Dangling(NamedTuple):
 
 
 def find(layout: Layout, definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:
-    """What the environments of these definitions link to in vain."""
+    """The dangling links of the environments of these definitions."""
     found = set()
     items: dict[Ref, list[str]] = {}
     for definition in definitions:
@@ -57,7 +56,7 @@ def find(layout: Layout, definitions: Iterable[Definition], expansion: Expansion
 
 
 def describe(ref: Ref) -> str:
-    """A ref in a sentence."""
+    """A ref in words, for a message."""
     return f"commit {ref.digits}" if isinstance(ref, Commit) else f"branch '{one_line(ref.name)}'"
 
 
@@ -68,7 +67,7 @@ def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
 
 
 def load(layout: Layout) -> set[Dangling]:
-    """What was known to dangle; nothing when that is lost."""
+    """Load what dangled after the last run; nothing when that is lost."""
     try:
         return {Dangling(*map(str, entry)) for entry in statefile.load(layout, DANGLING)}
     except (StateError, TypeError):
@@ -76,7 +75,7 @@ def load(layout: Layout) -> set[Dangling]:
 
 
 def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> None:
-    """Log which dangling links have come and gone since the last run, with whom to tell. Raises OSError."""
+    """Log which dangling links came and went since the last run, with the address to notify. Raises OSError."""
     before, found = load(layout), find(layout, definitions, expansion)
     unasked = {(str(repo), describe(ref)) for repo, ref in expansion.undetermined}
     now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}

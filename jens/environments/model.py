@@ -1,4 +1,4 @@
-"""Values of the environments stage: what earlier runs left, what is to be done, what came of it."""
+"""Values of the environments stage: what earlier runs left, what is to be done, and the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jens.model import Definition, IllFormed
 class Previous(NamedTuple):
     """What earlier runs left: remembered definitions (None: lost), and environments on disk.
 
-    For those without a usable remembered definition, one is inferred from their links.
+    ``inferred``: a definition from the links of each environment that has no usable remembered one.
     """
 
     remembered: Mapping[str, Definition | None] = MappingProxyType({})
@@ -21,16 +21,16 @@ class Previous(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """All environments that Jens has made, as far as anything can tell."""
+        """All environments that Jens made, as far as that is known."""
         return {*self.remembered, *self.inferred}
 
     def definition(self, name: str) -> Definition | None:
-        """What an environment was last built from, as far as anything can tell."""
+        """The definition that an environment was last built from, None if it is unknown."""
         return self.remembered.get(name) or self.inferred.get(name)
 
 
 class EnvironmentsPlan(NamedTuple):
-    """What to do with each environment. Those in ``protected`` are not removed after all, nor those refused."""
+    """What to do with each environment. ``protected`` ones, and those that ``refusals`` name, are not removed."""
 
     new: tuple[Definition, ...] = ()
     changed: tuple[Definition, ...] = ()
@@ -42,14 +42,15 @@ class EnvironmentsPlan(NamedTuple):
 
     @property
     def definitions(self) -> tuple[Definition, ...]:
-        """What every environment is to be built from."""
+        """The definitions that environments are to be built from."""
         return (*self.new, *self.changed, *self.unchanged)
 
 
 class Applied(NamedTuple):
-    """What environments are built from now (for one that had to wait, from both), and what failed.
+    """The definitions that environments are built from now, and what failed.
 
-    ``unfinished`` are those that could not be changed, or not be removed: their links may lead to what is to go.
+    ``standing`` has both the old and the new definition of an environment that has to wait. ``unfinished`` environments
+    could not be changed or removed. Their links may lead to what is about to be removed.
     """
 
     standing: tuple[Definition, ...] = ()

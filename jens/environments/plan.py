@@ -1,4 +1,4 @@
-"""Which environments there must be: decided from values, touching nothing."""
+"""Plans which environments there must be. It touches no disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jens.purgeguard import PurgeGuard
 def plan_environments(
     declared: Mapping[str, Declared], previous: Previous, protected: Collection[str], guard: PurgeGuard
 ) -> EnvironmentsPlan:
-    """Compare definitions with what is there. An ill-formed one never takes an environment away."""
+    """Compare definitions with what is there. An ill-formed definition never removes an environment."""
     wanted: dict[str, Definition] = {}
     ill_formed = []
     for name, definition in declared.items():
@@ -48,7 +48,7 @@ def plan_environments(
 
 
 def _differs(wanted: Definition, remembered: Definition | None) -> bool:
-    # What was inferred from links has no source: there is nothing to rebuild it from.
+    # A definition that was inferred from links has no source, so there is nothing to rebuild from.
     return bool(wanted.source) and (remembered is None or remembered.source != wanted.source)
 
 

@@ -1,4 +1,4 @@
-"""What earlier runs left of environments: remembered definitions, and what links on disk tell where memory fails."""
+"""Reads what earlier runs left: remembered definitions, or what links on disk tell when those are lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Previous:
-    """Look at the cache and at the disk. Raises OSError."""
+    """Read remembered definitions and look at environments on disk. Raises OSError."""
     remembered: dict[str, Definition | None] = {}
     for name in filter(is_environment_name, os.listdir(layout.definitions)):
         remembered[name] = remembered_definition(layout, name, hashprefix, declared.get(name))
@@ -40,7 +40,7 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
             except OSError as error:
                 log.warning("Environment '%s' cannot be looked at: %s", name, error)
                 continue
-            if name in remembered or SITE in definition.overrides:  # otherwise it is a stranger's
+            if name in remembered or SITE in definition.overrides:  # otherwise Jens did not make it
                 inferred[name] = definition
     return Previous(remembered, existing, inferred)
 
@@ -48,7 +48,7 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
 def remembered_definition(
     layout: Layout, name: str, hashprefix: str, declared: Declared | None = None
 ) -> Definition | None:
-    """What an environment was last built from; None when that is lost. A ``declared`` one is not parsed again."""
+    """The definition of the last build; None when it is lost. ``declared`` is not parsed again if it is the same."""
     try:
         source = read_file(layout.definitions / name)
     except OSError:
@@ -60,7 +60,7 @@ def remembered_definition(
 
 
 def infer(layout: Layout, name: str, found: Found) -> Definition:
-    """The definition, as a snapshot, that the links of an environment amount to."""
+    """Infer a definition, as a snapshot, from the links of an environment."""
     overrides = {}
     reader = LinkReader(layout)
     for link, text in found.links.items():
@@ -72,7 +72,7 @@ def infer(layout: Layout, name: str, found: Found) -> Definition:
 
 
 def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
-    """What an environment may be using: what it was last built from, and what its links say, should it be a mixture."""
+    """The definitions that an environment may use: the last one, and one from its links, which may be a mixture."""
     before = previous.definition(name)
     found = [before] if before is not None else []
     try:
@@ -82,7 +82,7 @@ def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
 
 
 def resolved_before(layout: Layout, definitions: Iterable[Definition], known: Inventory) -> Inventory:
-    """The inventory, with what links on disk tell of abbreviated commits that it has lost."""
+    """The inventory, completed with abbreviated commits that it has lost, as links on disk tell them."""
     found = {repo: dict(refs) for repo, refs in known.items()}
     for definition in definitions:
         lost = [
@@ -99,12 +99,12 @@ def resolved_before(layout: Layout, definitions: Iterable[Definition], known: In
 
 
 def former_definitions(layout: Layout, plan: EnvironmentsPlan, previous: Previous) -> list[Definition]:
-    """What changed environments are built from until they have changed."""
+    """The definitions that changed environments use until they have changed."""
     return [former for definition in plan.changed for former in in_use(layout, definition.name, previous)]
 
 
 def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
-    """Whether a link of one of these environments leads to a repository; nobody knows of one that cannot be read."""
+    """Whether one of these environments has a link to a repository. True as well when one cannot be read."""
     for name in names:
         try:
             if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:

@@ -1,4 +1,4 @@
-"""The environments stage: makes, changes and removes environments, one after the other, as a plan says."""
+"""The environments stage: carries out a plan, one environment after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class EnvironmentsStage:
-    """Applies a plan. With ``with_conf`` each environment has an environment.conf."""
+    """Applies a plan. With ``with_conf`` each environment gets an environment.conf."""
 
     def __init__(self, layout: Layout, previous: Previous, expansion: Expansion, *, with_conf: bool) -> None:
         self._layout = layout
@@ -39,7 +39,7 @@ class EnvironmentsStage:
         return deferred.tree.Planner(self._layout, self._expansion, with_conf=self._with_conf)
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
-        """Make, remove and change environments. What is wrong with one spoils only that one."""
+        """Make, remove and change environments. A failure of one leaves the others alone."""
         for refusal in plan.refusals:
             log.error("%s", refusal)
         for bad in plan.ill_formed:
@@ -91,11 +91,11 @@ class EnvironmentsStage:
         self._standing += deferred.previous.in_use(self._layout, name, self._previous)
 
     def _put(self, definition: Definition) -> bool:
-        """Bring one environment up to date; False when links of it have to wait, or could not be changed."""
+        """Bring one environment up to date. False when some links have to wait, or could not be changed."""
         tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = tree.read(path)
-        held = tree.hold(wanted, found, self._planner.waiting(definition))
+        held = tree.keep_waiting(wanted, found, self._planner.waiting(definition))
         problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             tree.create(path, held)
@@ -136,7 +136,7 @@ class EnvironmentsStage:
 
 
 def _summary(problems: Iterable[OSError]) -> list[str]:
-    """One sentence for each kind of problem: on a full disk it is the same one with every link."""
+    """One sentence for each kind of problem: on a full disk every link has the same one."""
     kinds: dict[int | None, list[OSError]] = {}
     for problem in problems:
         kinds.setdefault(problem.errno, []).append(problem)
@@ -154,10 +154,10 @@ def _announce(definition: Definition) -> None:
     log.info("Processing common Hiera data...")
 
 
-def detour(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
-    """Lead links around entries that are about to be replaced by something else than a link.
+def bypass(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, str], str]) -> list[Event]:
+    """Make links that lead through these entries lead to the checkouts of their commits instead.
 
-    A directory cannot be exchanged for a link in one step, so for that moment environments use the checkout itself.
+    A directory cannot be replaced by a link in one rename. In that moment environments use the checkout itself.
     """
     tree, failures = deferred.tree, []
     for name in names:

@@ -1,4 +1,4 @@
-"""One environment on disk: directories and relative links, read, made, and changed link by link."""
+"""Reads, makes and changes one environment on disk: directories and relative links."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, link_prefix, l
 from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
 from jens.system import files
 
-#: The modulepath and the manifest are the layout's; Puppet reads them relative to the environment.
+#: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
 _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What an environment should be: links with their texts, and the content of its environment.conf, if any."""
+    """What an environment should be: links with their texts, and the content of environment.conf (None: no file)."""
 
     links: Mapping[str, str]
     conf: bytes | None = None
@@ -27,10 +27,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class Found:
-    """What is there.
+    """What an environment is on disk.
 
-    Of the managed directories, ``missing`` ones can be made, in place of ``blocked`` ones there is something else.
-    ``litter`` is what an interrupted run left, ``strange`` whatever else is no link.
+    ``missing``: directories of the layout that do not exist. ``blocked``: those with something else in their place.
+    ``litter``: what an interrupted run left. ``strange``: everything else that is no link.
     """
 
     links: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Changes:
-    """How to make what is there what it should be, in this order."""
+    """The changes to an environment, in the order in which they are made."""
 
     make: tuple[str, ...]
     put: Mapping[str, str]
@@ -52,7 +52,7 @@ class Changes:
 
     @property
     def count(self) -> int:
-        """How many things change."""
+        """The number of changes."""
         return len(self.make) + len(self.put) + len(self.remove) + (self.conf is not None)
 
 
@@ -66,9 +66,9 @@ _OUR_CONFS = (conf(None), *map(conf, PARSERS))
 
 
 class Planner:
-    """Makes the trees of environments from what repositories are expanded to; pure, but for the layout's prefix.
+    """Plans the trees of environments from expanded refs. It looks at the disk only for the prefix of links.
 
-    The texts of links differ only in the entry of the ref, so the rest is put together once for all environments.
+    Link texts differ only in the entry of the ref, so the rest is put together once for all environments.
     """
 
     def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool) -> None:
@@ -84,11 +84,11 @@ class Planner:
         }
 
     def entry(self, repo: RepoId, ref: Ref) -> str:
-        """The entry that links to a ref name."""
+        """The entry of a repository that links to a ref lead through."""
         return ref_entry(ref, self._expansion.inventory[repo].get(ref))
 
     def tree(self, definition: Definition) -> Tree:
-        """What the environment of a definition should be."""
+        """The tree of a definition's environment."""
         links: dict[str, str] = {}
         for repo, parts in self._parts.items():
             ref = definition.ref_of(repo)
@@ -99,7 +99,7 @@ class Planner:
         return Tree(links, conf(definition.parser) if self._with_conf else None)
 
     def waiting(self, definition: Definition) -> dict[str, tuple[RepoId, Ref]]:
-        """The links that must wait, because nobody knows about the ref they should move to."""
+        """The links that must wait, because the ref that they should lead to is undetermined."""
         return {
             link: (repo, ref)
             for repo, ref in self._expansion.undetermined
@@ -109,7 +109,7 @@ class Planner:
 
 
 def read(path: Path) -> Found:
-    """What is on disk of an environment. Raises OSError."""
+    """Read what is on disk of an environment. Raises OSError."""
     links: dict[str, str] = {}
     missing: list[str] = []
     blocked: list[str] = []
@@ -142,8 +142,8 @@ def _read_conf(path: Path) -> bytes | None:
         return None
 
 
-def hold(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
-    """The tree, but for links that wait and exist: those stay."""
+def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
+    """The tree, in which links that wait and exist stay as they are."""
     held = {link: found.links[link] for link in waiting if link in found.links}
     return replace(wanted, links={**wanted.links, **held}) if held else wanted
 
@@ -159,7 +159,7 @@ def plan_changes(wanted: Tree, found: Found) -> Changes:
 
 
 def create(path: Path, tree: Tree) -> None:
-    """Make an environment aside and let it appear, complete, in one rename. Raises OSError."""
+    """Make an environment aside, so that it appears complete in one rename. Raises OSError."""
     staging = files.staging_name(path.parent)
     try:
         with files.naming(path):
@@ -175,20 +175,20 @@ def create(path: Path, tree: Tree) -> None:
 
 
 def change(path: Path, changes: Changes) -> list[OSError]:
-    """Change an environment: each link in one rename, nothing is ever missing in between.
+    """Change an environment, each link in one rename. Nothing is missing in between.
 
-    What cannot be done leaves the rest alone; returned is why.
+    Returns the errors. A change that fails does not stop the others.
     """
     problems = []
-    for step, *arguments in _steps(path, changes):
+    for operation, *arguments in _operations(path, changes):
         try:
-            step(*arguments)
+            operation(*arguments)
         except OSError as error:
             problems.append(error)
     return problems
 
 
-def _steps(path: Path, changes: Changes) -> Iterator[tuple[Any, ...]]:
+def _operations(path: Path, changes: Changes) -> Iterator[tuple[Any, ...]]:
     yield from ((files.make_directory, path / directory) for directory in changes.make)
     yield from ((put_link, path / link, text) for link, text in changes.put.items())
     if changes.conf is not None:
@@ -210,14 +210,14 @@ def _remove(path: Path) -> None:
 
 
 def put_link(path: Path, text: str) -> None:
-    """Put a link of an environment; a directory in its place is not ours to keep. Raises OSError."""
+    """Put a link of an environment in place. It replaces a directory, which need not be kept. Raises OSError."""
     trash = files.put_link(path, text)
     if trash is not None:
         files.remove_tree(trash)
 
 
 def parser_of(content: bytes | None) -> str | None:
-    """The parser that an environment.conf of ours names."""
+    """The parser that an environment.conf made by Jens names, None if there is none."""
     return next((parser for parser in PARSERS if content == conf(parser)), None)
 
 

@@ -1,4 +1,4 @@
-"""Clones with a work tree, as the metadata are: made, refreshed, reset, and read from their commits."""
+"""Clones with a work tree, such as those of the metadata: make, refresh and reset them, and read their commits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jens.git.wrapper import HEADS, heads
 from jens.system.files import read_file
 from jens.text import one_line
 
-#: A name that begins with a dot stands for refs that are kept in other files: gitrepository-layout(5).
 _ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")
+#: A branch name with a dot in front means that Git keeps the refs elsewhere: gitrepository-layout(5).
 _ON_BRANCH = re.compile(rf"ref: (?P<branch>{HEADS}[^.\s\ufffd]\S*)\n")
 #: The configuration of a clone as Git writes it, with nothing else that could matter.
 _USUAL = re.compile(
@@ -26,7 +26,7 @@ _USUAL = re.compile(
     r'\[remote "origin"\]\n\turl = .+\n\tfetch = \+refs/heads/\*:refs/remotes/origin/\*\n'
     rf'\[branch "(?P<branch>[^"\\\n]+)"\]\n\tremote = origin\n\tmerge = (?P<ref>{HEADS}(?P<name>[^\s"\\;#]+))\n'
 )
-#: Who makes the commits of repositories that are made here.
+#: Author and committer in the repositories that Jens makes.
 _MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
 
@@ -39,16 +39,16 @@ class Upstream(NamedTuple):
 
 
 def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
-    """Fetch what a clone's branch tracks; branch and work tree stay."""
+    """Fetch what a clone's branch tracks. The branch and the work tree do not change."""
     git_dir = directory / ".git"
-    remote, ref, tracking = _upstream(git_dir)
+    remote, ref, fetched = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
-    run([*arguments, "--", remote, f"+{ref}:{tracking}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    return Upstream(remote, ref, _loose(git_dir, tracking) or _resolve(git_dir, tracking))
+    run([*arguments, "--", remote, f"+{ref}:{fetched}"], git_dir=git_dir, remote=options, limit=options.timeout)
+    return Upstream(remote, ref, _loose(git_dir, fetched) or _resolve(git_dir, fetched))
 
 
 def _loose(git_dir: Path, ref: str) -> str | None:
-    """What a ref is at, read from its file if it has one of its own: gitrepository-layout(5)."""
+    """The commit of a ref, read from its own file: gitrepository-layout(5). None when it has no such file."""
     try:
         match = _ID.fullmatch(read_file(git_dir / ref).decode("ascii", "replace"))
     except OSError:
@@ -62,17 +62,17 @@ def _resolve(git_dir: Path, ref: str) -> str:
 
 
 def question(directory: Path, upstream: Upstream) -> Command:
-    """How the remote of a clone is asked for the commit that it has now; nothing is fetched."""
+    """The command that asks the remote of a clone for the commit that it has now. It fetches nothing."""
     return (f"--git-dir={directory / '.git'}", "ls-remote", "--", upstream.remote, upstream.ref)
 
 
 def has_moved(upstream: Upstream, output: bytes) -> bool:
-    """Whether the remote has another commit now, told from its answer."""
+    """Whether the remote has another commit now, according to ``output``, its reply."""
     return f"{upstream.commit}\t{upstream.ref}" not in output.decode("utf-8", "surrogateescape").split("\n")
 
 
 def head(directory: Path) -> str:
-    """The commit that a clone has checked out, read from its files as long as they are what they usually are."""
+    """The commit that a clone has checked out, read from its files if they are as usual, or from Git."""
     git_dir = directory / ".git"
     try:
         branch = (git_dir / "HEAD").read_text("utf-8").strip().removeprefix(f"ref: {HEADS}")
@@ -85,14 +85,14 @@ def head(directory: Path) -> str:
 def reset_clone(directory: Path, commit: str) -> None:
     """Reset a clone's branch and work tree to a commit.
 
-    Raises GitError when not every file could be laid out; the branch has moved all the same, if that was possible.
+    Raises GitError when Git could not lay out every file. The branch has moved even then, if that was possible.
     """
     git_dir = directory / ".git"
     arguments = ["reset", "--quiet", "--hard", commit]
     try:
         run(arguments, git_dir=git_dir, work_tree=directory)
     except GitError:
-        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; it can be made anew
+        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; Git makes it anew
         try:
             run(arguments, git_dir=git_dir, work_tree=directory)
         except GitError:
@@ -101,7 +101,7 @@ def reset_clone(directory: Path, commit: str) -> None:
 
 
 def _upstream(git_dir: Path) -> tuple[str, str, str]:
-    """Remote, branch there and remote-tracking branch of the branch that a clone has checked out."""
+    """The remote, the branch there and the remote-tracking branch that belong to a clone's checked-out branch."""
     branch = _branch(git_dir)
     usual = _USUAL.fullmatch(read_file(git_dir / "config").decode("utf-8", "replace"))
     if usual and not os.path.lexists(git_dir / "commondir") and branch == f"{HEADS}{usual['branch']}":
@@ -109,16 +109,16 @@ def _upstream(git_dir: Path) -> tuple[str, str, str]:
     fields = "%(upstream:remotename)%00%(upstream:remoteref)%00%(upstream)"
     line = run(["for-each-ref", f"--format={fields}", branch], git_dir=git_dir, shared=True)
     output = line.decode("utf-8").strip("\n")
-    remote, ref, tracking = output.split("\0") if output else ("", "", "")
-    if tracking.startswith("refs/remotes/"):
-        return remote, ref, tracking
-    # A clone of a repository that was still empty, or one whose branch was set up by hand.
+    remote, ref, fetched = output.split("\0") if output else ("", "", "")
+    if fetched.startswith("refs/remotes/"):
+        return remote, ref, fetched
+    # The clone was made of an empty repository, or somebody set up its branch by hand.
     short = branch[len(HEADS) :]
     return "origin", branch, f"refs/remotes/origin/{short}"
 
 
 def _branch(git_dir: Path) -> str:
-    """The branch that a clone has checked out, read from its file as long as that is what it usually is."""
+    """The branch that a clone has checked out, read from HEAD if that is as usual, or from Git."""
     match = _ON_BRANCH.fullmatch(read_file(git_dir / "HEAD").decode("utf-8", "replace"))
     if match:
         return match["branch"]
@@ -135,14 +135,14 @@ def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
 
 
 def make_repository(directory: Path, message: str) -> None:
-    """Make a directory a repository: one commit of all its files on branch master. Raises GitError."""
+    """Turn a directory into a repository with one commit of all its files, on branch master. Raises GitError."""
     with _without_dropped_variables():
         _make_repository(directory, message)
 
 
 @contextlib.contextmanager
 def _without_dropped_variables() -> Iterator[None]:
-    """GitPython reads the environment when it is imported, and hands all of it on to Git."""
+    """Hide variables that Git must not see. GitPython reads the environment at its import, and passes it on to Git."""
     dropped = {name: os.environ.pop(name) for name in process.dropped_variables()}
     try:
         yield
@@ -152,14 +152,14 @@ def _without_dropped_variables() -> Iterator[None]:
 
 def _make_repository(directory: Path, message: str) -> None:
     try:
-        import git  # noqa: PLC0415 - a run must not wait for it
-    except ImportError as error:  # so says GitPython when there is no Git
+        import git  # noqa: PLC0415 - no run needs it, and its import is slow
+    except ImportError as error:  # GitPython raises this when there is no Git
         import shutil  # noqa: PLC0415
 
         problem = "could not be started: there is no git on PATH" if shutil.which("git") is None else str(error)
         raise GitError("init", problem) from error
     identity = {f"GIT_{who}_{what}": _MAKER[what] for who in ("AUTHOR", "COMMITTER") for what in _MAKER}
-    place = {"GIT_DIR": str(directory / ".git"), "GIT_WORK_TREE": str(directory)}  # whomever it belongs to
+    place = {"GIT_DIR": str(directory / ".git"), "GIT_WORK_TREE": str(directory)}  # so Git ignores who owns it
     for arguments in (
         ("init", "--quiet", "--template=", "--initial-branch=master"),
         ("add", "--all"),
@@ -180,10 +180,10 @@ def _make_repository(directory: Path, message: str) -> None:
 
 
 def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:
-    """The files at the top of a commit (or just the one at ``path``) whose names end so, name to content.
+    """The files at the top of a commit (or only the one at ``path``) whose names end with ``suffix``, name to content.
 
-    What is neither file nor directory (a symbolic link, a submodule) has None for a content. One of more than
-    ``largest`` bytes is not read: so many NULs stand for it, and one more.
+    What is neither file nor directory (a symbolic link, a submodule) has the content None. A file of more than
+    ``largest`` bytes is not read; its content is ``largest`` + 1 NULs.
     """
     git_dir = directory / ".git"
     arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]

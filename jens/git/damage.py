@@ -1,6 +1,6 @@
-"""A look at a mirror's files that finds great damage without starting Git, cheap enough for each mirror in each run.
+"""Find great damage in a mirror's files without starting Git, cheaply enough for each mirror in each run.
 
-Sources: gitrepository-layout(5), gitformat-pack(5). What is damaged deeper, Git tells when it needs it.
+Sources: gitrepository-layout(5), gitformat-pack(5). Git itself finds deeper damage when it reads the damaged objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jens.git import wrapper
 from jens.system.files import open_file, read_file
 
-#: A file in a mirror that has lost objects which a run does not happen to need.
+#: A file that marks a mirror as damaged. The mirror has lost objects that most runs do not need.
 _DAMAGED = "jens.damaged"
 _HEAD = re.compile(rb"(ref: refs/\S+|[0-9a-f]{40})\s*")
 _CHECKSUM = 20
@@ -28,7 +28,7 @@ _TABLE = _HEADER + 256 * _COUNT.size
 
 
 def examine(bare: Path) -> tuple[str | None, dict[str, str]]:
-    """Why a mirror must be made anew, as a predicate, or None; and its branches, as far as they can be read."""
+    """Why a mirror must be made anew, as a predicate ("is damaged"), or None; and the branches that can be read."""
     heads: dict[str, str] = {}
     if not wrapper.is_repository(bare):
         return "is missing or no repository", heads
@@ -43,12 +43,12 @@ def examine(bare: Path) -> tuple[str | None, dict[str, str]]:
 
 
 def mark_damaged(bare: Path) -> None:
-    """Have the next run make a mirror anew. Raises OSError."""
+    """Mark a mirror, so that the next run makes it anew. Raises OSError."""
     (bare / _DAMAGED).touch()
 
 
 def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
-    """What is wrong with a mirror that has these commits (40 digits), as a clause; None when nothing is."""
+    """What is wrong with a mirror that should have these commits (40 digits), as a clause; None when nothing is."""
     top = str(bare)  # strings and not paths: each mirror is looked at in each run
     try:
         if not _HEAD.fullmatch(read_file(f"{top}/HEAD")):
@@ -63,7 +63,7 @@ def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
                     return f"{os.path.basename(pack)} is cut off"
                 missing = [commit for commit in missing if not _is_in(index, bytes.fromhex(commit))]
         if missing and os.path.exists(f"{top}/objects/info/alternates"):
-            return None  # what it borrows is not looked at
+            return None  # borrowed objects are not examined
         missing = [commit for commit in missing if not _is_loose(top, commit)]
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
@@ -79,7 +79,7 @@ def _packs(directory: str) -> Iterator[str]:
 
 
 class _File(NamedTuple):
-    """A file that is being looked at."""
+    """An open file and its size in bytes."""
 
     descriptor: int
     size: int
@@ -112,8 +112,8 @@ def _is_loose(top: str, commit: str) -> bool:
 
 def _is_in(index: _File, name: bytes) -> bool:
     if os.pread(index.descriptor, _HEADER, 0) != _VERSION_2:
-        return True  # who knows; Git does
-    # How many names begin with no greater byte, for the byte before and for the first one of this name.
+        return True  # an index of another version, which only Git can read
+    # The fan-out table counts the names up to each first byte: those with the first byte of this one lie in between.
     place = _HEADER + name[0] * _COUNT.size
     if name[0]:
         first, last = _COUNTS.unpack(os.pread(index.descriptor, _COUNTS.size, place - _COUNT.size))

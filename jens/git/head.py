@@ -13,7 +13,7 @@ _LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
 def commit_of(clone: Path) -> str | None:
-    """The commit that a clone has checked out, read from its files: gitrepository-layout(5). None: nobody knows."""
+    """The commit that a clone has checked out; None when its files do not tell."""
     try:
         git_dir = _git_dir(clone)
         value = files.read_file(git_dir / "HEAD").decode("utf-8").strip()
@@ -39,7 +39,7 @@ def _git_dir(clone: Path) -> Path:
     named = files.read_file(path).decode("utf-8").strip().removeprefix("gitdir: ")
     git_dir = clone / named
     if os.path.isabs(named):
-        # On a volume that another host has written this may be a path of that host, and lead to something of ours.
+        # On a volume that another host wrote, this may be a path of that host. Here it may lead to another clone.
         back = Path(files.read_file(git_dir / "gitdir").decode("utf-8").strip())
         if not os.path.samefile(back.parent, clone):
             raise ValueError(f"{git_dir} is of another clone")

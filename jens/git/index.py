@@ -1,7 +1,7 @@
-"""Checkouts share the files that they have in common, by hard links: most commits change few of many files.
+"""Hard links between checkouts for the files that they have in common: most commits change few of many files.
 
-What Git has to lay out is then only what differs. A checkout never changes, and Git replaces files and never writes
-into them. What somebody has changed by hand all the same is not shared.
+Git then lays out only the files that differ. Links are safe, because a checkout never changes, and because Git replaces
+files and never writes into them. A file that somebody has changed by hand nevertheless is not linked.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from jens.system.files import read_file
 
-#: gitformat-index(5), versions 2 and 3: what an index begins with, what each entry does, its first field, and what an
-#: index ends with.
+#: gitformat-index(5), versions 2 and 3: the header of an index, the fixed part of an entry, the first field of that
+#: part, and the checksum at the end of the index.
 _HEADER = struct.Struct(">4sLL")
 _ENTRY = struct.Struct(">10L20sH")
 _TIME = struct.Struct(">2L")
@@ -29,9 +29,9 @@ _ATTRIBUTES = b".gitattributes"
 
 
 class Entry(NamedTuple):
-    """A file in an index: as it was when Git wrote it (times in nanoseconds), and the object that it was made of.
+    """A file in an index: its state when Git wrote it (times in nanoseconds), and the ``name`` of its object.
 
-    ``position`` is where in the index the entry begins.
+    ``position`` is the offset of the entry in the index, in bytes.
     """
 
     path: bytes
@@ -43,9 +43,9 @@ class Entry(NamedTuple):
     position: int
 
     def describes(self, path: bytes) -> bool:
-        """Whether a file is as it was then, and as a file of ours is. Raises OSError.
+        """Whether a file is unchanged, and has the mode and owner that Jens gives its files. Raises OSError.
 
-        Where the kernel does not vouch for that, as the file was linked once more since, its content is compared.
+        Another hard link to a file changes its ctime. So the content is compared when the ctime differs.
         """
         status = os.lstat(path)
         if status.st_mode != stat.S_IFREG | _MODES.get(self.mode, -1) or status.st_uid != os.geteuid():
@@ -56,12 +56,12 @@ class Entry(NamedTuple):
 
 
 def is_whole(index: bytes) -> bool:
-    """Whether an index ends with the sum of all before, as it does unless it is damaged."""
+    """Whether an index is undamaged: it ends with the checksum of all before."""
     return hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
 
 
 class Index:
-    """What Git knows of the files of a checkout. Raises ValueError for what is damaged, or of no format known here."""
+    """What Git knows about the files of a checkout. Raises ValueError when it is damaged, or in an unknown format."""
 
     def __init__(self, content: bytes) -> None:
         if not is_whole(content):
@@ -69,7 +69,7 @@ class Index:
         self._content = content
 
     def entries(self) -> Iterator[Entry]:
-        """One for each file. Raises ValueError."""
+        """The entries, one for each file. Raises ValueError."""
         content = self._content
         signature, version, count = _HEADER.unpack_from(content)
         if signature != b"DIRC" or version not in (2, 3):
@@ -88,20 +88,20 @@ class Index:
             begin += (end - begin) // 8 * 8 + 8  # padded with one to eight NULs
 
     def attributes(self) -> set[tuple[bytes, bytes]]:
-        """What says how Git lays out files: as long as it is the same, files of the same object are.
+        """The .gitattributes files, path and object; they decide how Git lays out the other files.
 
-        Raises ValueError.
+        While they are the same, Git lays out the same object as the same file. Raises ValueError.
         """
-        if _ATTRIBUTES not in self._content:  # as next to everywhere
+        if _ATTRIBUTES not in self._content:  # the usual case
             return set()
         entries = self.entries()
         return {(entry.path, entry.name) for entry in entries if os.path.basename(entry.path) == _ATTRIBUTES}
 
     def share(self, checkout: Path, staging: Path) -> bytes:
-        """Link the files of a checkout, as far as they are as its index says, into a new directory.
+        """Link the files of a checkout that are unchanged according to its index into a new directory.
 
-        Returns an index that says the same of the links, which have changed their files' status. Whatever cannot be
-        linked is left out: too many links to a file, a file system without. Raises ValueError.
+        Returns an index for the linked files, whose ctime has changed. Files that cannot be linked are left out: they
+        have too many links, or the file system has no hard links. Raises ValueError.
         """
         source, target = os.fsencode(checkout), os.fsencode(staging)
         made = {b"": True}
@@ -122,9 +122,9 @@ class Index:
 
 
 def _make_directory(source: bytes, target: bytes, directory: bytes, made: dict[bytes, bool]) -> bool:
-    """Make a directory as it is in another checkout; False when that has none, but a link that somebody has put."""
+    """Make a directory that another checkout has; False when it is none there, but a link that somebody made."""
     missing = []
-    while directory not in made:  # no recursion: who pushes decides how deep a tree is
+    while directory not in made:  # no recursion: a tree may have any depth
         missing.append(directory)
         directory = directory.rpartition(b"/")[0]
     is_there = made[directory]
@@ -145,5 +145,5 @@ def _is_directory(path: bytes) -> bool:
 
 
 def _object_name(content: bytes) -> bytes:
-    """What Git calls a file that it lays out as it is."""
+    """The name of the object of a file that Git lays out without conversion."""
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).digest()

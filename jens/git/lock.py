@@ -1,6 +1,6 @@
-"""The lock of one repository, which Git's processes inherit: as long as one of them lives, nobody else begins.
+"""The lock of one repository, which Git's processes inherit: while one of them lives, no other run can start Git there.
 
-Whoever holds it knows that no Git of ours is at work there, so that what a Git leaves when it is killed is left over.
+The holder knows that no other Git of Jens works there. So lock files and incomplete packs there are from killed ones.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ _LOCK = "jens.lock"
 
 #: Seconds to wait for a Git process that outlived an earlier run.
 _PATIENCE = 60.0
-#: Seconds that such a process is given to finish, when the run that began it is dead.
+#: Seconds that such a process has to finish when the run that started it is dead.
 _MERCY = 5.0
-#: Seconds between a polite end and a forced one.
+#: Seconds between SIGTERM and SIGKILL.
 _GRACE = 2.0
 
-#: Where Git makes lock files, but for those of refs: gitrepository-layout(5).
+#: Where Git makes lock files, except those of refs: gitrepository-layout(5).
 _PLACES = ("", "objects", "objects/info", "objects/info/commit-graphs", "objects/pack")
-#: What else keeps others out. ``git pack-refs`` refuses when its new file is there.
+#: Other files that act as locks. ``git pack-refs`` refuses to run when packed-refs.new exists.
 _OTHER_LOCKS = ("gc.pid", "packed-refs.new")
 
 
 @contextlib.contextmanager
 def repository_lock(directory: Path) -> Iterator[int]:
-    """Hold a repository's lock; given is the descriptor to inherit. What a killed Git left is removed. Raises GitError.
+    """Hold a repository's lock, and remove what a killed Git left. Yields the descriptor to inherit. Raises GitError.
 
-    A Git process that outlived an earlier run is waited for; one that does not come to its end, and whose run is
-    certainly dead, is ended.
+    Waits for a Git process that outlived an earlier run. Ends it when it does not finish and its run is certainly dead.
     """
     descriptor = _open(directory / _LOCK)
     try:
@@ -54,14 +53,14 @@ def repository_lock(directory: Path) -> Iterator[int]:
             _remove_temporary_packs(directory)  # at once: they may be what has filled the disk
             raise
         finally:
-            # Closing is not enough: a helper of Git may live on, and have the lock, such as a cache of passwords.
+            # Closing is not enough: a helper of Git, such as a cache of passwords, may live on and keep the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
 def has_left_overs(directory: Path) -> bool:
-    """Whether there are lock files, of a Git that was killed or of one that is at work."""
+    """Whether there are lock files, of a killed Git or of one that is at work."""
     return next(_locks(str(directory)), None) is not None
 
 
@@ -72,7 +71,7 @@ def _open(path: Path) -> int:
         except OSError as error:
             if attempt == 2 or error.errno not in (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO):
                 raise GitError("open", f"{path}: {error.strerror}") from error
-            files.remove_tree(path)  # something else has taken its place
+            files.remove_tree(path)  # something else is in its place
     raise AssertionError
 
 
@@ -87,11 +86,11 @@ def _wait_for(descriptor: int, directory: Path) -> None:
                 raise GitBusyError("lock", f"another Git process is still at work in '{directory}'")
             if waited > look:
                 look += _GRACE
-                _kill_what_is_left(ended)
+                _kill_remaining(ended)
                 ended |= _end_orphans(descriptor, directory, ended)
             time.sleep(0.02)
     finally:
-        _kill_what_is_left(ended)  # ssh does not hold what Git held, and may not go with it
+        _kill_remaining(ended)  # ssh does not hold the lock, and may outlive Git
 
 
 def _obtain(descriptor: int) -> bool:
@@ -113,13 +112,13 @@ def _end_orphans(descriptor: int, directory: Path, known: _Groups) -> _Groups:
     groups = {group: members for group, members in _orphaned_groups(descriptor).items() if group not in known}
     for group in groups:
         log.warning("Ending Git (process group %d), which a killed run had left at work in '%s'", group, directory)
-        processes.signal_group(group, signal.SIGTERM)  # which lets Git remove its lock files
+        processes.signal_group(group, signal.SIGTERM)  # lets Git remove its lock files
     return groups
 
 
-def _kill_what_is_left(groups: _Groups) -> None:
+def _kill_remaining(groups: _Groups) -> None:
     for group, members in groups.items():
-        if any(_is_still_there(member) for member in members):  # else the number may be somebody else's by now
+        if any(_is_still_there(member) for member in members):  # else the id may belong to another group by now
             processes.signal_group(group, signal.SIGKILL)
 
 
@@ -129,20 +128,20 @@ def _is_still_there(member: Process) -> bool:
 
 
 def _orphaned_groups(descriptor: int) -> _Groups:
-    """The process groups that hold a lock though whoever took it is dead; none unless all of that is certain."""
+    """The process groups that hold a lock whose taker is dead, with their members; none unless all is certain."""
     starter = processes.signer(descriptor)
     if starter is None or not starter.is_gone():
         return {}
-    # Whoever took it but could not sign is not the one who signed: that may live.
+    # A taker that could not sign is not the signer, and may be alive: its processes are left alone.
     found = {holder.process.group for holder in processes.holders(descriptor) if holder.taker in (0, starter.pid)}
     groups: _Groups = {group: [] for group in found}
-    for process in processes.everybody() if found else ():
+    for process in processes.all_processes() if found else ():
         groups.get(process.group, []).append(process)
     return {group: members for group, members in groups.items() if _is_orphaned(members, starter)}
 
 
 def _is_orphaned(members: list[Process], starter: Signer) -> bool:
-    """Whether a process group is a session that a starter has begun for Git, and nobody else's."""
+    """Whether a process group is certainly a session that ``starter`` began for Git."""
     return bool(members) and all(
         member.session == member.group
         and member.group not in (starter.pid, os.getpgrp(), os.getsid(0))
@@ -165,7 +164,7 @@ def _remove_left_overs(directory: Path) -> None:
 
 
 def _locks(top: str) -> Iterator[str]:
-    # Strings and not paths: each mirror is looked through in each run.
+    # Strings and not paths, for speed: each run searches each mirror.
     for place in (*_PLACES, *(f"worktrees/{name}" for name in _names(f"{top}/worktrees"))):
         for name in _names(f"{top}/{place}"):
             is_lock = name.endswith(".lock") and name != _LOCK
@@ -178,7 +177,7 @@ def _locks(top: str) -> Iterator[str]:
 
 def _locks_below(directory: str) -> Iterator[str]:
     waiting = [directory]
-    while waiting:  # no recursion: who pushes decides how deep a name is
+    while waiting:  # no recursion: a name may have any depth
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 if entry.name.endswith(".lock"):
@@ -188,14 +187,14 @@ def _locks_below(directory: str) -> Iterator[str]:
 
 
 def _is_of_a_fetch(path: Path) -> bool:
-    """Whether a pack is kept for a fetch that did not come to its end, not because somebody wants to keep it."""
+    """Whether a .keep file is left from a fetch that did not finish, and not made on purpose."""
     with contextlib.suppress(OSError):
         return files.read_file(path).startswith(b"fetch-pack ")
     return False
 
 
 def _remove_temporary_packs(directory: Path) -> None:
-    """Remove what was received or packed in part: Git would keep it for weeks, or for ever."""
+    """Remove incomplete packs: Git would keep them for weeks, or for ever."""
     for name in _names(f"{directory}/objects/pack"):
         if name.startswith(("tmp_", ".tmp-")):
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""One Git process, started, watched and ended: environment, locks, time limits and errors in one place.
+"""One Git process from start to end: environment, locks, time limits and errors in one place.
 
-GitPython starts none of these processes: its import takes as long as half of a run that follows a push. It makes the
-repositories of ``jens-init --example`` (``jens.git.clones``), and nothing else.
+GitPython starts none of these processes: its import would take half the time of a run after a push. It only makes the
+repositories of ``jens-init --example`` (``jens.git.clones``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
 from jens.urls import redact, user_of
 
-#: Variables of Git that carry traffic; all others change results and are dropped.
+#: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 
 
@@ -34,14 +34,14 @@ _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 _DRAIN = 0.5
 #: Bytes of Git's complaints that are kept.
 ENOUGH = 1 << 16
-#: Bytes of memory for the branches of a remote: millions of them.
+#: Bytes of memory for the list of a remote's branches, enough for millions of them.
 _LONG_LIST = 1 << 30
 
 _ALWAYS = {
-    "LC_ALL": "C",  # complaints are read
+    "LC_ALL": "C",  # Jens reads Git's complaints
     "LANGUAGE": "C",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",  # Git would ask core.askPass and SSH_ASKPASS next, were it unset
+    "GIT_ASKPASS": "",  # if it is unset, Git tries core.askPass and SSH_ASKPASS
     "SSH_ASKPASS": "",
     "SSH_ASKPASS_REQUIRE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
@@ -67,7 +67,7 @@ _SETTINGS = {
 
 
 def _as_environment(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Settings that outrank those of all files, as ``-c`` does, but without making each command long: git-config(1)."""
+    """Variables for settings that override all files, like ``-c``, but keep commands short: git-config(1)."""
     yield "GIT_CONFIG_COUNT", str(len(settings))
     for number, (key, value) in enumerate(settings.items()):
         yield f"GIT_CONFIG_KEY_{number}", key
@@ -76,7 +76,7 @@ def _as_environment(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 _SET = dict(_as_environment(_SETTINGS))
 
-#: For a Git that speaks to no remote: no configuration counts but the repository's and ours.
+#: For a Git that speaks to no remote: only the configuration of the repository and of Jens counts.
 LOCAL = {**_SET, **_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
@@ -131,13 +131,13 @@ def run(
 
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
-    """What a Git that speaks to a remote has in its environment, besides what this program has."""
+    """The variables for a Git that speaks to a remote, besides the inherited environment."""
     return {**_ALWAYS, **_ssh_environment(options.ssh_command)}
 
 
 def _ssh_environment(configured: str) -> dict[str, str]:
     if configured:
-        # GIT_SSH_COMMAND too: core.sshCommand in the user's configuration would beat GIT_SSH.
+        # GIT_SSH_COMMAND too: core.sshCommand in the user's configuration would override GIT_SSH.
         return {"GIT_SSH": configured, "GIT_SSH_COMMAND": shlex.quote(configured)}
     if os.environ.get("GIT_SSH") or os.environ.get("GIT_SSH_COMMAND") or _user_ssh_command():
         return {}
@@ -188,7 +188,7 @@ def start(
     environment: Mapping[str, str],
     descriptors: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
-    """Begin a process that reads ``source``, in a session of its own; it inherits ``descriptors``. Raises OSError."""
+    """Start a process that reads ``source``, in a session of its own; it inherits ``descriptors``. Raises OSError."""
     return subprocess.Popen(
         command,
         bufsize=0,
@@ -203,7 +203,7 @@ def start(
 
 
 def bound_memory(pid: int) -> None:
-    """Git collects all that a remote lists before it prints anything: a list may be without end."""
+    """Limit the memory of a Git: it collects the whole list of a remote before it prints, and a list may be endless."""
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
         if most == resource.RLIM_INFINITY or most > _LONG_LIST:
@@ -216,7 +216,7 @@ _running_lock = threading.Lock()
 
 @contextlib.contextmanager
 def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Have ``stop_all`` end a process, too; leaving by an exception ends it."""
+    """Register a process for ``stop_all``, and end it when the block raises an exception."""
     with _running_lock:
         _running[process.pid] = process
     try:
@@ -233,7 +233,7 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def stop_all() -> None:
-    """End every Git process that this program has running, children included."""
+    """Kill every Git process that this program runs, children included."""
     with _running_lock:
         processes = list(_running.values())
     for process in processes:
@@ -252,10 +252,9 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
         while process.poll() is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                end(process)
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
             _read_or_wait(pipes, process, min(_DRAIN, left))
-            del complaints[ENOUGH:]  # a remote may complain for as long as it likes
+            del complaints[ENOUGH:]  # a remote may complain without end
         if end_of_process is not None:
             pipes.unregister(end_of_process)
         last = time.monotonic() + _DRAIN
@@ -287,6 +286,6 @@ def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
 
 
 def _reason(lines: Sequence[str]) -> int:
-    """Where the reason begins: ssh says it just before Git's own "fatal:", at times below a banner of many lines."""
+    """Where the reason begins: ssh prints it just before Git's "fatal:", sometimes below a banner of many lines."""
     fatal = next((number for number, line in enumerate(lines) if line.startswith("fatal:")), 0)
     return fatal - 3 if fatal > 5 else 0

@@ -1,4 +1,4 @@
-"""The remotes of one run: each is asked once, and a server that was silent is left alone."""
+"""The remotes of one run: each is asked once, and a silent server is not tried again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jens.urls import server_of
 class Remotes:
     """The remotes of one run: a server that did not answer in time is not tried again.
 
-    ``jobs`` of them are asked at once. One thread may ask and listen; all others may want to know what was said.
-    Leaving the context ends what is under way.
+    At most ``jobs`` of them are asked at once. One thread asks and waits; the other threads may call ``speaking_to``,
+    ``reply`` and ``heads``. Leaving the context ends the questions under way.
     """
 
     def __init__(self, options: GitOptions, jobs: int) -> None:
         self.options = options
         self._silent: set[str] = set()
-        self._said: dict[Command, Result] = {}
+        self._results: dict[Command, Result] = {}
         self._waiting: deque[Command] = deque()
         self._begun: set[Command] = set()
         self._stack = ExitStack()
@@ -37,7 +37,7 @@ class Remotes:
 
     @contextmanager
     def speaking_to(self, url: str) -> Iterator[GitOptions]:
-        """Guard one conversation. Raises GitError at once when the server was silent before."""
+        """Guard one operation on a remote. Raises GitError at once when the server did not reply in time before."""
         self._refuse_silent(url)
         try:
             yield self.options
@@ -51,21 +51,21 @@ class Remotes:
             raise GitError("ls-remote", f"not tried, {server} did not answer in time before")
 
     def ask(self, questions: Iterable[Command]) -> None:
-        """Begin to ask, what has not been asked before, and go on when others listen."""
+        """Start to ask the questions that were not asked before. The wait for replies goes on with the rest."""
         fresh = [question for question in dict.fromkeys(questions) if question not in self._begun]
         self._begun.update(fresh)
         self._waiting.extend(fresh)
         self._shells.feed(len(self._waiting))
 
     def forget(self) -> None:
-        """Forget all questions, as if nothing had been asked: what they are about may have changed since."""
-        self._said.clear()
+        """Forget all questions and replies, because the remotes may have changed since."""
+        self._results.clear()
         self._begun.clear()
         self._waiting.clear()
         self._shells.stop()
 
     def go_on(self) -> None:
-        """Let those who ask go on, without waiting for anybody: for who has other work to do meanwhile."""
+        """Receive what has arrived and ask further questions, without waiting, while the caller has other work."""
         self._shells.go_on()
 
     def _next(self) -> Command | None:
@@ -75,54 +75,54 @@ class Remotes:
                 self._refuse_silent(question[-1])
                 return question
             except GitError as error:
-                self._said[question] = error
+                self._results[question] = error
         return None
 
     def _listen(self) -> list[Command]:
-        """The questions that are answered next; none when all are."""
-        answers = self._shells.replies()
-        for question, said in answers:
-            self._keep(question, said)
-        self._shells.feed()  # which go on while the answers are looked at
-        return [question for question, _ in answers]
+        """Wait for replies. Returns the questions that got one; none when no question is open."""
+        replies = self._shells.replies()
+        for question, result in replies:
+            self._keep(question, result)
+        self._shells.feed()  # the shells go on while the caller looks at the replies
+        return [question for question, _ in replies]
 
-    def _keep(self, question: Command, said: Result) -> None:
-        self._said[question] = said
-        if isinstance(said, GitTimeoutError):
+    def _keep(self, question: Command, result: Result) -> None:
+        self._results[question] = result
+        if isinstance(result, GitTimeoutError):
             self._silent.add(server_of(question[-1]))
 
     def replies_to(self, questions: Iterable[Command]) -> Iterator[Command]:
-        """Each of these questions, asked if need be, once it is answered."""
+        """Yield each of these questions when it has a reply. Asks those that were not asked before."""
         wanted = list(questions)
         self.ask(wanted)
         left = set(wanted)
-        answered = [question for question in wanted if question in self._said]
+        replied = [question for question in wanted if question in self._results]
         while left:
-            for question in left.intersection(answered):
+            for question in left.intersection(replied):
                 left.remove(question)
                 yield question
-            answered = self._listen() or wanted  # what was not sent, for its server is silent, is refused by now
+            replied = self._listen() or wanted  # none when all that is left was refused
 
     def reply(self, question: Command) -> bytes:
-        """What came of a question, which is asked now if it was not before. Raises GitError, as it did then."""
-        said = self._said.get(question)
-        if said is None:
-            said = self._ask_aside(question)
-        if isinstance(said, GitError):
-            raise said
-        return said
+        """The reply to a question, asked now if it was not asked before. Raises GitError when asking failed."""
+        result = self._results.get(question)
+        if result is None:
+            result = self._ask_aside(question)
+        if isinstance(result, GitError):
+            raise result
+        return result
 
     def _ask_aside(self, question: Command) -> Result:
-        """Ask in this thread, while others may be listening to others."""
+        """Ask in this thread, while another thread may wait for other replies."""
         try:
             self._refuse_silent(question[-1])
         except GitError as error:
             return error
         with Shells(self.options, 1, iter([question, None]).__next__) as shells:
-            [(_, said)] = shells.replies()
-        self._keep(question, said)
-        return said
+            [(_, result)] = shells.replies()
+        self._keep(question, result)
+        return result
 
     def heads(self, url: str) -> dict[str, str]:
-        """The branches of a remote, which is asked once in a run. Raises GitError, as it did when it was asked."""
+        """The branches of a remote, name to commit; it is asked once in a run. Raises GitError when asking failed."""
         return wrapper.remote_heads(self.reply(wrapper.question(url)))

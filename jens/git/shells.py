@@ -1,7 +1,7 @@
 """Shells that start Git, one command after the other: for hundreds of questions to remotes.
 
-Starting a process costs this program, with all that it has in memory and one thread at work at a time, several times
-what it costs a shell.
+Starting a process costs this program several times what it costs a shell: this program has much in memory, and only
+one of its threads works at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from jens.git import process as git_process
 from jens.git.process import GitOptions
 from jens.system import processes
 
-#: A command of Git and its arguments, none of which is empty, or has a line's end in it.
+#: A command of Git and its arguments, none of which is empty or contains a newline.
 Command = tuple[str, ...]
 #: What Git printed, or why it failed.
 Result = Union[bytes, GitError]
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
 
-#: Arguments are read one a line, an empty one ends the command. What Git has printed is followed by a word that nobody
-#: who is asked can know, and by Git's status. Of the settings that other Gits have none matters to a question, and
+#: The script reads one argument a line; an empty line ends the command. After Git's output it prints a word that no
+#: remote can know, and Git's status. The settings of other Git processes are left out: none matters to a question, and
 #: each takes time.
 _SCRIPT = """
 IFS= read -r word
@@ -48,19 +48,19 @@ done
 _MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
 _LONGEST_MARK = 40
 _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
-#: So many commands are worth a shell; but there are two shells in any case, and twice as many each time that so many
-#: seconds go by.
+#: One shell for this many waiting commands; seconds of waiting after which the number of shells doubles; the number of
+#: shells at first.
 _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 #: Seconds that a shell with nothing to do may take to end.
 _PATIENCE = 2.0
-#: Bytes that are read from a pipe at once, and how often: somebody may write without end.
+#: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
 _SOME, _MOST_AT_ONCE = 1 << 16, 16
 
 
 class Shells:
-    """A number of shells, each of which runs one command at a time. Leaving the context ends what is under way.
+    """A number of shells that run one command at a time each. Leaving the context ends the commands under way.
 
-    There are fewer than ``most`` of them as long as few commands wait, and not for long.
+    There are at most ``most`` shells, and fewer while few commands wait or the waits are short.
     """
 
     def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
@@ -81,12 +81,12 @@ class Shells:
         try:
             self.stop()
         finally:
-            for shell in self._shells:  # nobody has the patience to end them politely
+            for shell in self._shells:  # only when an exception ended ``stop``: kill the rest at once
                 shell.kill()
             self._pipes.close()
 
     def stop(self) -> None:
-        """End what is under way; nobody is told of it any more."""
+        """End the commands under way; their results are lost."""
         self._held.clear()
         for shell in self._shells:
             shell.dismiss()  # all of them, before the first is waited for
@@ -95,7 +95,7 @@ class Shells:
         self._ended.clear()
 
     def feed(self, waiting: int = 0) -> None:
-        """Have shells that are free, new ones if need be, begin with what the supply gives: at least so much."""
+        """Start commands from the supply in free and new shells; ``waiting`` is how many commands are known to wait."""
         self._enough = max(self._enough, min(self._most, waiting // _WORTH))
         while True:
             shell = next((shell for shell in self._shells if not shell.command), None)
@@ -107,18 +107,18 @@ class Shells:
             try:
                 (shell or self._another()).begin(command)
             except OSError as error:
-                if shell:  # somebody has killed it; let another one do this
+                if shell:  # somebody has killed it; another shell runs the command
                     self._drop(shell)
                     self._held.append(command)
                 elif any(other.command for other in self._shells):
-                    self._held.append(command)  # for the first that is free again
+                    self._held.append(command)  # for the first shell that is free again
                     return
                 else:
                     problem = f"could not be started: {error.strerror}"
                     self._ended.append((command, GitError(verb_of(command), problem)))
 
     def replies(self) -> list[tuple[Command, Result]]:
-        """Wait until commands end; they, and what came of them. There are none when nothing is under way."""
+        """Wait until commands end. Returns them with their results; none when no command is under way."""
         self.feed()
         while not self._ended and any(shell.command for shell in self._shells):
             self._wait()
@@ -133,15 +133,15 @@ class Shells:
         return shell
 
     def go_on(self) -> None:
-        """Hear who has something to say, and have those that are free begin with the next command; nobody waits."""
+        """Receive what was printed, and start the next commands in free shells, without waiting."""
         if any(shell.command for shell in self._shells):
             self._wait(0.0)
             self.feed()
 
     def _wait(self, longest: float = math.inf) -> None:
-        """Wait until a shell has something to say, or no more time; so many seconds at most."""
+        """Wait until a shell prints something or exceeds its time limit, but at most ``longest`` seconds."""
         now = time.monotonic()
-        for shell in self._shells if longest else ():  # who only looks in may stay away for long
+        for shell in self._shells if longest else ():  # ``go_on`` starts no time limit: its next call may be late
             shell.set_deadline(now)
         left = min(longest, min(shell.deadline for shell in self._shells) - time.monotonic())
         if self._enough < self._most:
@@ -149,9 +149,9 @@ class Shells:
             left = min(left, self._patient_until - time.monotonic())
         for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
             command = key.data.command
-            said = key.data.receive()
-            if command and said is not None:
-                self._ended.append((command, said))
+            result = key.data.receive()
+            if command and result is not None:
+                self._ended.append((command, result))
         for shell in list(self._shells):
             if shell.deadline <= time.monotonic():
                 limit = f"{self._options.timeout:g} seconds"
@@ -173,7 +173,7 @@ class Shells:
 
 
 class _Shell:
-    """One shell, a session of its own, with the command that it is at: () for none."""
+    """One shell in a session of its own; ``command`` is what it runs, () for none."""
 
     def __init__(self, options: GitOptions) -> None:
         self.command: Command = ()
@@ -199,7 +199,7 @@ class _Shell:
 
     @property
     def pipes(self) -> tuple[int, int]:
-        """Where there may be something to ``receive``."""
+        """The descriptors that ``receive`` reads."""
         return self._printed, self._complained
 
     def _write(self, lines: Iterable[str]) -> None:
@@ -208,11 +208,11 @@ class _Shell:
             text = text[os.write(self._input, text) :]
 
     def begin(self, command: Command) -> None:
-        """Have a command run. Raises OSError when there is no shell any more."""
-        _take(self._complained, self._complaints)  # whatever the command before has left running may have complained
+        """Start a command. Raises OSError when the shell has ended."""
+        _take(self._complained, self._complaints)  # a helper that the last command left may have complained
         self._output.clear()
         self._complaints.clear()
-        self.command = command  # before the first word of it: a signal may come at any time
+        self.command = command  # set before the first write: a signal may come at any time
         try:
             self._write((*self._introduction, *command, ""))
             self._introduction = ()
@@ -221,15 +221,15 @@ class _Shell:
             raise
 
     def set_deadline(self, now: float) -> None:
-        """Let time begin to run, unless it does: a long answer waits in Git until somebody listens."""
+        """Start the time limit of a command, unless it runs. A long reply stays in Git until somebody reads it."""
         if self.command and self.deadline == math.inf:
             self.deadline = now + self._limit
 
     def receive(self) -> Result | None:
-        """Take what has been printed; returned is what came of the command, once it has ended."""
+        """Read what was printed. Returns the result of the command when it has ended, None before."""
         self.has_ended = not _take(self._printed, self._output)
         _take(self._complained, self._complaints)
-        del self._complaints[git_process.ENOUGH :]  # a remote may complain for as long as it likes
+        del self._complaints[git_process.ENOUGH :]  # a remote may complain without end
         match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
         if match and match["word"].decode() == self._word:
             return self._result(int(match["status"]), bytes(self._output[: match.start()]))
@@ -242,12 +242,12 @@ class _Shell:
         return GitError(verb_of(command), git_process.summary(bytes(self._complaints), status, command), status)
 
     def dismiss(self) -> None:
-        """Tell the shell that there will be nothing more to do."""
+        """Close the input of the shell: no more commands will come."""
         if self._process.stdin:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """End the shell, and what it is at."""
+        """End the shell and its command."""
         with self._stack:
             self.dismiss()
             if not self.command:
@@ -256,23 +256,23 @@ class _Shell:
                 processes.end(self._process)
 
     def kill(self) -> None:
-        """End the shell, and what it is at, without waiting for it."""
+        """Kill the shell and its command, without waiting."""
         processes.signal_group(self._process.pid, signal.SIGKILL)
 
 
 def _inherited() -> dict[str, str]:
-    """The environment without what would have a shell do other things: functions, options, files to run first."""
+    """The environment without variables that change what a shell does: functions, options, start-up files."""
     inherited = git_process.inherited_environment()
     return {name: value for name, value in inherited.items() if not name.startswith(_OF_SHELLS)}
 
 
 def verb_of(command: Command) -> str:
-    """What Git is to do."""
+    """The verb of a Git command, such as ls-remote; '' when it has none."""
     return next((argument for argument in command if not argument.startswith("-")), "")
 
 
 def _take(pipe: int, content: bytearray) -> bool:
-    """Add what is in a pipe, without waiting for more; False when nothing can come any more."""
+    """Add what is in a pipe to ``content``, without waiting; False when the pipe is closed."""
     for _ in range(_MOST_AT_ONCE):
         try:
             some = os.read(pipe, _SOME)

@@ -1,6 +1,6 @@
-"""Workers: threads that wait for Git's processes, which end with them."""
+"""Worker threads that wait for Git's processes; the processes end with the threads."""
 
-# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs no workers
+# ruff: noqa: PLC0415 - a run starts every minute, and one with nothing to do needs no workers
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DEFAULT_JOBS = 8
 
 Value = TypeVar("Value")
 
-#: Told what is being done, to how many repositories of how many it has been.
+#: Called with what is being done, how many repositories are done, and how many there are.
 Progress = Callable[[str, int, int], None]
 
 
 def no_progress(_what: str, _done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """A Progress that shows nothing."""
 
 
 @contextmanager
 def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose Git processes end with it, however it is left."""
+    """A pool of threads; 0 stands for DEFAULT_JOBS. An exception in the block also ends all Git processes."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
@@ -39,7 +39,7 @@ def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=False, cancel_futures=True)
         waiting = Thread(target=pool.shutdown)
         waiting.start()
-        while waiting.is_alive():  # a worker may go on to its next process
+        while waiting.is_alive():  # a worker may start its next process
             wrapper.stop_all()
             waiting.join(0.02)
         raise
@@ -48,7 +48,7 @@ def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def result(future: Future[Value]) -> Value:
-    """What a worker brought back. Looks up now and then: a signal may have been given to another thread."""
+    """The result of a worker. Wakes up now and then: a signal may have been delivered to another thread."""
     from concurrent.futures import wait
 
     while wait([future], timeout=0.2).not_done:
@@ -57,17 +57,17 @@ def result(future: Future[Value]) -> Value:
 
 
 def results(futures: Collection[Future[Value]]) -> list[Value]:
-    """What workers brought back, in this order, once all are done, or one has failed: see ``result``."""
+    """The results of workers, in this order. Raises as soon as one has failed; wakes up as ``result`` does."""
     from concurrent.futures import FIRST_EXCEPTION, wait
 
     while (found := wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)).not_done:
         for future in found.done:
-            future.result()  # which raises, or not: then there is more to wait for
+            future.result()  # raises when this worker has failed
     return [future.result() for future in futures]
 
 
 def count(what: str, futures: Collection[Future[Value]], progress: Progress) -> None:
-    """Have progress told of each that is done."""
+    """Call ``progress`` each time one is done."""
     done: list[object] = []
 
     def one_more(future: object) -> None:

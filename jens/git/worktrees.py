@@ -1,4 +1,4 @@
-"""Checkouts as linked worktrees, built aside and tied to their bare by a locked record: gitrepository-layout(5)."""
+"""Checkouts as linked worktrees, built aside and recorded in their bare by a locked record: gitrepository-layout(5)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jens.system.files import open_file, read_file, remove_tree
 log = logging.getLogger(__name__)
 
 
-#: An index begins so: gitformat-index(5).
+#: The first bytes of an index: gitformat-index(5).
 _INDEX = b"DIRC"
 
 
@@ -26,7 +26,7 @@ def record_path(bare: Path, commit: str) -> Path:
 
 
 def recorded_commits(bare: Path) -> list[str]:
-    """The commits that a bare has records of checkouts for, as ``add_record`` makes them."""
+    """The commits whose checkouts have a record in a bare, named as ``add_record`` does."""
     try:
         return [name for name in os.listdir(bare / "worktrees") if is_commit_id(name)]
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +34,7 @@ def recorded_commits(bare: Path) -> list[str]:
 
 
 def add_record(bare: Path, commit: str, checkout: Path) -> None:
-    """Tell a bare of a checkout, so that its commit stays: a locked worktree record.
+    """Record a checkout in its bare with a locked worktree record, so that Git keeps its commit.
 
     Without ``locked`` Git would drop the record whenever clonedir is not mounted. Source: gitrepository-layout(5).
     """
@@ -47,13 +47,13 @@ def add_record(bare: Path, commit: str, checkout: Path) -> None:
 
 
 def has_record(bare: Path, commit: str) -> bool:
-    """Whether a bare knows of the checkout of a commit."""
-    record = f"{bare}/worktrees/{commit}"  # strings and not paths: each checkout is looked at
+    """Whether a bare has a complete record of the checkout of a commit."""
+    record = f"{bare}/worktrees/{commit}"  # strings and not paths, for speed: a run looks at each checkout
     return all(os.path.isfile(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
 def size(bare: Path, commit: str) -> int:
-    """Bytes of a checkout's index, which has so many for each file; 0 when there is none."""
+    """Bytes of a checkout's index, a measure of its number of files; 0 when there is none."""
     try:
         return os.lstat(f"{bare}/worktrees/{commit}/index").st_size
     except OSError:
@@ -61,7 +61,7 @@ def size(bare: Path, commit: str) -> int:
 
 
 def keeps_commit(bare: Path, commit: str) -> bool:
-    """Whether Git keeps a commit for the sake of its record: that is whole, its index too, and names the commit."""
+    """Whether a record makes Git keep its commit: it is complete, has an undamaged index, and names the commit."""
     record = record_path(bare, commit)
     try:
         head, back, index = (read_file(record / name) for name in ("HEAD", "gitdir", "index"))
@@ -73,37 +73,37 @@ def keeps_commit(bare: Path, commit: str) -> bool:
 def point_to_record(directory: Path, bare: Path, commit: str, checkout: Path) -> None:
     """Write the ``.git`` of a worktree that is, or will be, at ``checkout``.
 
-    A relative path, so that an instance can be moved as a whole.
+    It has a relative path, so that an instance can be moved as a whole.
     """
     (directory / ".git").write_text(_pointer(way_to_records(bare, checkout.parent), commit), "utf-8")
 
 
 def way_to_records(bare: Path, clone: Path) -> str:
-    """The relative path from each checkout in a directory to where a bare has its records."""
-    # Realpath of the checkout would be its parent's and its name: it is a directory, or not there yet.
+    """The relative path from any checkout in ``clone`` to the records of a bare."""
+    # A checkout is a directory, or not there yet. So its real path is the one of its parent, plus its name.
     return os.path.relpath(os.path.realpath(bare / "worktrees"), os.path.join(os.path.realpath(clone), "checkout"))
 
 
-def _pointer(way: str, commit: str) -> str:
-    return f"gitdir: {way}/{commit}\n"
+def _pointer(records: str, commit: str) -> str:
+    return f"gitdir: {records}/{commit}\n"
 
 
-def is_tied(bare: Path, commit: str, checkout: str, way: str) -> bool:
-    """Whether a checkout and its record name each other, wherever both may have been moved to.
+def is_tied(bare: Path, commit: str, checkout: str, records: str) -> bool:
+    """Whether a checkout and its complete record name each other at the paths that they have now.
 
-    ``way`` is from the checkout to the records: see ``way_to_records``.
+    ``records`` is the path from ``way_to_records``.
     """
     try:
         back = read_file(f"{bare}/worktrees/{commit}/gitdir").decode("utf-8")
         pointer = read_file(f"{checkout}/.git").decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    tied = back == f"{checkout}/.git\n" and pointer == _pointer(way, commit)
+    tied = back == f"{checkout}/.git\n" and pointer == _pointer(records, commit)
     return tied and has_record(bare, commit) and _has_index(bare, commit)
 
 
 def _has_index(bare: Path, commit: str) -> bool:
-    """A look at the index of a checkout that costs little: a power failure may have emptied it."""
+    """Whether the index of a checkout begins as one does. A cheap check: a power failure may have emptied it."""
     try:
         with open(open_file(f"{bare}/worktrees/{commit}/index"), "rb", buffering=0) as index:
             return index.read(len(_INDEX)) == _INDEX
@@ -114,7 +114,7 @@ def _has_index(bare: Path, commit: str) -> bool:
 def check_out(bare: Path, commit: str, staging: Path, checkout: Path, like: tuple[str, Path] | None = None) -> None:
     """Lay out the files of a commit in the new directory ``staging``, ready to be renamed to ``checkout``.
 
-    Files are shared with another checkout, if one is given: its commit, and where it is. Raises GitError, OSError.
+    ``like`` is another checkout to link equal files from: its commit and its path. Raises GitError, OSError.
     """
     add_record(bare, commit, checkout)
     if not (like and _lay_out_like(bare, commit, staging, *like)):
@@ -129,7 +129,7 @@ def _lay_out(bare: Path, commit: str, staging: Path) -> None:
 
 
 def _lay_out_like(bare: Path, commit: str, staging: Path, other: str, checkout: Path) -> bool:
-    """Lay out what differs from another checkout, and share the rest; False when that cannot be done, or well."""
+    """Lay out what differs from another checkout, and link the rest; False when that fails or the attributes differ."""
     index = record_path(bare, commit) / "index"
     try:
         before = Index(read_file(record_path(bare, other) / "index"))
@@ -151,7 +151,7 @@ def _forget_index(bare: Path, commit: str) -> None:
 
 
 def restore_record(bare: Path, commit: str, checkout: Path) -> None:
-    """Make the record of a checkout that is in place already, and its ``.git``; no file of it is touched."""
+    """Make the record and the ``.git`` of a checkout that is in place already; its files are not touched."""
     add_record(bare, commit, checkout)
     _forget_index(bare, commit)
     run(["read-tree", "--reset", commit], git_dir=record_path(bare, commit), work_tree=checkout, lock_dir=bare)
@@ -165,6 +165,6 @@ def is_unchanged(checkout: Path) -> bool:
 
 
 def checked_out_commit(checkout: Path) -> str:
-    """The full id of what a checkout has checked out. Raises GitError."""
+    """The full id of the commit that a checkout has checked out. Raises GitError."""
     output = run(["rev-parse", "--verify", "HEAD^{commit}"], git_dir=checkout / ".git", work_tree=checkout, shared=True)
     return output.decode("ascii").strip()

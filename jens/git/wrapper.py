@@ -1,7 +1,7 @@
-"""The only module that speaks Git: flat verbs, the repository's path first.
+"""Git's verbs on remotes and mirrors, one function each; the path of the repository comes first.
 
-Every Git process runs in a process group of its own, without a terminal, with a time limit where a remote is
-involved, and, where it writes, holding a lock on the repository that outlives this program if it does.
+Every Git process runs in a process group of its own, without a terminal. It has a time limit when it speaks to a
+remote. It holds a lock on the repository when it writes; the lock outlives this program if the process does.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["GitOptions", "stop_all"]
 
 #: Where a repository has its branches.
 HEADS = "refs/heads/"
-#: The remote's name during a clone: what a user's configuration says of each and every origin must not count.
+#: The remote's name during a clone: a user's configuration of remotes named origin must not apply.
 _NEW = "jens-clone"
 _PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
-#: What Git ends with when an object is not there: of all that can go wrong it is this that it says itself.
+#: Git's exit status when an object is missing. A killed Git or a time limit gives another status.
 _FATAL = 128
 _REFUSALS = ("not our ref", "unadvertised object")
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
@@ -35,14 +35,14 @@ _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 
 
 def question(url: str) -> Command:
-    """How a remote is asked for its branches."""
+    """The command that asks a remote for its branches."""
     return ("ls-remote", "--heads", "--", url)
 
 
 def remote_heads(output: bytes) -> dict[str, str]:
-    """The branches of a remote, name to commit, told from its answer. Raises GitError."""
+    """The branches of a remote, name to commit, from its reply. Raises GitError."""
     heads = {}
-    for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may have other ends of lines in them
+    for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may contain other line ends
         commit, _, ref = line.partition("\t")
         if ref.startswith(HEADS):
             if not is_commit_id(commit):
@@ -52,14 +52,14 @@ def remote_heads(output: bytes) -> dict[str, str]:
 
 
 def listing(heads: Mapping[str, str]) -> bytes:
-    """How a remote with these branches (to commits) answers, unless it sorts them by other rules."""
+    """The reply of a remote with these branches (name to commit), if it sorts them by name."""
     lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def clone(bare: Path, url: str, options: GitOptions) -> None:
     """Mirror a remote's branches, and nothing else, into a new bare repository. Raises GitError, OSError."""
-    # --no-local: a path is mirrored through Git's protocol like any other remote, sharing no files with it.
+    # --no-local: a path is mirrored through Git's protocol like any other remote, without hard links.
     arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
     run([*arguments, "--", url, str(bare)], remote=options, limit=options.clonetimeout)
     config = bare / "config"
@@ -67,13 +67,13 @@ def clone(bare: Path, url: str, options: GitOptions) -> None:
 
 
 def fetch(bare: Path, url: str, options: GitOptions) -> None:
-    """Make the branches of a mirror those of the remote: moved, rewritten and deleted ones too."""
+    """Make the branches of a mirror equal to those of the remote, also moved, rewritten and deleted ones."""
     arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
     run([*arguments, "--", url, _MIRROR], git_dir=bare, remote=options, limit=options.timeout)
 
 
 def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
-    """Fetch one commit by its full id, reachable from a branch or not; False when the remote will not give it."""
+    """Fetch one commit by its full id, reachable from a branch or not; False when the remote refuses it."""
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
     try:
         run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
@@ -85,14 +85,14 @@ def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool
 
 
 def borrow(bare: Path, objects: Path) -> None:
-    """Make a bare that has nothing but another one's objects, whatever else that has lost. Raises GitError, OSError."""
+    """Make a bare that only borrows the objects of another, perhaps damaged one. Raises GitError, OSError."""
     run(["init", "--quiet", "--bare", "--template=", str(bare)])
     (bare / "objects" / "info").mkdir(exist_ok=True)
     (bare / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
 
 
 def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
-    """Fetch one object, without history, into a bare made for it; False when the remote will not give it so."""
+    """Fetch one object, without history, into a bare made for it; False when the remote refuses it."""
     run(["init", "--quiet", "--bare", "--template=", str(bare)])
     arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", url, commit]
     try:
@@ -109,17 +109,17 @@ def heads(bare: Path) -> dict[str, str]:
 
     Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
     """
-    top = str(bare)  # strings and not paths: each mirror is looked at in each run
+    top = str(bare)  # strings and not paths, for speed: each run looks at each mirror
     loose = dict(_loose_heads(f"{top}/refs/heads"))
-    # After the loose ones: ``git pack-refs`` writes this file before it removes them.
+    # Read after the loose ones: ``git pack-refs`` writes this file before it removes them.
     heads = {**_packed_heads(top), **loose}
     return {branch: commit for branch, commit in heads.items() if commit}
 
 
 def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
-    """Branches in files of their own, with the commit, or '' where the file is damaged."""
+    """Branches in files of their own, with the commit, or '' when the file is damaged."""
     waiting = [""]
-    while waiting:  # no recursion: who pushes decides how deep a name is
+    while waiting:  # no recursion: a name may have any depth
         prefix = waiting.pop()
         try:
             entries = list(os.scandir(f"{top}/{prefix}"))
@@ -182,9 +182,9 @@ def commits_like(bare: Path, digits: str) -> list[str]:
 
 
 def lacks_parts(bare: Path, commit: str) -> bool:
-    """Whether a commit that is there lacks something of what it has and no branch: its files, its history.
+    """Whether a commit exists without all its objects: files or history that no branch has are missing.
 
-    A Git that was killed while it fetched the commit leaves this. Raises GitError.
+    A Git that was killed while it fetched the commit leaves this behind. Raises GitError.
     """
     arguments = ["rev-list", "--quiet", "--objects", "--ignore-missing", commit, "--not", "--branches"]
     try:
@@ -212,19 +212,19 @@ def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
 def is_intact(bare: Path) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
 
-    Raises GitBusyError when that cannot be told now.
+    Raises GitBusyError when another process holds the repository, so nobody can tell now.
     """
     try:
         run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
     except GitBusyError:
         raise
     except GitError as error:
-        return error.status == 1  # only bit 0: an object is oddly written, as old ones may be, but all there
+        return error.status == 1  # only bit 0: old objects are in an odd format, but all are there
     return True
 
 
 def gc(bare: Path, *, aggressive: bool) -> None:
-    """Pack a repository, and drop what nothing has reached for two weeks; worktree records are left alone.
+    """Pack a repository, and drop objects that were unreachable for two weeks. Worktree records stay.
 
     Source: git-gc(1).
     """
@@ -233,7 +233,7 @@ def gc(bare: Path, *, aggressive: bool) -> None:
 
 
 def has_heads(bare: Path) -> bool:
-    """Whether the commits of all branches are there: a cheap look for great damage."""
+    """Whether the commits of all branches are there: a cheap check for great damage."""
     commits = "\n".join({*heads(bare).values()})
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin=commits.encode("ascii"))
     return not any(line.endswith(b" missing") for line in output.splitlines())

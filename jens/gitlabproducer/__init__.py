@@ -1,4 +1,4 @@
-"""The producer: turns what Git servers send into hints."""
+"""The producer: turns webhooks of Git servers into hints."""
 
 from jens.gitlabproducer.app import create_app
 

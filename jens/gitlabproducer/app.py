@@ -1,6 +1,6 @@
-"""The producer: a Flask application that turns what Git servers send into hints.
+"""The producer: a Flask application that turns webhooks of Git servers into hints.
 
-It shares nothing with jens-update but the library and the queue.
+It shares only the library and the queue with jens-update.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jens.urls import redact, url_problem
 
 log = logging.getLogger(__name__)
 
-#: A longer body is refused, in bytes.
+#: A larger body is refused, in bytes.
 LARGEST_BODY = 5 * 2**20
 _CHUNK = 2**16
 _MALFORMED = "Malformed request"
@@ -50,7 +50,7 @@ def create_app(config: Config) -> Flask:
 
 
 class _KnownLibrary:
-    """The library, read again when the clone has another commit; the last good one while a new one is unusable."""
+    """The library. Reads it again when the clone has another commit, but keeps the last usable one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -60,7 +60,7 @@ class _KnownLibrary:
         self._problem = ""
 
     def index(self) -> Index:
-        """Raises JensError when there has never been a usable library."""
+        """The library by URL. Raises JensError when there has never been a usable library."""
         with self._guard:
             try:
                 self._read()
@@ -81,7 +81,7 @@ class _KnownLibrary:
             self._commit = commit
 
     def problem(self) -> str:
-        """Why the library is unusable now, or ''."""
+        """Why the library is unusable now, '' when it is usable."""
         try:
             self.index()
         except JensError as error:
@@ -123,7 +123,7 @@ def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue)
 
 
 def _body() -> bytes | None:
-    """The request's body, None when it is too long: counted while it is read, whatever the headers say."""
+    """The request's body, None when it is too large. Counts the bytes that it reads, and ignores the headers."""
     chunks, size = [], 0
     while chunk := request.stream.read(_CHUNK):
         chunks.append(chunk)
@@ -149,7 +149,7 @@ def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, q
 
 
 def _named(pushed: webhooks.Pushed) -> list[str]:
-    """What a sender calls a repository, for the log: nothing of what is not a URL, nor what may be secret in one."""
+    """The names that a sender gives a repository, for the log: only valid URLs, without what may be secret in them."""
     urls = (url for url in pushed.urls[:4] if url_problem(url) is None)
     return [text.partition("?")[0][:200] for text in (*map(redact, urls), pushed.path_end) if text]
 
@@ -177,7 +177,7 @@ def _unforeseen(error: Exception) -> Response:
     if isinstance(error, JensError):
         log.error("%s", error)
     else:
-        # Not what the exception says: it may quote what a sender wrote, or a secret.
+        # The text of the exception is not logged: it may quote what a sender wrote, or a secret.
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         log.error("Unforeseen %s at %s", type(error).__name__, " > ".join(places))
     return _text(500, "Internal Server Error!")

@@ -1,4 +1,4 @@
-"""What Git servers send: one row a provider, told apart by the path; no Flask, no queue.
+"""Webhooks of Git servers: one row for each provider, chosen by the path of the request. No Flask, no queue.
 
 Sources: the webhook documentation of GitLab, GitHub, Gitea, Forgejo, Bitbucket Cloud and Data Center, and the
 Standard Webhooks specification.
@@ -21,17 +21,17 @@ from jens.urls import location_of
 Headers = Mapping[str, str]
 Payload = Mapping[str, Any]
 
-#: A signed timestamp may be so many seconds off.
+#: A signed timestamp may differ from the time by so many seconds.
 TOLERANCE = 300
 
 
 class MalformedError(ValueError):
-    """A request is not what its provider sends; the text quotes nothing of it."""
+    """A request that its provider would not send. The text quotes nothing of it."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed to: clone URLs, or, where a server sends none, the end of their path."""
+    """The repository of a push: its clone URLs, or the end of their path when a server sends no URLs."""
 
     urls: tuple[str, ...] = ()
     path_end: str = ""
@@ -39,9 +39,9 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Provider:
-    """How one kind of Git server proves who it is, and says what was pushed to.
+    """One kind of Git server: how it proves its identity, and how it names the repository of a push.
 
-    ``authenticate`` takes secret, headers, body and the time (seconds since the epoch).
+    ``authenticate`` takes the secret, the headers, the body and the time (seconds since the epoch).
     """
 
     name: str
@@ -51,7 +51,7 @@ class Provider:
 
 
 def parse(body: bytes) -> Payload:
-    """The payload of a request, which is JSON whatever its content type says. Raises MalformedError."""
+    """Parse the body of a request as JSON, whatever its content type says. Raises MalformedError."""
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -61,11 +61,11 @@ def parse(body: bytes) -> Payload:
     return payload
 
 
-# Who sends it
+# Authentication
 
 
 def _raw(value: str) -> bytes:
-    """A header as it was sent: WSGI hands it on as Latin-1 (PEP 3333)."""
+    """The bytes of a header as they were sent: WSGI decodes them as Latin-1 (PEP 3333)."""
     return value.encode("latin-1", "backslashreplace")
 
 
@@ -74,7 +74,7 @@ def _same(expected: str, given: str) -> bool:
 
 
 def _signed_with(*headers: str, prefix: str = "") -> Callable[[str, Headers, bytes, float], bool]:
-    """Whether one of the headers has the HMAC-SHA256 of the body, in hexadecimal digits."""
+    """A function that tells whether one of the headers has the HMAC-SHA256 of the body, in hexadecimal digits."""
 
     def authenticate(secret: str, found: Headers, body: bytes, _now: float) -> bool:
         expected = prefix + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
@@ -90,11 +90,13 @@ def _gitlab(secret: str, headers: Headers, body: bytes, now: float) -> bool:
 
 
 def _standard_webhooks(secret: str, headers: Headers, body: bytes, now: float) -> bool:
-    """Standard Webhooks: what is behind ``whsec_`` is the key in base64; several signatures may be given."""
-    sender, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not (sender and stamp.isascii() and stamp.isdigit() and len(stamp) < 20 and abs(now - int(stamp)) <= TOLERANCE):
+    """Standard Webhooks: the secret is ``whsec_`` and the key in base64; the header may have several signatures."""
+    sender, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not (sender and timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 20):
         return False
-    key, signed = _key(secret), b".".join((_raw(sender), _raw(stamp), body))
+    if abs(now - int(timestamp)) > TOLERANCE:
+        return False
+    key, signed = _key(secret), b".".join((_raw(sender), _raw(timestamp), body))
     expected = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
     return bool(key) and any(_same(expected, given) for given in headers.get("webhook-signature", "").split(" "))
 
@@ -107,7 +109,7 @@ def _key(secret: str) -> bytes:
         return text.encode()
 
 
-# Whether it is a push
+# Is it a push?
 
 
 _GITLAB_HEADERS = ("Push Hook", "Tag Push Hook")
@@ -125,7 +127,7 @@ def _is_gitlab_push(headers: Headers, payload: Payload) -> bool:
 
 
 def _event_in(*events: str, headers: tuple[str, ...]) -> Callable[[Headers, Payload], bool]:
-    """Whether a header names one of these events; scripts that send none mean a push."""
+    """A function that tells whether a header names one of these events. A script without such a header means a push."""
 
     def is_push(found: Headers, _payload: Payload) -> bool:
         named = [found[header] for header in headers if header in found]
@@ -134,11 +136,11 @@ def _event_in(*events: str, headers: tuple[str, ...]) -> Callable[[Headers, Payl
     return is_push
 
 
-# What was pushed to
+# The repository of a push
 
 
 def _at(payload: Any, *path: str) -> Any:
-    """What is at a path of keys, None when there is nothing."""
+    """The value at a path of keys, None when there is none."""
     for key in path:
         payload = payload.get(key) if isinstance(payload, dict) else None
     return payload
@@ -161,7 +163,7 @@ def _pushed(urls: Iterable[Any]) -> Pushed:
 def _bitbucket(payload: Payload) -> Pushed:
     clone = _at(payload, "repository", "links", "clone")
     urls = [_at(link, "href") for link in clone] if isinstance(clone, list) else []
-    urls.append(_at(payload, "repository", "links", "html", "href"))  # all that Bitbucket Cloud sends
+    urls.append(_at(payload, "repository", "links", "html", "href"))  # the only URL that Bitbucket Cloud sends
     key, slug = _at(payload, "repository", "project", "key"), _at(payload, "repository", "slug")
     if not any(urls) and key and slug and isinstance(key, str) and isinstance(slug, str):
         return Pushed(path_end=f"{key}/{slug}")
@@ -170,7 +172,7 @@ def _bitbucket(payload: Payload) -> Pushed:
 
 _GITHUB_URLS = _urls_at(("repository", "ssh_url"), ("repository", "clone_url"))
 
-#: GitHub and Gitea tell of branches that come and go with events of their own, too.
+#: GitHub and Gitea also send events of their own when a branch is created or deleted.
 _GITHUB_EVENTS = ("push", "create", "delete")
 
 PROVIDERS = (
@@ -201,11 +203,11 @@ PROVIDERS = (
 )
 
 
-# Which repositories of the library that is
+# The repositories of the library that match
 
 
 class Index:
-    """The library by where its URLs lead, however they are written."""
+    """The repositories of the library by normalised URL (``location_of``)."""
 
     def __init__(self, library: Library) -> None:
         self._by_location: dict[str, list[RepoId]] = {}
@@ -216,7 +218,7 @@ class Index:
             self._by_path_end.setdefault(_last_two(location), []).append(repo)
 
     def matching(self, pushed: Pushed) -> list[RepoId]:
-        """Every repository that was pushed to, sorted."""
+        """All repositories that match a push, sorted."""
         return sorted(set(self._matching(pushed)))
 
     def _matching(self, pushed: Pushed) -> Iterator[RepoId]:
@@ -227,5 +229,5 @@ class Index:
 
 
 def _last_two(location: str) -> str:
-    # Bitbucket writes project keys in upper case in payloads, and as one likes in URLs.
+    # Bitbucket writes project keys in upper case in payloads, but accepts any case in URLs.
     return "/".join(location.split("/")[1:][-2:]).lower()

@@ -1,4 +1,4 @@
-"""Working on demand: hints are taken before the work they ask for, and leave the queue after it."""
+"""Hints of a run on demand: taken before the work, and removed from the queue after it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jens.model import Library, RepoId
 
 log = logging.getLogger(__name__)
 
-#: Names of repositories in one line of the log.
+#: At most so many repositories are named in one line of the log.
 _MOST_NAMES = 20
 
 
 def has_messages(queuedir: Path) -> bool:
-    """Whether there is anything to take, as far as that can be told."""
+    """Whether the queue has messages; False when it cannot be read."""
     try:
         return bool(Queue(queuedir).names())
     except QueueError:
@@ -26,7 +26,7 @@ def has_messages(queuedir: Path) -> bool:
 
 
 def take(queuedir: Path) -> Hints:
-    """Take the hints of a run. Raises QueueError."""
+    """Take the hints for a run, and log what is wrong with them. Raises QueueError."""
     log.info("Getting and processing hints...")
     hints = Queue(queuedir).take()
     log.info("%d messages found", hints.found)
@@ -35,15 +35,15 @@ def take(queuedir: Path) -> Hints:
 
 
 def unknown_repositories(hints: Hints, library: Library) -> str:
-    """What to say of hints for repositories that the library does not have, or ''."""
+    """A warning that names hinted repositories that the library does not have, or ''."""
     unknown = hints.repos - set(library.urls)
     return f"Hints for repositories that the library does not have: {_listed(unknown)}" if unknown else ""
 
 
 def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Event]:
-    """Remove messages from the queue; repositories that could not be brought up to date are hinted anew before.
+    """Remove messages from the queue. First add a new message for the repositories that failed.
 
-    When that fails, all messages stay.
+    When it cannot be added, all messages stay.
     """
     queue, again = Queue(queuedir), hints.repos & set(failed)
     if not again:
@@ -56,8 +56,8 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Eve
     return [Event(logging.WARNING, text), *queue.acknowledge(hints.messages)]
 
 
-def finish_all(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
-    """Let hints go whose work is done; returned is what has failed, of the messages or of this."""
+def finish_and_log(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
+    """Finish the hints and log it. Returns the failures: those of reading the messages, and those of removing them."""
     events = finish(queuedir, hints, failed)
     return [event.text for event in hints.events if event.is_failure] + tell(log, events)
 

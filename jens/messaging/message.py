@@ -1,4 +1,4 @@
-"""What a message says: the repositories that changed, as a pickle of plain values."""
+"""The content of a message: the repositories that changed, as a pickle of plain values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jens.names import is_repository_name
 
 
 def timestamp() -> str:
-    """The time of a message: now, local, ISO 8601."""
+    """The time for a message: now, local time, ISO 8601 with microseconds."""
     return datetime.now().isoformat(timespec="microseconds")
 
 
 def encode(repos: Iterable[RepoId]) -> bytes:
-    """The data of a message: a pickle that Python 2 reads, too."""
+    """The data of a message: a pickle that Python 2 can read, too."""
     content: dict[str, list[str]] = {}
     for repo in sorted(repos):
         content.setdefault(repo.partition, []).append(repo.name)
@@ -25,7 +25,7 @@ def encode(repos: Iterable[RepoId]) -> bytes:
 
 
 def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
-    """The repositories that a message names, and what of it is ill-formed. Raises ValueError when all of it is."""
+    """The repositories that a message names, and what is ill-formed in it. Raises ValueError when all of it is."""
     content = plainpickle.loads(data)
     if not isinstance(content, dict):
         raise ValueError("expected a mapping of partitions to lists of names")

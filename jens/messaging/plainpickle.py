@@ -1,7 +1,7 @@
-"""Pickles as data: dicts, lists, strings and numbers are read, and nothing that a pickle says is ever done.
+"""Reads pickles as data: dicts, lists, strings and numbers. Runs no code that a pickle names.
 
-The standard library's Unpickler can be kept from importing, but it still hashes tuples nested without end and
-allocates whatever size is claimed. So the opcodes are followed here, as ``pickletools`` tells them.
+The standard library's Unpickler can be kept from importing. But it still hashes endlessly nested tuples, and allocates
+any size that a pickle claims. So this module follows the opcodes itself, as ``pickletools`` lists them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Callable, Final
 
 
 class _Other:
-    """What is plain, but neither a dict, a list, a string nor a number."""
+    """The type of OTHER."""
 
     def __str__(self) -> str:
         return "what is no text"
 
 
-#: Stands for tuples, sets and bytes.
+#: Stands for plain values of other types: tuples, sets and bytes.
 OTHER: Final = _Other()
 
 #: More than a message of 1 MiB can need; each takes some 80 bytes of memory.
@@ -47,24 +47,24 @@ _VALUES = frozenset(
 
 
 class NotPlainError(ValueError):
-    """A pickle is damaged, or wants more than plain data; the text quotes nothing of it but an opcode's name."""
+    """A pickle that is damaged, or needs more than plain data. The text quotes only the name of an opcode."""
 
     def __init__(self, reason: str = "it is damaged") -> None:
         super().__init__(reason)
 
 
 def loads(data: bytes) -> Any:
-    """What a pickle of any protocol holds, with OTHER for what nobody here asks for.
+    """The value in a pickle of any protocol, with OTHER in the place of tuples, sets and bytes.
 
-    A key of a dict that is no string is OTHER, too. Raises NotPlainError.
+    A key of a dict that is no string becomes OTHER, too. Raises NotPlainError.
     """
     machine = _Machine()
     try:
         for opcode, argument, _position in pickletools.genops(data):
             if opcode.name in _VALUES:
                 machine.stack.append(argument)
-            elif opcode.name in _STEPS:
-                _STEPS[opcode.name](machine, argument)
+            elif opcode.name in _ACTIONS:
+                _ACTIONS[opcode.name](machine, argument)
             else:
                 raise NotPlainError(f"{opcode.name} is not for plain data")
         return machine.stack.pop()
@@ -75,7 +75,7 @@ def loads(data: bytes) -> Any:
 
 
 class _Machine:
-    """The stack machine that a pickle is a program for."""
+    """The stack machine that runs a pickle."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -83,13 +83,13 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def top(self, kind: type) -> Any:
-        """The object on top of the stack, of a kind."""
+        """The object on top of the stack. Raises NotPlainError when it is of another kind."""
         if not isinstance(self.stack[-1], kind):
             raise NotPlainError
         return self.stack[-1]
 
     def take(self, count: int) -> list[Any]:
-        """Take so many objects off the stack."""
+        """Take a number of objects off the stack. Raises NotPlainError when there are fewer."""
         if count > len(self.stack):
             raise NotPlainError
         start = len(self.stack) - count
@@ -102,7 +102,7 @@ class _Machine:
         return self.take(len(self.stack) - self.marks.pop())
 
 
-_Step = Callable[[_Machine, Any], object]
+_Action = Callable[[_Machine, Any], object]
 
 
 def _fill(target: dict[Any, Any], items: Sequence[Any]) -> None:
@@ -127,16 +127,16 @@ def _add(machine: _Machine, _items: Sequence[Any]) -> None:
     machine.top(_Other)
 
 
-def _push(make: Callable[[], Any]) -> _Step:
+def _push(make: Callable[[], Any]) -> _Action:
     return lambda machine, _argument: machine.stack.append(make())
 
 
-def _other_of(count: int) -> _Step:
-    def step(machine: _Machine, _argument: object) -> None:
+def _other_of(count: int) -> _Action:
+    def act(machine: _Machine, _argument: object) -> None:
         machine.take(count)
         machine.stack.append(OTHER)
 
-    return step
+    return act
 
 
 def _other_since_mark(machine: _Machine, _argument: object) -> None:
@@ -150,7 +150,7 @@ def _remember(machine: _Machine, key: int) -> None:
     machine.memo[key] = machine.stack[-1]
 
 
-_STEPS: dict[str, _Step] = {
+_ACTIONS: dict[str, _Action] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda _machine, _argument: None),
     "NONE": _push(lambda: None),
     "NEWTRUE": _push(lambda: True),

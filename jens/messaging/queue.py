@@ -1,9 +1,11 @@
-"""Hints: which repositories have changed, left by producers in a directory queue and taken by jens-update.
+"""The queue of hints: producers add which repositories have changed, jens-update takes it.
 
-The queue is python-dirq's, whose format other programs write, too: an element is a directory ``NNNNNNNN/`` + 14
-hexadecimal digits with a file for each field, added in ``temporary/`` and removed through ``obsolete/``. python-dirq
-adds and locks elements. They are listed, read and removed here, because it takes an unreadable directory for an empty
-one, reads whatever size and kind of file is there, and relies on link counts that not every file system keeps.
+The queue has the format of python-dirq, which other programs write, too. An element is a directory ``NNNNNNNN/`` + 14
+hexadecimal digits, with a file for each field. It is made in ``temporary/`` and removed through ``obsolete/``.
+
+python-dirq adds and locks elements. This module lists, reads and removes them itself, because python-dirq takes
+an unreadable directory for an empty one, reads files of any size and kind, and relies on link counts that some file
+systems do not keep.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ log = logging.getLogger(__name__)
 
 SCHEMA = {"time": "string", "data": "binary"}
 
-#: A larger message is not read, in bytes.
+#: A larger message is dropped, in bytes.
 LARGEST_MESSAGE = 2**20
-#: What one run takes: no more than about so many bytes, or different repositories. The rest waits for the next one.
+#: One run takes about so many bytes, or so many different repositories. The rest waits for the next run.
 _MOST_BYTES = 2**22
 _MOST_REPOSITORIES = 20_000
-#: Added again so often when others purge the queue at the same time.
+#: How often to try to add a message while others purge the queue.
 _ATTEMPTS = 50
-#: Older pieces of elements were left by somebody who died, in seconds; python-dirq's own defaults.
+#: Older pieces and locks of elements are left-overs of processes that died, in seconds; the defaults of python-dirq.
 TEMPORARY_AGE = 300
 LOCK_AGE = 600
 
@@ -46,9 +48,9 @@ _TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
 
 
 class Hints(NamedTuple):
-    """What is in the queue: how many messages were found, and of those read the elements and the repositories.
+    """The content of the queue: how many messages there are, and the elements and repositories of those that were read.
 
-    ``dropped`` elements are of no use to anybody.
+    ``dropped`` are elements that are no messages. ``events`` say what is wrong.
     """
 
     found: int = 0
@@ -59,19 +61,19 @@ class Hints(NamedTuple):
 
 
 class Queue:
-    """The queue at a directory, which must be there: nobody wants hints below a forgotten mount point."""
+    """The queue in a directory, which must exist: hints below a mount point that is not mounted would be lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def _library_queue(self, schema: Mapping[str, str] | None = None) -> Any:
-        """The queue as python-dirq has it."""
+        """The queue as an object of python-dirq."""
         from dirq.queue import Queue as LibraryQueue  # noqa: PLC0415 - most runs find nothing in the queue
 
         return LibraryQueue(str(self.path), schema=schema)
 
     def add(self, repos: Iterable[RepoId], time: str | None = None) -> str:
-        """Add one message, on stable storage on return; returns its element's name. Raises QueueError."""
+        """Add one message and flush it to stable storage. Returns the name of its element. Raises QueueError."""
         self.check()
         fields = {"time": time or timestamp(), "data": encode(repos)}
         for attempts_left in reversed(range(_ATTEMPTS)):
@@ -80,19 +82,19 @@ class Queue:
                 self._flush(name)
                 return name
             except OSError as error:
-                # Perhaps somebody purged the directory that the element was being made in, or was to be moved to.
+                # Perhaps somebody purged the directory in which the element was made, or to which it was to be moved.
                 if _number(error) not in (errno.ENOENT, None) or not attempts_left:
                     raise QueueError(self.path, _reason(error), "written") from error
         raise AssertionError("there are attempts")
 
     def _flush(self, name: str) -> None:
         element = self.path / name
-        with suppress(FileNotFoundError):  # it was taken at once
+        with suppress(FileNotFoundError):  # jens-update has already taken it
             for path in (*(element / field for field in SCHEMA), element, element.parent, self.path):
                 files.flush(path)
 
     def check(self) -> None:
-        """Raises QueueError when there is no directory to read and to write in."""
+        """Raises QueueError when there is no directory that this process may read and write."""
         if not os.path.isdir(self.path):
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
         for name in ("", _TEMPORARY, *self._directories()[-1:]):
@@ -101,12 +103,15 @@ class Queue:
                 raise QueueError(path, "it is a symbolic link", "written")
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK) and path.exists():
                 raise QueueError(path, "there is no permission", "written")
-        room = os.statvfs(self.path)
+        try:
+            room = os.statvfs(self.path)
+        except OSError as error:
+            raise QueueError(self.path, _reason(error), "written") from error
         if room.f_bavail == 0 or (room.f_files and room.f_favail == 0):
             raise QueueError(self.path, os.strerror(errno.ENOSPC), "written")
 
     def names(self) -> list[str]:
-        """Every hint, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
+        """The names of all hints, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
         return [
             f"{directory}/{name}"
             for directory in self._directories()
@@ -122,7 +127,7 @@ class Queue:
     def _list(self, directory: str) -> list[str]:
         try:
             if directory and (self.path / directory).is_symlink():
-                return []  # nothing of ours
+                return []  # not made by python-dirq
             return os.listdir(self.path / directory)
         except OSError as error:
             if directory and error.errno == errno.ENOENT:
@@ -130,14 +135,13 @@ class Queue:
             raise QueueError(self.path / directory, _reason(error)) from error
 
     def look(self) -> Hints:
-        """Read what is there and change nothing. Raises QueueError."""
+        """Read the messages and change nothing. Raises QueueError."""
         return self._gather(self.names(), lambda _name: None)
 
     def take(self) -> Hints:
-        """Lock and read what is there; ill-formed messages are dropped, the others stay until acknowledged.
+        """Lock and read the messages. Drops ill-formed ones; the others stay until acknowledged. Raises QueueError.
 
-        What others have locked is taken, too: they have died, only the holder of the run lock reads. Raises
-        QueueError.
+        Takes locked messages, too: only the holder of the run lock reads, so whoever locked them has died.
         """
         hints = self._gather(self.names(), self._lock)
         return hints._replace(events=(*hints.events, *self.acknowledge(hints.dropped)))
@@ -158,7 +162,7 @@ class Queue:
                 size += len(data)
                 named, problems = decode(data)
             except FileNotFoundError:
-                continue  # somebody else has dealt with it
+                continue  # somebody else has removed it
             except ValueError as error:
                 dropped.append(name)
                 events.append(Event(logging.ERROR, f"Message '{name}' is dropped: {error}"))
@@ -174,10 +178,10 @@ class Queue:
         try:
             self._library_queue().lock(name)
         except OSError as error:
-            log.debug("'%s' could not be locked: %s", name, error)  # reading it will tell
+            log.debug("'%s' could not be locked: %s", name, error)  # if it is gone, _read raises
 
     def _check_element(self, name: str) -> None:
-        """Raises FileNotFoundError when an element is gone, ValueError when it is none."""
+        """Raises FileNotFoundError when an element is gone, ValueError when it is not an element."""
         if not stat.S_ISDIR(os.lstat(self.path / name).st_mode):
             raise ValueError("it is no directory")
         try:
@@ -198,7 +202,7 @@ class Queue:
         return data
 
     def acknowledge(self, names: Iterable[str]) -> list[Event]:
-        """Remove messages whose work is done; what cannot be removed is an event each."""
+        """Remove messages whose work is done. Returns an event for each one that cannot be removed."""
         events = []
         for name in names:
             try:
@@ -216,13 +220,13 @@ class Queue:
             files.remove_tree(obsolete)
 
     def purge(self) -> list[Event]:
-        """Clear away what writers and readers left that have died: pieces of elements, locks, empty directories.
+        """Remove what dead writers and readers left: pieces of elements, locks, empty directories. Raises QueueError.
 
-        Unlike python-dirq's own, it never takes what somebody may be working with. Raises QueueError.
+        Unlike the purge of python-dirq, it never removes what a living process may be using.
         """
         pieces = [f"{top}/{name}" for top in (_TEMPORARY, _OBSOLETE) for name in self._list(top)]
         locks = [f"{name}/{_LOCKED}" for name in self.names() if not (self.path / name).is_symlink()]
-        # Writers use the last one; and one that was just emptied may have been the last when a writer looked.
+        # Writers use the last directory. A directory that is newly empty may have been the last when a writer looked.
         directories = self._directories()[:-1]
         return [
             *self._clear([name for name in pieces if _ELEMENT.fullmatch(name[-14:])], TEMPORARY_AGE, files.remove_tree),
@@ -231,7 +235,7 @@ class Queue:
         ]
 
     def _clear(self, names: Iterable[str], age: float, remove: Callable[[Path], object]) -> list[Event]:
-        """Remove what was last changed so many seconds ago, as far as it is there, and empty."""
+        """Remove what has not changed for ``age`` seconds. Skips what is gone, and directories that are not empty."""
         events, oldest = [], time.time() - age
         for name in names:
             path = self.path / name
@@ -249,7 +253,7 @@ class Queue:
 
 
 def _number(error: OSError) -> int | None:
-    """The error number, which python-dirq leaves out when it passes an error on in words of its own."""
+    """The error number. python-dirq raises errors of its own without it; then it is in the error's context."""
     cause = error.__context__
     return error.errno or (cause.errno if isinstance(cause, OSError) else None)
 

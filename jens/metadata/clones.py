@@ -1,4 +1,4 @@
-"""The two metadata clones and what they track: refreshed, or known to be up to date."""
+"""The two metadata clones: refreshes them, or tells that they are up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Revisions(NamedTuple):
-    """The commits of both metadata repositories that a run works from, and what else did not go well."""
+    """The commits of both metadata repositories that a run works from; ``failures`` say what else went wrong."""
 
     upstreams: tuple[Upstream, Upstream]
     failures: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Revisions(NamedTuple):
 
 
 def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revisions:
-    """Fetch both clones and reset them to what they track; without ``reset`` the work trees stay.
+    """Fetch both clones and reset them to the branches that they track; without ``reset`` the work trees stay.
 
     Raises MetadataError.
     """
@@ -49,7 +49,7 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revis
 
 
 def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Upstream, list[str]] | MetadataError:
-    """What a clone tracks now, and what else went wrong. An error is returned: it must not end the other's work."""
+    """What a clone tracks now, and what else went wrong. Returns an error, so as not to stop the other clone."""
     try:
         upstream = clones.refresh_clone(directory, options)
     except (GitError, OSError) as error:
@@ -69,12 +69,12 @@ def directories(config: Config) -> tuple[Path, Path]:
 
 
 def ask(config: Config, revisions: Revisions, remotes: Remotes) -> None:
-    """Begin to ask the remotes of both clones what they have now."""
+    """Begin to ask the remotes of both clones for the commits that they have now."""
     remotes.ask(question for _, _, question in _questions(config, revisions))
 
 
 def are_unchanged(config: Config, revisions: Revisions, remotes: Remotes) -> bool:
-    """Whether the remotes of both clones still have what an earlier run worked from. Raises MetadataError."""
+    """Whether the remotes of both clones still have the commits of an earlier run. Raises MetadataError."""
     found = list(_questions(config, revisions))
     for _ in remotes.replies_to(question for _, _, question in found):
         pass
@@ -93,7 +93,7 @@ def _questions(config: Config, revisions: Revisions) -> Iterator[tuple[Path, Ups
 
 
 def _reset(directory: Path, commit: str) -> list[str]:
-    """Bring a work tree up to date; since nobody reads metadata from there, one bad file of it stops nothing."""
+    """Bring a work tree up to date. A failure does not end the run, as Jens reads metadata from commits."""
     try:
         clones.reset_clone(directory, commit)
     except (GitError, OSError) as error:

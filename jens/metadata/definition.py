@@ -1,4 +1,4 @@
-"""What a definition must be, from its text alone: well-formed, ill-formed, or doubtful."""
+"""Reads a definition from its text alone, and tells what is ill-formed or doubtful in it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from jens.model import (
 )
 
 _DEFINITION_KEYS = ("default", "notifications", "overrides", "parser")
-#: What the name of a definition's file ends in.
+#: The suffix of a definition's file name.
 SUFFIX = ".yaml"
-#: Lines of a definition's keys: of those at the top as ``(key,)``, of overrides by their RepoId.
+#: The lines of a definition's keys: ``(key,)`` for a key at the top, the RepoId for an override.
 Lines = Mapping["tuple[str, ...]", int]
 
 
 def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declared:
-    """One definition; ``content`` is None for what is in the repository, but no file."""
+    """Read one definition; ``content`` is None for an entry of the repository that is no file."""
     try:
         return inspect_definition(file, content, hashprefix)
     except YamlError as problem:
@@ -35,7 +35,7 @@ def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declar
 
 
 def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:
-    """What can be read of one definition; everything that makes it ill-formed is reported."""
+    """Read as much of a definition as possible, and report everything that makes it ill-formed."""
     name = file[: -len(SUFFIX)]
     if not names.is_environment_name(name):
         most = f", {names.LONGEST} at most" if len(name) > names.LONGEST else ""
@@ -47,9 +47,9 @@ def inspect_definition(file: str, content: bytes | None, hashprefix: str, report
 
 
 def parse_definition(name: str, source: bytes, hashprefix: str, report: Report = stop) -> Definition:
-    """A well-formed definition, or YamlError saying what is wrong, in which line.
+    """Read a well-formed definition. Raises YamlError, which says what is wrong and in which line.
 
-    With another ``report`` what can be read of an ill-formed one.
+    With another ``report`` than ``stop``, the result has what can be read of an ill-formed definition.
     """
     top: Mapping[str, Node] = {}
     with reporting(report):
@@ -124,13 +124,13 @@ def _parser(node: Node) -> str:
 
 
 def doubts(definition: Definition, library: Library) -> list[str]:
-    """What is allowed in a definition, but hardly meant."""
+    """Doubts about a definition: what is allowed, but hardly meant, a sentence each."""
     lines = lines_of(definition.source)
     return [doubt.text for doubt in (*unknown_names(lines, library), *left_empty(definition, lines))]
 
 
 def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
-    """What a definition says of things that nobody knows; without a library any repository may be known."""
+    """Overrides of repositories that the library lacks, and unknown keys; without a library no override is reported."""
     overridden = sorted(RepoId(*key) for key in lines if len(key) == 2)
     found = [
         Doubt(
@@ -145,7 +145,7 @@ def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
 
 
 def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:
-    """Which keys of a well-formed definition have nothing to say."""
+    """Keys of a well-formed definition that are empty."""
     found = []
     if ("overrides",) in lines and not definition.overrides:
         found.append(Doubt(lines["overrides",], "has 'overrides' without any override"))
@@ -155,7 +155,7 @@ def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:
 
 
 def lines_of(source: bytes) -> Lines:
-    """Where the keys of a definition stand, as far as it can be read."""
+    """The lines of a definition's keys, as far as it can be read."""
     found: dict[tuple[str, ...], int] = {}
     with reporting(ignore):
         root = yamlnodes.parse(source)

@@ -1,4 +1,4 @@
-"""What the library must be, from its text alone: repositories with their clone URLs."""
+"""Reads the library, which lists repositories with their clone URLs, from its text alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jens.text import one_line
 
 
 class Entry(NamedTuple):
-    """An entry of the library; ``problem`` is why it cannot be used, '' when it can."""
+    """An entry of the library; ``problem`` says why Jens cannot use it, '' when it can."""
 
     line: int
     url: str
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 def parse_library(source: bytes | None) -> Library:
-    """Raises YamlError when the text as a whole is no library; a bad entry spoils only itself."""
+    """Read a library. A bad entry spoils only itself. Raises YamlError when the text as a whole is no library."""
     found = library_entries(source)
     return Library(
         {repo: entry.url for repo, entry in found.items() if not entry.problem},
@@ -37,9 +37,9 @@ def parse_library(source: bytes | None) -> Library:
 
 
 def library_entries(source: bytes | None, report: Report = stop) -> dict[RepoId, Entry]:
-    """Every entry of a library, the unusable ones too; what makes it none as a whole is reported.
+    """Every entry of a library, also the unusable ones; reports what makes the whole text unusable.
 
-    ``source`` is None for what is in the repository, but no file.
+    ``source`` is None for an entry of the repository that is no file.
     """
     found: dict[RepoId, Entry] = {}
     with reporting(report):
@@ -78,20 +78,20 @@ def _entry_problem(name: str, value: Node) -> str | None:
 
 
 def library_doubts(source: bytes) -> list[Doubt]:
-    """What is allowed in a library, but hardly meant."""
+    """Doubts about a library: what is allowed, but hardly meant."""
     found: list[Doubt] = []
     with reporting(ignore):
         root = yamlnodes.parse(source)
         top = yamlnodes.entries(root, "the library") if root is not None else {}
-        found += _strangers(top, ("repositories",), "the library has an unknown key '{}'")
+        found += _unknown_keys(top, ("repositories",), "the library has an unknown key '{}'")
         partitions = yamlnodes.entries(top["repositories"][1], "'repositories'") if "repositories" in top else {}
-        found += _strangers(partitions, PARTITIONS, "'repositories' has an unknown key '{}'")
+        found += _unknown_keys(partitions, PARTITIONS, "'repositories' has an unknown key '{}'")
         common = yamlnodes.entries(partitions[COMMON][1], COMMON) if COMMON in partitions else {}
-        found += _strangers(common, (SITE.name, HIERADATA.name), "'common' has an entry '{}', which nothing uses")
+        found += _unknown_keys(common, (SITE.name, HIERADATA.name), "'common' has an entry '{}', which nothing uses")
     return found
 
 
-def _strangers(entries: Mapping[str, tuple[Node, Node]], known: Container[str], text: str) -> Iterator[Doubt]:
+def _unknown_keys(entries: Mapping[str, tuple[Node, Node]], known: Container[str], text: str) -> Iterator[Doubt]:
     for key, (node, _value) in entries.items():
         if key not in known:
             yield Doubt(yamlnodes.line_of(node), text.format(one_line(key)))

@@ -1,4 +1,4 @@
-"""From the commits of the two metadata clones to a Library and Definitions: read, checked."""
+"""Reads the Library and the Definitions from the commits of the two metadata clones."""
 
 from __future__ import annotations
 

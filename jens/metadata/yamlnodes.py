@@ -1,7 +1,7 @@
-"""YAML as a tree of nodes: every value keeps its line, nothing in the text is ever executed or expanded.
+"""YAML as a tree of nodes: every value keeps its line, and nothing in the text is executed or expanded.
 
-Metadata comes from everyone at a site. Working on PyYAML's node graph rather than on constructed
-objects means that aliases cost nothing, tags construct nothing, and a problem can name its line.
+Everyone at a site can write metadata, so this works on PyYAML's node graph and not on constructed objects. Aliases
+then cost nothing, tags construct nothing, and a problem can name its line.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ except ImportError:  # pragma: no cover - PyYAML without libyaml
 
 Node = yaml.nodes.Node
 
-#: Nobody writes larger metadata by hand.
+#: Larger texts are refused, in bytes. Nobody writes so much metadata by hand.
 LARGEST = 1024 * 1024
 
-#: Metadata needs four levels.
+#: Deeper texts are refused, in levels. Metadata needs four.
 DEEPEST = 100
 
 _INDENTATION = re.compile(r"^ *", re.MULTILINE)
@@ -32,15 +32,15 @@ _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _MAP = "tag:yaml.org,2002:map"
 
-#: What YAML itself can mean: https://yaml.org/type/. Other tags ask a reader to make objects of a program.
+#: The types of YAML itself: https://yaml.org/type/. Other tags ask the reader to make objects of a program.
 _KINDS = ("binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str", "timestamp")
 _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
 
 
 class YamlError(Exception):
-    """The text is not what was expected; ``line`` counts from 1, 0 when there is none to name.
+    """A text that is not as expected. ``line`` counts from 1; it is 0 when the problem has no line.
 
-    ``place`` is the line to look at all the same: where what is missing should be, or where reading ended.
+    ``place`` always is a line to look at. Without ``line`` it is where something is missing, or where reading ended.
     """
 
     def __init__(self, text: str, line: int = 0, *, near: int = 1) -> None:
@@ -79,9 +79,9 @@ def parse(source: bytes) -> Node | None:
 
 
 def _refuse_deep(text: str) -> None:
-    """Composing nodes takes C stack for each level, which ends the program when there is too little of it."""
+    """Raise YamlError for deep nesting. Each level takes C stack, and too little of it ends the program."""
     levels = sum(text.count(begin) for begin in "[{-?") + max(map(len, _INDENTATION.findall(text)), default=0)
-    if levels < DEEPEST:  # as with almost everything: no need to look closer
+    if levels < DEEPEST:  # true of almost every text, and then the exact depth does not matter
         return
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -92,7 +92,7 @@ def _refuse_deep(text: str) -> None:
 
 
 def line_of(node: Node) -> int:
-    """The line a node begins in, from 1."""
+    """The line in which a node begins, from 1."""
     return int(node.start_mark.line) + 1
 
 
@@ -117,10 +117,10 @@ def kind(node: Node) -> str:
 
 
 def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
-    """A mapping's entries by the text of their keys, as (key node, value node); merge keys are followed.
+    """A mapping's entries by the text of their keys, as (key node, value node). Follows merge keys.
 
-    Of keys given twice the last one counts, as in every YAML reader at a site. A key that is no plain text is named
-    by what it is, in angle brackets, which is no name of anything. Raises YamlError when the node is no mapping.
+    The last of repeated keys counts, as in every YAML reader. A key that is no scalar gets its kind in angle brackets
+    as its text, which cannot be the name of anything. Raises YamlError when the node is no mapping.
     """
     try:
         pairs = reversed(list(_pairs(node, what, set())))
@@ -132,13 +132,13 @@ def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
 
 
 def dump(document: Mapping[str, object]) -> str:
-    """A mapping as YAML, in the order it has; plain ASCII, so that no locale of whoever prints it can spoil it."""
+    """A mapping as YAML, in its own order; plain ASCII, so that it can be printed in any locale."""
     text: str = yaml.safe_dump(dict(document), default_flow_style=False, sort_keys=False, width=LARGEST)
     return text
 
 
 def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]:
-    """Pairs in falling precedence; each mapping is merged once, where it counts most, however often it is named."""
+    """The pairs of a mapping, the ones that count most first. Merges each mapping once, where it counts most."""
     if not isinstance(node, yaml.MappingNode) or node.tag != _MAP:
         raise YamlError(f"{what} is expected to be a mapping, not {kind(node)}", line_of(node))
     if id(node) in seen:
@@ -152,9 +152,9 @@ def _pairs(node: Node, what: str, seen: set[int]) -> Iterator[tuple[Node, Node]]
 
 
 def repeated(root: Node) -> Iterator[tuple[str, int, int]]:
-    """Keys that a mapping anywhere in the tree has twice, which YAML forbids: text, line, and line of the first.
+    """Keys that a mapping anywhere in the tree repeats, which YAML forbids: text, line, and line of the first.
 
-    Keys are the same that ``entries`` takes for the same. Mappings that are merged may give a key again.
+    Compares keys as ``entries`` does. A merged mapping may have the same key again, which is no repetition.
     """
     seen: set[int] = set()
     left = [root]
@@ -180,32 +180,32 @@ def _repeated_in(node: yaml.MappingNode) -> Iterator[tuple[str, int, int]]:
         first.setdefault(key.value, line_of(key))
 
 
-# Faults: reported to whoever reads
+# Problems and how they are reported
 
 
-#: Told what is wrong, wherever it is found; one that raises ends the reading at the first fault.
+#: A function that gets each problem. If it raises, reading ends at the first problem.
 Report = Callable[[YamlError], None]
 
 
 class Doubt(NamedTuple):
-    """Something that is allowed, but hardly meant."""
+    """Something that is allowed, but hardly meant; the line counts from 1."""
 
     line: int
     text: str
 
 
 def stop(problem: YamlError) -> None:
-    """End the reading: a report for those who want the first fault only. Raises the problem."""
+    """Raise the problem: the report of a caller who wants only the first one."""
     raise problem
 
 
 def ignore(_problem: YamlError) -> None:
-    """Go on: a report for those who want what can be read."""
+    """Do nothing: the report of a caller who wants whatever can be read."""
 
 
 @contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """A fault ends what stands in the block, not what comes after it, unless the report raises."""
+    """Report a YamlError of the block. The code after the block goes on, unless the report raises."""
     try:
         yield
     except YamlError as problem:

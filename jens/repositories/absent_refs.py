@@ -1,6 +1,6 @@
-"""What remotes said when they were last asked: which of the refs that were needed then they do not have.
+"""Refs that remotes lack: which of the refs that were needed they did not have when they last replied.
 
-A repository whose remote did not answer has no entry, so on demand it is asked again; without the file all are.
+A remote that did not reply has no entry, so a run on demand asks it again. Without the file it asks all of them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from jens.statefile import StateError
 
 @dataclass(frozen=True)
 class AbsentRefs:
-    """The refs that each remote lacks, of those that were needed; and definitions (name to digest) asked for."""
+    """The needed refs that each remote lacks, and the definitions (name to digest) that they were asked for."""
 
     lacking: Mapping[RepoId, frozenset[Ref]] = field(default_factory=dict)
     definitions: Mapping[str, str] = field(default_factory=dict)
 
     def fresh(self, definitions: Iterable[Definition]) -> list[Definition]:
-        """Those of which no remote has been asked yet, as they are now."""
+        """The definitions that are new or changed since remotes were last asked."""
         return [each for each in definitions if self.definitions.get(each.name) != _digest(each)]
 
 
 def digests(definitions: Iterable[Definition]) -> dict[str, str]:
-    """The definitions by name, each in a few characters."""
+    """The SHA-256 digest of each definition's source, by name."""
     return {definition.name: _digest(definition) for definition in definitions}
 
 
@@ -38,7 +38,7 @@ def _digest(definition: Definition) -> str:
 
 
 def load(layout: Layout) -> AbsentRefs:
-    """What was remembered; nothing when that is lost."""
+    """Load what was saved last; nothing when that is lost or damaged."""
     try:
         content = statefile.load(layout, ABSENT_REFS)
         lacking = {
@@ -56,14 +56,14 @@ def _parse_entry(entry: str) -> Ref:
     return ref
 
 
-def save(layout: Layout, answers: AbsentRefs) -> None:
-    """Raises OSError."""
-    lacking = {str(repo): sorted(ref_entry(ref, None) for ref in refs) for repo, refs in answers.lacking.items()}
-    statefile.save(layout, ABSENT_REFS, {"lacking": lacking, "definitions": dict(answers.definitions)})
+def save(layout: Layout, absent: AbsentRefs) -> None:
+    """Save what remotes lack. Raises OSError."""
+    lacking = {str(repo): sorted(ref_entry(ref, None) for ref in refs) for repo, refs in absent.lacking.items()}
+    statefile.save(layout, ABSENT_REFS, {"lacking": lacking, "definitions": dict(absent.definitions)})
 
 
 def withdraw(layout: Layout, repos: Collection[RepoId]) -> None:
-    """Forget what some remotes have said, lest a run that is killed now leave it to be relied on. Raises OSError."""
+    """Remove the entries of some repositories, so that no run relies on them if this one is killed. Raises OSError."""
     before = load(layout)
     if not before.lacking.keys().isdisjoint(repos):
         lacking = {repo: refs for repo, refs in before.lacking.items() if repo not in repos}

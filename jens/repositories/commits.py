@@ -1,4 +1,4 @@
-"""Declared commits: looked for on disk, in the mirror, and at the remote."""
+"""Looks for declared commits: on disk, in the mirror, and at the remote."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jens.events import Event
 from jens.git import wrapper
 from jens.git.remotes import Remotes
 from jens.model import Commit, Ref
-from jens.repositories.mirror import unable
+from jens.repositories.mirror import failure_event
 from jens.repositories.model import Reply, Request
 from jens.repositories.refs import resolve
 
 
 class Resolution(NamedTuple):
-    """Which commits the declared ones are; None for those that are not to be had.
+    """The full id of each declared commit; None for one that cannot be had.
 
-    Of ``unasked`` ones nobody knows, the remote could not be asked. Suspicious when the reason may be that the mirror
-    has lost objects.
+    ``unasked``: nothing is known of these, since the remote could not be asked. ``is_suspicious``: the reason may be
+    that the mirror has lost objects.
     """
 
     commits: Mapping[Commit, str | None]
@@ -34,9 +34,9 @@ class Resolution(NamedTuple):
 def resolve_commits(
     bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply
 ) -> Resolution:
-    """Look for declared commits: recorded, on disk, in the mirror, and full ids at the remote, if it answers now.
+    """Look for declared commits: on record, on disk, in the mirror; full ids also at the remote, if it replied now.
 
-    Former ones are only looked for on disk. Raises GitError when the mirror cannot be read.
+    Former commits are never looked for in the mirror or at the remote. Raises GitError when the mirror cannot be read.
     """
     needs = request.needs
     found: dict[Commit, str | None] = {ref: request.full_id(ref) for ref in needs.former if isinstance(ref, Commit)}
@@ -54,7 +54,7 @@ def resolve_commits(
         except GitError as error:
             found[commit] = None
             unasked.add(commit)
-            events.append(unable("fetch", request.repo, error))
+            events.append(failure_event("fetch", request.repo, error))
             continue
         found[commit], problem = resolve(commit, candidates, checkouts)
         if problem and reply is not Reply.NONE:
@@ -64,17 +64,17 @@ def resolve_commits(
 
 
 def _fetched(bare: Path, commit: str, found: list[str], request: Request, remotes: Remotes) -> list[str]:
-    """What there is of a commit after the remote was asked for what it lacks. Raises GitError."""
+    """Ask the remote for a commit that the mirror lacks, whole or in part; the ids found then. Raises GitError."""
     if not found:
         return _fetch_commit(bare, commit, request, remotes)
     if wrapper.lacks_parts(bare, commit):
-        with contextlib.suppress(GitError):  # perhaps nothing is lacking that it takes to lay out its files
+        with contextlib.suppress(GitError):  # its files can perhaps be laid out without the missing parts
             _fetch_commit(bare, commit, request, remotes)
     return found
 
 
 def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
-    """Ask the remote for a commit, and look again. Raises GitError when it could not be asked."""
+    """Ask the remote for a commit, and look again in the mirror. Raises GitError when the remote could not be asked."""
     url = request.url or ""
     with remotes.speaking_to(url) as options:
         fetched = wrapper.fetch_commit(bare, url, commit, options)

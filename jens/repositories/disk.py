@@ -1,4 +1,4 @@
-"""What is on disk of one repository: checkouts, branch links, and what stands in their place."""
+"""Reads what is on disk of one repository: checkouts, branch links, and directories in the place of a link."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
 
 
 def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
-    # A checkout appears in one rename, with its .git; one of Jens 1.x loses it for a moment while it is adopted.
+    # A checkout appears in one rename, with its .git. One of Jens 1.x has none for a moment, while it is adopted.
     return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
 
 
 class Expanded(NamedTuple):
-    """What an entry of a repository's checkouts stands for, as far as anything tells.
+    """What an entry of a repository's directory below clonedir stands for: a commit, None when it is unknown.
 
-    ``place`` is the entry that has the files, None when there are none: the checkout that a branch link names, or the
-    entry itself.
+    ``place`` is the entry that has the files: the checkout that a branch link names, or the entry itself. None when
+    there are no files.
     """
 
     commit: str | None
@@ -60,9 +60,9 @@ class Expanded(NamedTuple):
 
 
 def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
-    """What an entry stands for now. Names tell; only a clone of Jens 1.x is asked for its HEAD, and never with Git.
+    """Tell from names what an entry stands for now. For a clone of Jens 1.x, read its HEAD, without Git.
 
-    A link is read once and, unless it names a checkout, not followed. Raises OSError when something cannot be read.
+    A link is read once, and followed only when it names a checkout. Raises OSError when something cannot be read.
     """
     clone = layout.clone(repo)
     place = entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jens import statefile
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _DIGITS = re.compile(r"[0-9a-f]{4,40}")
 
-#: What is raised when a state file has another shape.
+#: The errors that a file of another shape raises.
 _UNEXPECTED = (KeyError, TypeError, AttributeError, ValueError)
 
 
@@ -28,7 +28,7 @@ def load(layout: Layout) -> Inventory:
 
 
 def load_or_generate(layout: Layout) -> Inventory:
-    """The inventory as last persisted, or, when that cannot be used, as it is on disk."""
+    """The inventory that was last saved; when that cannot be used, one generated from the disk."""
     log.info("Fetching repositories inventory...")
     try:
         return load(layout)
@@ -39,22 +39,25 @@ def load_or_generate(layout: Layout) -> Inventory:
 
 
 def save(layout: Layout, inventory: Inventory) -> None:
-    """Raises OSError."""
+    """Save the whole inventory. Raises OSError."""
     statefile.save(layout, INVENTORY, encode(inventory))
 
 
 def load_some(layout: Layout, repos: Iterable[RepoId]) -> Inventory:
-    """What was last persisted of a few repositories. Raises StateError when that cannot be used, or lacks one."""
+    """The saved inventory of a few repositories, without those of which it cannot be used."""
     log.info("Fetching repositories inventory...")
-    content = statefile.load(layout, INVENTORY)
+    found: dict[RepoId, Mapping[Ref, str]] = {}
     try:
-        return {repo: _decode_refs(content[repo.partition][repo.name]) for repo in repos}
-    except _UNEXPECTED as error:
-        raise StateError(f"not an inventory of these repositories: {error}") from error
+        content = statefile.load(layout, INVENTORY)
+        for repo in repos:
+            found[repo] = _decode_refs(content[repo.partition][repo.name])
+    except (StateError, *_UNEXPECTED) as error:
+        log.debug("%s", error)
+    return found
 
 
 def save_some(layout: Layout, inventory: Inventory) -> None:
-    """Persist what has changed of a few repositories that were ``fetch_some``. Raises OSError."""
+    """Save what has changed of a few repositories that ``load_some`` loaded. Raises OSError, StateError."""
     content = statefile.load(layout, INVENTORY)
     for partition, refs in encode(inventory).items():
         content[partition].update(refs)
@@ -62,7 +65,7 @@ def save_some(layout: Layout, inventory: Inventory) -> None:
 
 
 def generate(layout: Layout) -> Inventory:
-    """What bares and checkouts on disk say: every repository with a mirror, every expanded ref."""
+    """Make an inventory from mirrors and checkouts on disk: every repository with a mirror, every expanded ref."""
     log.info("Generating inventory of bares and clones...")
     found: dict[RepoId, dict[Ref, str]] = {repo: {} for repo in layout.repositories_in(layout.baredir)}
     for repo in layout.repositories_in(layout.clonedir):
@@ -92,7 +95,7 @@ def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
 
 
 def encode(inventory: Inventory) -> dict[str, Any]:
-    """Partition, name, then branches and commits, each with the commit's full id."""
+    """The content of the file: partition, name, then branches and commits, each with the commit's full id."""
     content: dict[str, dict[str, Any]] = {partition: {} for partition in PARTITIONS}
     for repo, refs in inventory.items():
         content[repo.partition][repo.name] = {
@@ -103,7 +106,7 @@ def encode(inventory: Inventory) -> dict[str, Any]:
 
 
 def decode(content: Any) -> Inventory:
-    """The reverse of ``encode``; raises StateError for what it cannot have made."""
+    """Reverse ``encode``. Raises StateError for content that it cannot have made."""
     try:
         return {
             RepoId(partition, _expect(name, is_repository_name(name))): _decode_refs(refs)

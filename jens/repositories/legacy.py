@@ -1,7 +1,6 @@
-"""What Jens 1.x left: told apart here, and taken over by the first run. Nothing of it is loaded or executed.
+"""Recognises what Jens 1.x left; the first run takes it over. Nothing of it is loaded or executed.
 
-Jens 1.x laid out each branch and each commit as a directory with a Git repository of its own, and pickled its
-inventory.
+Jens 1.x laid out each branch and each commit as a directory with its own Git repository. It pickled its inventory.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.model import Commit, RepoId
 from jens.system import files
 
-#: The inventory of Jens 1.x in cachedir, a pickle: never loaded, and removed by jens-reset.
+#: The inventory of Jens 1.x in cachedir, a pickle. It is never loaded; jens-reset removes it.
 PICKLED_INVENTORY = "repositories"
 
 
@@ -32,7 +31,7 @@ def is_adoptable(checkout: str) -> bool:
 
 
 def has_abbreviations(layout: Layout, repo: RepoId) -> bool:
-    """Whether a repository has clones of abbreviated commits. Its mirror has not been told of these commits yet."""
+    """Whether a repository has clones of abbreviated commits. Its mirror has no record of these commits yet."""
     clone = layout.clone(repo)
     names = os.listdir(clone) if os.path.isdir(clone) else []
     commits = [name for name in names if isinstance(entry_ref(name), Commit) and not is_checkout_name(name)]
@@ -40,7 +39,7 @@ def has_abbreviations(layout: Layout, repo: RepoId) -> bool:
 
 
 def adopt(bare: Path, commit: str, checkout: Path) -> tuple[bool, list[Event]]:
-    """Make a commit's clone a checkout; False when its files are not those of the commit. Raises GitError, OSError."""
+    """Turn a commit's clone into a checkout. False when its files are not the commit's. Raises GitError, OSError."""
     try:
         same = worktrees.checked_out_commit(checkout) == commit and worktrees.is_unchanged(checkout)
         if not same and wrapper.commits_like(bare, commit):

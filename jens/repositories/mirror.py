@@ -1,4 +1,4 @@
-"""Bringing one repository's mirror up to date: asked, cloned, fetched, and made anew when it is damaged."""
+"""Brings one repository's mirror up to date: asks the remote, clones, fetches, and replaces a damaged mirror."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jens.system import files
 
 
 class Mirror(NamedTuple):
-    """What is known of a repository's branches."""
+    """The branches of a repository, and how reliable they are."""
 
     heads: Mapping[str, str]
     reply: Reply
@@ -29,12 +29,12 @@ class Mirror(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """Whether what is not in the mirror is not at the remote either."""
+        """Whether the remote lacks what the mirror lacks."""
         return self.reply is not Reply.NONE
 
 
 class RefusedError(Exception):
-    """A new repository is not taken in; the event says why."""
+    """A new repository is refused; the event says why."""
 
     def __init__(self, event: Event) -> None:
         super().__init__(event.text)
@@ -42,16 +42,16 @@ class RefusedError(Exception):
 
 
 def questions(requests: Iterable[Request]) -> list[Command]:
-    """How the remotes are asked that are to be asked in any case, each once."""
+    """The commands that ask the remotes which are to be asked in any case, each once."""
     urls = [request.url for request in requests if request.url is not None and request.ask and not request.is_new]
     return [wrapper.question(url) for url in dict.fromkeys(urls)]
 
 
 def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
-    """The mirror as up to date as it can be made; what went wrong is among its events.
+    """Bring the mirror up to date as far as possible. Its events tell what went wrong.
 
-    ``checkouts`` are commits worth salvaging from a damaged mirror. Raises RefusedError for a new repository that
-    cannot be had, or is not as every repository must be.
+    ``checkouts`` are the commits to salvage from a damaged mirror. Raises RefusedError for a new repository that
+    cannot be cloned, or lacks a mandatory branch.
     """
     url = request.url
     if url is None:
@@ -61,7 +61,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     try:
         damage = _look_at(bare)
     except GitBusyError as error:
-        return Mirror(read_heads(bare), Reply.NONE, (unable("fetch", request.repo, error),))
+        return Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
     if damage:
         return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
@@ -71,22 +71,22 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         mirror = update_mirror(bare, url, request.repo, remotes)
         mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
-        # Only when the remote is well, and nobody else at work, can it be the mirror that is damaged.
+        # Suspect the mirror only when the remote replied, and no other Git is at work in the mirror.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
         if is_busy or error.verb == "ls-remote" or wrapper.is_intact(bare):
-            mirror = Mirror(read_heads(bare), Reply.NONE, (unable("fetch", request.repo, error),))
+            mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
     if request.on_demand:
-        demand = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
-        mirror = mirror._replace(events=(demand, *mirror.events))
+        announcement = Event(logging.INFO, f"Fetching {request.repo} upon demand...")
+        mirror = mirror._replace(events=(announcement, *mirror.events))
     return mirror
 
 
 def _look_at(bare: Path) -> str | None:
-    """Why a mirror must be made anew, if it must; lock files that a killed Git has left are gone then.
+    """Tell why a mirror must be made anew, None if it need not be. Removes lock files that a killed Git left.
 
-    Only who holds the lock of a repository can tell damage from what a Git is just at. Raises GitBusyError.
+    Without the repository's lock, the unfinished work of another Git looks like damage. Raises GitBusyError.
     """
     damage, _ = git_damage.examine(bare)
     if not damage and not lock.has_left_overs(bare):
@@ -96,12 +96,12 @@ def _look_at(bare: Path) -> str | None:
             return git_damage.examine(bare)[0]
     except GitBusyError:
         raise
-    except GitError:  # there is nothing that could be locked
+    except GitError:  # there is nothing to lock
         return damage
 
 
 def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
-    """A warning of branches that are now as the last run left them, but were not there in between."""
+    """A warning about branches that were missing, and are now again as the last run left them."""
     now = mirror.heads if mirror.reply is Reply.NOW else {}
     recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
     lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
@@ -109,17 +109,17 @@ def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list
 
 
 def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
-    """Whether the mirror cannot be relied on to have all there is to have. ``checkouts`` are the commits on disk."""
+    """Whether the remote must be asked, since the mirror may lack something. ``checkouts`` are the commits on disk."""
     if request.ask or request.lacking is None or wrapper.mirrored_url(bare) != request.url:
         return True
     heads, lacking = read_heads(bare), request.lacking - request.fresh
-    return _is_another(heads, request.recorded) or any(
+    return _differs_from_record(heads, request.recorded) or any(
         ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs
     )
 
 
-def _is_another(heads: Mapping[str, str], recorded: Mapping[Ref, str]) -> bool:
-    """Whether a mirror is not as the last run left it: restored from a backup, or fetched by a run that was killed."""
+def _differs_from_record(heads: Mapping[str, str], recorded: Mapping[Ref, str]) -> bool:
+    """Whether branches are not as the last run left them: restored from a backup, or fetched by a killed run."""
     return any(
         isinstance(ref, Branch) and ref.name in heads and heads[ref.name] != commit for ref, commit in recorded.items()
     )
@@ -142,37 +142,37 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
     try:
         return clone_mirror(bare, url, request, remotes)
     except GitError as error:
-        raise RefusedError(unable("clone", request.repo, error)) from error
+        raise RefusedError(failure_event("clone", request.repo, error)) from error
 
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
-    """Make a mirror anew, if its remote can be cloned; else it stays as it is."""
+    """Make a mirror anew if its remote can be cloned. Otherwise it stays as it is."""
     url = request.url or ""
     try:
-        answer = ask(bare, url, request.repo, remotes)  # a silent remote is given up sooner than a long clone
-        if not answer.is_settled:
-            return answer
+        reply = ask(bare, url, request.repo, remotes)  # a silent remote times out sooner than a clone
+        if not reply.is_settled:
+            return reply
         mirror, lost = renew_mirror(bare, url, checkouts, remotes)
     except GitError as error:
-        return Mirror(read_heads(bare), Reply.NONE, (unable("clone", request.repo, error),))
+        return Mirror(read_heads(bare), Reply.NONE, (failure_event("clone", request.repo, error),))
     text = f"The mirror of {request.repo} {reason}, it was made anew"
     text += f"; only their checkouts are left of {[commit[:7] for commit in lost]}" if lost else ""
     return mirror._replace(events=(Event(logging.WARNING, text),))
 
 
-def unable(verb: str, repo: RepoId, error: GitError) -> Event:
-    """What went wrong with a remote."""
+def failure_event(verb: str, repo: RepoId, error: GitError) -> Event:
+    """The event for a remote that could not be cloned or fetched (``verb``)."""
     return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
 
 
-def refusal(repo: RepoId, missing: Sequence[str]) -> Event:
-    """Why a new repository is not taken in."""
+def refusal_event(repo: RepoId, missing: Sequence[str]) -> Event:
+    """The event for a new repository that lacks mandatory branches."""
     reason = f"it has no branch {', '.join(map(repr, missing))}, which every repository must have"
     return Event(logging.ERROR, f"Refusing new repository {repo}: {reason}")
 
 
 def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
-    """Take in a new repository: aside first, so that a refused one leaves nothing. Raises GitError, RefusedError."""
+    """Clone a new mirror aside, so that a refused one leaves nothing. Raises GitError, RefusedError."""
     staging = files.staging_name(bare.parent)
     try:
         with remotes.speaking_to(url) as options:
@@ -180,7 +180,7 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
         heads = wrapper.heads(staging)
         missing = missing_mandatory(request.needs.mandatory, heads)
         if missing:
-            raise RefusedError(refusal(request.repo, missing))
+            raise RefusedError(refusal_event(request.repo, missing))
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
@@ -188,7 +188,7 @@ def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mi
 
 
 def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
-    """What the remote has, without fetching it. Raises GitError."""
+    """Ask the remote which branches it has, without a fetch. Raises GitError."""
     heads = remotes.heads(url)
     if not heads:
         problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
@@ -197,11 +197,11 @@ def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
 
 
 def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
-    """Ask the remote, and fetch when it differs from the mirror, or is another than before. Raises GitError."""
-    answer = ask(bare, url, repo, remotes)
+    """Ask the remote, and fetch when its branches or its URL have changed. Raises GitError."""
+    reply = ask(bare, url, repo, remotes)
     moved = wrapper.mirrored_url(bare) != url
-    if not answer.is_settled or (read_heads(bare) == answer.heads and not moved):
-        return answer
+    if not reply.is_settled or (read_heads(bare) == reply.heads and not moved):
+        return reply
     with remotes.speaking_to(url) as options:
         wrapper.fetch(bare, url, options)
     if moved:
@@ -210,7 +210,7 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
 
 
 def read_heads(bare: Path) -> dict[str, str]:
-    """The mirror's branches; none when there is no usable mirror."""
+    """The mirror's branches; empty when there is no usable mirror."""
     try:
         return wrapper.heads(bare)
     except OSError:
@@ -218,7 +218,10 @@ def read_heads(bare: Path) -> dict[str, str]:
 
 
 def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> tuple[Mirror, list[str]]:
-    """Make a damaged mirror anew, salvaging the commits of existing checkouts; those that are lost. Raises GitError."""
+    """Make a damaged mirror anew, and salvage the commits of checkouts.
+
+    Returns the new mirror, and the commits that are lost. Raises GitError.
+    """
     staging, lender = files.staging_name(bare.parent), files.staging_name(bare.parent)
     try:
         with remotes.speaking_to(url) as options:

@@ -1,4 +1,4 @@
-"""Values of the repositories stage: what is needed, what is on disk, what becomes of it."""
+"""Values of the repositories stage: what is needed, what is on disk, and what is to be done."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class RepositoriesPlan(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Refs that a repository must have expanded, and why: ``implied`` ones only where it has that branch.
+    """Refs that a repository must have expanded, and why. ``implied`` branches are needed only where they exist.
 
-    ``former`` ones are needed until environments have moved on: they stay as they are, and nothing is done for them.
+    ``former`` refs are needed until environments have changed: they stay as they are, and are not updated.
     """
 
     mandatory: frozenset[Branch] = frozenset()
@@ -49,16 +49,16 @@ class Needs(NamedTuple):
 
     @property
     def refs(self) -> list[Ref]:
-        """All of them but the former ones, sorted."""
+        """All refs but the former ones, sorted."""
         return sorted(self.mandatory | self.overrides | self.implied, key=ref_order)
 
 
 class OnDisk(NamedTuple):
     """What is in a repository's directory below clonedir.
 
-    ``links`` has every link with the commit whose complete checkout it points to, None for one that was bent;
-    ``clones`` are directories with a Git repository of their own, as Jens 1.x laid branches out; ``strays`` are
-    directories that are nothing of ours.
+    ``links``: the commit of the complete checkout that each link points to, None for a link that leads elsewhere.
+    ``clones``: directories with their own Git repository, as Jens 1.x made them for branches. ``strays``: directories
+    that Jens did not make.
     """
 
     links: Mapping[str, str | None] = MappingProxyType({})
@@ -67,14 +67,14 @@ class OnDisk(NamedTuple):
     strays: frozenset[str] = frozenset()
 
     def commit_of(self, ref: Ref) -> str | None:
-        """The commit that a ref is expanded at; an abbreviated one is not looked for."""
+        """The commit that a ref is expanded at, None if it is not. Abbreviated commits are not looked up."""
         if isinstance(ref, Branch):
             return self.links.get(branch_entry(ref))
         return ref.digits if ref.digits in self.checkouts else None
 
 
 class RefsPlan(NamedTuple):
-    """What becomes of each needed ref: expanded at a commit, missing (the remote said so), or nobody knows."""
+    """What becomes of each needed ref: a target commit, missing (the remote said so), or undetermined (unknown)."""
 
     targets: Mapping[Ref, str]
     missing: frozenset[Ref] = frozenset()
@@ -83,20 +83,20 @@ class RefsPlan(NamedTuple):
 
 
 class Reply(Enum):
-    """What a mirror's branches are worth."""
+    """How reliable a mirror's branches are."""
 
     NOW = "the remote said so in this run"
     BEFORE = "the remote said so when it was last asked, and nothing calls for asking again"
-    NONE = "the remote did not answer, or there is none to ask"
+    NONE = "the remote did not reply, or there is none to ask"
 
 
 class Request(NamedTuple):
-    """One repository's work for a worker. Without a URL the mirror is all there is.
+    """A worker's work on one repository. Without a URL the mirror is all there is.
 
-    Unless it is to be asked anyway, the remote is asked when it did not answer the last time (``lacking`` is None),
-    when the mirror is not as ``recorded``, and when it has not got what is needed: but for refs that the remote was
-    ``lacking`` then, and that only definitions need which are not ``fresh``, new or changed. ``is_new``: the library
-    has it, the disk has not; ``is_known``: environments may hold it already.
+    With ``ask`` the remote is asked in any case. Otherwise it is asked when it did not reply the last time (``lacking``
+    is None), when the mirror is not as ``recorded``, or when the mirror lacks a needed ref. Refs in ``lacking``, which
+    the remote did not have then, do not count unless they are ``fresh``: needed by a new or changed definition.
+    ``is_new``: the library has it, the disk does not. ``is_known``: environments may hold it already.
     """
 
     repo: RepoId
@@ -111,15 +111,14 @@ class Request(NamedTuple):
     on_demand: bool = False
 
     def full_id(self, commit: Commit) -> str | None:
-        """The full id of a declared commit, as far as that is known without looking."""
+        """The full id of a declared commit, None when it is abbreviated and not on record."""
         return commit.digits if commit.is_full else self.recorded.get(commit)
 
 
 class Prepared(NamedTuple):
-    """What a worker leaves for the switch: a plan whose checkouts are all made, some of them still aside.
+    """A worker's result: a plan, and the new checkouts, still under the names in ``staged`` (commit to path).
 
-    ``failed``: not all was done that should have been. Otherwise ``lacking`` are the needed refs that the remote
-    does not have.
+    ``failed``: some of the work could not be done. Otherwise ``lacking`` has the needed refs that the remote lacks.
     """
 
     repo: RepoId

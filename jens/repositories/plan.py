@@ -1,4 +1,4 @@
-"""What must be expanded of which repository: plans, made of values, touching nothing."""
+"""Plans which repositories there must be, and which refs of them are needed. It touches no disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jens.repositories.model import Needs, RepositoriesPlan
 
 
 def plan_repositories(library: Library, known: Iterable[RepoId], guard: PurgeGuard) -> RepositoriesPlan:
-    """Compare the library with what is known from earlier runs."""
+    """Compare the library with the repositories that are known from earlier runs."""
     before = set(known)
     gone = before - set(library.urls) - set(library.unusable)
     refused: set[RepoId] = set()
@@ -60,19 +60,19 @@ def plan_needs(
     definitions: Iterable[Definition],
     former: Iterable[Definition] = (),
 ) -> dict[RepoId, Needs]:
-    """Which refs definitions need of each repository, and nothing else; ``former`` are those being replaced."""
+    """The refs that definitions need of each repository. ``former`` definitions are those being replaced."""
     always = frozenset(map(Branch, mandatory))
     now, before = _Wanted.by(definitions), _Wanted.by(former)
     needs = {}
     for repo in repos:
         current = Needs(always, now.overrides_of(repo), now.implied_of(repo))
-        past = before.overrides_of(repo) | before.implied_of(repo)
-        needs[repo] = current._replace(former=past.difference(current.refs)) if past else current
+        former_refs = before.overrides_of(repo) | before.implied_of(repo)
+        needs[repo] = current._replace(former=former_refs.difference(current.refs)) if former_refs else current
     return needs
 
 
 class _Wanted(NamedTuple):
-    """What a set of definitions asks for."""
+    """What a set of definitions needs."""
 
     overrides: Mapping[RepoId, set[Ref]]
     defaults: frozenset[Branch]

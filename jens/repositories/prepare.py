@@ -1,4 +1,4 @@
-"""One repository on disk: scanned, and prepared by a worker, so that nothing becomes visible yet."""
+"""Prepares one repository in a worker: mirror and new checkouts. Nothing becomes visible yet."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from jens.repositories.refs import (
     describe,
     missing_mandatory,
     plan_refs,
+    plan_without_changes,
     predecessors,
     settle,
-    stand_still,
 )
 from jens.system import files
 
 
 def size(layout: Layout, request: Request) -> int:
-    """How much there is to lay out of a repository, told by what was laid out before: bytes of the largest index."""
+    """Estimate how much there is to lay out of a repository: bytes of the largest Git index of its recorded commits."""
     bare = layout.bare(request.repo)
     return max((worktrees.size(bare, commit) for commit in {*request.recorded.values()}), default=0)
 
 
 def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
-    """Bring the mirror up to date and lay out all commits that are needed, aside. One worker a repository.
+    """Bring the mirror up to date, and lay out all needed commits aside. One worker does this for one repository.
 
-    Never raises for what is wrong with one repository: it comes back as events.
+    Does not raise for what is wrong with one repository: events tell of it.
     """
     repo, bare = request.repo, layout.bare(request.repo)
     events: list[Event] = []
@@ -51,7 +51,9 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         mirror = repositories_mirror.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
         events += mirror.events
         if not wrapper.is_repository(bare):
-            return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
+            return _prepared(
+                request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
+            )
         attempt = _lay_out(layout, remotes, request, disk, mirror)
         if attempt.is_suspicious and mirror.is_settled and not wrapper.is_intact(bare):
             _give_up(attempt)
@@ -65,11 +67,13 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
-        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), events, failed=True)
+        return _prepared(
+            request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
+        )
 
 
 def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
-    """What ``prepare`` would come to, as far as that can be told without fetching anything."""
+    """Predict the result of ``prepare``, as far as that is possible without a fetch."""
     repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
     try:
         disk = scan(layout, repo)
@@ -80,19 +84,21 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
                 mirror = repositories_mirror.ask(bare, request.url, repo, remotes)
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)
         if request.is_new and missing:
-            raise RefusedError(repositories_mirror.refusal(repo, missing))
+            raise RefusedError(repositories_mirror.refusal_event(repo, missing))
         known = {ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)}
-        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, answered=mirror.is_settled)
+        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, has_replied=mirror.is_settled)
         return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
-        return _prepared(request, disk, stand_still(request.needs, request.recorded, disk), [event], failed=True)
+        return _prepared(
+            request, disk, plan_without_changes(request.needs, request.recorded, disk), [event], failed=True
+        )
 
 
 class _Attempt(NamedTuple):
-    """Checkouts laid out aside, as far as that went; suspicious when a damaged mirror may be why it did not."""
+    """Checkouts laid out aside, as far as possible. ``is_suspicious``: a damaged mirror may be why some failed."""
 
     disk: OnDisk
     plan: RefsPlan
@@ -114,7 +120,7 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         mirror.heads,
         resolution.commits,
         disk,
-        answered=mirror.is_settled,
+        has_replied=mirror.is_settled,
         unasked=resolution.unasked,
     )
     events += [*resolution.events, *plan.events, *repair.warn_of_repairs(layout, repo, request.recorded, on_disk, plan)]
@@ -155,7 +161,7 @@ def _prepared(
     *,
     failed: bool,
 ) -> Prepared:
-    # A new repository counts as known once something of it is expanded: environments do not hold it before.
+    # A new repository is known once one of its refs is expanded. Environments do not hold it before.
     known = request.is_known or bool(plan.targets)
     return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
 
@@ -163,7 +169,7 @@ def _prepared(
 def _like(
     layout: Layout, repo: RepoId, commit: str, plan: RefsPlan, disk: OnDisk, staged: Mapping[str, Path]
 ) -> tuple[str, Path] | None:
-    """The checkout that one to be made is likely to share most files with, if there is any."""
+    """The commit and path of the checkout that probably shares most files with a new one; None if there is none."""
     others = [*predecessors(commit, plan, disk), *reversed(list(staged)), *sorted(disk.checkouts)]
     return next(((other, staged.get(other) or layout.checkout(repo, other)) for other in others), None)
 

@@ -1,6 +1,6 @@
-"""What workers have prepared becomes visible: put in place, switched in one burst, and cleared away.
+"""Publishes what workers prepared: puts checkouts in place, moves branch links in one burst, removes entries.
 
-Done by the caller of the workers alone, when all of them are done.
+The caller of the workers does this alone, when all of them have finished.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jens.system import files
 
 
 def put_in_place(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
-    """Move finished checkouts into place, once all of them are on stable storage. Raises OSError when that fails."""
+    """Flush finished checkouts to stable storage, then move them into place. Raises OSError when the flush fails."""
     if any(work.staged for work in prepared):
         files.flush_file_systems(layout.clonedir, layout.baredir)
     settled, events = [], []
@@ -34,8 +34,8 @@ def put_in_place(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Pre
     return settled, events
 
 
-def obstacles(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
-    """Directories that are about to give way to a branch link, with the commit whose files are there already."""
+def directories_to_replace(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
+    """Directories that branch links are about to replace, with the commits of these links, which have a checkout."""
     return {
         (work.repo, entry): commit
         for work in prepared
@@ -44,7 +44,7 @@ def obstacles(prepared: Iterable[Prepared]) -> dict[tuple[RepoId, str], str]:
     }
 
 
-def switch(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
+def move_links(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
     """Move all branch links that must move, in one burst."""
     failed, events = set(), []
     for work in prepared:
@@ -59,7 +59,7 @@ def switch(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared]
 
 
 def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list[Event]:
-    """Take branch links away; a 1.x clone goes to the trash, which is emptied by the next run."""
+    """Remove branch links. A clone of Jens 1.x goes to the trash, which the next run empties."""
     events = []
     for entry in entries:
         path = layout.clone(repo) / entry
@@ -74,7 +74,7 @@ def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list
 
 
 def remove_mirror(layout: Layout, repo: RepoId) -> list[Event]:
-    """Remove a repository's mirror; its checkouts go when nobody can be reading them any more."""
+    """Remove a repository's mirror. Its checkouts go later, when no server can still be reading them."""
     try:
         files.discard(layout.bare(repo))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ties between checkouts and their mirror: restored where they are lost, so that Git keeps the commits."""
+"""Restores what ties checkouts to their mirror, worktree records and .git files, so that Git keeps the commits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jens.repositories.refs import commits_to_check_out, links_to_put
 
 
 def restore_ties(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
-    """Adopt checkouts of Jens 1.x, and restore what ties checkouts to their mirror.
+    """Adopt checkouts of Jens 1.x, and restore lost worktree records and .git files.
 
-    Returns what is on disk without checkouts that must be made anew, and warnings. Raises GitError, OSError.
+    Returns what is on disk, without checkouts that must be made anew, and warnings. Raises GitError, OSError.
     """
     bare = layout.bare(repo)
     events: list[Event] = []
@@ -31,8 +31,8 @@ def restore_ties(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, li
     for commit in sorted(disk.checkouts):
         checkout = f"{clone}/{commit_entry(commit)}"  # strings and not paths: there are thousands of them
         if legacy.is_adoptable(checkout):
-            is_adopted, told = legacy.adopt(bare, commit, Path(checkout))
-            events += told
+            is_adopted, warnings = legacy.adopt(bare, commit, Path(checkout))
+            events += warnings
             if not is_adopted:
                 spoilt.add(commit)
         elif not worktrees.is_tied(bare, commit, checkout, way) and wrapper.commits_like(bare, commit):
@@ -46,7 +46,7 @@ def restore_ties(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, li
 def warn_of_repairs(
     layout: Layout, repo: RepoId, recorded: Mapping[Ref, str], disk: OnDisk, plan: RefsPlan
 ) -> list[Event]:
-    """Warnings of what is not as the last run ``recorded`` it, and of what is therefore done again."""
+    """Warnings about what is not as the last run ``recorded`` it, and is therefore repaired."""
     known = set(recorded.values())
     lost = [commit for commit in commits_to_check_out(plan, disk) if commit in known]
     events = [f"'{layout.checkout(repo, commit)}' was missing, it is laid out again" for commit in lost]
@@ -59,19 +59,19 @@ def warn_of_repairs(
 
 
 def keep_commits(layout: Layout, repo: RepoId, needed: Set[str]) -> list[str]:
-    """See to it that Git keeps every commit that has a checkout or is needed, on a branch or not.
+    """Make sure that Git keeps every commit that has a checkout or is needed, even if no branch has it.
 
-    Returned are those that it would not: of what claims to be their checkout nobody knows whether it is complete, and
-    a record would make it so. Raises GitError, OSError.
+    Returns the commits that Git would not keep. Something is in the place of their checkout that may be incomplete; a
+    record would make it count as complete. Raises GitError, OSError.
     """
     bare, disk = layout.bare(repo), scan(layout, repo)
-    mended, _events = restore_ties(layout, repo, disk)
+    repaired, _events = restore_ties(layout, repo, disk)
     unsafe = []
     for commit in sorted(disk.checkouts | needed):
         if worktrees.keeps_commit(bare, commit) or not wrapper.commits_like(bare, commit):
             continue
         checkout = layout.checkout(repo, commit)
-        if commit in mended.checkouts:
+        if commit in repaired.checkouts:
             worktrees.restore_record(bare, commit, checkout)
         elif commit in disk.checkouts or not os.path.lexists(checkout):
             worktrees.add_record(bare, commit, checkout)

@@ -1,4 +1,4 @@
-"""Checkouts that nobody needs any more: they stay a while, since servers may still be reading them."""
+"""Removes unneeded checkouts. They stay for a while (``retention``, seconds): servers may still be reading them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from jens.names import parse_repository
 from jens.statefile import StateError
 from jens.system import files
 
-#: Since when (seconds since the epoch) which checkout is needed by nobody.
+#: Since when (seconds since the epoch) each checkout is unneeded.
 Unreferenced = Mapping[tuple[RepoId, str], float]
 
 log = logging.getLogger(__name__)
 
 
 def clear_left_overs(layout: Layout, retention: float) -> bool:
-    """What earlier runs left behind: half-made things, trash, and checkouts whose time is over; whether all could go.
+    """Remove what earlier runs left: staging, trash, and checkouts whose retention is over. Returns whether all went.
 
-    First of all in a run, or a full disk would never recover.
+    A run does this first, or a full disk would never recover.
     """
     is_clean = True
     for directory in _directories_with_left_overs(layout):
@@ -41,7 +41,7 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
 
 
 def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
-    """The checkouts whose time is over."""
+    """The checkouts whose retention is over."""
     found: dict[RepoId, set[str]] = {}
     now = time.time()
     for (repo, commit), since in load(layout).items():
@@ -51,7 +51,7 @@ def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
 
 
 def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
-    """Remove checkouts whose time is over, where earlier runs left nothing else behind; whether all could be removed.
+    """Remove checkouts whose retention is over, when earlier runs left nothing else. Returns whether all went.
 
     Raises OSError.
     """
@@ -61,7 +61,7 @@ def clear_expired(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> bool:
 
 
 def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tuple[RepoId, str]], bool]:
-    """Which of these checkouts are gone, and whether all are."""
+    """Remove these checkouts. Returns those that are gone, and whether all are."""
     gone, is_all = set(), True
     for repo, commit in [(repo, commit) for repo, some in commits.items() for commit in sorted(some)]:
         try:
@@ -87,12 +87,12 @@ def _directories_with_left_overs(layout: Layout) -> list[Path]:
 
 
 def is_over(since: float, now: float, retention: float) -> bool:
-    """Whether something may go; a time in the future counts as now."""
+    """Whether something may go. A time in the future counts as now."""
     return max(0.0, now - since) >= retention
 
 
 def load(layout: Layout) -> Unreferenced:
-    """What was remembered; nothing when that is lost, and then everybody's time begins anew."""
+    """Load since when checkouts are unneeded. Nothing when that is lost: then each retention begins anew."""
     try:
         content = statefile.load(layout, UNREFERENCED)
         times = {_parse_key(key): float(since) for key, since in content.items()}
@@ -109,20 +109,20 @@ def _parse_key(key: str) -> tuple[RepoId, str]:
 
 
 def next_expiry(layout: Layout, retention: float) -> float:
-    """When (seconds since the epoch) the next checkout's time is over; infinity when none waits."""
+    """When (seconds since the epoch) the next checkout's retention is over; infinity when none waits."""
     return min(load(layout).values(), default=math.inf) + retention
 
 
 def save(layout: Layout, unreferenced: Unreferenced) -> None:
-    """Raises OSError."""
+    """Save since when checkouts are unneeded. Raises OSError."""
     content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
     statefile.save(layout, UNREFERENCED, content)
 
 
 def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
-    """Forget that these were unreferenced, before the first link points at one of them again.
+    """Forget that these commits were unneeded, before the first link points at one of them again.
 
-    Were the run killed after that, the next one would otherwise delete what is in use. Raises OSError.
+    Otherwise, if this run were killed, the next one could delete what is in use. Raises OSError.
     """
     save(layout, _without(load(layout), needed))
 
@@ -142,7 +142,7 @@ def plan_retention(
     now: float,
     retention: float,
 ) -> tuple[Unreferenced, list[tuple[RepoId, str]]]:
-    """Which checkouts wait, since when, and which ones go."""
+    """Which unneeded checkouts wait, since when, and which ones go."""
     waiting: dict[tuple[RepoId, str], float] = {}
     over = []
     for repo, commits in found.items():
@@ -162,9 +162,9 @@ def retire_checkouts(
     retention: float,
     only: Collection[RepoId] | None = None,
 ) -> list[Event]:
-    """Let the time of unneeded checkouts begin, and remove those whose time is over. Raises OSError.
+    """Begin the retention of unneeded checkouts, and remove those whose retention is over. Raises OSError.
 
-    Of ``spared`` repositories it is not known what they need; with ``only`` all others are left alone.
+    The needs of ``spared`` repositories are unknown, so they are left alone. With ``only``, all others are too.
     """
     repos = layout.repositories_in(layout.clonedir) if only is None else only
     events = []
@@ -201,14 +201,14 @@ def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:
 
 
 def _drop_records(layout: Layout, repo: RepoId) -> None:
-    """Records of checkouts that are not there: a killed run may have begun them."""
+    """Remove worktree records without a checkout. A killed run may have begun them."""
     for commit in worktrees.recorded_commits(layout.bare(repo)):
         if not os.path.lexists(layout.checkout(repo, commit)):
             files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
 
 
 def _linked(layout: Layout, repo: RepoId) -> Set[str]:
-    """The commits that branch links point to, whatever else is said of them."""
+    """The commits that branch links point to."""
     clone = layout.clone(repo)
     if not clone.is_dir():
         return frozenset()
@@ -216,8 +216,8 @@ def _linked(layout: Layout, repo: RepoId) -> Set[str]:
 
 
 def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
-    """Remove a checkout and its mirror's record of it; whether all of them could be deleted. Raises OSError."""
-    # The record first: a checkout without one is given it back, a record without a checkout would stay.
+    """Remove a checkout and its record in the mirror. Returns whether both could be deleted. Raises OSError."""
+    # The record goes first. A checkout without one gets it again; a record without a checkout stays until a later run.
     files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
     is_gone = files.discard(layout.checkout(repo, commit))
     log.debug("Removed '%s'", layout.checkout(repo, commit))
@@ -225,7 +225,7 @@ def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
 
 
 def remove_if_empty(layout: Layout, repo: RepoId) -> None:
-    """Remove the directory of a repository that is gone, once nothing is left in it."""
+    """Remove the directory of a repository that is gone, if it is empty."""
     try:
         os.rmdir(layout.clone(repo))
     except OSError:

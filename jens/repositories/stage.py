@@ -1,4 +1,4 @@
-"""The repositories stage: everything is prepared in parallel, published in one burst, and retired at the very end."""
+"""The repositories stage: prepare everything in parallel, publish in one burst, and retire at the very end."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from jens.text import one_line
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-#: Given entries of repositories and the commits of their checkouts, leads environments around these entries.
+#: Takes entries of repositories with their commits. Makes environments use the checkouts of these commits instead.
 Detour = Callable[[Mapping[tuple[RepoId, str], str]], list[Event]]
 
 
 class OnDemand(NamedTuple):
-    """Which remotes to ask: those of ``hinted`` repositories, and where that is not enough (see ``Request``).
+    """Which remotes to ask: those of ``hinted`` repositories, and those that must be asked anyway (see ``Request``).
 
-    ``lacking`` is what remotes did not have when they were last asked, ``fresh`` what new and changed definitions need.
+    ``lacking``: what remotes did not have when they last replied. ``fresh``: what new and changed definitions need.
     """
 
     hinted: frozenset[RepoId]
@@ -34,7 +34,7 @@ class OnDemand(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the stage is to do; without ``on_demand`` every remote is asked."""
+    """What the stage is to do. Without ``on_demand`` every remote is asked."""
 
     library: Library
     plan: RepositoriesPlan
@@ -43,7 +43,7 @@ class Work(NamedTuple):
     on_demand: OnDemand | None = None
 
     def requests(self) -> list[Request]:
-        """One for each repository that is not removed."""
+        """A request for each repository that is not removed."""
         return [self._request(repo) for repo in self.plan.remaining]
 
     def _request(self, repo: RepoId) -> Request:
@@ -66,7 +66,7 @@ class Work(NamedTuple):
 
 
 class RepositoriesStage:
-    """Holds what workers brought back, from one step of the run to the next. Each step returns events for the log."""
+    """Keeps the results of workers from one part of the stage to the next. Each part returns events for the log."""
 
     def __init__(self, layout: Layout, remotes: Remotes, work: Work) -> None:
         self._layout = layout
@@ -79,16 +79,16 @@ class RepositoriesStage:
     # Prepare: everything is fetched and laid out, nothing is visible yet
 
     def prepare(self, jobs: int, progress: Progress) -> Iterator[Event]:
-        """Have everything fetched and laid out. The events come while the work goes on, in the order of the log."""
+        """Fetch and lay out everything. Yields events while the work goes on, in the order of the log."""
         requests = self._work.requests()
         if not requests:
-            yield from self._told({})
+            yield from self._events({})
             return
         questions = deferred.mirror.questions(requests)
         for done, _ in enumerate(self._remotes.replies_to(questions), 1):
             progress("Asking", done, len(questions))
         with workers(jobs) as pool:
-            # The largest first, or all would wait at the end for one of those.
+            # The largest first, or a run would wait for one of those at the end.
             futures = {
                 request.repo: pool.submit(deferred.prepare.prepare, self._layout, self._remotes, request)
                 for request in sorted(
@@ -96,16 +96,16 @@ class RepositoriesStage:
                 )
             }
             count("Preparing", futures.values(), progress)
-            yield from self._told(futures)
+            yield from self._events(futures)
             self._prepared = results([futures[request.repo] for request in requests])
 
-    def _told(self, futures: Mapping[RepoId, Future[Prepared]]) -> Iterator[Event]:
-        """The events of all repositories; those of each come as soon as it is prepared."""
+    def _events(self, futures: Mapping[RepoId, Future[Prepared]]) -> Iterator[Event]:
+        """Yield the events of all repositories; those of each as soon as it is prepared."""
         yield from complaints(self._work)
         for partition in PARTITIONS:
-            yield from self._told_of(partition, lambda repo: result(futures[repo]))
+            yield from self._events_in(partition, lambda repo: result(futures[repo]))
 
-    def _told_of(self, partition: str, prepared: Callable[[RepoId], Prepared]) -> Iterator[Event]:
+    def _events_in(self, partition: str, prepared: Callable[[RepoId], Prepared]) -> Iterator[Event]:
         plan = self._work.plan
         yield _info(f"Refreshing bare repositories ({partition})")
         yield _info(f"New repositories: {[repo.name for repo in _of(partition, plan.new)]}")
@@ -138,7 +138,7 @@ class RepositoriesStage:
         return (_info(f"Removing {self._layout.clone(repo) / entry}") for entry in entries)
 
     def only_branches_moved(self) -> bool:
-        """Whether the workers found the same refs as the last run did, at other commits perhaps, and no fault."""
+        """Whether workers found the same refs as the last run, perhaps at other commits, and nothing failed."""
         return all(
             work.is_known
             and not work.failed
@@ -153,22 +153,22 @@ class RepositoriesStage:
     def publish(self, detour: Detour) -> list[Event]:
         """Put the new checkouts in place, then move all branch links. Raises OSError.
 
-        ``detour`` leads environments to checkouts themselves where a directory must give way to a branch link.
+        ``detour`` makes environments use checkouts directly where a branch link is about to replace a directory.
         """
         if not self._prepared:
             return []
         deferred.retention.reclaim(self._layout, {work.repo: set(work.plan.targets.values()) for work in self._known()})
         self._prepared, events = deferred.publish.put_in_place(self._layout, self._prepared)
-        obstacles = deferred.publish.obstacles(self._prepared)
+        obstacles = deferred.publish.directories_to_replace(self._prepared)
         if obstacles:
             self._has_trash = True
             events += detour(obstacles)
-        switched, problems = deferred.publish.switch(self._layout, self._prepared)
+        switched, problems = deferred.publish.move_links(self._layout, self._prepared)
         self._prepared = [self._as_it_is(work) if work.failed else work for work in switched]
         return [*events, *problems]
 
     def _as_it_is(self, work: Prepared) -> Prepared:
-        """What there is of a repository whose links may not all have moved: nobody must be led to one that is not."""
+        """Correct the plan of a repository whose links did not all move, so that nothing relies on a missing link."""
         try:
             disk = deferred.disk.scan(self._layout, work.repo)
         except OSError:
@@ -177,7 +177,7 @@ class RepositoriesStage:
         is_known = work.is_known and (bool(plan.targets) or work.repo in self._work.inventory)
         return work._replace(plan=plan, is_known=is_known)
 
-    # What came of it
+    # Results
 
     def _known(self) -> list[Prepared]:
         return [work for work in self._prepared if work.is_known]
@@ -192,16 +192,16 @@ class RepositoriesStage:
         }
 
     def failed(self) -> set[RepoId]:
-        """The repositories with which not all was done that should have been."""
+        """The repositories for which some of the work could not be done."""
         return {work.repo for work in self._prepared if work.failed}
 
     def lacking(self) -> dict[RepoId, frozenset[Ref]]:
-        """The needed refs that remotes do not have, of all remotes that have replied."""
+        """The needed refs that each remote lacks, for all remotes that have replied."""
         asked = (work for work in self._known() if not work.failed and work.repo in self._work.library.urls)
         return {work.repo: work.lacking for work in asked}
 
     def expansion(self) -> Expansion:
-        """What environments can rely on."""
+        """The refs that environments can rely on, and those that are missing or undetermined."""
         return Expansion(
             self.inventory(),
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.missing),
@@ -210,10 +210,10 @@ class RepositoriesStage:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is left for the next run to clear away."""
+        """Whether the next run has nothing to clear away."""
         return not self._has_trash and not any(work.disk.clones for work in self._prepared)
 
-    # Retire: what nothing needs any more
+    # Retire: branch links, repositories and checkouts that no environment uses
 
     def retire(
         self,
@@ -224,8 +224,8 @@ class RepositoriesStage:
     ) -> list[Event]:
         """Remove branch links, repositories and checkouts that no environment uses now. Raises OSError.
 
-        ``is_used`` tells of repositories that an environment still uses, because it could not be changed. With
-        ``only``, checkouts of other repositories are not looked at.
+        ``is_used``: whether an environment that could not be changed still uses a repository. With ``only``,
+        checkouts of other repositories are left alone.
         """
         if only is not None and not only:
             return []
@@ -251,12 +251,12 @@ class RepositoriesStage:
 
 
 def _kept(work: Prepared, needs: Needs) -> set[Ref]:
-    """The refs whose entries stay: those needed, unless the remote said that they are gone."""
+    """The refs whose entries stay: the needed ones that the remote does not lack."""
     return set(needs.refs) - work.plan.missing
 
 
 def complaints(work: Work) -> Iterator[Event]:
-    """What is wrong with the library as a whole, or with entries of it."""
+    """The errors of the library: entries that are unusable, and removals that are refused."""
     for repo, reason in sorted(work.library.unusable.items()):
         name = one_line(str(repo))
         yield Event(

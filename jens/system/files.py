@@ -1,9 +1,9 @@
-"""How the file system is changed: single steps, each of which is done or not, whenever it is interrupted.
+"""Changes to the file system: each is done completely or not at all, even when it is interrupted.
 
-Names that begin with STAGING or TRASH are never read by anybody; ``sweep`` clears them away.
+Nobody reads names that begin with STAGING or TRASH, and ``sweep`` deletes them.
 """
 
-# ruff: noqa: PLC0415 - a run that has nothing to do begins every minute, and needs little of this
+# ruff: noqa: PLC0415 - a run starts every minute, and one with nothing to do needs little of this
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TRASH = ".trash-"
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether an error only says that something is not there, or is no longer."""
+    """Whether an error only means that a path does not exist, or no longer exists."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG)
 
 
 def is_missing(path: Path, *, follow: bool = True) -> bool:
-    """Whether a path certainly leads nowhere, and not for want of a permission."""
+    """Whether a path certainly leads nowhere; False when a missing permission hides the truth."""
     try:
         os.stat(path, follow_symlinks=follow)
     except OSError as error:
@@ -43,7 +43,7 @@ def make_directory(path: Path) -> None:
 
 
 def open_file(path: Path | str, flags: int = 0) -> int:
-    """A descriptor to read a regular file; raises OSError for all else, as for a pipe, that would wait for a writer."""
+    """A descriptor to read a regular file. Raises OSError for anything else: a pipe would wait for a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -59,7 +59,7 @@ def read_file(path: Path | str) -> bytes:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError name what is being made, and not the name aside; a full disk is told by write(2), of no name."""
+    """Make an OSError name ``path`` instead of the staging name; the error of write(2) on a full disk has no name."""
     try:
         yield
     except OSError as error:
@@ -112,8 +112,8 @@ def flush(path: Path) -> None:
 def put_link(path: Path, target: str) -> Path | None:
     """Make ``path`` a link to ``target`` in one rename.
 
-    A directory in its place gives way first; returned is where it is now, for the caller to delete when nobody reads
-    in it any more.
+    A directory at ``path`` is moved to the trash first, and its new path is returned. The caller deletes it when nobody
+    reads it any more.
     """
     aside = staging_name(path.parent)
     try:
@@ -126,13 +126,13 @@ def put_link(path: Path, target: str) -> Path | None:
 
 
 def replace_tree(staging: Path, path: Path) -> None:
-    """Rename a finished directory to ``path``; whatever is there gives way to it and is deleted after."""
+    """Rename a finished directory to ``path``. What was there is moved to the trash first, and deleted afterwards."""
     with naming(path):
         remove_tree(_replace(staging, path))
 
 
 def _put(aside: Path, path: Path) -> Path | None:
-    """Rename a file or link to ``path``; only a directory there has to give way, and its new path is returned."""
+    """Rename a file or link to ``path``. Returns the trash path of a directory that was there."""
     try:
         os.rename(aside, path)
     except IsADirectoryError:
@@ -141,7 +141,7 @@ def _put(aside: Path, path: Path) -> Path | None:
 
 
 def _replace(new: Path, path: Path) -> Path | None:
-    """Rename to ``path``; what is there gives way first, and comes back when the new one cannot take its place."""
+    """Rename to ``path``. What is there is moved to the trash first; it is moved back when the rename fails."""
     trash = move_to_trash(path) if os.path.lexists(path) else None
     try:
         os.rename(new, path)
@@ -153,14 +153,14 @@ def _replace(new: Path, path: Path) -> Path | None:
 
 
 def move_to_trash(path: Path) -> Path:
-    """Take something out of its readers' sight in one rename; returns where it is now."""
+    """Hide something from readers in one rename. Returns its new path."""
     trash = path.parent / f"{TRASH}{os.urandom(6).hex()}"
     os.rename(path, trash)
     return trash
 
 
 def discard(path: Path) -> bool:
-    """Remove a file, link or tree: out of sight first, then deleted as far as it can be; whether it all could."""
+    """Remove a file, link or tree: hide it, then delete what can be deleted. Returns whether nothing is left."""
     if not os.path.lexists(path):
         return True
     trash = move_to_trash(path)
@@ -169,7 +169,7 @@ def discard(path: Path) -> bool:
 
 
 def remove_tree(path: Path | None) -> None:
-    """Delete what can be deleted now, if there is anything; links are never followed.
+    """Delete a file, link or tree as far as it can be deleted now, if there is one; links are never followed.
 
     What is still busy (NFS keeps deleted files that somebody has open) stays for the next ``sweep``.
     """
@@ -185,7 +185,7 @@ def remove_tree(path: Path | None) -> None:
 
 
 def sweep(directory: Path) -> bool:
-    """Delete what an earlier run left in ``directory`` under a staging or trash name; whether all of it could be."""
+    """Delete what earlier runs left in ``directory`` under staging and trash names. Returns whether nothing is left."""
     found = [directory / name for name in os.listdir(directory) if name.startswith((STAGING, TRASH))]
     for path in found:
         remove_tree(path)
@@ -193,7 +193,7 @@ def sweep(directory: Path) -> bool:
 
 
 def flush_file_systems(*paths: Path) -> None:
-    """``flush_file_system`` for several directories, once each file system. Raises OSError."""
+    """``flush_file_system`` for several directories, once for each file system. Raises OSError."""
     for path in {os.stat(path).st_dev: path for path in reversed(paths)}.values():
         flush_file_system(path)
 

@@ -1,6 +1,6 @@
-"""Processes told apart for certain, though the kernel gives their numbers out anew: proc(5).
+"""Processes, identified with certainty although the kernel reuses their ids: proc(5).
 
-Where there is no /proc, or it shows less than is needed, nothing is certain, and nobody counts as gone.
+Where /proc is missing or shows too little, nothing is certain, and no process counts as gone.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")
-_SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<world>\S+ \S+)\n")
+_SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<namespace>\S+ \S+)\n")
 _LONGEST = 200
 _HELD = re.compile(r"^lock:\s+\d+: FLOCK +ADVISORY +WRITE (?P<taker>\d+) ", re.MULTILINE)
-_ENDED = ("Z", "X")  # all of it has ended but its entry in the table
+_ENDED = ("Z", "X")  # it has ended, and only its entry in the process table is left
 
 
 class Process(NamedTuple):
-    """A process as it was a moment ago; ``start`` is in clock ticks since the system began."""
+    """A process as it was a moment ago; ``start`` is in clock ticks since the system booted."""
 
     pid: int
     state: str
@@ -35,14 +35,14 @@ class Process(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A process that has a lock, and who took it: a process id, or 0 when that is no longer known."""
+    """A process that holds a lock; ``taker`` is the id of the process that took it, 0 when that is no longer known."""
 
     process: Process
     taker: int
 
 
 def look(pid: int) -> Process | None:
-    """What /proc says of a process; None when it says nothing."""
+    """What /proc says about a process; None when it says nothing."""
     try:
         user = os.stat(_PROC / str(pid)).st_uid
         fields = (_PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
@@ -51,7 +51,7 @@ def look(pid: int) -> Process | None:
     return Process(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]), user)
 
 
-def everybody() -> list[Process]:
+def all_processes() -> list[Process]:
     """Every process that /proc shows."""
     try:
         names = os.listdir(_PROC)
@@ -61,7 +61,7 @@ def everybody() -> list[Process]:
 
 
 def sign(descriptor: int) -> None:
-    """Write into a locked file which process holds the lock, as far as the file may be written."""
+    """Write into a locked file which process holds the lock, if the file may be written."""
     signature = _signature(os.getpid()).encode("ascii")
     with contextlib.suppress(OSError):
         if os.pread(descriptor, _LONGEST, 0) == signature:
@@ -75,12 +75,12 @@ def sign(descriptor: int) -> None:
 
 @functools.cache
 def _signature(pid: int) -> str:
-    process, world = look(pid), _world(pid)
-    return f"{pid} {process.start} {world}\n" if process and world else ""
+    process, namespace = look(pid), _namespace(pid)
+    return f"{pid} {process.start} {namespace}\n" if process and namespace else ""
 
 
-def _world(pid: int) -> str:
-    """Where the ids of processes mean the same as here: this start of the system, this namespace. Or ''."""
+def _namespace(pid: int) -> str:
+    """The PID namespace and the boot in which a process id is valid; '' when /proc does not tell them."""
     try:
         if os.readlink(_PROC / "self") != str(pid):
             return ""
@@ -91,7 +91,7 @@ def _world(pid: int) -> str:
 
 
 class Signer(NamedTuple):
-    """The process that signed a file: when it is gone, whatever it began is left over."""
+    """The process that signed a file. When it is gone, the processes that it started are orphans."""
 
     pid: int
     start: int
@@ -103,36 +103,36 @@ class Signer(NamedTuple):
         except ProcessLookupError:
             return True
         except PermissionError:
-            pass  # another user's, which /proc may show or hide
+            pass  # another user's process, which /proc may show or hide
         process = look(self.pid)
         return process is not None and (process.start != self.start or process.state in _ENDED)
 
 
 def signer(descriptor: int) -> Signer | None:
-    """Who signed a file last; None when nobody did, or in another world than this."""
+    """The process that signed a file last; None when there is none, or it is of another PID namespace or boot."""
     try:
         match = _SIGNATURE.fullmatch(os.pread(descriptor, _LONGEST, 0).decode("ascii", "replace"))
     except OSError:
         return None
-    if match is None or match["world"] != _world(os.getpid()):
+    if match is None or match["namespace"] != _namespace(os.getpid()):
         return None
     return Signer(int(match["pid"]), int(match["start"]))
 
 
 def holders(descriptor: int) -> Iterator[Holder]:
-    """The processes that hold the flock(2) of a file, inherited perhaps, not those that merely have it open."""
+    """The processes that hold the flock(2) of a file, taken or inherited. Having the file open is not enough."""
     try:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:
         return
-    for process in everybody():
+    for process in all_processes():
         taker = _taker(process.pid, path)
         if taker is not None:
             yield Holder(process, taker)
 
 
 def _taker(pid: int, path: str) -> int | None:
-    """Who took the lock of a file that a process holds; None when it holds none."""
+    """The id of the process that took the lock of a file, if ``pid`` holds that lock; None if not."""
     top = _PROC / str(pid)
     with contextlib.suppress(OSError):  # another user's process, or one that ends just now
         for name in os.listdir(top / "fd"):
@@ -143,18 +143,18 @@ def _taker(pid: int, path: str) -> int | None:
     return None
 
 
-#: Seconds between a polite end and a forced one.
+#: Seconds between SIGTERM and SIGKILL.
 _GRACE = 2.0
 
 
 @contextlib.contextmanager
 def end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
-    """A descriptor that can be read once a process has ended; None where the kernel has none: before Linux 5.3.
+    """A descriptor that becomes readable when a process has ended; None before Linux 5.3, which has none.
 
-    To wait for so long and no longer is else to look again and again, a millisecond later than it could be.
+    Without it, a wait with a time limit must look again and again, and sees the end a millisecond late.
     """
     descriptor = None
-    with contextlib.suppress(AttributeError, OSError):  # nor does a Python have it that was made on an older one
+    with contextlib.suppress(AttributeError, OSError):  # a Python that was built on an older Linux has no pidfd_open
         descriptor = os.pidfd_open(process.pid)
     try:
         yield descriptor
@@ -164,7 +164,7 @@ def end_of(process: subprocess.Popen[bytes]) -> Iterator[int | None]:
 
 
 def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether a process has ended, or does within so many seconds."""
+    """Whether a process has ended, or ends within ``seconds``."""
     with end_of(process) as descriptor:
         if descriptor is not None:
             waiting = select.poll()
@@ -177,7 +177,7 @@ def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group, politely at first."""
+    """End a process and its whole group: SIGTERM first, then SIGKILL."""
     signal_group(process.pid, signal.SIGTERM)  # lets Git remove its lock files
     has_ended(process, _GRACE)
     signal_group(process.pid, signal.SIGKILL)
@@ -185,6 +185,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to all of a process group, if there is anybody."""
+    """Send a signal to a process group, if it exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -1,6 +1,6 @@
-"""Metadata as it lies in work trees, checked before it is pushed: everything that is wrong, with file and line.
+"""Checks metadata in work trees, before they are pushed: finds everything that is wrong, with file and line.
 
-The rules are those of a run (``rules``); here is what else is worth knowing before a push.
+A run's own checks are in ``jens.metadata``. This module adds what is only worth knowing before a push.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from jens.urls import redact
 ERROR = "error"
 WARNING = "warning"
 
-#: Puppet has other uses for these; source: "Creating environments" in Puppet's documentation.
+#: Puppet reserves these names; source: "Creating environments" in Puppet's documentation.
 RESERVED = ("main", "master", "agent", "user")
 
-#: Of longer texts, which only nonsense has, the beginning is shown.
+#: Longer texts are cut after so many characters. Only nonsense makes them so long.
 _LONGEST = 500
-#: Characters in all that may be said of one file: people do not read on.
+#: At most so many characters are reported for one file. Nobody reads more.
 _MOST = 1024 * 1024
 
 _NEARLY = re.compile(r".*\.ya?ml", re.IGNORECASE)
@@ -38,7 +38,7 @@ _NEARLY = re.compile(r".*\.ya?ml", re.IGNORECASE)
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something wrong, or doubtful; the text is one line without user names and passwords of URLs."""
+    """An error or a warning. The text is one line, without user names and passwords of URLs."""
 
     file: str
     line: int
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Site:
-    """What the configuration of a site says of its metadata; ``writes_conf`` also when nobody knows."""
+    """The configuration of a site that its metadata depend on; ``writes_conf`` is true when it is unknown, too."""
 
     hashprefix: str
     mandatory: tuple[Branch, ...]
@@ -56,7 +56,7 @@ class Site:
 
     @classmethod
     def of(cls, config: Config, *, is_default: bool) -> Site:
-        """As configured; a configuration that nobody gave does not tell whether environments have a file."""
+        """Read it from a configuration. The default one does not tell whether there is an ``environment.conf``."""
         main = config.main
         branches = tuple(map(Branch, main.mandatorybranches))
         return cls(main.hashprefix, branches, is_default or main.directory_environments)
@@ -73,7 +73,7 @@ class CheckedLibrary:
 
     @property
     def library(self) -> Library | None:
-        """What definitions can rely on, None when too little can be read to tell."""
+        """The library for checks of definitions, None when the file cannot be read as a whole."""
         if not self.is_whole:
             return None
         return Library(self.urls, {repo: entry.problem for repo, entry in self.entries.items() if entry.problem})
@@ -99,7 +99,7 @@ class _TooManyError(Exception):
 
 
 class _Findings(list[Finding]):
-    """What is found in one file; gives up, with _TooManyError, when that is beyond all measure."""
+    """The findings in one file. ``add`` raises _TooManyError when there are far too many."""
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _Findings(list[Finding]):
 
 
 def finding(file: str, line: int, level: str, text: str) -> Finding:
-    """A finding whose text may be shown to anybody."""
+    """Make a finding from a text that may have several lines or credentials."""
     said = one_line(redact(text))
     return Finding(file, line, level, said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…")
 
@@ -131,7 +131,7 @@ def finding(file: str, line: int, level: str, text: str) -> Finding:
 
 
 def check_library(path: Path) -> CheckedLibrary:
-    """Check the file of the library. Raises DirectoryError when it is not there."""
+    """Check the file of the library. Raises DirectoryError when it does not exist."""
     if not os.path.lexists(path):
         raise DirectoryError("--repositories", path, "no such file")
     found = _Findings(str(path))
@@ -154,7 +154,7 @@ def check_library(path: Path) -> CheckedLibrary:
 
 
 def _read(path: Path) -> bytes | None:
-    """A file's content, as far as anybody will look; None for a link or anything else. Raises OSError."""
+    """The first LARGEST + 1 bytes of a file, None for anything but a regular file. Raises OSError."""
     if not stat.S_ISREG(path.lstat().st_mode):
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -166,7 +166,7 @@ def _repeated(found: _Findings, source: bytes | None) -> None:
     try:
         root = yamlnodes.parse(source or b"")
     except YamlError:
-        return  # it was said before
+        return  # library_entries or inspect_definition has reported it
     for key, line, first in yamlnodes.repeated(root) if root is not None else ():
         found.add(ERROR, line, f"the key {key!r} is there already, in line {first}")
 
@@ -177,9 +177,9 @@ def _repeated(found: _Findings, source: bytes | None) -> None:
 def check_definitions(
     directory: Path, library: Library | None, site: Site
 ) -> tuple[list[CheckedDefinition], list[Finding]]:
-    """Check the definitions at the top of a directory, and find what is nearly one, but none.
+    """Check the definitions at the top of a directory, and warn of files that only look like definitions.
 
-    Raises DirectoryError when there is no such directory.
+    Raises DirectoryError when the directory cannot be read.
     """
     try:
         names = sorted(os.listdir(directory))
@@ -196,7 +196,7 @@ def check_definitions(
 
 
 def _why_none(path: Path) -> str:
-    """Why something is no definition though it looks like one; '' for one, and for what does not look so."""
+    """Why a path that looks like a definition is none; '' for a definition, and for what does not look like one."""
     name = path.name
     if not name.endswith(SUFFIX):
         is_nearly = _NEARLY.fullmatch(name) is not None and not name.startswith(".")

@@ -19,7 +19,7 @@ from jens.tools.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a remote said: its branches, and why commits are not to be had; ``problem`` when it said nothing."""
+    """What a remote replied: its branches, and why it cannot give commits; ``problem`` says why it did not reply."""
 
     heads: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[Commit, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Reply:
 def check_remotes(
     library: CheckedLibrary, definitions: Sequence[CheckedDefinition], site: Site, remotes: Remotes, jobs: int
 ) -> list[Finding]:
-    """Ask every remote of the library, many at once, and find what is not there."""
+    """Ask all remotes of the library, many at once, and find the branches and commits that do not exist."""
     replies = _ask_all(library.urls, _commits(definitions), remotes, jobs)
     found = [
         finding(library.file, library.entries[repo].line, ERROR, text)
@@ -63,7 +63,7 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
     for repo, ref in definition.overrides.items():
         reply = replies.get(repo)
         if reply is None or reply.problem:
-            continue  # which is said elsewhere
+            continue  # check_definitions or _of_repository reports it
         if isinstance(ref, Commit) and ref in reply.problems:
             yield checked.lines[repo], f"{repo}: {ref} {reply.problems[ref]}"
         if isinstance(ref, Branch) and ref.name not in reply.heads:
@@ -73,8 +73,8 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
         if repo not in definition.overrides and not reply.problem and SNAPSHOT_COMMON.name not in reply.heads:
             yield 1, f"{repo} has no branch {SNAPSHOT_COMMON.name!r}, which is used without default and override"
     default = definition.default
-    answered = replies and not any(reply.problem for reply in replies.values())
-    if default and answered and not any(default.name in reply.heads for reply in replies.values()):
+    all_replied = replies and not any(reply.problem for reply in replies.values())
+    if default and all_replied and not any(default.name in reply.heads for reply in replies.values()):
         yield checked.lines["default",], f"'default': no repository of the library has a branch {default.name!r}"
 
 
@@ -86,7 +86,7 @@ def _ask_all(
     with workers(jobs) as pool:
         futures = {repo: pool.submit(_ask, url, commits.get(repo, ()), remotes) for repo, url in urls.items()}
         while wait(futures.values(), timeout=0.2).not_done:
-            pass  # look up now and then: a signal may have been given to another thread
+            pass  # wake up now and then: another thread may have received a signal
         return {repo: future.result() for repo, future in futures.items()}
 
 
@@ -100,7 +100,7 @@ def _ask(url: str, commits: Collection[Commit], remotes: Remotes) -> Reply:
 
 
 def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[Commit, str]:
-    """Why commits are not to be had. Full ids are asked for one by one, the whole history is the last resort."""
+    """Why a remote cannot give commits. Ask for full ids one by one; clone the whole history only for the rest."""
     problems = {}
     with tempfile.TemporaryDirectory(prefix="jens-check-") as directory:
         alone, mirror = Path(directory, "alone"), Path(directory, "mirror")

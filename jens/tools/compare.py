@@ -1,6 +1,7 @@
-"""What Puppet would see differently in two instances, told from their environments and checkouts alone.
+"""Compares what Puppet sees in two instances.
 
-No configuration, no mirrors and no Git are needed: the names of checkouts tell their commits.
+It reads only environments and checkouts, whose names tell their commits. It needs no configuration, no mirrors and no
+Git.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _MISSING = "missing"
 _DIRECTORY = "directory"
 
 
-class Leads(NamedTuple):
-    """A link into the instance's own checkouts; ``shows`` tells whether there is what it leads to below them."""
+class CheckoutLink(NamedTuple):
+    """A link into the checkouts of the instance; ``shows`` tells whether its target exists."""
 
     target: Target
     expanded: Expanded
@@ -43,18 +44,18 @@ class Leads(NamedTuple):
         return f"{where} ({self.expanded.commit}{'' if self.shows else ', dangling'})"
 
 
-#: What is found at a path of an environment; everything but links into the checkouts is told in words.
-Item = Union[Leads, str]
+#: What an environment has at a path: a link into the checkouts, or a description of anything else.
+Item = Union[CheckoutLink, str]
 Items = Mapping[str, Item]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs, how it is in A and in B, and in which environments.
+    """One difference: what it is about, its state in A and in B, and in which environments it is.
 
-    ``kind`` is REF for a ref whose checkouts differ, ENVIRONMENT for one that is not an environment in both, else
-    what stands at the path ``subject`` of an environment: ``link`` (in one of them at least), ``directory``, ``file``
-    or ``other``.
+    ``kind`` is REF when a ref has different checkouts, and ENVIRONMENT when one side is no environment. Otherwise it is
+    what the environment has at the path ``subject``: ``link`` (at least on one side), ``directory``, ``file`` or
+    ``other``.
     """
 
     kind: str
@@ -64,7 +65,7 @@ class Difference:
     environments: tuple[str, ...]
 
     def encode(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same facts as JSON types."""
         return {
             "a": self.a,
             "b": self.b,
@@ -75,25 +76,25 @@ class Difference:
 
 
 class Instance:
-    """One side, read only; what a ref is expanded to is looked up once, so it is the same in every environment."""
+    """One of the two instances, only read. Looks each ref up once, so that it is the same in every environment."""
 
     def __init__(self, root: Path) -> None:
-        """Raises DirectoryError when this is no root of an instance."""
+        """Raises DirectoryError when ``root`` is not the root of an instance."""
         self._layout = Layout.at(root)
         self._links = LinkReader(self._layout)
         self._expanded: dict[tuple[RepoId, str], Expanded] = {}
-        self._leads: dict[Target, Leads] = {}
+        self._followed: dict[Target, CheckoutLink] = {}
         for path in (self._layout.clonedir, self._layout.environmentsdir):
             if not os.path.isdir(path):
                 problem = "is not a directory" if os.path.lexists(path) else "does not exist"
                 raise DirectoryError(path.name, path, problem)
 
     def environments(self) -> list[str]:
-        """Everything that Puppet takes for an environment. Raises OSError."""
+        """The names of all that Puppet takes for an environment. Raises OSError."""
         return [entry.name for entry in self._layout.environment_entries()]
 
     def read(self, name: str) -> dict[str, Item]:
-        """All that is in an environment, by its path; '' is the environment itself. Raises OSError."""
+        """The content of an environment by path; the path '' is the environment itself. Raises OSError."""
         top = os.fspath(self._layout.environment(name))
         try:
             if stat.S_ISLNK(os.lstat(top).st_mode):
@@ -110,7 +111,7 @@ class Instance:
                 with os.scandir(f"{top}/{directory}") as entries:
                     found[directory] = _DIRECTORY
                     self._read_entries(name, f"{directory}/" if directory else "", entries, found, waiting)
-            except OSError as error:  # an instance may be at work meanwhile
+            except OSError as error:  # an update may be at work in the instance
                 if not is_gone(error):
                     raise
         return found
@@ -145,18 +146,18 @@ class Instance:
         target = self._links.target(environment, link, text)
         found[link] = self._follow(target) if target else f"link to '{text}'"
 
-    def _follow(self, target: Target) -> Leads:
-        leads = self._leads.get(target)
-        if leads is None:
+    def _follow(self, target: Target) -> CheckoutLink:
+        link = self._followed.get(target)
+        if link is None:
             key = target.repo, target.entry
             if key not in self._expanded:
                 self._expanded[key] = disk.look_up(self._layout, *key)
             expanded = self._expanded[key]
             shows = expanded.place is not None
-            if shows and expanded.commit is not None:  # else a link may lead anywhere
+            if shows and expanded.commit is not None:  # without a commit, a link may lead anywhere
                 shows = _has(f"{self._layout.clone(target.repo)}/{expanded.place}", target.below)
-            leads = self._leads[target] = Leads(target, expanded, shows)
-        return leads
+            link = self._followed[target] = CheckoutLink(target, expanded, shows)
+        return link
 
 
 def _read_other(path: str, entry: os.DirEntry[str], found: dict[str, Item]) -> None:
@@ -173,7 +174,7 @@ def _read_other(path: str, entry: os.DirEntry[str], found: dict[str, Item]) -> N
 
 
 def _has(checkout: str, below: str) -> bool:
-    """Whether a checkout has a path; links in it are not followed, they are as the commit has them."""
+    """Whether a checkout has a path. A link in it counts as present, and is not followed: the commit fixes it."""
     path = checkout
     for part in below.split("/"):
         path = f"{path}/{part}"
@@ -189,10 +190,10 @@ def _has(checkout: str, below: str) -> bool:
 
 
 def compare(a: Path, b: Path, names: Collection[str] = ()) -> list[Difference]:
-    """How two instances differ, in all environments or in the named ones.
+    """The differences of two instances, in all environments or in the named ones.
 
-    Raises DirectoryError when a root lacks a directory, when something in it cannot be read, or when a named
-    environment is in neither.
+    Raises DirectoryError when a root lacks a directory, when something cannot be read, or when neither instance has a
+    named environment.
     """
     left, right = Instance(a), Instance(b)
     try:
@@ -206,7 +207,7 @@ def compare(a: Path, b: Path, names: Collection[str] = ()) -> list[Difference]:
 
 
 def _collect(pairs: Iterable[tuple[str, Items, Items]]) -> list[Difference]:
-    """Differences of all environments: each told once, those of refs first, then environments, then the rest."""
+    """The differences of all environments, each once: first of refs, then of environments, then the rest."""
     found: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for name, a, b in pairs:
         for kind, subject, in_a, in_b in differences(a, b):
@@ -220,13 +221,13 @@ def _collect(pairs: Iterable[tuple[str, Items, Items]]) -> list[Difference]:
 
 
 def differences(a: Items, b: Items) -> Iterator[tuple[str, str, str, str]]:
-    """Kind and subject of what differs in one environment, and how it is in A and in B."""
+    """The differences in one environment: kind, subject, state in A, state in B."""
     differing = {path for path in {*a, *b} if not _same(a.get(path), b.get(path))}
     for path in sorted(differing):
         if path and path.rpartition("/")[0] in differing:
-            continue  # what is in a directory that is not in both has been told with it
+            continue  # its directory is not in both; that difference is enough
         here, there = a.get(path), b.get(path)
-        if isinstance(here, Leads) and isinstance(there, Leads) and _is_of_ref(here, there):
+        if isinstance(here, CheckoutLink) and isinstance(there, CheckoutLink) and _is_of_ref(here, there):
             ref = entry_ref(here.target.entry)
             name = ref.name if isinstance(ref, Branch) else describe(ref) if ref else here.target.entry
             yield REF, f"{here.target.repo} {name}", _state(here.expanded), _state(there.expanded)
@@ -235,13 +236,13 @@ def differences(a: Items, b: Items) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _same(a: Item | None, b: Item | None) -> bool:
-    """Whether Puppet sees the same: the same path in the same commit of the same repository, whatever names it."""
-    if not isinstance(a, Leads) or not isinstance(b, Leads):
+    """Whether Puppet sees the same path in the same commit of the same repository, by whatever ref."""
+    if not isinstance(a, CheckoutLink) or not isinstance(b, CheckoutLink):
         return a == b
     if _is_unknown(a.expanded) or _is_unknown(b.expanded):
         return False
     if a.expanded.commit is None or b.expanded.commit is None:
-        return a.target == b.target and a.expanded == b.expanded  # the ref is all that there is to compare
+        return a.target == b.target and a.expanded == b.expanded  # only the refs can be compared
     return (a.target.repo, a.target.below, a.expanded.commit, a.shows) == (
         b.target.repo,
         b.target.below,
@@ -254,8 +255,8 @@ def _is_unknown(expanded: Expanded) -> bool:
     return expanded.commit is None and expanded.place is not None
 
 
-def _is_of_ref(a: Leads, b: Leads) -> bool:
-    """Whether links differ because one ref is not expanded to the same in both."""
+def _is_of_ref(a: CheckoutLink, b: CheckoutLink) -> bool:
+    """Whether two links differ because their common ref has another state on each side."""
     same_ref = (a.target.repo, a.target.entry) == (b.target.repo, b.target.entry)
     return same_ref and (_state(a.expanded) != _state(b.expanded) or _is_unknown(a.expanded))
 
@@ -269,5 +270,7 @@ def _state(expanded: Expanded) -> str:
 def _kind(path: str, a: Item | None, b: Item | None) -> str:
     if not path:
         return ENVIRONMENT
-    kinds = ["link" if isinstance(item, Leads) else item.partition(" ")[0] for item in (a, b) if item is not None]
+    kinds = [
+        "link" if isinstance(item, CheckoutLink) else item.partition(" ")[0] for item in (a, b) if item is not None
+    ]
     return "link" if "link" in kinds else kinds[0]

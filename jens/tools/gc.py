@@ -1,4 +1,4 @@
-"""Garbage: what nothing needs of checkouts, worktree records and mirrors is removed, and Git packs the mirrors."""
+"""Collects garbage: removes unneeded checkouts, worktree records and mirrors, and has Git pack the other mirrors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from jens.repositories.refs import entries_to_remove
 from jens.statefile import StateError
 from jens.system import files
 
-#: How often the lock is tried, so many seconds apart.
+#: How often to try the lock, and the seconds between two tries.
 ATTEMPTS, PAUSE = 10, 10
-#: Between two repositories the lock is free as long as it was held, up to so many seconds: an update tries only once.
+#: The lock stays free as long as it was held, at most so many seconds, for jens-update tries it only once.
 LONGEST_REST = 10.0
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Orders:
-    """What to do: pack the mirrors, which an ``aggressive`` Git does better and much slower; clear away left-overs."""
+    """What to do: pack the mirrors (``aggressive``: better, but much slower), remove what is not needed."""
 
     bares: bool
     clones: bool
@@ -46,9 +46,9 @@ class Orders:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What tells which commits are needed; None where that could not be found out.
+    """The sources that tell which commits are needed; None for a source that cannot be read.
 
-    ``used`` has every repository that environments link to, with the commits that they link to without a branch.
+    ``used`` has every repository that environments link to. Its commits are those that they link to without a branch.
     """
 
     inventory: Inventory | None
@@ -57,7 +57,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Result:
-    """What was done for one repository, or for several: sizes in bytes, of packed mirrors only."""
+    """The counts of what was done, for one or several repositories; sizes in bytes, of packed mirrors only."""
 
     checkouts: int = 0
     records: int = 0
@@ -72,13 +72,13 @@ class Result:
 
 
 def needed_commits(evidence: Evidence, repo: RepoId) -> set[str]:
-    """The commits of a repository that are needed, as far as anything tells."""
+    """The commits of a repository that are needed, as far as the evidence tells."""
     expanded = (evidence.inventory or {}).get(repo, {}).values()
     return {*expanded, *(evidence.used or {}).get(repo, ())}
 
 
 def may_be_left_over(evidence: Evidence, repo: RepoId) -> bool:
-    """Whether nothing but the library can still want a repository."""
+    """Whether neither the inventory nor an environment has a repository. Only the library may still have it."""
     if evidence.inventory is None or evidence.used is None:
         return False
     return repo not in evidence.inventory and repo not in evidence.used
@@ -90,7 +90,7 @@ def is_wanted(repo: RepoId, library: Library | None) -> bool:
 
 
 def records_to_drop(recorded: Iterable[str], existing: Collection[str], needed: Collection[str]) -> list[str]:
-    """The records without a checkout; but one that somebody removed will be laid out again, if it is needed."""
+    """The records without a checkout, except needed ones: the next run lays those checkouts out again."""
     return sorted(set(recorded) - set(existing) - set(needed))
 
 
@@ -111,7 +111,7 @@ def collect(config: Config, orders: Orders) -> Result:
 
 
 def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
-    """Sweep what repositories share, and see what environments use."""
+    """Remove left-overs outside repositories, and find out what environments use."""
     shared = [layout.environmentsdir, layout.cachedir, layout.definitions]
     for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
         try:
@@ -132,9 +132,9 @@ def _failure(text: str) -> Result:
 
 
 def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
-    """What environments link to, whoever made them. Raises OSError.
+    """What environments link to, as ``Evidence.used``, whoever made the environments. Raises OSError.
 
-    What environments come to use later, the inventory has before them.
+    Environments may change later, while the lock is free. Whatever they then use is in the inventory before.
     """
     found: dict[RepoId, set[str]] = {}
     reader = LinkReader(layout)
@@ -148,7 +148,7 @@ def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
 
 
 def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repo: RepoId) -> Result:
-    """One repository, under the lock. Never raises for what is wrong with it."""
+    """Clean up one repository, under the lock. Its errors become failures in the result."""
     layout = Layout.of(config)
     evidence = Evidence(_known(layout), used)
     result = Result()
@@ -163,7 +163,7 @@ def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None,
 
 
 def _known(layout: Layout) -> Inventory | None:
-    """The inventory as persisted: one made from what is on disk would know of no left-overs."""
+    """The saved inventory, None when it cannot be used. One made from the disk would count left-overs as needed."""
     try:
         return inventory.load(layout)
     except StateError as error:
@@ -171,7 +171,7 @@ def _known(layout: Layout) -> Inventory | None:
         return None
 
 
-# What nothing needs
+# Removing what is not needed
 
 
 def _clear(config: Config, layout: Layout, evidence: Evidence, repo: RepoId) -> Result:
@@ -192,12 +192,12 @@ def _clear(config: Config, layout: Layout, evidence: Evidence, repo: RepoId) -> 
 
 
 def _is_directory(path: Path) -> bool:
-    """A link may lead out of the configured directories: what is there is not ours."""
+    """Whether a path is a directory and no link. A link may lead out of the configured directories."""
     return path.is_dir() and not path.is_symlink()
 
 
 def _library(config: Config, repo: RepoId) -> Library | None:
-    """The library as the last run saw it; None when it cannot be used."""
+    """The library of the last run, None when it cannot be used."""
     try:
         return metadata_reader.read_library(config, metadata_clones.library_commit(config))
     except (MetadataError, LibraryError, DirectoryError) as error:
@@ -206,7 +206,7 @@ def _library(config: Config, repo: RepoId) -> Library | None:
 
 
 def _remove_repository(layout: Layout, repo: RepoId) -> Result:
-    """Remove mirror and branch links; checkouts go when their time is over."""
+    """Remove the mirror and the branch links. The checkouts are removed after ``retention``."""
     is_mirrored = os.path.lexists(layout.bare(repo))
     disk = scan(layout, repo) if _is_directory(layout.clone(repo)) else OnDisk()
     entries = entries_to_remove(disk, ())
@@ -242,7 +242,7 @@ def _remove_records(layout: Layout, repo: RepoId, needed: Set[str]) -> Result:
     return Result(records=len(lost))
 
 
-# What Git does
+# Packing mirrors
 
 
 def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool) -> Result:
@@ -271,7 +271,7 @@ def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool)
 
 
 def _size(directory: Path) -> int:
-    """The bytes in the files below a directory."""
+    """The bytes in all files below a directory."""
     total = 0
     for parent, _directories, names in os.walk(directory):
         for name in names:

@@ -1,4 +1,4 @@
-"""A private instance of Jens in one directory, for trying things out and for running as an ordinary user."""
+"""Makes a private instance of Jens in one directory, for an ordinary user or for trying things out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jens.git import clones
 from jens.git.wrapper import GitOptions
 from jens.system import files
 
-#: Where the tutorial says that the example repositories are.
+#: The directory of the example repositories in the tutorial and in the shipped library.
 EXAMPLE_REPOSITORIES = "/tmp/example-repositories"
 
 _DIRECTORIES = {
@@ -31,17 +31,17 @@ _SHIPPED = Path("share", "doc", "puppet-jens", "examples")
 
 
 def lay_out(directory: Path, environments: str, repositories: str) -> Path:
-    """Make an instance around two metadata repositories; returns its configuration file.
+    """Make an instance that uses two metadata repositories. Returns its configuration file.
 
-    Raises DirectoryError unless the directory is empty or can be made, MetadataError when a clone fails. Then
-    nothing of the instance is left.
+    Raises DirectoryError unless the directory is empty or can be made, and MetadataError when a clone fails. Nothing is
+    left of an instance that failed.
     """
     with _prepared(directory) as place:
         return _fill(place, environments, repositories)
 
 
 def lay_out_example(directory: Path) -> Path:
-    """Make an instance around example repositories of its own; returns its configuration file."""
+    """Make an instance that uses its own copies of the example repositories. Returns its configuration file."""
     examples = find_examples()
     with _prepared(directory) as place:
         made = _make_example_repositories(examples, place / "example-repositories")
@@ -49,7 +49,7 @@ def lay_out_example(directory: Path) -> Path:
 
 
 def find_examples() -> Path:
-    """The shipped examples, beside the package or where an installation puts them. Raises DirectoryError."""
+    """The directory of the shipped examples, beside the package or in an installation. Raises DirectoryError."""
     beside = Path(__file__).resolve().parents[2] / "examples"
     installed = [Path(prefix) / _SHIPPED for prefix in (sys.prefix, "/usr/local", "/usr")]
     for path in (beside, *installed):
@@ -60,7 +60,7 @@ def find_examples() -> Path:
 
 @contextmanager
 def _prepared(directory: Path) -> Iterator[Path]:
-    """An empty directory to fill, which is as it was before when that fails."""
+    """Give an empty directory to the block. When the block fails, the directory is as before."""
     place = Path(os.path.abspath(directory))
     was_there = os.path.lexists(place)
     try:

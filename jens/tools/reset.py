@@ -1,4 +1,4 @@
-"""Back to the beginning: what Jens has made is told from what others have put beside it, and removed."""
+"""Removes everything that Jens has made, and nothing that others have put beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jens.system import files
 
 
 class Kind(Enum):
-    """What an entry of a directory is, links not followed."""
+    """The kind of a directory entry; links are not followed."""
 
     DIRECTORY = "directory"
     FILE = "file"
@@ -28,12 +28,12 @@ class Kind(Enum):
 
 
 class Verdict(Enum):
-    """What becomes of an entry: ``HOLDS`` is a directory that Jens needs to work in, and goes through."""
+    """What a reset does with an entry. ``HOLDS`` is a directory that Jens works in."""
 
-    GOES = "goes"
-    LEFT_OVER = "goes, whatever it is"
-    HOLDS = "stays, what it holds is judged in turn"
-    STRANGER = "stays, Jens cannot have made it"
+    GOES = "is removed"
+    LEFT_OVER = "is removed, of whatever kind it is"
+    HOLDS = "stays, and its entries are judged in turn"
+    STRANGER = "stays, because Jens cannot have made it"
 
 
 _TREES = frozenset({Kind.DIRECTORY, Kind.LINK})
@@ -42,10 +42,10 @@ _FILES = frozenset({Kind.FILE, Kind.LINK})
 
 @dataclass(frozen=True)
 class Place:
-    """A directory, the configured one of ``key`` or inside it, and what Jens makes there.
+    """A directory that Jens works in, and which entries Jens makes there.
 
-    That are entries of certain names and kinds, and directories to work in, which it ``holds``. A link counts as what
-    it stands in for: it goes, and what it leads to stays.
+    It is the configured directory of ``key``, or inside it. Jens makes entries of certain names and ``kinds``, and the
+    directories that it ``holds``. A link in the place of such an entry is removed; its target stays.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Place:
 
 
 def judge(place: Place, name: str, kind: Kind) -> Verdict:
-    """What becomes of an entry of a place."""
+    """Decide what a reset does with an entry of a place."""
     if place.has_left_overs and name.startswith((files.STAGING, files.TRASH)):
         return Verdict.LEFT_OVER
     if name in place.holds:
@@ -67,7 +67,10 @@ def judge(place: Place, name: str, kind: Kind) -> Verdict:
 
 @dataclass(frozen=True)
 class ResetPlan:
-    """Everything that goes; ``strangers`` stay. ``checkouts`` are those in ``clones``, which are a repository each."""
+    """Everything that a reset removes, and the ``foreign`` entries that stay.
+
+    A path in ``clones`` holds all checkouts of one repository; ``checkouts`` counts them all.
+    """
 
     environments: tuple[Path, ...]
     clones: tuple[Path, ...]
@@ -75,26 +78,26 @@ class ResetPlan:
     definitions: tuple[Path, ...]
     state: tuple[Path, ...]
     left_overs: tuple[Path, ...]
-    strangers: tuple[Path, ...]
+    foreign: tuple[Path, ...]
     checkouts: int
 
     @property
     def links(self) -> list[Path]:
-        """What goes though it leads to something that stays."""
+        """The links that are removed. Their targets stay."""
         found = (*self.environments, *self.clones, *self.bares, *self.definitions, *self.state, *self.left_overs)
         return [path for path in found if path.is_symlink() and not path.name.startswith((files.STAGING, files.TRASH))]
 
 
 @dataclass(frozen=True)
 class Remains:
-    """What could not be removed, a sentence each, and what is out of sight but could not be deleted yet."""
+    """What could not be removed, a sentence each, and what was renamed to trash but could not be deleted yet."""
 
     failures: tuple[str, ...] = ()
     undeleted: tuple[Path, ...] = ()
 
 
 def plan(config: Config) -> ResetPlan:
-    """Look at everything below the configured directories. Raises DirectoryError for what cannot be read."""
+    """Look at everything in the configured directories. Raises DirectoryError for what cannot be read."""
     layout, spared = Layout.of(config), _spared(config)
     environments = _sort([_environments(layout)], spared)
     clones = _sort(_trees("clonedir", layout.clonedir, layout), spared)
@@ -109,13 +112,13 @@ def plan(config: Config) -> ResetPlan:
         definitions=tuple(definitions.goes),
         state=tuple(state.goes),
         left_overs=tuple(path for found in everything for path in found.left_overs),
-        strangers=tuple(path for found in everything for path in found.strangers),
+        foreign=tuple(path for found in everything for path in found.foreign),
         checkouts=sum(map(_count_checkouts, clones.goes)),
     )
 
 
 def _spared(config: Config) -> list[str]:
-    """Where everything configured really is: should one of these lie in another, it is none of its contents."""
+    """The real paths of all that is configured. A reset keeps these, even if one lies inside another."""
     main = config.main
     directories = [main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.logdir]
     directories += [main.environmentsmetadatadir, main.repositorymetadatadir, config.messaging.queuedir]
@@ -137,7 +140,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _has_our_links(layout: Layout, name: str) -> bool:
-    """Whether an environment that nobody remembers is one of ours all the same: it would dangle."""
+    """Whether an environment without a remembered definition has links into checkouts, which would dangle."""
     path = layout.environment(name)
     try:
         return not path.is_symlink() and bool(previous.infer(layout, name, tree.read(path)).overrides)
@@ -165,7 +168,7 @@ def _definitions(layout: Layout) -> list[Place]:
 class _Sorted:
     goes: list[Path] = field(default_factory=list)
     left_overs: list[Path] = field(default_factory=list)
-    strangers: list[Path] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)
 
 
 def _sort(places: Iterable[Place], spared: Collection[str]) -> _Sorted:
@@ -173,7 +176,7 @@ def _sort(places: Iterable[Place], spared: Collection[str]) -> _Sorted:
     heaps = {
         Verdict.GOES: found.goes,
         Verdict.LEFT_OVER: found.left_overs,
-        Verdict.STRANGER: found.strangers,
+        Verdict.STRANGER: found.foreign,
         Verdict.HOLDS: [],
     }
     for place in places:
@@ -185,7 +188,7 @@ def _sort(places: Iterable[Place], spared: Collection[str]) -> _Sorted:
 
 
 def _entries(key: str, directory: Path) -> list[tuple[str, Kind]]:
-    """The entries of a directory, none when it is not there."""
+    """The entries of a directory, none when it does not exist. Raises DirectoryError."""
     try:
         with os.scandir(directory) as entries:
             return sorted(((entry.name, _kind(entry)) for entry in entries), key=lambda found: found[0])
@@ -208,19 +211,19 @@ def _count_checkouts(clone: Path) -> int:
     return sum(kind is Kind.DIRECTORY and not name.startswith((files.STAGING, files.TRASH)) for name, kind in found)
 
 
-def carry_out(layout: Layout, orders: ResetPlan) -> Remains:
-    """Remove all of it, so that no environment ever dangles; may be interrupted anywhere, and begun anew.
+def carry_out(layout: Layout, planned: ResetPlan) -> Remains:
+    """Remove all that is planned. It may be interrupted anywhere, and started again.
 
-    As long as one environment is still there, nothing that it may use goes.
+    Removes the environments first, and nothing else while one is left. So no link of an environment ever dangles.
     """
-    environments = _remove(orders.environments)
+    environments = _remove(planned.environments)
     if environments.failures:
         return environments
     try:
-        files.flush_file_system(layout.environmentsdir)  # or a power failure could bring them back, and only them
+        files.flush_file_system(layout.environmentsdir)  # else a power failure could bring back only the environments
     except OSError as error:
         return Remains((f"Unable to flush '{layout.environmentsdir}': {error.strerror}",), environments.undeleted)
-    others = _remove((*orders.clones, *orders.bares, *orders.left_overs, *orders.definitions, *orders.state))
+    others = _remove((*planned.clones, *planned.bares, *planned.left_overs, *planned.definitions, *planned.state))
     unmade = _make_anew(layout)
     return Remains((*others.failures, *unmade), (*environments.undeleted, *others.undeleted))
 
@@ -242,7 +245,7 @@ def _remove(paths: Iterable[Path]) -> Remains:
 
 
 def _make_anew(layout: Layout) -> list[str]:
-    """Directories that Jens works in, where a link stood in for one; what looks at them expects them."""
+    """Make the directories in whose place there was a link. Jens expects them. Returns the failures."""
     failures = []
     for path in (*layout.partitions(layout.baredir), *layout.partitions(layout.clonedir), layout.definitions):
         if not os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""What an environment holds now, as a definition that pins each repository to its commit. Reads only."""
+"""Makes a definition that pins each repository of an environment to its current commit. Changes nothing."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.system import files
 
-#: How often to look until nothing has changed between two looks.
-_LOOKS = 10
+#: How often to read an environment at most, until two readings in a row are the same.
+_MOST_READINGS = 10
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 
-#: The links of a repository: path in the environment, path below the checkout; the code comes first.
+#: A function that gives the links of a repository: path in the environment, path below the checkout; code comes first.
 LinksOf = Callable[[RepoId], Mapping[str, str]]
 
 
 class Shown(NamedTuple):
-    """What a link leads to, and the commit whose files it shows, None when it shows none or nobody can tell."""
+    """The target of a link, and the commit whose files it shows; None when it shows none, or when it is unknown."""
 
     target: Target
     commit: str | None
@@ -41,7 +41,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Pins:
-    """The commit of each repository, and in which ways the environment and these pins are not the same."""
+    """The commit of each repository, and how these pins differ from the environment, a sentence each."""
 
     commits: Mapping[RepoId, str]
     doubts: tuple[str, ...] = ()
@@ -49,9 +49,9 @@ class Pins:
 
 @dataclass(frozen=True)
 class EnvironmentSnapshot:
-    """A definition without a default, of what environment ``based_on`` held at ``created`` (local time).
+    """A definition without a default, which has what the environment ``based_on`` had at ``created`` (local time).
 
-    ``doubts`` say, a sentence each, where it would not show what the environment did.
+    ``doubts`` say, a sentence each, where it does not show the same as the environment.
     """
 
     based_on: str
@@ -60,7 +60,7 @@ class EnvironmentSnapshot:
     doubts: tuple[str, ...]
 
     def render(self, hashprefix: str) -> str:
-        """The definition as YAML; ``# Save as`` names its file when it is to have another name."""
+        """The definition as YAML. A comment ``# Save as`` names its file when its name differs from ``based_on``."""
         head = f"# Snapshot created on {self.created.strftime(_TIME)} based on {self.based_on}\n"
         if self.definition.name != self.based_on:
             head += f"# Save as {self.definition.name}.yaml\n"
@@ -74,7 +74,7 @@ class EnvironmentSnapshot:
         return head + yamlnodes.dump(document)
 
     def encode(self) -> dict[str, Any]:
-        """The same facts for programs; commits are full ids without a prefix."""
+        """The same facts as JSON types; commits are full ids without the hash prefix."""
         return {
             "based_on": self.based_on,
             "created": self.created.isoformat(timespec="seconds"),
@@ -94,7 +94,7 @@ class EnvironmentSnapshot:
 
 
 def take(config: Config, environment: str, name: str, now: datetime) -> EnvironmentSnapshot:
-    """Pin what an environment holds. Raises DirectoryError when there is no such environment, or it cannot be read."""
+    """Pin what an environment holds. Raises DirectoryError when the environment does not exist or cannot be read."""
     preflight.check_readable(config, ("clonedir", "environmentsdir"))
     layout = Layout.of(config)
     found, shown, is_settled = _look(layout, environment)
@@ -107,7 +107,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
     if definition is None:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
-    if not links_of(layout, HIERADATA):  # no link tells
+    if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
         commits.update(_hieradata(layout, definition))
     overrides = {repo: Commit(commit) for repo, commit in commits.items()}
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
@@ -115,7 +115,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
 
 
 def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:
-    """Decide on a commit for each repository; links that lead elsewhere than to a checkout are None."""
+    """Decide on a commit for each repository. ``shown`` has None for a link that does not lead to a checkout."""
     repos = sorted({here.target.repo for here in shown.values() if here is not None})
     candidates = {repo: _pin(repo, shown, links_of(repo)) for repo in repos}
     commits = {repo: commit for repo, commit in candidates.items() if commit is not None}
@@ -134,7 +134,7 @@ def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:
 
 
 def _pin(repo: RepoId, shown: Mapping[str, Shown | None], links: Mapping[str, str]) -> str | None:
-    """The commit that a repository's links show; of several the code's, which comes first."""
+    """The commit that a repository's links show. If they differ, the commit of the code, which comes first."""
     for link, below in links.items():
         here = shown.get(link)
         if here is not None and (here.target.repo, here.target.below) == (repo, below) and here.commit is not None:
@@ -150,7 +150,7 @@ def _loss(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
 
 
 def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None) -> list[str]:
-    """In which way a link of the environment is not what the snapshot will have there; none or one."""
+    """The difference between a link of the environment and the snapshot, as no sentence or one."""
     will = f"the snapshot has {promised.commit} of {promised.target.repo}" if promised else "left out"
     if not exists:
         return [f"link {link} is missing in the environment, {will}"]
@@ -170,10 +170,10 @@ def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None)
 
 
 def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | None], bool]:
-    """What an environment shows at one instant: looked at until two looks in turn see the same, if they ever do."""
+    """Read an environment until two readings in a row are the same. The last value says whether they were."""
     path = layout.environment(environment)
     before = None
-    for _ in range(_LOOKS):
+    for _ in range(_MOST_READINGS):
         try:
             found = tree.read(path)
             now = found, _shown(layout, environment, found)
@@ -193,7 +193,7 @@ def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | No
 
 
 def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | None]:
-    """What each link shows; each branch link is read once, so that code and data are of one commit."""
+    """What each link shows. Reads each branch link once, so that code and data have the same commit."""
     reader = LinkReader(layout)
     expanded: dict[tuple[RepoId, str], Expanded] = {}
     shown: dict[str, Shown | None] = {}
@@ -210,7 +210,7 @@ def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | 
 
 
 def _definition(config: Config, layout: Layout, environment: str) -> Definition | None:
-    """What an environment was last built from, else what is declared, else None."""
+    """The definition that an environment was last built from, else the declared one, else None."""
     remembered = remembered_definition(layout, environment, config.main.hashprefix)
     if remembered is not None:
         return remembered
@@ -222,7 +222,7 @@ def _definition(config: Config, layout: Layout, environment: str) -> Definition 
 
 
 def _hieradata(layout: Layout, definition: Definition) -> dict[RepoId, str]:
-    """The common Hiera data's commit where no item of it is linked: what the definition's ref is at."""
+    """The commit of the common Hiera data when no item of it is linked: the one of the definition's ref."""
     ref = definition.ref_of(HIERADATA)
     if ref is None:
         return {}

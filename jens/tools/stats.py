@@ -1,4 +1,4 @@
-"""What an instance holds, for those who look: read only, without the lock, while an update may be at work."""
+"""Collects what an instance holds. Only reads, and takes no lock, so an update may be at work meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jens.repositories import inventory
 from jens.statefile import StateError
 from jens.system import files
 
-#: So often an environment is looked at that changes meanwhile.
+#: How often to try to read an environment that changes meanwhile.
 _ATTEMPTS = 5
 
 
@@ -34,14 +34,14 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Known:
-    """The inventory; ``generated`` from the disk when the file of it could not be used."""
+    """The inventory; ``generated`` when it was made from the disk, as its file could not be used."""
 
     inventory: Inventory
     generated: bool = False
 
 
 def known(layout: Layout) -> Known:
-    """What is expanded, as the last run left it. Raises DirectoryError."""
+    """The inventory as the last run left it. Raises DirectoryError."""
     try:
         return Known(inventory.load(layout))
     except StateError:
@@ -56,7 +56,7 @@ def _generate(layout: Layout) -> Inventory:
 
 
 def _list(key: str, path: Path) -> list[str]:
-    """The names in a directory inside a configured one, none when nothing was made there yet."""
+    """The sorted names in a directory, none when it does not exist. Raises DirectoryError for the ``key``."""
     try:
         return sorted(os.listdir(path))
     except FileNotFoundError:
@@ -66,12 +66,12 @@ def _list(key: str, path: Path) -> list[str]:
 
 
 def declared_ref(ref: Ref, hashprefix: str) -> str:
-    """A ref as definitions have it."""
+    """A ref as definitions write it."""
     return f"{hashprefix}{ref.digits}" if isinstance(ref, Commit) else ref.name
 
 
 def literal(found: Inventory, hashprefix: str) -> dict[str, dict[str, list[str]]]:
-    """The inventory without commits, by partition and name: refs as declared, sorted."""
+    """The inventory without commits: sorted refs as definitions write them, by partition and name."""
     content: dict[str, dict[str, list[str]]] = {partition: {} for partition in PARTITIONS}
     for repo, refs in found.items():
         content[repo.partition][repo.name] = sorted(declared_ref(ref, hashprefix) for ref in refs)
@@ -79,20 +79,20 @@ def literal(found: Inventory, hashprefix: str) -> dict[str, dict[str, list[str]]
 
 
 def sizes(layout: Layout, found: Inventory, mandatory: Iterable[str]) -> dict[RepoId, int | None]:
-    """How large the checkout of the first mandatory branch is; None when there is none, or it cannot be read."""
+    """The size in bytes of the first mandatory branch's checkout; None when there is none, or it cannot be read."""
     branches = [Branch(name) for name in mandatory][:1]
     commits = {repo: refs.get(branch) for repo, refs in found.items() for branch in branches}
     return {repo: size_of(layout.checkout(repo, commit)) if commit else None for repo, commit in commits.items()}
 
 
 def size_of(checkout: Path) -> int | None:
-    """The bytes in the files of a checkout, Git's own left out; None when not all of it can be read."""
+    """The bytes in the files of a checkout, without ``.git``; None when not all of it can be read."""
     total, pending = 0, [str(checkout)]
     try:
         while pending:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
-                    if entry.name == ".git":  # which no tree of Git's contains
+                    if entry.name == ".git":  # no commit can contain it
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
@@ -104,7 +104,7 @@ def size_of(checkout: Path) -> int | None:
 
 
 def commit_times(layout: Layout, found: Inventory, jobs: int) -> dict[RepoId, Mapping[str, int]]:
-    """When the expanded commits were made, in seconds since the epoch; without those that the mirrors lack."""
+    """The times of the expanded commits, in seconds since the epoch, without commits that the mirrors lack."""
     with workers(jobs) as pool:
         futures = {repo: pool.submit(_times, layout.bare(repo), {*refs.values()}) for repo, refs in found.items()}
         return {repo: future.result() for repo, future in futures.items()}
@@ -129,7 +129,7 @@ class Link(NamedTuple):
 
 
 class DanglingLink(NamedTuple):
-    """A link that leads nowhere, although it should; without repository or ref when it is none that Jens makes."""
+    """A dangling link; repository and ref are None when Jens does not make such a link."""
 
     link: Link
     repository: RepoId | None
@@ -139,7 +139,7 @@ class DanglingLink(NamedTuple):
 
 @dataclass(frozen=True)
 class Environments:
-    """Names of remembered, declared and existing environments, and what is wrong with definitions and links."""
+    """Names of remembered, declared and existing environments, and their ill-formed definitions and dangling links."""
 
     cached: tuple[str, ...]
     declared: tuple[str, ...]
@@ -149,15 +149,15 @@ class Environments:
 
 
 def environments(config: Config, layout: Layout) -> Environments:
-    """Compare memory, declaration and disk. Raises MetadataError, DirectoryError."""
+    """Collect remembered, declared and existing environments. Raises MetadataError, DirectoryError."""
     declared = metadata_reader.read_definitions(config, clones.environments_commit(config))
     existing = _existing(layout)
-    vain = _in_vain(layout, (link for name in existing for link in _links(layout, name)))
-    # Once more, for an update may have been at work between the look at a link and that at its target.
-    vain = _in_vain(layout, (link for link, _target in vain if _text(layout, link) == link.text))
+    found = _dangling_links(layout, (link for name in existing for link in _links(layout, name)))
+    # Look again: an update may have changed things between the look at a link and the look at its target.
+    found = _dangling_links(layout, (link for link, _target in found if _text(layout, link) == link.text))
     addresses = {
         name: _address(layout, name, declared.get(name), config.main.hashprefix)
-        for name in {link.environment for link, _target in vain}
+        for name in {link.environment for link, _target in found}
     }
     return Environments(
         cached=tuple(filter(is_environment_name, _list("cachedir", layout.definitions))),
@@ -166,7 +166,7 @@ def environments(config: Config, layout: Layout) -> Environments:
         ill_formed=tuple(definition for definition in declared.values() if isinstance(definition, IllFormed)),
         dangling=tuple(
             DanglingLink(link, target and target.repo, target and entry_ref(target.entry), addresses[link.environment])
-            for link, target in sorted(vain)
+            for link, target in sorted(found)
         ),
     )
 
@@ -179,12 +179,12 @@ def _existing(layout: Layout) -> list[str]:
 
 
 def _links(layout: Layout, name: str) -> Iterator[Link]:
-    """The links of an environment; none when it is gone, or cannot be read."""
+    """The links of an environment, none when it is gone or cannot be read."""
     for _ in range(_ATTEMPTS):
         try:
             found = tree.read(layout.environment(name))
         except FileNotFoundError:
-            continue  # one of them went between listing and reading
+            continue  # a directory went between listing and reading
         except OSError:
             return
         yield from (Link(name, path, text) for path, text in found.links.items())
@@ -198,30 +198,30 @@ def _text(layout: Layout, link: Link) -> str | None:
         return None
 
 
-def _in_vain(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, Target | None]]:
-    """Those that should lead somewhere and do not, with what they point to if that is in clonedir.
+def _dangling_links(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, Target | None]]:
+    """The links that dangle and should not, with their target (None when it is outside clonedir).
 
-    Each place is looked at once: a site has a hundred thousand links, but they lead to a few thousand places.
+    Looks at each target once: a site has a hundred thousand links, but only a few thousand targets.
     """
     reader = LinkReader(layout)
-    vain: dict[Target, bool] = {}
+    gone: dict[Target, bool] = {}
     found = []
     for link in links:
         target = reader.target(*link)
-        if target is not None and target not in vain:
-            vain[target] = _is_vain(layout, target)
-        if vain[target] if target is not None else files.is_missing(layout.environment(link.environment) / link.path):
+        if target is not None and target not in gone:
+            gone[target] = _is_dangling(layout, target)
+        if gone[target] if target is not None else files.is_missing(layout.environment(link.environment) / link.path):
             found.append((link, target))
     return found
 
 
-def _is_vain(layout: Layout, target: Target) -> bool:
+def _is_dangling(layout: Layout, target: Target) -> bool:
     checkout = layout.clone(target.repo) / target.entry
     return dangling.leads_nowhere(layout, target, None if files.is_missing(checkout) else checkout)
 
 
 def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> str:
-    """Whom to tell of an environment, as the definition has it that it was built from; '' when nothing says it."""
+    """Whom to notify about an environment, by its remembered or else its declared definition; '' when unknown."""
     for definition in (remembered_definition(layout, name, hashprefix), declared):
         if isinstance(definition, Definition):
             return ", ".join(definition.notifications)
@@ -232,7 +232,7 @@ def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: s
 
 
 def messages(config: Config) -> int:
-    """How many hints wait. In POLL nobody needs a queue. Raises DirectoryError, QueueError."""
+    """How many hints wait; 0 when there is no queue in mode POLL. Raises DirectoryError, QueueError."""
     path = config.messaging.queuedir
     if not os.path.lexists(path):
         if config.main.mode == "POLL":

@@ -1,7 +1,7 @@
-"""What an instance looks like, in a number for each part of it: told by what the kernel knows of files, not by reading.
+"""Fingerprints of the parts of an instance: numbers from what the kernel knows of files, without reading them.
 
-Another number means that somebody has changed something: that an entry of a directory was made, removed or renamed is
-in the directory's ctime, which nobody can set.
+Another number means that somebody has changed something. When an entry of a directory is made, removed or renamed, the
+directory's ctime changes, which nobody can set.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES
 from jens.metadata.clones import directories
 from jens.model import RepoId
 
-#: What of a mirror changes with everything that Git does there, in order of depth.
+#: Parts of a mirror: whatever Git does there changes one of them. In order of depth.
 _OF_A_MIRROR = ("", "packed-refs", "refs/heads", "objects", "objects/pack", "worktrees")
 _OF_A_CLONE = ("", "HEAD", "config", "packed-refs", "refs/heads")
 
 
 def of_instance(config: Config, layout: Layout) -> dict[str, int]:
-    """The numbers of those parts that do not grow with the site, by name; the configuration's is ''."""
+    """The fingerprints of the parts that do not grow with the site, by name. The configuration's name is ''."""
     context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
     return {
         "": zlib.crc32(context),
@@ -34,30 +34,30 @@ def of_instance(config: Config, layout: Layout) -> dict[str, int]:
 
 
 def of_state(layout: Layout) -> dict[str, int]:
-    """What a run writes down whatever else it does."""
+    """The fingerprint of the files of state that ``STATE_FILES`` says have one."""
     files = [str(layout.state(file)) for file in STATE_FILES if file.is_fingerprinted]
     return {"state": _number(files)}
 
 
 def of_environments(layout: Layout, environments: Iterable[str]) -> dict[str, int]:
-    """All environments together."""
+    """The fingerprint of all environments together."""
     return {"environments": _number(_environments(layout, environments))}
 
 
 def of_repository(layout: Layout, repo: RepoId) -> int:
-    """A repository's checkouts and its mirror, as far as all that Git does there is seen in a few directories."""
+    """The fingerprint of a repository's checkouts and mirror. A few directories show whatever Git does there."""
     return _number([f"{layout.clonedir}/{repo}", *_under(f"{layout.baredir}/{repo}", _OF_A_MIRROR)])
 
 
 def of_mirror(layout: Layout, repo: RepoId, names: Iterable[str]) -> int:
-    """A mirror, as far as some of its files and directories tell."""
+    """The fingerprint of some files and directories of a mirror."""
     return _number(_under(f"{layout.baredir}/{repo}", names))
 
 
 def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
-    """What of a mirror changes when somebody damages it, and ``of_repository`` tells nothing of.
+    """The names of files that change when somebody damages a mirror, and that ``of_repository`` does not look at.
 
-    What holds the commits of its branches is among it.
+    The files that have the commits of its branches are among them.
     """
     bare = f"{layout.baredir}/{repo}"
     loose = [f"objects/{commit[:2]}/{commit[2:]}" for commit in sorted({*heads.values()})]
@@ -76,13 +76,13 @@ def _number(paths: Iterable[str]) -> int:
         try:
             status = os.lstat(path)
             seen += [status.st_ino, status.st_ctime_ns]
-        except (OSError, ValueError):  # no such file, or no name of a file at all, or in another locale
+        except (OSError, ValueError):  # no such file, or no possible name of a file, or only in another locale
             seen.append(-1)
-    return hash(tuple(seen))  # of whole numbers: the same in each process
+    return hash(tuple(seen))  # integers have the same hash in each process
 
 
 def _boot() -> str:
-    """This start of the system: a power failure may have taken anything."""
+    """The id of this start of the system. A power failure may have lost anything."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
     except OSError:
@@ -110,9 +110,9 @@ def _environments(layout: Layout, environments: Iterable[str]) -> Iterator[str]:
 
 
 def _all_below(top: str) -> list[str]:
-    """Every file and directory, sorted: a branch that was pushed lately is a file."""
+    """Every file and directory below, sorted. A branch that was pushed lately is a file."""
     found, waiting = [], [top]
-    while waiting:  # no recursion: who pushes decides how deep a name is
+    while waiting:  # no recursion: whoever pushes decides how deep names are
         try:
             entries = list(os.scandir(waiting.pop()))
         except OSError:

@@ -1,4 +1,4 @@
-"""What a run was asked for and works with; how its steps are timed, and fail as a whole."""
+"""What a run was asked for, and works with. How its parts are timed, and fail as a whole."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from jens.git.process import GitOptions
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS, Progress, no_progress
 from jens.layout import Layout
+from jens.statefile import StateError
 
 log = logging.getLogger(__name__)
 
 
 class Options(NamedTuple):
-    """What the administrator asked for: ``poll`` has every remote asked, whatever the configured mode.
+    """What the administrator asked for. With ``poll`` every remote is asked, whatever the configured mode.
 
-    ``progress`` is told what is done to repositories, and to how many of how many.
+    ``progress`` is called with what is being done, how many repositories are done, and how many there are.
     """
 
     allow_purge: bool = False
@@ -30,7 +31,7 @@ class Options(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all steps of a run work with."""
+    """What all parts of a run work with."""
 
     config: Config
     layout: Layout
@@ -39,13 +40,13 @@ class Context(NamedTuple):
 
     @property
     def is_on_demand(self) -> bool:
-        """Whether only what hints name is fetched."""
+        """Whether only repositories that hints name are fetched."""
         return is_on_demand(self.config, self.options)
 
 
 @contextmanager
 def opened(config: Config, options: Options) -> Iterator[Context]:
-    """A run's context; leaving it ends all questions that are under way."""
+    """Open a run's context. Leaving it ends all questions to remotes that are under way."""
     git = config.git
     git_options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
     with Remotes(git_options, git.jobs or DEFAULT_JOBS) as remotes:
@@ -53,23 +54,23 @@ def opened(config: Config, options: Options) -> Iterator[Context]:
 
 
 def is_on_demand(config: Config, options: Options) -> bool:
-    """Whether only what hints name is fetched."""
+    """Whether only repositories that hints name are fetched."""
     return config.main.mode == "ONDEMAND" and not options.poll
 
 
 @contextmanager
-def executed(step: str) -> Iterator[None]:
-    """Log how long a step took."""
+def timed(action: str) -> Iterator[None]:
+    """Log how long an action took, in milliseconds."""
     begin = time.perf_counter()
     yield
-    log.info("Executed '%s' in %.2f ms", step, (time.perf_counter() - begin) * 1000)
+    log.info("Executed '%s' in %.2f ms", action, (time.perf_counter() - begin) * 1000)
 
 
 @contextmanager
-def staged(failure: type[StageError]) -> Iterator[None]:
-    """Turn what no single item is to blame for into the failure of a stage."""
+def failing_as(failure: type[StageError]) -> Iterator[None]:
+    """Turn an error of files that no single item caused into the failure of a stage."""
     try:
         yield
-    except OSError as error:
+    except (OSError, StateError) as error:
         log.debug("The stage failed", exc_info=True)
         raise failure(error) from error

@@ -1,4 +1,4 @@
-"""What a run found out, and decided, before it touches anything that is published."""
+"""Plans a run: what it finds out and decides before it touches anything that is published."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Plans(NamedTuple):
-    """What is to be done with repositories and environments; of both what is in the scope of the run."""
+    """What is to be done with the repositories and environments in the scope of the run."""
 
     work: Work
     environments: EnvironmentsPlan
@@ -36,7 +36,7 @@ class Plans(NamedTuple):
 
     @property
     def is_refused(self) -> bool:
-        """Whether the purge guard holds removals back."""
+        """Whether the purge guard refuses removals."""
         return bool(self.work.plan.refusals or self.environments.refusals)
 
 
@@ -48,7 +48,7 @@ def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | No
 
 
 def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, hints: Hints | None) -> Plans:
-    """Bring some repositories up to date; environments stay as they are."""
+    """Plan to bring some repositories up to date. Environments stay as they are."""
     mandatory = frozenset(map(Branch, context.config.main.mandatorybranches))
     needs = {repo: Needs(mandatory, baseline.overrides(repo), baseline.implied(repo)) for repo in repos}
     recorded = deferred.inventory.load_some(context.layout, repos) if repos else {}
@@ -59,7 +59,7 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
 
 
 def plan_everything(context: Context, revisions: Revisions, hints: Hints | None) -> Plans:
-    """Read metadata, cache and disk, and compare. Without hints every remote is asked."""
+    """Read metadata, cache and disk, and compare them. Without hints every remote is asked."""
     config, layout = context.config, context.layout
     main = config.main
     guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
@@ -81,7 +81,7 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
 
 
 def _on_demand(context: Context, plans: Plans, hints: Hints) -> Plans:
-    """Ask only the remotes that hints name, and those that must be asked all the same."""
+    """Ask only the remotes that hints name, and those that must be asked anyway."""
     work, environments = plans.work, plans.environments
     if unknown := deferred.hints.unknown_repositories(hints, work.library):
         log.warning("%s", unknown)
@@ -92,7 +92,7 @@ def _on_demand(context: Context, plans: Plans, hints: Hints) -> Plans:
 
 
 def remember_refusals(layout: Layout, plans: Plans) -> None:
-    """Have later runs refuse what is refused now, even when more is known by then. Raises OSError."""
+    """Save what is refused now, so that later runs refuse it too, even if they know more. Raises OSError."""
     work, previous = plans.work, plans.previous
     refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
     known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
@@ -101,7 +101,7 @@ def remember_refusals(layout: Layout, plans: Plans) -> None:
 
 
 def doubts(plans: Plans) -> Iterator[Event]:
-    """What new and changed definitions say, but hardly mean."""
+    """Warnings about what new and changed definitions say, but probably do not mean."""
     for definition in (*plans.environments.new, *plans.environments.changed):
         for doubt in deferred.definition.doubts(definition, plans.work.library):
             text = f"Environment '{definition.name}' ({one_line(definition.address)}) {doubt}"

@@ -1,4 +1,4 @@
-"""A dry run: the plan, printed. It reads metadata, remotes and disk, and changes nothing that is published."""
+"""A dry run: the plan as text. It reads metadata, remotes and disk, and changes nothing that is published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jens.repositories.model import Prepared, RepositoriesPlan
 from jens.repositories.refs import describe
 from jens.repositories.stage import complaints
 from jens.text import one_line
-from jens.update.options import Context, Options, opened, staged
+from jens.update.options import Context, Options, failing_as, opened
 from jens.update.plan import Plans, plan_everything
 
 
@@ -32,7 +32,7 @@ def _lines(context: Context) -> list[str]:
     config, layout, remotes, _ = context
     revisions = clones.refresh(config, remotes.options, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
-    with staged(RepositoriesError):
+    with failing_as(RepositoriesError):
         plans = plan_everything(context, revisions, hints)
     requests = plans.work.requests()
     for _ in remotes.replies_to(mirror.questions(requests)):
@@ -40,7 +40,7 @@ def _lines(context: Context) -> list[str]:
     with workers(config.git.jobs) as pool:
         futures = [pool.submit(prepare.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]
-    with staged(EnvironmentsError):
+    with failing_as(EnvironmentsError):
         lines = [event.text for event in (hints.events if hints else ())]
         lines += [event.text for event in complaints(plans.work)]
         lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
@@ -83,7 +83,7 @@ def _links(context: Context, plans: Plans, foreseen: Iterable[Prepared]) -> Iter
     planner = Planner(layout, expansion, with_conf=context.config.main.directory_environments)
     for definition in plans.environments.definitions:
         found = tree.read(layout.environment(definition.name))
-        wanted = tree.hold(planner.tree(definition), found, planner.waiting(definition))
+        wanted = tree.keep_waiting(planner.tree(definition), found, planner.waiting(definition))
         changes = tree.plan_changes(wanted, found)
         if changes.put or changes.remove:
             counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"

@@ -1,4 +1,4 @@
-"""What a run writes down for the next one: what is expanded, what remotes lack, and the baseline."""
+"""Saves what the next run reads: what is expanded, what remotes lack, and the baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def save_published(context: Context, scope: Scope, repositories: RepositoriesStage) -> None:
-    """What is expanded now, before environments follow. Raises OSError."""
+    """Save what is expanded now, before environments change. Raises OSError, StateError."""
     if scope.baseline is not None and not scope.repos:
         return
     log.info("Persisting repositories inventory...")
@@ -32,7 +32,7 @@ def save_published(context: Context, scope: Scope, repositories: RepositoriesSta
 
 
 def save_retired(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> None:
-    """What is still expanded, and what remotes lack; branches that only moved change neither. Raises OSError."""
+    """Save what is still expanded, and what remotes lack. If branches only moved, neither changes. Raises OSError."""
     if scope.baseline is None:
         deferred.inventory.save(context.layout, repositories.inventory())
         definitions = deferred.absent_refs.digests(plans.environments.definitions)
@@ -47,7 +47,7 @@ def save_baseline(
     needs: Mapping[RepoId, Needs],
     applied: Applied,
 ) -> None:
-    """Vouch for what there is now, so that the next run need not look at it."""
+    """Save a baseline of what there is now, so that the next run need not look at it."""
     if scope.baseline is not None and not scope.repos:
         return
     layout = context.layout

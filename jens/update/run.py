@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from jens import deferred
 from jens.config import Config
 from jens.environments.model import Applied
-from jens.environments.stage import EnvironmentsStage, detour
+from jens.environments.stage import EnvironmentsStage, bypass
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.events import Event, tell
 from jens.layout import Layout
@@ -22,7 +22,7 @@ from jens.update import baseline as baselines
 from jens.update import record
 from jens.update import scope as scopes
 from jens.update.baseline import Baseline
-from jens.update.options import Context, Options, executed, opened, staged
+from jens.update.options import Context, Options, failing_as, opened, timed
 from jens.update.plan import Plans, doubts, plan, remember_refusals
 from jens.update.scope import EVERYTHING, Scope
 
@@ -45,19 +45,19 @@ def _run(context: Context) -> Report:
     baseline, revisions = _refresh_metadata(context, baseline)
     hints = _take_hints(context)
 
-    with executed("refresh_repositories"), staged(RepositoriesError):
+    with timed("refresh_repositories"), failing_as(RepositoriesError):
         log.info("Refreshing repositories...")
         scope = scopes.find(context, baseline, hints)
         plans, repositories, events = _prepare(context, scope, revisions, hints)
         if scope.baseline and not repositories.only_branches_moved():
-            log.info("More than branches has changed, so every repository is looked at")
+            log.info("More than tips of branches changed, so the run looks at every repository")
             scope, is_tidy = EVERYTHING, _clear_left_overs(context)
             plans, repositories, events = _prepare(context, scope, revisions, hints)
         failures = [*revisions.failures, *tell(log, events)]
-        failures += tell(log, repositories.publish(lambda places: detour(layout, plans.previous.existing, places)))
+        failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
         record.save_published(context, scope, repositories)
 
-    with executed("refresh_environments"), staged(EnvironmentsError):
+    with timed("refresh_environments"), failing_as(EnvironmentsError):
         log.info("Refreshing environments...")
         applied = _refresh_environments(context, scope, plans, repositories)
         needs = _needs(context, scope, plans, applied)
@@ -67,7 +67,7 @@ def _run(context: Context) -> Report:
         record.save_retired(context, scope, plans, repositories)
 
     if hints is not None:
-        failures += deferred.hints.finish_all(config.messaging.queuedir, hints, repositories.failed())
+        failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, repositories.failed())
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
         record.save_baseline(context, scope, revisions, plans, needs, applied)
@@ -76,14 +76,14 @@ def _run(context: Context) -> Report:
 
 def _clear_left_overs(context: Context) -> bool:
     """Clear away what earlier runs left, as far as it can be: whether all could. Raises StageError."""
-    with staged(RepositoriesError):
+    with failing_as(RepositoriesError):
         baselines.remove(context.layout)
         return deferred.retention.clear_left_overs(context.layout, context.config.main.retention)
 
 
 def _refresh_metadata(context: Context, baseline: Baseline | None) -> tuple[Baseline | None, Revisions]:
     """The commits to work from; the baseline is void when they are others than before. Raises MetadataError."""
-    with executed("refresh_metadata"):
+    with timed("refresh_metadata"):
         log.info("Refreshing metadata...")
         if baseline is not None and clones.are_unchanged(context.config, baseline.revisions, context.remotes):
             return baseline, baseline.revisions
@@ -96,7 +96,7 @@ def _take_hints(context: Context) -> Hints | None:
     """The hints of this run, None when every remote is asked. Raises QueueError."""
     if not context.is_on_demand:
         return None
-    with executed("fetch_update_hints"):
+    with timed("fetch_update_hints"):
         return deferred.hints.take(context.config.messaging.queuedir)
 
 

@@ -1,4 +1,4 @@
-"""Which repositories a run looks at: all there are, or a few, when nothing else was touched since the last run."""
+"""Which repositories a run looks at: all, or only a few when nothing else was touched since the last run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Scope(NamedTuple):
-    """Some repositories, and the baseline that vouches for all else; without a baseline every repository."""
+    """Some repositories, and the baseline that proves all else untouched. Without a baseline: every repository."""
 
     repos: tuple[RepoId, ...] = ()
     baseline: Baseline | None = None
@@ -38,7 +38,7 @@ EVERYTHING = Scope()
 
 
 def look(context: Context) -> Baseline | None:
-    """What the last run left, if nothing was touched since then; None when everything has to be looked at.
+    """Load the baseline, if nothing was touched since the last run. None: the run has to look at everything.
 
     Remotes are asked meanwhile. Checkouts whose retention is over are removed.
     """
@@ -71,14 +71,14 @@ def _import_ahead() -> None:
 
 
 def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Baseline | None:
-    """Remove the checkouts whose retention is over, and renew the baseline. None: everything has to be looked at."""
+    """Remove the checkouts whose retention is over, and renew the baseline. None: the run looks at everything."""
     if time.time() < baseline.expires:
         return baseline
     seconds = config.main.retention
     over = deferred.retention.expired(layout, seconds)
     try:
         before = {repo: _names(layout, repo) - {commit_entry(commit) for commit in over[repo]} for repo in over}
-        # The new baseline must not cover up a fault: each repository is compared before, and its links after.
+        # The new baseline must not hide what somebody changed: each repository is compared before, and its links after.
         if not all(repo in baseline.urls and baseline.has_repository(layout, repo) for repo in over):
             return None
         if not deferred.retention.clear_expired(layout, over):
@@ -91,17 +91,17 @@ def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Basel
 
 
 def _names(layout: Layout, repo: RepoId) -> set[str]:
-    """What there is below a repository's directory, links with where they lead. Raises OSError."""
+    """The names of the entries of a repository's directory, links with their targets. Raises OSError."""
     with os.scandir(layout.clone(repo)) as entries:
         return {f"{each.name} -> {os.readlink(each.path)}" if each.is_symlink() else each.name for each in entries}
 
 
 def find(context: Context, baseline: Baseline | None, hints: Hints | None) -> Scope:
-    """The repositories that hints name, or whose remotes are not as their mirrors; else everything."""
+    """The repositories that hints name, or whose remotes differ from their mirrors; otherwise everything."""
     if baseline is None:
         return EVERYTHING
     repos = _behind(context, baseline) if hints is None else sorted(hints.repos)
-    # Which items the common repositories have decides which links environments have.
+    # The items of the common repositories decide which links environments have.
     if not all(baseline.knows(repo) and repo.partition != COMMON for repo in repos):
         return EVERYTHING
     until = time.strftime("%H:%M:%S", time.localtime(baseline.due))
@@ -110,7 +110,7 @@ def find(context: Context, baseline: Baseline | None, hints: Hints | None) -> Sc
 
 
 def _behind(context: Context, baseline: Baseline) -> list[RepoId]:
-    """The repositories whose mirrors are not as their remotes are, or not as they should be."""
+    """The repositories whose mirrors differ from their remotes, or from what the last run left."""
     found: list[RepoId] = []
     is_imported = False
     asked: dict[Command, list[tuple[RepoId, str]]] = {}
@@ -126,7 +126,7 @@ def _behind(context: Context, baseline: Baseline) -> list[RepoId]:
 
 
 def _is_up_to_date(context: Context, baseline: Baseline, repo: RepoId, url: str) -> bool:
-    """Whether a mirror is as the last run left it, and its remote too."""
+    """Whether a mirror is as the last run left it, and its remote has the same branches."""
     try:
         return baseline.has_mirror(context.layout, repo, context.remotes.reply(wrapper.question(url)))
     except GitError:

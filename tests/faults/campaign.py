@@ -1,4 +1,4 @@
-"""Kills of runs with much to do, each followed by one run that must make everything as if nothing had happened."""
+"""Kill runs that have much to do; after each kill, one more run must make everything as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from tests.faults.observer import Expected, Observer
 from tests.faults.states import DEFINITIONS, LIBRARY, Remotes
 from tests.warm import Run, warm
 
-#: How many different states the site goes between.
+#: How many different states the site has.
 STATES = 4
-#: After so many kills what runs have left behind is looked for.
+#: After so many kills, look for files that runs have left behind.
 TIDY = 12
-#: How long a run usually takes is learnt from whether it was over before it was to be killed: one in ten may be.
+#: Factors for the usual length of a run, for a run that ended before its kill and one that did not: about one in ten
+#: runs ends before.
 _FASTER, _SLOWER = 0.8, 1.02
 _ITEMS = ("common.yaml", "environments")
 _LEFT_OVER = (".new-", ".trash-")
@@ -75,24 +76,24 @@ class Instance:
         return 0
 
     def age(self, until: float, *, gone_too: bool) -> None:
-        """Let the time be over of the checkouts that nobody has needed since then; the seal, if any, stays unbroken.
+        """Let checkouts expire that nothing has needed since ``until``; a baseline that holds still holds afterwards.
 
-        With ``gone_too`` also of those of repositories that are gone, whose directories go with them.
+        With ``gone_too``, also checkouts of repositories that are gone; their directories go with them.
         """
         config, layout = self._loaded
-        unreferenced, sealed = retention.load(layout), baseline.load(config, layout)
-        is_sealed = sealed is not None and sealed.is_untouched(config, layout)
-        may_go = {key for key in unreferenced if gone_too or sealed is None or key[0] in sealed.urls}
+        unreferenced, before = retention.load(layout), baseline.load(config, layout)
+        holds = before is not None and before.is_untouched(config, layout)
+        may_go = {key for key in unreferenced if gone_too or before is None or key[0] in before.urls}
         aged = {key: 0.0 if since <= until and key in may_go else since for key, since in unreferenced.items()}
         retention.save(layout, aged)
-        if sealed is not None and is_sealed:
-            baseline.renew(layout, sealed, (), retention.next_expiry(layout, config.main.retention))
+        if before is not None and holds:
+            baseline.renew(layout, before, (), retention.next_expiry(layout, config.main.retention))
 
     def make_room(self) -> bool:
-        """Remove what nobody needs any more, as a run does first of all; whether all could be removed."""
+        """Remove expired checkouts, as the start of a run does; whether all could be removed."""
         config, layout = self._loaded
-        sealed = baseline.load(config, layout)
-        return sealed is not None and scope.without_expired(config, layout, sealed) is not None
+        before = baseline.load(config, layout)
+        return before is not None and scope.without_expired(config, layout, before) is not None
 
     @cached_property
     def _loaded(self) -> tuple[Config, Layout]:
@@ -100,12 +101,12 @@ class Instance:
         return config, Layout.of(config)
 
     def paths(self) -> dict[str, dict[str, str]]:
-        """What each environment holds, and of which kind that is."""
+        """The paths in each environment, with their kinds."""
         tops = sorted(self.root.joinpath("environments").iterdir())
         return {top.name: {str(path.relative_to(top)): _kind(path) for path in sorted(top.rglob("*"))} for top in tops}
 
     def contents(self) -> dict[str, str]:
-        """What each environment.conf has."""
+        """The content of each environment.conf."""
         return {path.parent.name: path.read_text() for path in self.root.glob("environments/*/environment.conf")}
 
     def entries(self) -> set[str]:
@@ -125,7 +126,7 @@ def _kind(path: Path) -> str:
 
 
 def left_overs(root: Path) -> list[str]:
-    """What no run leaves that came to its end: names that nobody reads, Git's locks, records without a checkout."""
+    """Files that a complete run never leaves: names that nobody reads, Git's locks, records without a checkout."""
     found = []
     for top in ("bare", "clone", "cache", "environments", "metadata"):
         for directory, directories, files in os.walk(root / top):
@@ -141,7 +142,7 @@ def left_overs(root: Path) -> list[str]:
 
 @dataclass
 class Round:
-    """What happened, to tell of it when it went wrong."""
+    """One kill and the run after it, with what a report of a failure needs."""
 
     number: int
     states: tuple[int, int]
@@ -154,7 +155,7 @@ class Round:
 
 @dataclass
 class Controls:
-    """Undisturbed instances, one for each state, and what the observer can expect between two of them."""
+    """Undisturbed instances, one for each state; they tell what the observer can expect between two states."""
 
     instances: list[Instance]
 
@@ -164,7 +165,7 @@ class Controls:
         self._entries = [instance.entries() for instance in self.instances]
 
     def between(self, number: int, a: int, b: int) -> Expected:
-        """What is in both states is never missing; an environment that is in one of them is complete or not there."""
+        """Paths of both states must always be there; an environment of only one state is complete or absent."""
         before, after = self._paths[a], self._paths[b]
         both = sorted(before.keys() & after.keys())
         may_go = {name: before.get(name) or after[name] for name in sorted(before.keys() ^ after.keys())}
@@ -187,11 +188,11 @@ def _common(a: str, b: str) -> str:
 
 
 class CampaignError(AssertionError):
-    """What went wrong, and how it came to that."""
+    """Something went wrong; the text says what, and what happened before."""
 
 
 class Campaign:
-    """A site, an instance that suffers, and control instances that do not."""
+    """A site, an instance whose runs are killed, and control instances whose runs are not."""
 
     def __init__(self, top: Path, seed: int) -> None:
         self.seed = seed
@@ -203,7 +204,7 @@ class Campaign:
         self._controls = [Instance(top / f"control-{number}", self._remotes) for number in range(STATES)]
         self._scratch = top / "scratch"
         self._scratch.mkdir()
-        self._steps = 0
+        self._expectations = 0
         self._safe = 0.0
         self._usual = {"POLL": 1.0, "ONDEMAND": 1.0}
         self._survivors: dict[int, str] = {}
@@ -211,7 +212,7 @@ class Campaign:
 
     @contextmanager
     def going_on(self) -> Iterator[Campaign]:
-        """With all processes there are; they have ended after."""
+        """Start all processes, and end them afterwards."""
         self._observer = Observer(self._scratch)
         with warm(self._scratch / "output") as tools:
             self._tools = tools
@@ -233,7 +234,7 @@ class Campaign:
             self._usual[mode] = self._undisturbed((self._remotes.present + number) % STATES, mode)
 
     def _undisturbed(self, number: int, mode: str) -> float:
-        """How long it takes to go to another state."""
+        """Go to another state in one undisturbed run; return its seconds."""
         self._flip(number, hint=mode == "ONDEMAND")
         begin = time.monotonic()
         self._run_to_end(self._instance.config(mode))
@@ -246,7 +247,7 @@ class Campaign:
         return self._running
 
     def abort(self) -> None:
-        """Have the campaign fail in its present run, which seems to be stuck."""
+        """Kill the present run, which seems to hang, so that the campaign fails."""
         if self._running is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._running.pid, signal.SIGKILL)
@@ -263,7 +264,7 @@ class Campaign:
             Queue(self._instance.root / "spool").add(RepoId(*repo.split("/")) for repo in changed)
 
     def rounds(self, kills: int) -> Iterator[Round]:
-        """Rounds until there were so many kills. Raises CampaignError."""
+        """Yield rounds until there were so many kills. Raises CampaignError."""
         end = self.kills + kills
         while self.kills < end:
             this = self._round()
@@ -282,7 +283,7 @@ class Campaign:
         to = chance.choice([number for number in range(STATES) if number != now])
         mode = chance.choice(("POLL", "ONDEMAND", "ONDEMAND"))
         recovery = mode if chance.random() < 0.8 else "POLL"
-        return Round(self._steps, (now, to), mode, recovery, chance.random() < 0.5)
+        return Round(self._expectations, (now, to), mode, recovery, chance.random() < 0.5)
 
     def _fight(self, this: Round) -> None:
         chance = self._chance
@@ -299,7 +300,7 @@ class Campaign:
         code = run.wait()
         this.logs.append(self._instance.log(size))
         assert code in (0, -signal.SIGKILL), f"the run that was to be killed ended with {code}"
-        if code == 0:  # too late: a machine has times when it is faster
+        if code == 0:  # the kill came too late: the machine is faster at the moment
             self._usual[this.killed] *= _FASTER
         else:
             self.kills += 1
@@ -318,19 +319,19 @@ class Campaign:
         assert met == [], "the reader met:\n" + "\n".join(met[:40])
 
     def _expect(self, now: int, to: int) -> None:
-        """Tell the observer what is to come; afterwards nobody reads what was given up before this."""
+        """Tell the observer what to expect; afterwards nobody reads checkouts that were replaced before."""
         begin = time.time()
-        self._steps += 1
-        self._observer.expect(self.controls.between(self._steps, now, to))
+        self._expectations += 1
+        self._observer.expect(self.controls.between(self._expectations, now, to))
         self._safe = begin
 
     def _expire(self, share: float) -> None:
-        """Let the time of unneeded checkouts be over, but for those that somebody may still be reading."""
+        """Let unneeded checkouts expire with this probability, except those that somebody may still read."""
         if self._chance.random() < share:
             self._instance.age(self._safe, gone_too=share == 1 or self._chance.random() < 0.3)
 
     def _unlocked(self, config: str) -> int:
-        """A process that was killed just before it became Git has the lock for some milliseconds more."""
+        """Run until the lock is free: a process that was killed just before its exec holds it for milliseconds."""
         end = time.monotonic() + 10
         while True:
             code = self._start(config).wait()
@@ -339,8 +340,8 @@ class Campaign:
             time.sleep(0.02)
 
     def _kill(self, pid: int, *, git_too: bool) -> None:
-        """SIGKILL to the run's group, and to the sessions of Git that it has begun; or else those live on."""
-        os.kill(pid, signal.SIGSTOP)  # it begins no more of them
+        """Send SIGKILL to the run's process group, and with ``git_too`` to the Git sessions that it has started."""
+        os.kill(pid, signal.SIGSTOP)  # it must not start more of them
         children = _children(pid)
         for child in children if git_too else ():
             with suppress(ProcessLookupError):
@@ -352,7 +353,7 @@ class Campaign:
         self._survivors.update(children)
 
     def _tidy(self, this: Round) -> None:
-        """A run that nothing disturbs, when all that waited may go: nothing else is left than in the control."""
+        """Let everything expire, and run without a kill; the instance must then be like its control."""
         self._wait_for_survivors()
         self._expect(this.states[1], this.states[1])
         self._expire(1)
@@ -385,7 +386,7 @@ class Campaign:
 
 
 def _children(pid: int) -> dict[int, str]:
-    """The processes that a process has begun, with when they began: proc(5)."""
+    """The children of a process, each with its start time: proc(5)."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         parent, began = _stat(int(name))

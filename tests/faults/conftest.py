@@ -1,4 +1,4 @@
-"""What tests of faults share."""
+"""Fixtures for the tests of faults."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.conftest import Site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: begun last, they would keep one processor busy alone."""
+    """Run the longest tests first; at the end they would keep only one processor busy."""
     items.sort(key=lambda item: "test_kills" not in item.nodeid)
 
 
 @pytest.fixture
 def open_site(capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
-    """A site that every user can reach."""
+    """A site in a directory that every user may enter."""
     top = Path(tempfile.mkdtemp())
     try:
         top.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What hostile input would like to reach: a file that commands are told to make, and a neighbour's secrets."""
+"""Targets for hostile input: a file that its commands would make, and a neighbour's secrets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from tests.conftest import Outcome, Remote, Site, git
 from tests.everything import everything_below
 
-#: The instance's own directories; whatever else is around it belongs to others.
+#: The instance's own files; everything else beside them belongs to others.
 _INSTANCE = ("bare", "cache", "clone", "environments", "lock", "log", "metadata", "spool", "main.conf")
 
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[\d+\] (DEBUG|INFO|WARNING|ERROR|CRITICAL) .*")
 
 
 def push_tree(remote: Remote, files: Mapping[str, tuple[str, str]], branch: str = "master") -> str:
-    """Commit files of any mode (100644, 100755, 120000 for links, 160000 for submodules) under any name, as they are.
+    """Commit files of any mode (100644, 100755, 120000 for links, 160000 for submodules) and any name, unchecked.
 
-    Of a link the content is its text, of a submodule a commit.
+    The content of a link is its target, that of a submodule a commit.
     """
     lines = [f"commit refs/heads/{branch}\n", "committer Eve <eve@example.org> now\n", "data 4\npush\n"]
     known = git("for-each-ref", f"refs/heads/{branch}", directory=remote.path)
@@ -38,7 +38,7 @@ def push_tree(remote: Remote, files: Mapping[str, tuple[str, str]], branch: str 
 
 @dataclass
 class Decoy:
-    """Stands beside an instance; ``check`` tells whether anything got at it, or out of the instance."""
+    """A directory beside the instance; ``check`` finds out whether anything reached it, or left the instance."""
 
     site: Site
     before: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Decoy:
         return self.top / "canary"
 
     def of(self, text: str) -> str:
-        """The text of a table, whose commands would make the canary."""
+        """A text of a table, in which the commands make this decoy's canary."""
         return text.replace("CANARY", str(self.canary))
 
     def around(self) -> dict[str, str]:
@@ -72,14 +72,14 @@ class Decoy:
         return everything_below(site.parent, (*(site / name for name in _INSTANCE), *site.glob("remotes/*/*.lock")))
 
     def update(self) -> Outcome:
-        """Run jens-update, and check what it left."""
+        """Run jens-update, and check that nothing was reached."""
         self.before = self.around()
         outcome = self.site.update()
         self.check(outcome)
         return outcome
 
     def check(self, outcome: Outcome) -> None:
-        """Nothing around the instance has changed, no link leads out of it, no line of the log is forged."""
+        """Check that nothing beside the instance changed, no link leads out of it, and no line of the log is forged."""
         assert "Traceback" not in outcome.log
         assert outcome.stderr == outcome.stdout == ""
         assert [line for line in outcome.log.splitlines() if not _LINE.fullmatch(line)] == []
@@ -92,7 +92,7 @@ class Decoy:
         assert [name for name in os.listdir(top) if not re.fullmatch("[A-Za-z0-9_]+", name)] == []
 
     def repositories(self, top: str) -> list[str]:
-        """What is in a directory of mirrors or checkouts, hidden entries too."""
+        """The repositories in a directory of mirrors or checkouts, hidden entries included."""
         root = self.site.root / top
         return sorted(str(path.relative_to(root)) for path in root.glob("*/*")) + [
             path.name for path in root.iterdir() if path.name not in ("common", "hostgroups", "modules")

@@ -1,6 +1,6 @@
-"""What stands for ssh: ``fake_ssh.py DIRECTORY [option…] [user@]HOST COMMAND``, where HOST begins with a lie.
+"""A replacement for ssh: ``fake_ssh.py DIRECTORY [option…] [user@]HOST COMMAND``; HOST begins with the name of a lie.
 
-Tests start dozens of it, so it imports little.
+Tests start dozens of these processes, so it imports little.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.faults.lies import PATIENCE, Lie, copy, upload_pack
 
 
 def _ssh(top: Path, host: str, command: str) -> int:
-    """What stands for ssh: ends, and is ended, as ssh is."""
+    """Run the command as ssh would, or tell the lie; return the exit code."""
     os.closerange(3, 256)  # as ssh does
     lie_name = host.partition(".")[0] if (top / "lying").exists() else ""
     reached = (top / "reached" / host).touch
@@ -34,7 +34,7 @@ def _ssh(top: Path, host: str, command: str) -> int:
             os.setsid()
             with open(top / "detached", "a") as file:
                 file.write(f"{os.getpid()}\n")
-            os.execvpe("sleep", ["sleep", str(PATIENCE)], {"PATH": os.environ["PATH"]})  # none of the run's any more
+            os.execvpe("sleep", ["sleep", str(PATIENCE)], {"PATH": os.environ["PATH"]})  # without the mark of the run
         while not (top / "detached").exists():
             time.sleep(0.01)
         lie_name = ""
@@ -52,7 +52,7 @@ def _ssh(top: Path, host: str, command: str) -> int:
 
 
 def _ask_for_a_password(top: Path) -> int:
-    """As ssh asks when it may: on the terminal, or else through a program, which is not said to be unwanted."""
+    """Ask as ssh does: on the terminal, else with SSH_ASKPASS, unless SSH_ASKPASS_REQUIRE forbids it."""
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             terminal.write(b"Password: ")

@@ -1,7 +1,8 @@
-"""Runs of jens-update that find the disk full, or broken, at an exact step: forked from a process that has it imported.
+"""Runs of jens-update for which the disk is full, or broken, from an exact operation on.
 
-Reads a line of JSON for each run, answers with another. Faults are injected where Python is about to change the file
-system (audit events), so they need no particular rights; what Git's processes do goes on undisturbed.
+They are forked from a process that has imported Jens. It reads a line of JSON for each run, and prints another with
+the result. Faults are injected where Python is about to change the file system (audit events), so they need no
+special rights. Git's processes are not disturbed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from tests.warm import get_warm
 
 _TREE = Path(__file__).resolve().parent.parent.parent
 
-#: A run that takes longer hangs, in seconds.
+#: Seconds after which a run counts as hanging.
 _LONGEST = 60
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Steps below a directory that fail: from the ``first`` to the ``last``, counted from 1; none without a first."""
+    """Which operations fail below a directory: ``first`` to ``last``, counted from 1; none if ``first`` is 0."""
 
     below: str = ""
     name: str = "ENOSPC"
@@ -43,22 +44,22 @@ NONE = Fault()
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run went, and how many steps there were below the directory."""
+    """The result of a run, and how many operations there were below the directory."""
 
     code: int
     stdout: str
     stderr: str
-    steps: int
+    operations: int
 
 
 class Runner:
-    """The other end."""
+    """The client of the forking process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def update(self, config: str, *arguments: str, fault: Fault = NONE) -> Ended:
-        """One whole run."""
+        """Do one whole run."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = {"arguments": [*arguments, "-c", config], "fault": asdict(fault)}
@@ -69,7 +70,7 @@ class Runner:
 
 @contextmanager
 def runner() -> Iterator[Runner]:
-    """A process to fork runs from; ended after."""
+    """Start a process that forks runs, and end it afterwards."""
     process = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
@@ -90,19 +91,19 @@ class _Hook:
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
         self._top = fault.below + os.sep
-        self.steps = 0
+        self.operations = 0
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
         path = self._changed(event, arguments)
         if path is None or not path.startswith(self._top):
             return
-        self.steps += 1
-        if self._fault.first and self._fault.first <= self.steps <= self._fault.last:
+        self.operations += 1
+        if self._fault.first and self._fault.first <= self.operations <= self._fault.last:
             number = getattr(errno, self._fault.name)
             raise OSError(number, os.strerror(number), path)
 
     def _changed(self, event: str, arguments: tuple[object, ...]) -> str | None:
-        """The path at which something new is about to be made, or written."""
+        """The path where something is about to be made, written or, on a read-only disk, removed; else None."""
         if event == "open":
             path, _, flags = arguments
             if not isinstance(flags, int) or not isinstance(path, (str, os.PathLike)):
@@ -112,12 +113,12 @@ class _Hook:
             return str(text) if makes else None
         position = {"os.mkdir": 0, "os.symlink": 1, "os.rename": 1}.get(event)
         if event in ("os.remove", "os.rmdir") and self._fault.name == "EROFS":
-            position = 0  # takes no room, but is a change
+            position = 0  # a removal needs no room, but is a change
         if position is None:
             return None
         found = arguments[position]
         path_text = os.fspath(found) if isinstance(found, (str, os.PathLike)) else ""
-        # A directory that is there already takes no room: it is told so, full disk or not.
+        # On a full disk, too, the error for an existing directory is EEXIST.
         return None if event == "os.mkdir" and os.path.lexists(path_text) else str(path_text)
 
 
@@ -134,7 +135,7 @@ def _child(order: dict[str, object], answer: int) -> None:
     assert isinstance(arguments, Sequence)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
         code = update.main(arguments)
-    ended = Ended(code, out.getvalue(), complaints.getvalue(), hook.steps)
+    ended = Ended(code, out.getvalue(), complaints.getvalue(), hook.operations)
     os.write(answer, json.dumps(asdict(ended)).encode())
 
 

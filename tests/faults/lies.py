@@ -1,4 +1,4 @@
-"""Lies of Git servers, told in the middle of what a real ``git upload-pack`` says."""
+"""Lies of Git servers, told within the output of a real ``git upload-pack``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import IO, Callable
 
 Write = Callable[[bytes], object]
 
-#: For how many seconds servers keep to a lie: longer than any test waits, though not for ever.
+#: For how many seconds a server lies: longer than any test waits, but not for ever.
 PATIENCE = 90.0
-#: Branches whose names are others on the wire, of the same length.
+#: Branches, and the names of the same length that the server sends instead.
 NAMES = {
     "climbs-out-of-here": "../../../../escape",
     "looks-like-options": "--upload-pack=evil",
@@ -23,7 +23,7 @@ NAMES = {
 
 
 class Lie:
-    """What a server does: ``WHAT`` at once, or ``WHAT-pack`` when the pack has begun; '' for an honest one."""
+    """What a server does: ``WHAT`` lies at once, ``WHAT-pack`` when the pack has begun; '' is an honest server."""
 
     def __init__(self, name: str, reached: Callable[[], object], stop: threading.Event) -> None:
         self.what, _, when = name.partition("-")
@@ -33,7 +33,7 @@ class Lie:
         self._end = time.monotonic() + PATIENCE
 
     def tell(self, answer: IO[bytes], write: Write) -> None:
-        """Pass an honest answer on until the lie begins, and tell it."""
+        """Pass on an honest reply until the lie begins, then tell the lie."""
         seen = b""
         for chunk in iter(lambda: os.read(answer.fileno(), 1 << 16), b""):
             seen = seen[-3:] + chunk
@@ -74,7 +74,7 @@ class Lie:
             write(b"".join(lines))
 
     def _wait(self, seconds: float) -> bool:
-        """Whether there is an end to it."""
+        """Wait; whether the lie must end now."""
         return self._stop.wait(min(seconds, max(0.0, self._end - time.monotonic()))) or time.monotonic() >= self._end
 
 
@@ -86,7 +86,7 @@ def _renamed(chunk: bytes) -> bytes:
 
 @contextmanager
 def upload_pack(command: list[str], protocol: str) -> Iterator[subprocess.Popen[bytes]]:
-    """An honest server, for one conversation in a version of Git's protocol; it ends with the block."""
+    """Run an honest server for one conversation, in a version of Git's protocol; it ends with the block."""
     environment = {**os.environ, "GIT_PROTOCOL": protocol}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert process.stdout
@@ -99,7 +99,7 @@ def upload_pack(command: list[str], protocol: str) -> Iterator[subprocess.Popen[
 
 
 def copy(questions: IO[bytes], to: IO[bytes]) -> None:
-    """Pass all questions on, until there are no more, or nobody wants them."""
+    """Pass on all that the client sends, until it ends or nobody reads it."""
     with suppress(OSError, ValueError), to:
         for chunk in iter(lambda: os.read(questions.fileno(), 1 << 16), b""):
             to.write(chunk)

@@ -1,4 +1,4 @@
-"""Small file systems for tests: tmpfs, which needs root, with exact limits of bytes and of inodes."""
+"""Small file systems for tests: tmpfs with exact limits of bytes and of inodes; mounting it needs root."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _PLENTY = "size=64m,nr_inodes=16384"
 
 
 class Small:
-    """A mounted tmpfs: roomy until told otherwise."""
+    """A mounted tmpfs; it has much room at first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def leave_inodes(self, count: int) -> None:
-        """Let so many more files, directories or links be made, whatever is in them."""
+        """Leave room for so many more files, directories or links, whatever their content."""
         found = os.statvfs(self.path)
         self._remount(f"size=64m,nr_inodes={found.f_files - found.f_ffree + count}")
 
     def leave_pages(self, count: int) -> None:
-        """Let so many more pages of content be written; links and directories of a tmpfs take none."""
+        """Leave room for so many more pages of content; links and directories of a tmpfs need none."""
         found = os.statvfs(self.path)
         used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        # A size of 0 would be no limit at all.
+        # A size of 0 means no limit.
         self._remount(f"size={max(used + count * _PAGE, _PAGE)},nr_inodes=16384")
 
     def make_read_only(self) -> None:
         self._remount("ro")
 
     def make_room(self) -> None:
-        """As if there had never been a lack of anything."""
+        """Remove all limits."""
         self._remount(f"rw,{_PLENTY}")
 
     def _remount(self, options: str) -> None:
@@ -47,7 +47,7 @@ class Small:
 
 @contextmanager
 def small(path: Path) -> Iterator[Small]:
-    """A tmpfs on a directory, with what is in that; unmounted after."""
+    """Mount a tmpfs on a directory, with a copy of its content; unmount it afterwards."""
     before = path.with_name(f"{path.name}.before")
     path.rename(before)
     path.mkdir()
@@ -57,18 +57,18 @@ def small(path: Path) -> Iterator[Small]:
         shutil.rmtree(before)
         yield Small(path)
     finally:
-        _run("umount", "-l", str(path))  # whoever still reads there keeps it from nobody
+        _run("umount", "-l", str(path))  # lazy: it works although somebody still reads there
 
 
 @contextmanager
 def small_ones(*paths: Path) -> Iterator[dict[str, Small]]:
-    """One for each directory, by its name."""
+    """Mount one on each directory; the keys are the directories' names."""
     with ExitStack() as stack:
         yield {path.name: stack.enter_context(small(path)) for path in paths}
 
 
 def require_mounts() -> None:
-    """Skip a test that mounts something where that cannot be done."""
+    """Skip the test where nothing can be mounted."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount file systems")
     with tempfile.TemporaryDirectory() as directory:

@@ -1,8 +1,9 @@
-"""A Puppet server that knows what there must be, and a witness of every change (inotify(7)).
+"""A reader that knows what must be there, and a witness of every change (inotify(7)).
 
-The server reads every path that it was told of, over and over; the witness notices what is missing for too short a
-time to be met, and what is made where readers look. Run as ``observer.py ROOT SCRATCH``: reads SCRATCH/expected.json,
-appends what is wrong to SCRATCH/met, and writes to SCRATCH/looks which expectation it has looked for, and how often.
+The reader plays a Puppet server: it reads every expected path again and again. The witness notices paths that are
+missing too briefly for the reader, and files that are made where readers look. Run as ``observer.py ROOT SCRATCH``: it
+reads SCRATCH/expected.json, appends what is wrong to SCRATCH/met, and writes to SCRATCH/looks which expectation it has
+checked, and how often.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ if __name__ == "__main__":
 
 from tests.reader import read_tree  # noqa: E402
 
-#: Pause after a look, in looks: there are runs to be done with the same processors.
+#: The pause after a round, as a multiple of its length: the runs need the same processors.
 _PAUSE = 5.5
-#: Ends the pause: there is something new to expect.
+#: Ends the pause: there is a new expectation.
 _WAKE_UP = signal.SIGUSR1
 
 DIRECTORY, TREE, FILE, ANYTHING = "directory", "tree", "file", "anything"
@@ -38,11 +39,11 @@ DIRECTORY, TREE, FILE, ANYTHING = "directory", "tree", "file", "anything"
 
 @dataclass(frozen=True)
 class Expected:
-    """What a reader must find from now on, whatever happens.
+    """What a reader must find from now on.
 
-    ``environments`` have a kind for each path: ANYTHING may dangle. Those in ``may_go`` need not be there, but while
-    they are, they are complete. ``optional`` paths may be there or not, but must not dangle. ``contents`` are those
-    that environment.conf may have. ``entries`` below clonedir are never missing.
+    ``environments`` has a kind for each path; paths of kind ANYTHING may dangle. Environments in ``may_go`` may be
+    absent, but not incomplete. ``optional`` paths may be absent, but must not dangle. ``contents`` has the possible
+    contents of each environment.conf. ``entries`` below clonedir are never missing.
     """
 
     number: int
@@ -54,14 +55,14 @@ class Expected:
 
 
 class Reader:
-    """One look after the other at what is expected."""
+    """Reads everything that is expected."""
 
     def __init__(self, environments: Path, expected: Expected) -> None:
         self._top = environments
         self._expected = expected
 
     def look(self) -> Iterator[str]:
-        """All that is wrong."""
+        """Read everything once; yield what is wrong."""
         for name, paths in self._expected.environments.items():
             yield from self._look_at(name, paths)
         for name, paths in self._expected.optional.items():
@@ -96,7 +97,7 @@ class Reader:
             try:
                 return self._read(name, full, kind)
             except FileNotFoundError as error:
-                if _link_text(full) == text:  # else it was moved meanwhile, or has been taken away
+                if _link_text(full) == text:  # else somebody has just moved or removed it
                     return f"leads nowhere, to {text!r}: {error}"
 
     def _read(self, name: str, full: str, kind: str) -> str:
@@ -137,7 +138,7 @@ _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
 
 
 class Witness:
-    """Every removal of what must be there, and whatever is made in place instead of renamed into it."""
+    """Notices removals of paths that must be there, and files that are made in place instead of renamed into it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -149,7 +150,7 @@ class Witness:
         self._never_missing: set[str] = set()
 
     def expect(self, expected: Expected) -> None:
-        """Judge from now on by another expectation."""
+        """Use another expectation from now on."""
         needed = {name: paths for name, paths in expected.environments.items() if name not in expected.may_go}
         self._never_missing = {f"environments/{name}" for name in needed}
         self._never_missing |= {f"environments/{name}/{path}" for name, paths in needed.items() for path in paths}
@@ -164,7 +165,7 @@ class Witness:
             self._watched[number] = directory
 
     def wrong(self) -> Iterator[str]:
-        """What has happened since the last call that must not happen."""
+        """Yield the forbidden changes since the last call."""
         while True:
             try:
                 events = os.read(self._descriptor, 65536)
@@ -189,14 +190,14 @@ class Witness:
 
 
 class Observer:
-    """The other end, in the process of the test."""
+    """The client in the process of the test."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
 
     def expect(self, expected: Expected) -> None:
-        """Returns once the observer has looked at everything by this expectation, from beginning to end."""
+        """Set an expectation; return when the observer has checked everything by it once, from beginning to end."""
         aside = self._scratch / "expected.new"
         aside.write_text(json.dumps(asdict(expected)))
         aside.rename(self._scratch / "expected.json")
@@ -216,14 +217,14 @@ class Observer:
 
     @property
     def looks(self) -> int:
-        """How often it has looked at everything."""
+        """How often it has checked everything."""
         try:
             return int((self._scratch / "looks").read_text().split()[1])
         except (FileNotFoundError, IndexError):
             return 0
 
     def met(self) -> list[str]:
-        """All that was wrong so far."""
+        """Everything that was wrong so far."""
         try:
             return (self._scratch / "met").read_text().splitlines()
         except FileNotFoundError:
@@ -231,9 +232,9 @@ class Observer:
 
     @contextmanager
     def observing(self, root: Path) -> Iterator[Observer]:
-        """Have it look all the time."""
+        """Let it check all the time."""
         with open(self._scratch / "complaints", "wb") as complaints:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [_WAKE_UP])  # inherited, it waits for this signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, [_WAKE_UP])  # the child inherits this, and waits for the signal
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(root), str(self._scratch)], stderr=complaints
             )

@@ -1,8 +1,8 @@
-"""How much is tried whenever the tests run, and how much more in a soak."""
+"""How much the tests try usually, and in a soak."""
 
 from __future__ import annotations
 
 import os
 
-#: ``make soak`` has all the time that it needs.
+#: Set by ``make soak``, which may take long.
 IS_SOAK = bool(os.environ.get("JENS_SOAK"))

@@ -1,6 +1,6 @@
-"""Git servers that lie: real ``git upload-pack`` behind git://, http:// and ssh, up to the moment when the lie begins.
+"""Git servers that lie: a real ``git upload-pack`` behind git://, http:// and ssh, until the lie begins.
 
-Servers are threads of the test's process that listen on 127.0.0.1; what stands for ssh is a process.
+Servers are threads in the test's process and listen on 127.0.0.1; the replacement for ssh is a process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.faults.lies import Lie, Write, copy, upload_pack
 
 
 class Servers:
-    """All servers of a test; they lie while there is a file ``lying`` in their directory."""
+    """All servers of a test; they lie while their directory has a file ``lying``."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -43,10 +43,10 @@ class Servers:
         return set(os.listdir(self.top / "reached"))
 
     def close(self) -> None:
-        """End every server, and whatever it is at."""
+        """End every server, and its conversations."""
         self._stop.set()
         for listening, thread in self._listening:
-            # To close it ends no accept(2): that would go on, on whichever socket has the same descriptor next.
+            # close(2) does not end an accept(2), which would go on with the next socket of the same descriptor.
             listening.shutdown(socket.SHUT_RDWR)
             thread.join()
             listening.close()
@@ -58,11 +58,11 @@ class Servers:
             server.server_close()
 
     def lie_of(self, name: str, lie: str) -> Lie:
-        """The lie that is told now."""
+        """The lie to tell now."""
         return Lie(lie if (self.top / "lying").exists() else "", (self.top / "reached" / name).touch, self._stop)
 
     def git(self, name: str, lie: str) -> str:
-        """A server for git://; returns the beginning of its URLs, which go on with a path."""
+        """Start a server for git://; return the beginning of its URLs, before the path."""
         listening = socket.create_server(("127.0.0.1", 0))
         thread = threading.Thread(target=self._accept, args=(listening, name, lie), daemon=True)
         self._listening.append((listening, thread))
@@ -78,7 +78,7 @@ class Servers:
                 thread.start()
 
     def _serve(self, connection: socket.socket, lie: Lie) -> None:
-        """One conversation, as git-daemon(1) has it."""
+        """Have one conversation, as git-daemon(1) does."""
         with connection, suppress(OSError), connection.makefile("rb", buffering=0) as questions:
             request = questions.read(int(questions.read(4) or b"4", 16) - 4)
             command, _, more = request.partition(b"\0")
@@ -96,14 +96,14 @@ class Servers:
                     copying.join()
 
     def http(self, name: str, lie: str) -> str:
-        """A server for http://; returns the beginning of its URLs."""
+        """Start a server for http://; return the beginning of its URLs, before the path."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, name, lie))
         self._http.append(server)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_address[1]}"
 
     def ssh(self) -> Path:
-        """A program to run for ssh; its hosts are ``LIE.example.org``, ``LIE.ANYTHING.example.org``."""
+        """Make a program that replaces ssh; its hosts are ``LIE.example.org`` and ``LIE.ANYTHING.example.org``."""
         path = self.top / "ssh"
         program = f"{sys.executable} -S -E {fake_ssh.__file__} {shlex.quote(str(self.top))}"
         path.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
@@ -112,13 +112,13 @@ class Servers:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):  # the other end may have been first
+    with suppress(OSError):  # the other end may already have closed it
         connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def servers(top: Path) -> Iterator[Servers]:
-    """They end with the block."""
+    """Make servers that end with the block."""
     found = Servers(top)
     try:
         yield found
@@ -128,10 +128,10 @@ def servers(top: Path) -> Iterator[Servers]:
 
 def _handler(all_servers: Servers, name: str, lie_name: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Hands everything on to git-http-backend(1)."""
+        """Hands everything to git-http-backend(1)."""
 
         def log_message(self, *_arguments: object) -> None:
-            """Nothing is logged."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             self._answer()

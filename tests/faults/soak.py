@@ -1,7 +1,7 @@
-"""The campaign of kills, for longer: ``make soak``, or ``make soak KILLS=500 SEED=1``.
+"""The campaign of kills, with many kills: ``make soak``, or ``make soak KILLS=500 SEED=1``.
 
-Several sites suffer at the same time, each for a hundred kills, then new ones take their place. Exits 1 with all
-details as soon as something is wrong, and when time is up.
+Several campaigns go on at the same time. After a hundred kills a campaign ends, and a new one begins with another
+site. Exits 1 with all details as soon as something is wrong, and when the time is up.
 """
 
 # ruff: noqa: T201 - what it prints is its result
@@ -21,14 +21,14 @@ from pathlib import Path
 
 from tests.faults.campaign import Campaign, CampaignError
 
-#: A site lives through so many kills.
+#: Kills of each campaign.
 _SHARE = 100
-#: Seconds between two lines of progress, and without any progress until something must be stuck.
+#: Seconds between two lines of progress; seconds without progress after which a campaign counts as hanging.
 _PAUSE, _STUCK = 10.0, 180.0
 
 
 class Soak:
-    """Campaigns side by side, and what they have come to."""
+    """Campaigns side by side, and their results."""
 
     def __init__(self, top: Path, kills: int, seed: int, minutes: float) -> None:
         self._top = top
@@ -41,7 +41,7 @@ class Soak:
         self._end = self._begin + minutes * 60
 
     def run(self, workers: int) -> int:
-        """The exit status."""
+        """Run all campaigns; return the exit status."""
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self._campaign, number) for number in range(len(self._shares))]
             waiting, last, since = set(futures), -1, time.monotonic()
@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=120, help="it takes no longer, done or not")
     arguments = parser.parse_args()
     top = Path(tempfile.mkdtemp(prefix="jens-soak-"))
-    os.environ["HOME"] = str(top)  # nobody's configuration of Git counts
+    os.environ["HOME"] = str(top)  # the user's configuration of Git must not count
     print(f"seed {arguments.seed}, in {top}", flush=True)
     soak = Soak(top, arguments.kills, arguments.seed, arguments.minutes)
     status = soak.run(arguments.sites)

@@ -1,4 +1,4 @@
-"""A small site that goes back and forth between two states, and an instance that lacks something on each way."""
+"""A small site that goes back and forth between two states, and an instance that lacks room each time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CODES = (0, 3, 20, 25, 30, 40, 51, 60)
 
 
 def _repositories(number: int) -> dict[str, dict[str, str]]:
-    """The branches of each repository: everything that can happen to one of them happens on the way."""
+    """The branches of each repository; between the two states everything happens that can happen to a branch."""
     moved = str(number)
     return {
         "common/hieradata": {"master": "0"},
@@ -34,7 +34,7 @@ def _repositories(number: int) -> dict[str, dict[str, str]]:
 
 
 class TwoStates(Remotes):
-    """Remotes of which half is different in the other state."""
+    """Remotes with two states; half of the repositories differ."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -60,7 +60,7 @@ class TwoStates(Remotes):
 
 
 class Starving:
-    """The instance, its two controls, a reader all the time, and the way from one state to the other."""
+    """The instance, its two controls, and an observer that reads all the time."""
 
     def __init__(self, top: Path, *, watched: bool = True) -> None:
         self.remotes = TwoStates(top)
@@ -74,7 +74,7 @@ class Starving:
 
     @contextmanager
     def going_on(self) -> Iterator[Starving]:
-        """With all processes; they have ended after."""
+        """Start all processes, and end them afterwards."""
         with runner() as self._runner:
             for number, control in enumerate(self._controls):
                 self.remotes.go_to(number)
@@ -94,9 +94,10 @@ class Starving:
         return self._controls[self.remotes.present]
 
     def set_out(self, *, cleared: bool = False, gone_too: bool = True) -> None:
-        """Everything changes at the remotes; what earlier runs have replaced may go, or has gone (``cleared``).
+        """Change everything at the remotes; let replaced checkouts expire, and with ``cleared`` remove them.
 
-        Unless checkouts of repositories that are ``gone_too`` may go, a run removes the others the short way.
+        With ``gone_too`` checkouts of gone repositories expire, too. Without, the next run need not look at everything
+        to remove the others.
         """
         self.instance.age(time.time(), gone_too=gone_too)
         if cleared and not self.instance.make_room():
@@ -108,7 +109,7 @@ class Starving:
         self.remotes.go_to(there)
 
     def run(self, fault: Fault = NONE) -> tuple[Ended, list[str]]:
-        """One run, and its ERROR lines; whatever it lacks, it ends as foreseen and says so in single lines."""
+        """Do one run, and return its ERROR lines; with any lack it must end with a known code, and no traceback."""
         size = self.instance.log_size()
         ended = self._runner.update(self.instance.config(), "--strict", fault=fault)
         log = self.instance.log(size)
@@ -120,11 +121,11 @@ class Starving:
         return ended, [line.split("] ", 1)[1] for line in log.splitlines() if "] ERROR " in line]
 
     def differences(self) -> list[str]:
-        """In what Puppet sees something else than in the control."""
+        """Where Puppet sees something else than in the control."""
         return list(map(str, compare(self.instance.root, self.control.root)))
 
     def recover(self) -> None:
-        """One run without any lack: everything is as if nothing had happened, and nobody has missed anything."""
+        """Do one run without any lack: it must make up for everything, and no reader may have missed anything."""
         ended, errors = self.run()
         assert (ended.code, errors) == (0, []), (ended, errors)
         assert self.differences() == []

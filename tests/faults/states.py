@@ -1,6 +1,6 @@
-"""A site that has several states, as different as can be, and goes from one to another in a single step.
+"""A site that has several very different states, and goes from one to another at once.
 
-All commits of all states are in one object store; a state is a directory of remotes that have only refs of their own.
+All commits of all states are in one object store. A state is a directory of remotes, which have only their own refs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ALWAYS = ("common/hieradata", "common/site", "hostgroups/h0", "modules/m0", "mod
 SOMETIMES = ("hostgroups/h1", "modules/m3", "modules/m4")
 LIBRARY, DEFINITIONS = "repositories", "environments"
 
-#: Each repository's commits: a line, and another history that a force push moves branches to.
+#: Each repository's commits: one history, and another that a force push moves branches to.
 _LINES = (("c0", "c1", "c2", "c3"), ("r0", "r1"))
 _COMMITS = tuple(name for line in _LINES for name in line)
 _LARGE = {"modules/m2": 30}
@@ -26,14 +26,14 @@ _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n[uploadpack]\n\
 
 @dataclass(frozen=True)
 class State:
-    """Every repository's place and branches (to names of commits), every definition."""
+    """The place of every repository, its branches with the names of their commits, and every definition."""
 
     places: Mapping[str, str]
     branches: Mapping[str, Mapping[str, str]]
     definitions: Mapping[str, str]
 
     def changed_since(self, before: State) -> list[str]:
-        """The repositories whose branches moved: what hints tell of."""
+        """The repositories whose branches moved, for hints."""
         return sorted(repo for repo in self.branches if self.branches[repo] != before.branches.get(repo))
 
 
@@ -57,7 +57,7 @@ def _files(repo: str, name: str) -> dict[str, str]:
 
 
 class Stream:
-    """Input for git fast-import, and which commit has which mark."""
+    """Input for git fast-import, and the mark of each commit."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -72,7 +72,7 @@ class Stream:
         self._lines += [f"M 644 inline {path}\ndata {len(text)}\n{text}\n" for path, text in files.items()]
 
     def run(self, store: Path) -> dict[tuple[str, str], str]:
-        """The ids of all commits."""
+        """Import everything; return the ids of all commits."""
         git("init", "--quiet", "--bare", "--template=", str(store), directory=store.parent)
         marks = store / "marks"
         git("fast-import", "--quiet", f"--export-marks={marks}", directory=store, stdin="".join(self._lines).encode())
@@ -81,7 +81,7 @@ class Stream:
 
 
 class Remotes:
-    """The Git servers: ``remotes`` below ``top`` is a link to the remotes of the present state."""
+    """The remotes: ``remotes`` below ``top`` is a link to those of the present state."""
 
     def __init__(self, top: Path, chance: random.Random, count: int) -> None:
         self.top = top
@@ -97,7 +97,7 @@ class Remotes:
         self._open(ids)
 
     def _open(self, ids: dict[tuple[str, str], str]) -> None:
-        """Serve all states, the first one at present."""
+        """Make the remotes of all states; the first one is the present state."""
         metadata = Stream()
         for number, state in enumerate(self.states):
             metadata.commit(LIBRARY, str(number), {"repositories.yaml": self._library(state)})
@@ -132,7 +132,7 @@ class Remotes:
         (path / "packed-refs").write_text(f"# pack-refs with: peeled fully-peeled sorted \n{refs}")
 
     def go_to(self, number: int) -> None:
-        """Everybody pushes at once."""
+        """Move all remotes to another state at once."""
         aside = self.top / "remotes.new"
         aside.symlink_to(f"state-{number}")
         aside.rename(self.top / "remotes")
@@ -144,7 +144,7 @@ class Remotes:
 
 
 def _draw(chance: random.Random, usual: Mapping[str, Mapping[str, str]], ids: Mapping[tuple[str, str], str]) -> State:
-    """A state of the site, different in most things from any other: in half of the repositories nobody pushed."""
+    """Draw a state of the site that differs much from any other; half of the repositories have their usual branches."""
     repos = [*ALWAYS, *(repo for repo in SOMETIMES if chance.random() < 0.6)]
     branches = {repo: usual[repo] if chance.random() < 0.5 else _branches(chance) for repo in repos}
     places = {repo: f"{repo}.git" for repo in repos}
@@ -167,13 +167,13 @@ def _branches(chance: random.Random) -> dict[str, str]:
     at = {name: chance.choice(_COMMITS) for name in ("master", "dev", "qa", "feature")}
     if chance.random() < 0.3:
         del at["qa"]
-    # One name takes away the place of the other, in Git's files as in its rules.
+    # Git allows only one of these names at a time.
     at[chance.choice(("feature", "feature/x", "feature/x/y"))] = at.pop("feature")
     return at
 
 
 def _overrides(chance: random.Random, branches: Mapping[str, Mapping[str, str]], count: int) -> dict[str, str]:
-    """Branches that are there, mostly."""
+    """Override with branches; nearly all of them exist."""
     repos = chance.sample(sorted(branches), count)
     return {repo: chance.choice(sorted(branches[repo])) if chance.random() < 0.9 else "feature/gone" for repo in repos}
 
@@ -181,7 +181,7 @@ def _overrides(chance: random.Random, branches: Mapping[str, Mapping[str, str]],
 def _pins(
     chance: random.Random, branches: Mapping[str, Mapping[str, str]], ids: Mapping[tuple[str, str], str]
 ) -> dict[str, str]:
-    """Commits, on a branch or on none; an abbreviation means something only while it is on one."""
+    """Override with commits, on a branch or not; only commits on a branch can be abbreviated."""
     pins = {}
     for repo in chance.sample(sorted(branches), 4):
         name = chance.choice((*_COMMITS, *branches[repo].values()))

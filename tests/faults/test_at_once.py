@@ -1,4 +1,4 @@
-"""Several tools at once: one works, the others say so and leave; who only reads is not held up."""
+"""Several tools at once: one works, the others say so and end; tools that only read need not wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.warm import warm
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
-#: A way to a server that waits for leave; GIT_SSH is called with options, a host and a command.
+#: A replacement for ssh that waits until the gate opens; it is called with options, a host and a command.
 _SLOW = """#!/bin/sh
 touch {here}/begun
 tries=0
@@ -34,7 +34,7 @@ eval "exec $1"
 
 
 class Gate:
-    """A remote of the site that makes every run wait until it is opened."""
+    """A remote that makes every run wait until somebody opens the gate."""
 
     def __init__(self, site: Site, here: Path) -> None:
         self._here = here
@@ -56,7 +56,7 @@ class Gate:
         (self._here / "begun").unlink(missing_ok=True)
 
     def wait_for_a_run(self) -> None:
-        """Until somebody waits before it, and so holds the lock."""
+        """Wait until a run waits at the gate, and so holds the lock."""
         wait_until((self._here / "begun").exists)
 
 
@@ -68,7 +68,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class Processes:
-    """Tools as processes of their own, which end with the test."""
+    """Runs tools as processes, which end with the test."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -78,7 +78,7 @@ class Processes:
         return self.call(str(TREE / "bin" / tool), "-c", str(self._site.config), *arguments)
 
     def patched(self, patch: str, tool: str, *arguments: str) -> subprocess.Popen[str]:
-        """With a line of Python before."""
+        """Start a tool after a line of Python."""
         code = f"import sys\n{patch}\nfrom jens.commands.{tool} import main\nsys.exit(main())"
         return self.call("-c", code, "-c", str(self._site.config), *arguments)
 
@@ -123,7 +123,7 @@ def processes(site: Site) -> Iterator[Processes]:
 # One works
 
 
-def test_of_ten_runs_at_once_one_works_and_the_others_leave_in_silence(
+def test_one_of_ten_runs_at_once_works_and_the_others_end_in_silence(
     site: Site, gate: Gate, processes: Processes
 ) -> None:
     log = site.root / "log" / "jens-update.log"
@@ -147,7 +147,7 @@ def test_of_ten_runs_at_once_one_works_and_the_others_leave_in_silence(
     assert_as_if_made_afresh(site)
 
 
-def test_while_a_run_works_a_reset_leaves_jens_gc_waits_and_readers_read(
+def test_while_a_run_works_a_reset_ends_jens_gc_waits_and_readers_read(
     site: Site, gate: Gate, processes: Processes
 ) -> None:
     before = site.listing("environments")
@@ -235,9 +235,7 @@ def test_runs_in_a_tight_loop_and_jens_gc_among_them_show_readers_no_torn_tree(
 # The lock file
 
 
-def test_who_takes_the_lock_file_away_harms_only_until_the_next_run(
-    site: Site, gate: Gate, processes: Processes
-) -> None:
+def test_a_removed_lock_file_does_harm_only_until_the_next_run(site: Site, gate: Gate, processes: Processes) -> None:
     run = processes.start("jens-update")
     gate.wait_for_a_run()
     (site.root / "lock" / "jens").unlink()
@@ -254,7 +252,7 @@ def test_who_takes_the_lock_file_away_harms_only_until_the_next_run(
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_lockdir_on_a_read_only_file_system_will_do_once_the_lock_file_is_there(
+def test_a_lockdir_on_a_read_only_file_system_is_enough_if_it_has_the_lock_file(
     site: Site, tmp_path: Path, is_there: bool
 ) -> None:
     lockdir = tmp_path / "read only"

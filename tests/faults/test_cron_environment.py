@@ -1,4 +1,4 @@
-"""The environment of cron, and others that nobody would choose: what a run makes does not depend on its caller."""
+"""Runs from cron and from other unusual callers: what a run makes does not depend on its caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INIT = "code/manifests/init.pp"
 
 @dataclass
 class Caller:
-    """How jens-update is called; ``prefix`` is what a shell does before."""
+    """How a shell calls jens-update; ``prefix`` has the shell's commands before it."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = "umask 022; cd /"
@@ -31,7 +31,7 @@ class Caller:
 
 
 class Place:
-    """A site whose instance is made again and again at the same place, so that every byte can be compared."""
+    """A site whose instance is made many times in the same place, so that every byte can be compared."""
 
     def __init__(self, site: Site, elsewhere: Path) -> None:
         self.site = site
@@ -48,7 +48,7 @@ class Place:
         self.begin()
 
     def begin(self) -> None:
-        """Nothing is there yet."""
+        """Remove the instance, and begin again."""
         for part in PARTS:
             shutil.rmtree(self.site.root / part, ignore_errors=True)
             (self.site.root / part).mkdir()
@@ -60,7 +60,7 @@ class Place:
             git("update-ref", f"refs/heads/{branch}", self._commits[at], directory=remote.path)
 
     def run(self, caller: Caller, *arguments: str) -> None:
-        """A run that says nothing and writes nowhere else."""
+        """Do a run, which must print nothing and write nowhere else."""
         before = _listing(self.elsewhere)
         script = f'{caller.prefix}; exec "$@" {caller.suffix}'
         tool = [sys.executable, "-B", f"{TREE}/bin/jens-update", "-c", str(self.site.config), "--strict", *arguments]
@@ -87,7 +87,7 @@ class Place:
         return (self.site.root / "log" / "jens-update.log").read_text()
 
     def make(self, caller: Caller) -> list[dict[str, str]]:
-        """The instance after a first run, and after one that has something to move."""
+        """The instance after a first run, and after a second run that moves branches."""
         self.begin()
         found = []
         for number in (0, 1):
@@ -98,7 +98,7 @@ class Place:
         return found
 
     def instance(self) -> dict[str, str]:
-        """What there is, but for times; Git may pack objects as it likes."""
+        """The content of the instance without times and without Git's objects, which may be packed in any way."""
         listing = self.site.listing("bare", "clone", "environments", "cache", "lock")
         objects = {what.split()[0] for path, what in listing.items() if "/objects/" in path}
         kept = {path: what for path, what in listing.items() if "/objects/" not in path}
@@ -112,7 +112,7 @@ _LURE = "*.pp filter=lure diff=lure\n"
 
 
 def _add_unusual_files(remote: Remote) -> None:
-    """An executable file and a symbolic link, which settings could make something else of."""
+    """Push an executable file and a symbolic link, which settings could turn into ordinary files."""
     parent = remote.commit()
     stream = f"commit refs/heads/master\ncommitter Ann <ann@example.org> now\ndata 4\npush\nfrom {parent}\n"
     stream += "M 100755 inline code/files/run.sh\ndata 10\n#!/bin/sh\n\n"
@@ -121,7 +121,7 @@ def _add_unusual_files(remote: Remote) -> None:
 
 
 def differences(one: list[dict[str, str]], other: list[dict[str, str]]) -> dict[str, object]:
-    """What is not the same in two instances, after one run or after two; who held a lock may differ."""
+    """The differences of two instances after each run; the process that held a lock may differ."""
     return {
         path: [(a.get(path), b.get(path)) for a, b in zip(one, other)]
         for path in sorted({path for found in (*one, *other) for path in found})
@@ -142,7 +142,7 @@ def place(site: Site, tmp_path: Path) -> Place:
 
 
 def lure(place: Place) -> str:
-    """A program that leaves a trace."""
+    """A command that leaves a trace when it runs."""
     path = place.elsewhere / "lure"
     path.write_text(f"#!/bin/sh\ntouch {place.elsewhere}/caught-$$\ncat\n")
     path.chmod(0o755)
@@ -150,7 +150,7 @@ def lure(place: Place) -> str:
 
 
 def hooks(place: Place) -> Path:
-    """A directory of hooks each of which would leave a trace, and refuse."""
+    """A directory of hooks; each would leave a trace, and fail."""
     directory = place.elsewhere / "templates" / "hooks"
     directory.mkdir(parents=True)
     for name in ("post-checkout", "post-index-change", "reference-transaction", "pre-auto-gc", "post-merge"):
@@ -162,7 +162,7 @@ def hooks(place: Place) -> Path:
 
 
 def settings(place: Place) -> str:
-    """A configuration of Git that changes everything a configuration can change."""
+    """A configuration of Git that changes as much as it can."""
     program, hook = lure(place), hooks(place)
     attributes = place.elsewhere / "attributes"
     attributes.write_text("* text eol=crlf filter=lure\n")
@@ -237,7 +237,7 @@ def settings(place: Place) -> str:
 """
 
 
-# What the caller has set
+# Variables and settings of the caller
 
 
 def test_a_poor_caller_gets_what_any_other_gets(place: Place, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_bares_and_metadata_of_another_user_are_no_obstacle_for_root(site: Site)
 def test_a_remote_that_git_distrusts_is_one_line_that_says_what_to_do_and_costs_nothing(
     open_site: Site, user: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site, stranger = open_site, 12345
+    site, other_user = open_site, 12345
     config = str(site.config)
     assert site.update("--strict").code == 0
     (site.root / "log" / "jens-update.log").unlink()
@@ -357,7 +357,7 @@ def test_a_remote_that_git_distrusts_is_one_line_that_says_what_to_do_and_costs_
         remote.push({INIT: "# new\n"})
     for path in (site.root / "remotes", *instance_of(site)):
         give(path, user)
-    give(dummy.path, stranger)
+    give(dummy.path, other_user)
     monkeypatch.setenv("HOME", str(site.root))
     assert as_user(user, lambda: update.main(["-c", config])) == 0
     log = (site.root / "log" / "jens-update.log").read_text()

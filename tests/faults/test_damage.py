@@ -1,4 +1,4 @@
-"""What disks, people and killed Git processes do to an instance: the next run mends it, and says what it mended."""
+"""Damage by disks, people and killed Git processes: the next run repairs the instance, and says what it repaired."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLISHED = ("clone", "environments")
 
 @pytest.fixture
 def worn(site: Site) -> Site:
-    """A site that has a snapshot whose commit its remote has lost: the mirror has it, and the checkout."""
+    """A site with a snapshot whose commit the remote has lost: only the mirror and the checkout have it."""
     remote = site.remotes[DUMMY]
     remote.push({INIT: "# feature\n"}, "feature", onto="master")
     pinned = remote.push({INIT: "# pinned\n"}, "pinned", onto="master")
@@ -45,14 +45,14 @@ def bare(site: Site, repo: str = DUMMY) -> Path:
 
 
 def warnings(site: Site) -> list[str]:
-    """What a run that has nothing to do but to mend has mended."""
+    """Do a run that has nothing to do but repairs; return its warnings."""
     outcome = site.update("--strict")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", ""), outcome.log
     return outcome.lines("WARNING")
 
 
 def make_loose(mirror: Path) -> None:
-    """Have every object in a file of its own."""
+    """Unpack all objects, so that each has its own file."""
     for pack in [*(mirror / "objects" / "pack").glob("*.pack")]:
         aside = mirror / "aside"
         pack.rename(aside)
@@ -181,12 +181,12 @@ MIRRORS = [
 ]
 
 
-#: The commit of the snapshot, where it is gone with what was damaged.
+#: The end of the warning when the snapshot's commit was lost with the damaged file.
 _LOST = r"(; only their checkouts are left of \['[0-9a-f]{7}'\])?"
 
 
-def test_damaged_mirrors_are_mended_by_the_next_run_which_says_so(site: Site) -> None:
-    """Each mirror in another way; each has a commit of a snapshot that its remote has lost."""
+def test_the_next_run_repairs_damaged_mirrors_and_says_so(site: Site) -> None:
+    """Each mirror is damaged in another way, and has a snapshot's commit that the remote has lost."""
     repos = {damage.__name__: f"modules/{damage.__name__}" for damage, _ in MIRRORS}
     pins = {}
     for repo in repos.values():
@@ -283,7 +283,7 @@ def test_a_damaged_mirror_of_a_silent_remote_costs_no_more_than_asking_does(worn
     assert worn.read("team/modules/dummy/manifests/init.pp") == "# feature\n"
 
 
-def test_whatever_packs_the_user_has_git_write_are_no_damage(worn: Site) -> None:
+def test_packs_of_any_format_that_the_user_configures_are_no_damage(worn: Site) -> None:
     for setting in ("pack.indexVersion=1", "pack.writeReverseIndex=true", "repack.writeBitmaps=true"):
         key, _, value = setting.partition("=")
         git("config", "--global", key, value, directory=worn.root)
@@ -294,7 +294,7 @@ def test_whatever_packs_the_user_has_git_write_are_no_damage(worn: Site) -> None
 
 
 def test_a_branch_is_found_in_an_index_whatever_its_digits_begin_with(tmp_path: Path) -> None:
-    """The first and the last of the fan-out's 256 places, and names that occur at an odd place within others."""
+    """Commits in the first and the last of the fan-out's 256 entries, and digits that occur only across two names."""
     mirror = tmp_path / "many"
     git("init", "-q", "--bare", str(mirror), directory=tmp_path)
     stream = "".join(
@@ -312,7 +312,7 @@ def test_a_branch_is_found_in_an_index_whatever_its_digits_begin_with(tmp_path: 
 
 
 def test_nobody_makes_a_mirror_anew_in_which_somebody_is_at_work(worn: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gc by hand moves packs about; half of what it does looks like damage."""
+    """A gc by hand moves packs; meanwhile the mirror looks damaged."""
     monkeypatch.setattr(git_lock, "_PATIENCE", 0.3)
     [pack] = _packs(bare(worn), ".pack")
     left, identity = bare(worn) / "objects" / "pack" / "tmp_pack_1", bare(worn).stat().st_ino
@@ -367,9 +367,7 @@ def test_what_is_in_the_place_of_a_mirrors_lock_is_not_written_to(worn: Site, ki
 @pytest.mark.parametrize(
     ("lost", "mode"), [("tree", "POLL"), ("blob", "POLL"), ("parent", "POLL"), ("tree", "ONDEMAND")]
 )
-def test_of_a_pinned_commit_of_which_a_killed_git_left_parts_the_rest_is_fetched(
-    worn: Site, lost: str, mode: str
-) -> None:
+def test_missing_parts_of_a_pinned_commit_are_fetched_after_a_git_was_killed(worn: Site, lost: str, mode: str) -> None:
     remote, mirror = worn.remotes[DUMMY], bare(worn)
     parent = remote.push({INIT: "# one of two\n"}, "aside", onto="master")
     commit = remote.push({INIT: "# two of two\n"}, "aside")
@@ -393,7 +391,7 @@ def test_of_a_pinned_commit_of_which_a_killed_git_left_parts_the_rest_is_fetched
 
 @pytest.fixture
 def holed(worn: Site) -> tuple[Site, str]:
-    """A snapshot has a commit that only the mirror has, and the mirror has lost a file of the commit before that."""
+    """A snapshot pins a commit that only the mirror has; the mirror has lost a file of the commit before it."""
     remote = worn.remotes[DUMMY]
     parent = remote.push({INIT: "# parent\n"}, "aside", onto="master")
     pinned = remote.push({INIT: "# holed\n"}, "aside")
@@ -444,7 +442,7 @@ def test_a_git_that_is_killed_while_it_looks_for_a_commit_takes_nothing_away(
 
 
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
-def test_a_damaged_mirror_is_mended_in_both_modes(worn: Site, mode: str) -> None:
+def test_a_damaged_mirror_is_repaired_in_both_modes(worn: Site, mode: str) -> None:
     worn.settings["main.mode"] = mode
     assert worn.update("--strict").code == 0
     cut_a_pack_off(bare(worn))
@@ -487,7 +485,7 @@ def test_lock_files_in_the_metadata_are_removed_too(worn: Site) -> None:
 
 
 def test_the_look_for_damage_takes_a_borrowing_mirror_as_it_is(worn: Site, tmp_path: Path) -> None:
-    """One that an administrator has made with --reference: what is not its own is not its damage."""
+    """An administrator made it with --reference; objects that it borrows are not missing."""
     mirror = bare(worn)
     lender = tmp_path / "lender"
     shutil.copytree(mirror, lender)
@@ -562,8 +560,8 @@ def test_a_branch_link_that_somebody_changed_is_put_right(worn: Site) -> None:
         assert worn.listing(*PUBLISHED) == before, "what was there instead is gone"
 
 
-def test_links_that_only_lag_behind_are_nobodys_damage(worn: Site) -> None:
-    """A run that was killed between its fetch and its switch leaves this."""
+def test_links_that_only_lag_behind_are_no_damage(worn: Site) -> None:
+    """A run leaves such links when it is killed after its fetch and before it moves the links."""
     worn.remotes[DUMMY].push({INIT: "# new\n"}, "feature")
     git("fetch", "-q", worn.remotes[DUMMY].url, "+refs/heads/*:refs/heads/*", directory=bare(worn))
     assert warnings(worn) == []
@@ -580,8 +578,8 @@ def test_a_link_of_an_environment_that_somebody_changed_is_put_right(worn: Site,
         assert worn.listing(*PUBLISHED) == before, damage
 
 
-def test_a_checkout_whose_tie_to_the_mirror_is_lost_is_tied_again(worn: Site) -> None:
-    """Without it Git would drop the commit of a snapshot that no branch has."""
+def test_a_lost_worktree_record_of_a_checkout_is_made_again(worn: Site) -> None:
+    """Without the record, Git would delete the commit of a snapshot that is on no branch."""
     [pinned] = worn.checkouts(DUMMY) - set(worn.expanded(DUMMY).values())
     shutil.rmtree(bare(worn) / "worktrees" / pinned)
     assert warnings(worn) == [f"WARNING Checkouts of {DUMMY} are tied to its mirror again: ['{pinned[:7]}']"]
@@ -646,7 +644,7 @@ def test_an_inventory_that_cannot_be_used_is_made_anew(worn: Site) -> None:
 def test_an_inventory_that_belongs_to_another_user_is_made_anew(
     open_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when root has run what the user jens runs."""
+    """This happens when root has done a run instead of the user jens."""
     site = open_site
     config, path = str(site.config), site.root / "cache" / "inventory.json"
     assert site.update("--strict").code == 0

@@ -1,4 +1,4 @@
-"""No room, no quota, a disk that fails or turns read-only: Puppet's view stays whole, and one run makes up for it."""
+"""A disk that is full, over quota, broken or read-only: Puppet's view stays whole, the next run makes up for it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from tests.faults.mounts import Small, require_mounts, small, small_ones
 from tests.faults.starving import Starving
 
 TOPS = ("bare", "cache", "clone", "environments")
-#: In turn, so that each step meets each of them at least in some direction; a bad sector passes, the others stay.
+#: Errors that are injected in turn. EIO fails one operation (a bad sector), the others all later ones, too.
 KINDS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EIO")
-#: What is left of a disk, in pages or files.
+#: How much room is left on a disk, in pages or files.
 ROOMS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_whichever_step_below_a_directory_fails_all_else_is_done_and_one_run_makes_up_for_it(
+def test_whichever_operation_below_a_directory_fails_all_else_is_done_and_one_run_makes_up_for_it(
     tmp_path: Path, top: str
 ) -> None:
     with Starving(tmp_path).going_on() as starving:
         path = starving.instance.root / top
-        for step in itertools.count(1):
-            name = KINDS[step % len(KINDS)]
+        for number in itertools.count(1):
+            name = KINDS[number % len(KINDS)]
             starving.set_out(gone_too=False)
-            fault = Fault(str(path), name, step, step if name == "EIO" else sys.maxsize)
-            print(fault)  # noqa: T201 - for who has to repeat what failed
+            fault = Fault(str(path), name, number, number if name == "EIO" else sys.maxsize)
+            print(fault)  # noqa: T201 - to repeat a failure
             ended, errors = starving.run(fault)
-            if ended.steps < step:
+            if ended.operations < number:
                 assert (ended.code, errors) == (0, [])
                 break
-            # What cannot be deleted yet is left to the next run, without a word; so is a seal that cannot be put. And
-            # what fails on the short way may well succeed on the long one.
+            # There is no ERROR for what cannot be deleted yet, nor for a baseline that cannot be saved: the next run
+            # does it. And what fails in a run of small scope may succeed when the run then looks at everything.
             assert errors or name == "EROFS" or not (path / "baseline.json").exists() or starving.differences() == [], (
                 fault
             )
             assert not errors or any(str(path) in error for error in errors), (fault, errors)
             _assert_all_else_is_done(starving, top)
             starving.recover()
-        assert step > 10
+        assert number > 10
 
 
 def _assert_all_else_is_done(starving: Starving, top: str) -> None:
@@ -54,7 +54,7 @@ def _assert_all_else_is_done(starving: Starving, top: str) -> None:
         assert instance.contents() == control.contents()
     if top == "environments":
         assert instance.entries() >= control.entries()
-        # The mirror of what an environment could not let go of stays.
+        # The mirror stays if an environment still has links to the repository.
         assert instance.mirrors() >= control.mirrors()
 
 
@@ -72,7 +72,7 @@ def test_on_a_file_system_that_fills_up_mid_run_puppets_view_stays_whole(tmp_pat
                 disk.make_room()
                 if not errors:
                     break
-                # What writes a checkout's files or its record is told of no name: the commit is named instead.
+                # An error about a checkout's files or record has no path, but the commit.
                 named = (str(disk.path), "Unable to check out ", "Unable to clone ")
                 assert any(name in error for name in named for error in errors), errors
                 assert any(
@@ -97,14 +97,14 @@ def _leave(disk: Small, limit: str, room: int) -> None:
 def test_metadata_that_have_no_room_to_be_fetched_end_the_run_before_it_touches_anything(
     tmp_path: Path, limit: str
 ) -> None:
-    """Where only the work tree has no room, their commit is read all the same."""
+    """If only the work tree has no room, the commit is read all the same."""
     require_mounts()
     starving = Starving(tmp_path)
     with small(starving.instance.root / "metadata") as disk, starving.going_on():
         codes: list[int] = []
         errors: list[str] = []
         for room in ROOMS:
-            starving.set_out(cleared=True)  # else checkouts go first whose time is over
+            starving.set_out(cleared=True)  # else the run first removes expired checkouts
             before = starving.instance.entries(), starving.instance.paths()
             _leave(disk, limit, room)
             ended, errors = starving.run()
@@ -142,13 +142,13 @@ def test_what_a_killed_run_left_goes_first_or_a_full_disk_would_never_recover(tm
             disks[top].make_room()
 
 
-def test_checkouts_whose_time_is_over_go_first_too(tmp_path: Path) -> None:
+def test_expired_checkouts_go_first_too(tmp_path: Path) -> None:
     require_mounts()
     starving = Starving(tmp_path)
     with small(starving.instance.root / "clone") as disk, starving.going_on():
         starving.set_out()
         starving.recover()
-        starving.set_out()  # as much is given up as will be needed, but for a link aside
+        starving.set_out()  # expired checkouts leave the room that the run needs, except for one temporary link
         disk.leave_inodes(2)
         starving.recover()
 

@@ -1,4 +1,4 @@
-"""Names, refs and URLs that everyone at the site can push: none leads anywhere, none stops a run."""
+"""Hostile names, refs and URLs, which everyone at the site can push: none leads out of Jens, none stops a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from tests.conftest import MODULE, Outcome, Site, definition, git
 from tests.faults.decoy import Decoy, push_tree
 
-# The tables hold what stands between double quotes in YAML; CANARY is a file that nothing may make.
+# The tables hold texts for double quotes in YAML. CANARY is a file that nothing may make.
 
-#: No repository may be called so.
+#: Names that no repository may have.
 _NAMES = (
     *("..", ".", "../..", "../../../canary", "../x", "/etc", "/etc/passwd", "//x", "x/", "a/b", "a/../b", "..."),
     *(".git", ".hidden", ".new-1", ".trash-1", "." + "4f0c" * 10, "~", "~root", "a~b", "-x", "--", "-rf"),
@@ -26,7 +26,7 @@ _NAMES = (
     *(r"a\uff0fb", "a" * 201, "a" * 300, "a" * 100_000),
 )
 
-#: No URL may be such.
+#: Unacceptable URLs.
 _URLS = (
     *("ext::sh -c 'touch CANARY'", "ext::sh -c touch% CANARY", "ext::touch CANARY", "fd::0", "EXT::touch CANARY"),
     *("file::/etc", "https::https://git.example.org/x", "ext://touch CANARY", "testgit::x", "::x", "x::y"),
@@ -42,7 +42,7 @@ _URLS = (
     *("https://a b/x", "ssh://a b/x", "https://[::1/x", "https://x:y:z/x", "https://x:port/x"),
 )
 
-#: URLs as they should be, that lead to nothing which is a repository.
+#: Acceptable URLs that lead to no repository.
 _VAIN_URLS = (
     *("file:///etc", "file:///etc/passwd", "/etc", "/etc/passwd", "/", "//", "/.", "/../..", "/dev/null", "/dev/zero"),
     *("file:///../../etc", "/proc/self/fd/0", "/nowhere; touch CANARY", "/nowhere$(touch CANARY)"),
@@ -54,7 +54,7 @@ _VAIN_URLS = (
     *("ssh://git.example.org/$(touch CANARY)", "ssh://git.example.org:22/~root/x", "a;touch${IFS}$MARK:x"),
 )
 
-#: No ref may be such.
+#: Unacceptable refs.
 _REFS = (
     *("../..", "..", ".", "../../../neighbour", "/etc", "/", "/master", "master/", "a//b", "master/../..", "a/./b"),
     *("-x", "-", "--", "--upload-pack=touch CANARY", "-utouch CANARY", "--exec=touch CANARY", "-oProxyCommand=CANARY"),
@@ -68,9 +68,9 @@ _REFS = (
     *("commit/" + "4f0c" * 10 + "/..", "commit/" + "a" * 100_000, "a" * 100_000),
 )
 
-#: No definition may be such, with the mandatory key in front of it.
+#: Ill-formed definitions, without the mandatory key, which the tests put in front.
 _LINES = (
-    # Where a name is expected
+    # In the place of a branch name
     *("default: on", "default: yes", "default: 1.10", "default: 5", "default: 0x10", "default: 12:30:45"),
     *("default: 2015-01-01", "default: .inf", "default: .nan", "default: null", "default: ~", "default:"),
     *("default: [qa]", "default: {qa: master}", "default: &a [*a]", "default: *nowhere", "default: !!binary bWFzdGVy"),
@@ -78,7 +78,7 @@ _LINES = (
     *("default: !!python/object/new:os.system ['touch CANARY']", "default: !!python/module:antigravity ''"),
     *("default: !!python/object/apply:subprocess.Popen [['touch', CANARY]]", "default: !!set {qa}", "default: !x qa"),
     *("default: !!str [master]", "default: commit/4f0c", "default: |\n  master", "default: >\n  master"),
-    # What overrides may be
+    # In the place of overrides
     *("overrides:", "overrides: []", "overrides: text", "overrides: on", "overrides: 1.10", "overrides: *nowhere"),
     *("overrides: {module: {}}", "overrides: {'../..': {}}", "overrides: {'': {}}", "overrides: {1: {}}"),
     *("overrides: {on: {}}", "overrides: {Modules: {}}", r'overrides: {"modules\0": {}}', "overrides: {[modules]: {}}"),
@@ -93,13 +93,13 @@ _LINES = (
         "overrides: {modules: {dummy: qa, dummy: on}}",
         "overrides: {modules: {dummy",
     ),
-    # What is written into a file of the environment
+    # In the place of a value for environment.conf
     *("parser: past", "parser: on", "parser: ''", "parser:", r'parser: "future\nmanifest = /etc"', "parser: [future]"),
     *(r'parser: "current\0"', "parser: ../../etc", "parser: Future"),
-    # Whom to notify
+    # In the place of an address
     *("notifications: !!python/object/apply:os.system ['touch CANARY']", "notifications: [!!python/name:os.system x]"),
     *("notifications: !ann x", "notifications: !!python/object/new:os.system [touch CANARY]"),
-    # The same as a whole
+    # In the place of the whole definition
     *(
         "<<: text",
         "<<: [on]",
@@ -124,7 +124,7 @@ _LINES = (
     ),
 )
 
-#: No definition may be such, as it stands.
+#: Ill-formed definitions, complete.
 _TEXTS = (
     *("", "\n", "# nothing\n", "---\n", "null", "on", "1.10", "text", "- a\n", "[]", "{}", "default: master\n"),
     *("'notifications: x'", "notifications", "Notifications: x\n", "{notifications: x", "!!set {notifications}"),
@@ -153,7 +153,7 @@ _TEXTS = (
     ),
 )
 
-#: No file with a definition may be called so.
+#: File names that no definition may have.
 _FILES = (
     *(
         "a-b",
@@ -224,12 +224,12 @@ _OURS = ["common/hieradata", "common/site", "hostgroups/myapp", "modules/dummy"]
 
 
 def _entries(rows: Iterable[str], written: str) -> str:
-    """Lines of a library, or of overrides, for each row of a table."""
+    """Lines of a library, or of overrides: one for each row of a table."""
     return "".join(written.format(number=number, row=row) for number, row in enumerate(rows))
 
 
 def _library(site: Site, entries: str) -> str:
-    """The library with entries more, in two partitions."""
+    """The library with more entries in two partitions."""
     urls = {repo.replace("/", "_"): f"'{url}'" for repo, url in site.urls.items()}
     return (
         "repositories:\n  common: {{hieradata: {common_hieradata}, site: {common_site}}}\n"
@@ -239,7 +239,7 @@ def _library(site: Site, entries: str) -> str:
 
 @pytest.fixture
 def decoy(site: Site, monkeypatch: pytest.MonkeyPatch) -> Decoy:
-    """A site whose servers are spoken to by way of a shell, as sshd does; it has run once."""
+    """A site after its first run; its replacement for ssh starts a shell, as sshd does."""
     ssh = site.root / "ssh"
     ssh.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
     ssh.chmod(0o755)
@@ -247,12 +247,12 @@ def decoy(site: Site, monkeypatch: pytest.MonkeyPatch) -> Decoy:
     site.settings["git.timeout"] = site.settings["git.clonetimeout"] = "20"
     assert site.update("--strict").code == 0
     decoy = Decoy(site)
-    monkeypatch.setenv("MARK", str(decoy.canary))  # for commands in which no slash can be
+    monkeypatch.setenv("MARK", str(decoy.canary))  # for commands that cannot have a slash
     return decoy
 
 
 def _push_something(site: Site) -> None:
-    """What everybody else does meanwhile, and wants to see."""
+    """Push as other teams do meanwhile."""
     site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
     site.remotes["hostgroups/myapp"].push({"code/manifests/init.pp": "# new\n"})
     site.define("another")
@@ -263,7 +263,7 @@ def _evil(rows: Sequence[str]) -> list[str]:
 
 
 def _update(decoy: Decoy, repos: Iterable[str] = _OURS) -> Outcome:
-    """Run, and see that nothing is amiss but what the run says."""
+    """Run, and check that only the hostile repositories had errors."""
     _push_something(decoy.site)
     outcome = decoy.update()
     assert outcome.code == 0
@@ -280,7 +280,7 @@ def _update(decoy: Decoy, repos: Iterable[str] = _OURS) -> Outcome:
 
 def test_a_name_that_no_repository_may_have_is_one_error_and_makes_nothing(decoy: Decoy) -> None:
     site = decoy.site
-    # Explicit keys, for others end at 1024 characters.
+    # Explicit keys, because implicit ones end at 1024 characters.
     entries = _entries(_NAMES, '    ? "{row}"\n    : ' + site.urls["modules/dummy"] + "\n")
     site.publish(_library(site, decoy.of(entries)))
     errors = _update(decoy).lines("ERROR")
@@ -381,7 +381,7 @@ def test_an_override_of_a_hostile_name_is_worth_a_warning_and_makes_nothing(deco
     assert decoy.site.links("evil") == decoy.site.links("production")
 
 
-# One at a time, so that none hides behind another
+# One at a time, so that no error hides another
 
 
 @pytest.mark.parametrize(
@@ -417,18 +417,18 @@ def test_one_hostile_definition_alone_spoils_nothing_else(text: str, decoy: Deco
     assert decoy.site.environments() == ["another", "production"]
 
 
-# Odd, but as it should be
+# Odd, but well-formed
 
 
 def _ten(level: int) -> str:
-    """Ten times what the level below is."""
+    """Ten references to the level below."""
     return ", ".join([f"*x{level - 1}"] * 10)
 
 
 _BOMB = "x0: &x0 [x]\n" + "".join(f"x{level}: &x{level} [{_ten(level)}]\n" for level in range(1, 60))
 _MERGES = "x0: &x0 {dummy: qa}\n" + "".join(f"x{level}: &x{level} {{<<: [{_ten(level)}]}}\n" for level in range(1, 60))
 
-#: Definitions that use qa of module dummy, in one way or another.
+#: Definitions that use branch qa of module dummy, written in odd ways.
 _ODD = {
     "duplicate": "notifications: x\ndefault: on\ndefault: master\noverrides: {modules: {dummy: ../.., dummy: qa}}\n",
     "anchors": "notifications: &a qa\ndefault: master\noverrides: {modules: {dummy: *a}}\n",
@@ -466,10 +466,10 @@ def test_odd_definitions_mean_what_they_say(decoy: Decoy) -> None:
     assert site.links("on")["modules/1.10"] == "../../../clone/modules/1.10/on/code"
 
 
-# Refs that would walk
+# Refs that look like paths
 
 
-def test_no_ref_walks_into_a_checkout(decoy: Decoy) -> None:
+def test_no_ref_leads_into_a_checkout(decoy: Decoy) -> None:
     site = decoy.site
     deep = {"code/code/code/manifests/init.pp": "# trap\n", "code/manifests/init.pp": "# feature\n"}
     site.remotes["modules/dummy"].push(deep, "feature", onto="master")
@@ -546,7 +546,7 @@ def test_names_that_differ_in_case_alone_are_different_names(decoy: Decoy) -> No
     assert [site.read(f"prod/modules/{name}/name") for name in ("Apache", "APACHE")] == ["Apache", "APACHE"]
 
 
-# Very many
+# Large numbers
 
 
 def test_five_thousand_bad_entries_are_an_error_each_and_hold_nobody_up(decoy: Decoy) -> None:
@@ -557,7 +557,7 @@ def test_five_thousand_bad_entries_are_an_error_each_and_hold_nobody_up(decoy: D
     assert time.monotonic() - begin < 20
 
 
-def test_two_thousand_definitions_of_which_most_are_none(decoy: Decoy) -> None:
+def test_two_thousand_definitions_most_of_them_ill_formed(decoy: Decoy) -> None:
     texts = {f"evil{number}": "default: ../..\nnotifications: x\n" for number in range(1900)}
     texts.update({f"good{number}": definition(None) for number in range(100)})
     _definitions(decoy, texts)

@@ -1,4 +1,4 @@
-"""Repositories whose files, refs or servers are up to something: Git lays out what is pushed, and runs none of it."""
+"""Repositories with hostile files, refs or servers: Jens lays out what is pushed, and runs none of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INIT = "code/manifests/init.pp"
 
 @pytest.fixture
 def decoy(site: Site) -> Decoy:
-    """A site that has run once; module evil is in the library, and as it should be."""
+    """A site after its first run; module evil is in the library, and still harmless."""
     site.add("modules/evil")
     site.publish()
     assert site.update("--strict").code == 0
@@ -32,7 +32,7 @@ def decoy(site: Site) -> Decoy:
 
 
 def _update(decoy: Decoy, errors: int | None = 0) -> list[str]:
-    """Run with somebody else's push at the same time, which must be seen; returned are the errors."""
+    """Run after a push to module dummy, which must be visible; return the errors."""
     site = decoy.site
     commit = site.remotes["modules/dummy"].push({_INIT: f"# at {time.monotonic()}\n"})
     outcome = decoy.update()
@@ -45,7 +45,7 @@ def _update(decoy: Decoy, errors: int | None = 0) -> list[str]:
 # Links out of the tree
 
 
-#: Where an environment's links lead, and what could be there instead.
+#: Links that a repository could have where an environment's links lead.
 _WAYS_OUT = {
     "absolute": {"code": "TOP/code"},
     "root": {"code": "/"},
@@ -63,7 +63,7 @@ _WAYS_OUT = {
 
 
 def test_what_environments_link_to_never_leads_out_of_a_checkout(decoy: Decoy) -> None:
-    """Of twelve modules that are known, and of as many new ones."""
+    """For twelve known modules, and for as many new ones."""
     site = decoy.site
     ways = {name.replace(" ", "_"): links for name, links in _WAYS_OUT.items()}
     for way in ways:
@@ -90,7 +90,7 @@ def test_what_environments_link_to_never_leads_out_of_a_checkout(decoy: Decoy) -
             assert site.expanded(f"modules/evil_{way}") == before[way]
             assert site.read(f"production/modules/evil_{way}/manifests/init.pp") == MODULE[_INIT]
         assert not [link for link in site.links("production") if "/new_" in link]
-    # And back to what a repository should be
+    # The known modules become harmless again.
     for way in ways:
         remote = site.remotes[f"modules/evil_{way}"]
         git("update-ref", "refs/heads/master", before[way]["master"], directory=remote.path)
@@ -178,7 +178,7 @@ def _size_of(site: Site) -> int:
     return size
 
 
-# What Git could be made to run
+# Commands that Git could run
 
 
 def test_nothing_that_a_repository_brings_is_ever_run(decoy: Decoy) -> None:
@@ -229,7 +229,7 @@ def test_nothing_that_a_repository_brings_is_ever_run(decoy: Decoy) -> None:
         for hook in ("post-checkout", "post-update", "pre-receive", "reference-transaction", "post-index-change"):
             (place.path / "hooks" / hook).write_text(script)
             (place.path / "hooks" / hook).chmod(0o755)
-    # Git that listens to the user's configuration would run what that has to offer.
+    # Git would run these if it read the user's configuration.
     with open(Path(os.environ["HOME"]) / ".gitconfig", "a", encoding="utf-8") as config:
         config.write(
             settings.partition("[diff")[0] + f"[core]\n\tfsmonitor = {touch}\n\thooksPath = {remote.path}/hooks\n"
@@ -240,11 +240,11 @@ def test_nothing_that_a_repository_brings_is_ever_run(decoy: Decoy) -> None:
     assert os.listdir(site.path("modules/evil", "master/code/sub")) == []
 
 
-# Trees that no honest Git would make
+# Trees that Git itself never makes
 
 
 def _tree(remote: Remote, *entries: tuple[str, str, str]) -> str:
-    """Put master at a commit of a tree with these entries: mode, name, object; nothing of it is checked."""
+    """Put master at a commit whose tree has these entries (mode, name, object), unchecked."""
     content = b"".join(f"{mode} {name}\0".encode() + bytes.fromhex(what) for mode, name, what in entries)
     where = remote.path
     tree = git("hash-object", "-t", "tree", "--literally", "-w", "--stdin", directory=where, stdin=content)
@@ -299,10 +299,10 @@ def test_a_link_and_a_directory_of_one_name_write_nothing_elsewhere(decoy: Decoy
     inner = git("rev-parse", f"{_tree(remote, ('100644', 'canary', blob))}^{{tree}}", directory=remote.path)
     link = _blob(remote, str(decoy.top))
     _tree(remote, ("120000", "x", link), ("40000", "x", inner))
-    _update(decoy, errors=None)  # Git decides; the decoy tells
+    _update(decoy, errors=None)  # Git may refuse it or not; the decoy must be untouched
 
 
-# A server that says what it likes
+# A server that sends what it likes
 
 
 @pytest.mark.parametrize(("is_new", "errors"), [(False, 1), (True, 2)], ids=["known commit", "new commit"])
@@ -333,7 +333,7 @@ def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy, is_new: bool,
     said = b"".join(b"%04x%s" % (len(line.encode()) + 4, line.encode()) for line in lines) + b"0000"
     (site.root / "said").write_bytes(said)
     ssh = site.root / "ssh"
-    # Who wants an object is hung up on; who has all of them is listened to until they go.
+    # The connection closes when the client asks for an object, or when it needs none and leaves.
     ssh.write_text(f"#!/bin/sh\ncat {site.root}/said\nread -r wanted\n")
     ssh.chmod(0o755)
     site.settings.update({"git.ssh_cmd_path": str(ssh), "git.timeout": "20", "git.clonetimeout": "20"})
@@ -346,7 +346,7 @@ def test_refs_that_no_git_would_have_are_never_paths(decoy: Decoy, is_new: bool,
     assert sorted(os.listdir(site.root / "bare" / "modules")) == ["dummy", "evil"]
 
 
-# Very much
+# Large sizes
 
 
 def test_ten_thousand_files_in_a_repository_are_laid_out_and_taken_away(decoy: Decoy) -> None:
@@ -365,7 +365,7 @@ def test_ten_thousand_files_in_a_repository_are_laid_out_and_taken_away(decoy: D
 
 
 def test_the_deepest_tree_is_laid_out_like_any_other_and_taken_away(decoy: Decoy) -> None:
-    """Below the kernel's 4,096 bytes of a path, and deeper than Python likes its calls to be."""
+    """Paths stay below the kernel's limit of 4,096 bytes, but are deeper than Python's limit of recursion."""
     depth = 1900
     site = decoy.site
     site.settings["main.retention"] = "0"
@@ -397,7 +397,7 @@ def test_a_branch_with_the_longest_name_spoils_nothing(decoy: Decoy) -> None:
         assert site.expanded("modules/evil") == {"master": commit}
 
 
-# VmHWM, since what getrusage(2) says begins with what the parent had.
+# VmHWM, because the value of getrusage(2) includes the memory of the parent.
 _PROGRAM = (
     "import re, sys; from jens.commands import update; code = update.main(sys.argv[1:]); "
     "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024); sys.exit(code)"

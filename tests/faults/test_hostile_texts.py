@@ -1,4 +1,4 @@
-"""Whole definitions and libraries as no table has them: whatever the text, a reader says what it is, and is done."""
+"""Random definitions and libraries: the readers give a result for any text, and never raise."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.conftest import Site
 from tests.faults.decoy import Decoy, push_tree
 from tests.faults.samples import IS_SOAK
 
-# Its tables of characters would otherwise be kept in the tree.
+# Otherwise hypothesis would write its tables of characters into the work tree.
 _HOME = tempfile.mkdtemp(prefix="hypothesis-")
 set_hypothesis_home_dir(_HOME)
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 
-# Derandomized: the same examples each time, so that a failure is one for everybody.
+# Derandomized: the examples are the same each time, so that everybody sees the same failures.
 _PURE = settings(max_examples=1000 if IS_SOAK else 150, deadline=None, database=None, derandomize=True)
 _RUNS = settings(
     max_examples=100 if IS_SOAK else 12,
@@ -76,7 +76,7 @@ _EVIL = st.sampled_from(
     )
 )
 _CHARACTERS = st.characters(blacklist_categories=("Cs",))
-# The alphabet of expressions is said, or else hypothesis finds out first which of all characters UTF-8 has.
+# Without an alphabet, hypothesis would first find out which characters UTF-8 can encode.
 _NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,8}", fullmatch=True, alphabet=_CHARACTERS)
 _BRANCH = st.from_regex(r"[a-z0-9]{1,6}(/[a-z0-9]{1,4}){0,2}", fullmatch=True, alphabet=_CHARACTERS)
 _COMMIT = st.from_regex(r"[0-9a-f]{4,40}", fullmatch=True, alphabet=_CHARACTERS).map("commit/{}".format)
@@ -138,7 +138,7 @@ def _dumped(document: object) -> bytes:
 
 @st.composite
 def _mutated(draw: st.DrawFn, documents: st.SearchStrategy[bytes]) -> bytes:
-    """A text with something of another cut in, or a piece cut out."""
+    """A text in which a piece is replaced with something else."""
     text = draw(documents)
     begin = draw(st.integers(0, len(text)))
     end = draw(st.integers(begin, min(len(text), begin + 20)))
@@ -228,7 +228,7 @@ def test_two_refs_are_never_one_entry(refs: list[str]) -> None:
 @given(_GOOD_DEFINITION)
 def test_a_well_formed_definition_is_read_as_it_was_written(document: Mapping[str, object]) -> None:
     found = read_definition("good.yaml", _dumped(document), "commit/")
-    # A text that YAML takes for something else is quoted by whoever writes it, as PyYAML does.
+    # PyYAML quotes a text that would otherwise have another type in YAML.
     assert isinstance(found, Definition), found
     assert (found.default.name if found.default else None) == document.get("default")
     assert found.parser == document.get("parser")

@@ -1,4 +1,4 @@
-"""Something else where a directory, a link or a file should be: made way for where Jens may, named where it may not."""
+"""Obstacles in the place of a directory, a link or a file: Jens removes them where it may, and names the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INIT = "code/manifests/init.pp"
 
 @pytest.fixture
 def built(site: Site) -> Site:
-    """A site that runs, with two environments."""
+    """A site with two environments, after its first run."""
     site.settings["main.directory_environments"] = "True"
     site.define("team", definition(overrides={DUMMY: "master"}, more="parser: current\n"))
     assert site.update("--strict").code == 0
@@ -26,7 +26,7 @@ def built(site: Site) -> Site:
 
 
 def push(site: Site, text: str = "new") -> None:
-    """Something new in each repository."""
+    """Push to each repository."""
     for repo, remote in site.remotes.items():
         remote.push({INIT: f"# {text} in {repo}\n"})
 
@@ -39,7 +39,7 @@ def remove(path: Path) -> None:
 
 
 def put(kind: str, path: Path) -> None:
-    """Something else at this path."""
+    """Put an obstacle at this path."""
     if os.path.lexists(path):
         remove(path)
     if kind == "file":
@@ -56,7 +56,7 @@ def put(kind: str, path: Path) -> None:
 
 
 def assert_right(site: Site, text: str = "new") -> None:
-    """Puppet reads in all environments what was pushed last, and nothing dangles."""
+    """Check that all environments show the last push, and nothing dangles."""
     for name in site.environments():
         assert site.dangling(name) == []
         assert site.read(f"{name}/modules/dummy/manifests/init.pp") == f"# {text} in modules/dummy\n"
@@ -84,7 +84,7 @@ PLACES = (
 
 
 @pytest.mark.parametrize("path", PLACES)
-def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site, path: str) -> None:
+def test_an_obstacle_in_the_place_of_something_of_jens_is_removed(built: Site, path: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
     for kind in KINDS:
         put(kind, built.root / path)
@@ -98,7 +98,7 @@ def test_whatever_stands_where_something_of_ours_should_be_gives_way(built: Site
 
 
 @pytest.mark.parametrize("path", ["clone/modules/dummy", "clone/modules", "bare/modules", "environments/team"])
-def test_what_stands_in_the_place_of_a_directory_is_named_once_and_holds_nobody_else_up(built: Site, path: str) -> None:
+def test_an_obstacle_in_the_place_of_a_directory_is_named_once_and_stops_nothing_else(built: Site, path: str) -> None:
     control = {name: built.links(name) for name in built.environments()}
     place = built.root / path
     for kind in ("file", "dangling link", "link to itself", "pipe"):
@@ -130,7 +130,7 @@ def test_what_stands_in_the_place_of_a_directory_is_named_once_and_holds_nobody_
         ("bare/modules/dummy", 0o500, 60),
         ("clone/modules/dummy", 0o000, 60),
         ("clone/modules/dummy", 0o500, 60),
-        ("environments/production", 0o500, 0),  # nothing is to be done there
+        ("environments/production", 0o500, 0),  # the run has nothing to do there
         ("environments/production/modules", 0o500, 60),
         ("environments/production/modules", 0o000, 60),
     ],

@@ -1,4 +1,4 @@
-"""Git processes that outlive a killed run: waited for, not raced, and ended when they hang; nobody else is."""
+"""Git processes that outlive a killed run: the next run waits for them, and ends them, but no others, if they hang."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.faults.test_remotes import processes_with
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
-#: The third conversation of all, the fetch of the run that is killed, never comes to its end; ssh has closed what it
-#: inherited, and the shell that it leaves waiting ignores a polite request.
+#: The third conversation is the fetch of the run that is killed. It never ends: ssh closes the descriptors that it
+#: inherited, and its shell ignores one signal.
 SSH = """#!/bin/sh
 for last; do :; done
 if mkdir {top}/first 2>/dev/null || mkdir {top}/second 2>/dev/null || ! mkdir {top}/third 2>/dev/null; then
@@ -98,9 +98,9 @@ def _wait_until_all_is_over(mark: str) -> None:
     assert processes_with(mark) == []
 
 
-# Whom it is certain of, and whom it is not
+# Processes that certainly belong to a dead run, and others
 
-#: Takes the lock as a run does, and starts what inherits it, as Git does.
+#: Takes the lock as a run does, and starts a child that inherits it, as Git does.
 _RUN = """
 import os, pathlib, subprocess, sys
 sys.path.insert(0, sys.argv[1])
@@ -115,7 +115,7 @@ with repository_lock(pathlib.Path(sys.argv[2])) as descriptor:
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository's directory; whoever waits for its lock waits but a little."""
+    """A repository's directory; waits for its lock are short."""
     monkeypatch.setattr(lock, "_MERCY", 0.05)
     monkeypatch.setattr(lock, "_GRACE", 0.1)
     monkeypatch.setattr(lock, "_PATIENCE", 0.5)
@@ -126,7 +126,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def _left_at_work(bare: Path, *, killed: bool, session: str = "new", user: int = -1) -> Iterator[int]:
-    """A child that has the lock, of a run that is dead or alive; gives the child's process id."""
+    """Start a child that holds the lock, of a run that is dead or alive; yield the child's process id."""
     command = [sys.executable, "-c", _RUN, str(TREE), str(bare), session, str(user if user >= 0 else os.getuid())]
     with ExitStack() as stack:
         starter = stack.enter_context(
@@ -153,13 +153,13 @@ def _is_alive(pid: int) -> bool:
 
 
 def _assert_waited_for(bare: Path, pid: int) -> None:
-    """Whoever wants the lock waits, and is told why it is not to be had; nobody is ended."""
+    """Check that taking the lock fails with a GitError after a wait, and that no process is ended."""
     with pytest.raises(GitError, match="another Git process is still at work in"), lock.repository_lock(bare):
         pytest.fail("the lock was obtained twice")
     assert _is_alive(pid)
 
 
-def test_an_orphan_gives_way(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_orphan_is_ended(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
     with _left_at_work(bare, killed=True) as child:
         with lock.repository_lock(bare):
             assert not _is_alive(child)
@@ -169,7 +169,7 @@ def test_an_orphan_gives_way(bare: Path, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_a_living_run_has_at_work_is_waited_for(bare: Path) -> None:
-    """There may be two runs, with locks of type DISABLED."""
+    """With locks of type DISABLED there may be two runs."""
     with _left_at_work(bare, killed=False) as child:
         _assert_waited_for(bare, child)
 
@@ -191,8 +191,8 @@ def test_a_mirror_that_another_run_is_at_work_in_stays_as_it_is(site: Site, monk
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
 
 
-def test_what_a_git_leaves_running_does_not_have_its_lock(site: Site, tmp_path: Path) -> None:
-    """A cache of passwords that a credential helper begins, or an agent that a wrapper of ssh does, lives for hours."""
+def test_a_process_that_git_leaves_running_does_not_hold_its_lock(site: Site, tmp_path: Path) -> None:
+    """A credential helper may start a cache of passwords, or a wrapper of ssh an agent; these live for hours."""
     pids = tmp_path / "pids"
     wrapper = tmp_path / "ssh"
     agent = f"sleep 300 </dev/null >/dev/null 2>&1 &\necho $! >>{pids}\n"
@@ -214,7 +214,7 @@ def test_what_a_git_leaves_running_does_not_have_its_lock(site: Site, tmp_path: 
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_who_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> None:
+def test_a_process_that_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> None:
     waiting = "import sys; file = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", waiting, str(bare / "jens.lock")]
     with (
@@ -229,15 +229,15 @@ def test_who_only_waits_for_the_lock_of_a_dead_run_is_not_ended(bare: Path) -> N
         other.kill()
 
 
-def test_what_began_no_session_of_its_own_is_not_ended(bare: Path) -> None:
-    """It may be in the group of the shell or of the service that began the run."""
+def test_a_process_without_its_own_session_is_not_ended(bare: Path) -> None:
+    """It may be in the process group of the shell or the service that started the run."""
     with _left_at_work(bare, killed=True, session="same") as child:
         _assert_waited_for(bare, child)
 
 
 @pytest.mark.parametrize("record", ["", "garbage", "another process that is dead", "another start of the system"])
 def test_without_a_trustworthy_record_of_who_took_the_lock_nobody_is_ended(bare: Path, record: str) -> None:
-    """A run that may not write to the lock file leaves there what an earlier one wrote."""
+    """A run that may not write to the lock file leaves the record of an earlier run there."""
     with _left_at_work(bare, killed=True) as child:
         path = bare / "jens.lock"
         pid, start, namespace, boot = path.read_text().split()
@@ -255,7 +255,7 @@ def _dead() -> int:
     return process.pid
 
 
-def test_a_record_that_names_a_process_id_which_somebody_else_has_now_is_of_the_dead(bare: Path) -> None:
+def test_a_record_is_of_a_dead_process_if_another_process_has_its_id_now(bare: Path) -> None:
     with open(bare / "jens.lock", "w+") as file:
         processes.sign(file.fileno())
         signer = processes.signer(file.fileno())
@@ -286,7 +286,7 @@ def test_where_proc_shows_nothing_nobody_is_ended(bare: Path, tmp_path: Path, mo
 
 
 def test_the_lock_of_a_repository_may_be_a_file_of_another_user(bare: Path) -> None:
-    """Then nobody says who has it, and it is a lock all the same."""
+    """Then no record says which process holds it, but the lock works."""
     path = bare / "jens.lock"
     path.touch()
     path.chmod(0o444)

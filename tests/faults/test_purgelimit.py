@@ -1,4 +1,4 @@
-"""The purge guard in whole runs: a library or definitions gone wrong take nothing away, and hold nothing up."""
+"""The purge guard in whole runs: a wrong library or wrong definitions remove nothing, and hold up nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLISHED = ("bare", "clone", "environments")
 
 
 def fill(site: Site, *kinds: str) -> None:
-    """Twelve more modules or hostgroups (all of which have one remote) or environments; then a run."""
+    """Add twelve modules, hostgroups (all with the same remote) or environments, and run."""
     site.settings["main.retention"] = "0"
     for number in TWELVE:
         if "modules" in kinds:
@@ -38,7 +38,7 @@ def fill(site: Site, *kinds: str) -> None:
 
 
 def lose(site: Site, *kinds: str) -> None:
-    """The twelve are not declared any more."""
+    """Remove the declarations of the twelve."""
     site.urls = {repo: url for repo, url in site.urls.items() if not (repo.startswith(kinds) and repo[-2:] in TWELVE)}
     site.publish()
     if "environments" in kinds:
@@ -46,7 +46,7 @@ def lose(site: Site, *kinds: str) -> None:
 
 
 def refused(outcome: Outcome, *kinds: str) -> None:
-    """A run that the guard stopped: an ERROR for each kind that would have lost too much, one line for cron."""
+    """Check that the guard stopped the run: exit 31, one line on stderr, an ERROR for each of these kinds."""
     assert outcome.code == 31
     assert outcome.stdout == ""
     assert outcome.stderr.count("\n") == 1
@@ -56,12 +56,12 @@ def refused(outcome: Outcome, *kinds: str) -> None:
 
 
 def assert_whole(site: Site) -> None:
-    """Whatever environments there are, no link of them dangles."""
+    """Check that no link of any environment dangles."""
     assert {name: site.dangling(name) for name in site.environments() if site.dangling(name)} == {}
 
 
 def assert_as_if_made_afresh(site: Site) -> None:
-    """Nothing tells the instance from one that has never known what is gone."""
+    """Check that the instance equals a new one, which has never had what is gone."""
     root = site.root.parent / "control"
     for name in ("bare", "clone", "cache", "environments", "log", "lock", "spool", "metadata"):
         (root / name).mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_exactly_the_limit_is_not_more_than_it(site: Site) -> None:
     assert site.environments() == ["production", "x00"]
 
 
-# A refusal stands
+# Later runs refuse it, too
 
 
 def test_what_is_refused_does_not_go_later_whatever_jens_forgets_meanwhile(site: Site) -> None:
@@ -248,12 +248,12 @@ def test_what_comes_back_in_part_leaves_the_rest_to_be_judged_anew(site: Site) -
     refused(site.update(), "modules")  # 11 of 13
     site.urls["modules/m01"] = urls["modules/m01"]
     site.publish()
-    assert site.update("--strict").code == 0  # 10 are few
+    assert site.update("--strict").code == 0  # only 10
     assert sorted(os.listdir(site.root / "bare" / "modules")) == ["dummy", "m00", "m01"]
     assert_as_if_made_afresh(site)
 
 
-def test_many_new_names_for_what_there_was_are_taken_in_and_the_old_ones_stay(site: Site) -> None:
+def test_after_many_renames_the_new_names_are_added_and_the_old_ones_stay(site: Site) -> None:
     fill(site, "modules", "environments")
     lose(site, "modules", "environments")
     for number in TWELVE:
@@ -271,7 +271,7 @@ def test_many_new_names_for_what_there_was_are_taken_in_and_the_old_ones_stay(si
     assert_as_if_made_afresh(site)
 
 
-# Looking first
+# Dry runs
 
 
 def test_a_dry_run_tells_what_the_guard_would_refuse_and_what_would_go_when_it_is_allowed(site: Site) -> None:
@@ -308,7 +308,7 @@ def tools(tmp_path: Path) -> Iterator[Warm]:
 
 
 def kill_at(site: Site, tools: Warm, words: str, *arguments: str) -> bool:
-    """Kill a run, Git's processes too, as soon as the log has these words; False when it was quicker."""
+    """Kill a run and its Git processes as soon as the log has these words; False if the run ended first."""
     log = site.root / "log" / "jens-update.log"
     begin = log.stat().st_size
     run = tools.start("update", "-c", str(site.config), *arguments)

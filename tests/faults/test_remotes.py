@@ -1,4 +1,4 @@
-"""Remotes that lie: the run ends in time, none of its processes outlives it, and everything else is up to date."""
+"""Remotes that lie: the run ends in time, none of its processes survives, and everything else is up to date."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.faults.lies import NAMES
 from tests.faults.servers import Servers, servers
 
 INIT = "code/manifests/init.pp"
-#: Seconds a remote is given; a machine with much else to do must manage an honest answer in them.
+#: Timeout for a remote, in seconds; a busy machine must manage an honest reply in this time.
 TIMEOUT = 3
-#: By then a run with such remotes is over: asked, fetched from, and each time not left at once.
-SOON = 30.0
+#: Seconds after which a run with such remotes has ended: it asks them, fetches, and may wait for the timeout twice.
+SOON = 60.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of jens-update in a process of its own."""
+    """The result of jens-update in a process of its own."""
 
     outcome: Outcome
     seconds: float
@@ -39,9 +39,9 @@ class Run:
 
 
 def run(site: Site, *arguments: str, variables: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Run:
-    """Run it, and look for what of it is still there when it has ended; that is ended, too.
+    """Run jens-update, look for processes of it that survived, and end them.
 
-    ``before`` is a command that runs the command behind it.
+    ``before`` is a command that runs the rest of its command line.
     """
     mark = f"JENS_TEST_RUN={uuid.uuid4()}"
     config, log = str(site.config), site.root / "log" / "jens-update.log"
@@ -72,7 +72,7 @@ def run(site: Site, *arguments: str, variables: Mapping[str, str] | None = None,
 
 
 def _most_memory(pid: int) -> int:
-    """The most memory that a process has had so far, in kilobytes: its own, unlike what wait4(2) says."""
+    """The peak memory of a process so far, in kilobytes; unlike the value of wait4(2), without that of its children."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -81,7 +81,7 @@ def _most_memory(pid: int) -> int:
 
 
 def _survivors(mark: str) -> list[tuple[int, str]]:
-    """What the kernel is still about to end does not count."""
+    """Processes with the mark that are still there after five seconds: the kernel may need time to end them."""
     end = time.monotonic() + 5
     while (found := processes_with(mark)) and time.monotonic() < end:
         time.sleep(0.05)
@@ -89,7 +89,7 @@ def _survivors(mark: str) -> list[tuple[int, str]]:
 
 
 def processes_with(mark: str) -> list[tuple[int, str]]:
-    """The processes that have a variable in their environment, with their command lines."""
+    """The processes that have this variable (NAME=VALUE) in their environment, with their command lines."""
     found = []
     for top in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -105,25 +105,25 @@ def lying(site: Site) -> Iterator[Servers]:
 
 
 def much() -> str:
-    """A file that does not get smaller in a pack."""
+    """A random file, which a pack cannot compress."""
     return "".join(f"{random.getrandbits(4096):x}\n" for _ in range(60))
 
 
 def add(site: Site, repo: str, url: str) -> None:
-    """A module whose remote is behind a server; the URL begins so."""
+    """Add a module whose remote is behind a server; ``url`` is the beginning of its URL."""
     site.add(repo)
     site.remotes[repo].push({"data/much": much()})
     site.urls[repo] = f"{url}{site.remotes[repo].path}"
 
 
 def push_everywhere(site: Site) -> None:
-    """Every repository has something new."""
+    """Push to every repository."""
     for repo, remote in site.remotes.items():
         remote.push({INIT: f"# new in {repo}\n", "data/much": much()})
 
 
 def up_to_date(site: Site) -> set[str]:
-    """The repositories of which Puppet reads what was pushed last."""
+    """The repositories for which Puppet reads the last push."""
     return {repo for repo, remote in site.remotes.items() if _is_up_to_date(site, repo, remote)}
 
 
@@ -131,7 +131,7 @@ def _is_up_to_date(site: Site, repo: str, remote: Remote) -> bool:
     return site.path(repo).is_dir() and site.expanded(repo).get("master") == remote.commit()
 
 
-#: What servers do, to the repositories that are known and to new ones; each on a server of its own.
+#: The lies for known and for new repositories; each has its own server.
 LIES = {
     "git": {
         "known": ("silent", "silent-pack", "cut-pack", "drip", "garbage"),
@@ -196,7 +196,7 @@ def _server(lying: Servers, transport: str, repo: str, lie: str) -> str:
 
 
 def _place(repo: str) -> str:
-    """``modules/ssh-new-cut-pack`` is ``cut-pack.new.example.org``: hosts begin with the lie they tell."""
+    """The host for ``modules/ssh-new-cut-pack`` is ``cut-pack.new.example.org``: its name begins with the lie."""
     transport, kind, lie = repo.partition("/")[2].split("-", 2)
     return f"{lie}.{kind}.example.org" if transport == "ssh" else f"{transport}.{kind}.{lie}"
 
@@ -227,7 +227,7 @@ def test_metadata_that_cannot_be_had_end_the_run_in_time_and_change_nothing(
 
 
 def test_what_remotes_say_costs_no_memory_and_leads_nowhere(site: Site, lying: Servers) -> None:
-    """An endless complaint, an endless list of branches, branches with hostile names."""
+    """One remote sends endless text to stderr, one an endless list of branches, one branches with hostile names."""
     lies = {
         "modules/git-known-names": "names",
         "modules/git-known-endless": "endless",
@@ -258,7 +258,7 @@ def _names(top: Path) -> set[str]:
 
 
 def test_a_helper_that_detaches_itself_holds_up_nobody(site: Site, lying: Servers) -> None:
-    """It keeps the pipes open that Git's process had, for as long as it lives."""
+    """While it lives, it keeps the pipes of Git's process open."""
     site.settings["git.ssh_cmd_path"] = str(lying.ssh())
     add(site, "modules/ssh-known-detached", "ssh://git@detached.known.example.org")
     site.publish()
@@ -281,7 +281,7 @@ def _detached(lying: Servers) -> list[int]:
     return [int(line) for line in (lying.top / "detached").read_text().splitlines()]
 
 
-#: A terminal of its own for the command behind it.
+#: Runs the rest of the command line on a new terminal.
 ON_A_TERMINAL = (
     sys.executable,
     "-c",
@@ -290,7 +290,7 @@ ON_A_TERMINAL = (
 
 
 def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
-    """Not on the terminal that the run was started from, not through a program of the caller's or of the user's."""
+    """Neither on the terminal where the run was started, nor with an askpass program of the caller or the user."""
     site.settings["git.ssh_cmd_path"] = str(lying.ssh())
     bad = {"modules/http-known-password", "modules/ssh-known-password"}
     for repo in sorted(bad):

@@ -1,4 +1,4 @@
-"""Instances that were copied, moved, or restored in part from another day or another node: two runs set them right."""
+"""Instances that were copied, moved, or restored in part from another day or another node: two runs repair them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS = ("bare", "clone", "cache", "environments")
 
 @pytest.fixture
 def node(site: Site) -> Site:
-    """An instance with all kinds of environments, one of them with a commit that no branch at the remote has."""
+    """An instance with all kinds of environments; one uses a commit that is on no branch of the remote."""
     remote = site.remotes[DUMMY]
     remote.push({INIT: "# feature\n"}, "feature/x", onto="master")
     pinned = remote.push({INIT: "# pinned\n"}, "pinned", onto="master")
@@ -36,7 +36,7 @@ def node(site: Site) -> Site:
 
 
 def keep(site: Site, name: str) -> Path:
-    """A copy of all that there is of an instance."""
+    """Copy the whole instance."""
     copy = site.root / name
     for part in PARTS:
         shutil.copytree(site.root / part, copy / part, symlinks=True)
@@ -44,7 +44,7 @@ def keep(site: Site, name: str) -> Path:
 
 
 def time_goes_by(site: Site) -> None:
-    """A day on which everything changes: pushes, new and gone branches, repositories and environments."""
+    """Change everything: push, add and remove branches, repositories and environments."""
     dummy = site.remotes[DUMMY]
     dummy.push({INIT: "# new\n"})
     dummy.push({**MODULE, INIT: "# another history\n"}, "feature/x", rewrite=True)
@@ -79,7 +79,7 @@ def restore(*parts: str) -> Damage:
 
 
 def restore_without_modes(site: Site, yesterday: Path) -> None:
-    """As a backup does that keeps neither owners nor modes nor times, and leaves out empty directories."""
+    """Restore a backup that has no owners, modes, times or empty directories."""
     for part in PARTS:
         shutil.rmtree(site.root / part)
         for parent, _, names in os.walk(yesterday / part):
@@ -123,7 +123,7 @@ RETURNS = {
 
 
 def assert_right(site: Site, control: Path) -> None:
-    """After two runs at most; the last of them has nothing to say."""
+    """Check that two runs repair the instance, and that the second one logs no problem."""
     first = site.update()
     assert first.code == 0, first.log
     second = site.update("--strict")
@@ -188,7 +188,7 @@ def test_an_instance_may_be_moved_as_a_whole(node: Site) -> None:
             assert str(node.root / "clone") not in os.readlink(link)
 
 
-def test_an_instance_may_be_copied_and_both_go_their_own_ways(node: Site) -> None:
+def test_an_instance_may_be_copied_and_both_work_independently(node: Site) -> None:
     copy = keep(node, "copy")
     original = {f"main.{part}dir": str(node.root / part) for part in PARTS}
     copied = {f"main.{part}dir": str(copy / part) for part in PARTS}
@@ -207,7 +207,7 @@ def test_an_instance_may_be_copied_and_both_go_their_own_ways(node: Site) -> Non
 
 
 def test_clonedir_of_another_node_whose_mirrors_are_elsewhere_is_taken_over(node: Site) -> None:
-    """The checkouts' ties lead to mirrors of that node, which may even be there, and be of the same names."""
+    """The checkouts point to mirrors of the other node, which may even exist here under the same names."""
     other = keep(node, "other")
     time_goes_by(node)
     assert node.update("--strict").code == 0

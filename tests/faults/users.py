@@ -1,4 +1,4 @@
-"""Files of another user, and runs by one: what only root can arrange."""
+"""Files of another user, and runs by another user; only root can do this."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 def give(path: Path, user: int) -> None:
-    """All of it belongs to another user from now on."""
+    """Give a path and everything below it to another user."""
     for found in (path, *path.rglob("*")):
         os.chown(found, user, user, follow_symlinks=False)
 
@@ -30,7 +30,7 @@ def instance_of(site: Site) -> list[Path]:
 
 
 def as_user(user: int, work: Callable[[], int]) -> int:
-    """The exit code of a tool that another user runs."""
+    """Run a tool as another user; return its exit code."""
     import_all()
     pid = os.fork()
     if pid == 0:

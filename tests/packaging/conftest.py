@@ -1,4 +1,4 @@
-"""What `make check-rpm` has made: the RPM, and a root to install it into."""
+"""The RPM that `make rpm` has made, and a host to install it on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.packaging.host import Host, running
 
 @pytest.fixture(scope="session")
 def rpm_top() -> Path:
-    """Where `make rpm` has built."""
+    """The directory where `make rpm` has built."""
     if "JENS_RPM_TOP" not in os.environ:
         pytest.skip("these run with `make check-rpm`")
     return Path(os.environ["JENS_RPM_TOP"])
@@ -31,7 +31,7 @@ def rpm(rpm_top: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def newer_rpm(rpm_top: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next release, whose shipped configuration has changed."""
+    """Build a next release with another shipped configuration."""
     top = tmp_path_factory.mktemp("newer")
     [archive] = (rpm_top / "SOURCES").glob("jens-*.tar.gz")
     with tarfile.open(archive) as source:
@@ -54,14 +54,14 @@ def newer_rpm(rpm_top: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def host(rpm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host on which the RPM has just been installed; the tests of a module share it, one after the other."""
+    """A host with a freshly installed RPM; all tests of a module use the same one."""
     with running(Path(os.environ["JENS_HOST_ROOT"]), tmp_path_factory.mktemp("host")) as host:
         install(host, rpm, "--install")
         yield host
 
 
 def install(host: Host, rpm: Path, mode: str) -> None:
-    """Install or upgrade, by the host's own rpm; what is required has other names on Debian, hence ``--nodeps``."""
+    """Install or upgrade with the host's rpm; requirements have other names on Debian, hence ``--nodeps``."""
     (host.root / "srv" / rpm.name).write_bytes(rpm.read_bytes())
     printed = host.run("rpm", "--force-debian", mode, "--nodeps", f"/srv/{rpm.name}")
     harmless = re.compile(r"warning: .*/main\.conf (created|saved) as .*")

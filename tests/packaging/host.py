@@ -1,6 +1,6 @@
-"""A host to install the RPM on: a Debian root whose systemd runs as process 1 of namespaces of its own.
+"""A host to install the RPM on: a Debian root whose systemd is process 1 of its own namespaces.
 
-It has no network but its loopback, and file systems, processes and control groups of its own; all of it goes when the
+It has only the loopback network, and its own file systems, processes and control groups. All of them end when the
 processes in the control group are killed.
 """
 
@@ -40,14 +40,14 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syst
 
 
 class Host:
-    """A host that runs, and what an administrator types there."""
+    """A running host, and commands of an administrator on it."""
 
     def __init__(self, root: Path, init: int) -> None:
         self.root = root
         self._init = init
 
     def try_(self, *command: str, user: str = "root", stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command there, and tell how it ended; stderr is part of stdout."""
+        """Run a command there, which may fail; stderr is part of stdout."""
         enter = ["nsenter", "--target", str(self._init), "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"]
         home = {"HOME": "/var/lib/jens"} if user == "jens" else {}
         become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"] if user != "root" else []
@@ -63,23 +63,23 @@ class Host:
         )
 
     def run(self, *command: str, user: str = "root", stdin: str = "") -> str:
-        """Run a command there that must succeed; returns what it printed."""
+        """Run a command there that must succeed; return its output."""
         done = self.try_(*command, user=user, stdin=stdin)
         assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit, as systemd has them."""
+        """Properties of a unit, as ``systemctl show`` prints them."""
         text = self.run("systemctl", "show", unit, *(f"--property={name}" for name in properties))
         return dict(line.split("=", 1) for line in text.splitlines())
 
     def start(self, service: str) -> None:
-        """Run a oneshot service; when it fails its journal says why."""
+        """Run a oneshot service; if it fails, fail with its journal."""
         done = self.try_("systemctl", "start", service)
         assert done.returncode == 0, done.stdout + self.run("journalctl", "--no-pager", "-n", "40", "-u", service)
 
     def write(self, path: str, text: str) -> None:
-        """Write a file as root does."""
+        """Write a file as root."""
         self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1"', "sh", path, stdin=text)
 
     def read(self, path: str) -> str:
@@ -87,7 +87,7 @@ class Host:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until something holds; fail when it does not in time."""
+    """Wait until a condition is true; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} seconds"
@@ -96,7 +96,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 @contextlib.contextmanager
 def running(template: Path, directory: Path) -> Iterator[Host]:
-    """A host that begins as a copy of ``template``, made in ``directory``."""
+    """Run a host that is a copy of ``template`` in ``directory``."""
     root = directory / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(template), str(root)], check=True)
     with _control_group() as group, (directory / "console").open("wb") as console:
@@ -128,7 +128,7 @@ def _booted(root: Path, process: subprocess.Popen[bytes]) -> Host:
 
 @contextlib.contextmanager
 def _control_group() -> Iterator[Path]:
-    """A control group of our own, version 2, for everything that runs on the host."""
+    """Make a control group (version 2) for all processes of the host."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     top = next(Path(mount[1]) for mount in mounts if mount[2] == "cgroup2")
     group = top / f"jens-host-{os.getpid()}"

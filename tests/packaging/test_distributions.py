@@ -1,4 +1,4 @@
-"""The archive of the sources and the wheel: what is in them, and that they can be made of one another."""
+"""The archive of the sources and the wheel: their content, and that the archive is enough to build the wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests import TREE
 
 pytest.importorskip("setuptools")
 
-#: What only those need who have the repository.
+#: Files that only the repository needs.
 _REPOSITORY_ONLY = {".gitignore", ".ci/run"}
 _NO_SOURCES = shutil.ignore_patterns(".git", ".venv*", "build", "demo", "dist", "__pycache__", ".*_cache", "*.egg-info")
 
@@ -93,12 +93,12 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         "waitress",
     }
     needed = [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist") and "extra ==" not in line]
-    names = sorted(line.split()[0].split(">")[0] for line in needed)  # some setuptools sort them, others do not
+    names = sorted(line.split()[0].split(">")[0] for line in needed)  # only some versions of setuptools sort them
     assert names == ["Flask", "GitPython", "PyYAML", "configobj", "dirq"]
 
 
 def test_the_lowest_versions_are_those_that_are_tested() -> None:
-    """What setup.py allows at the lowest is what the tests run with, once in each CI run."""
+    """The lowest versions that setup.py allows are those that .ci/run tests with."""
     text = (TREE / "setup.py").read_text("utf-8").split("install_requires=[")[1].split("]")[0]
     lowest = [line.strip('", ').replace(">=", "==") for line in text.split() if ">=" in line]
     tested = (TREE / "packaging" / "oldest.txt").read_text("utf-8").splitlines()

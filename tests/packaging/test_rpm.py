@@ -1,4 +1,4 @@
-"""The RPM as it lies on a host: what is where, whose it is, and what the host's own tools say of it."""
+"""The installed RPM: its files, their owners, and what the host's own tools report."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_other_files_are_root_s(host: Host, path: str, expected: str) -> None:
     assert host.run("stat", "--format=%A %U:%G", path) == f"{expected}\n"
 
 
-def test_rpm_finds_everything_as_it_was_packaged(host: Host) -> None:
+def test_rpm_verifies_all_files(host: Host) -> None:
     assert host.run("rpm", "--verify", "--nodeps", "puppet-jens") == ""
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_enabled_before_somebody_enables_it(host: Host) -> None:
 
 
 def test_sysusers_and_tmpfiles_make_the_same(host: Host) -> None:
-    """What a host that is made from an image relies on, where no scriptlet runs."""
+    """A host that is made from an image needs this, because no scriptlet runs there."""
     other = "/tmp/image"
     host.run("mkdir", "-p", f"{other}/etc")
     host.run("systemd-sysusers", f"--root={other}", "/usr/lib/sysusers.d/puppet-jens.conf")

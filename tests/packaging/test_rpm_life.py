@@ -1,4 +1,4 @@
-"""The life of the RPM on a host, from the tutorial to its removal; the tests build on each other, in this order."""
+"""The RPM on a host, from the tutorial to its removal; each test needs the tests before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMERS = ("jens-update.timer", "jens-gc.timer", "jens-purge-queue.timer")
 
 @pytest.fixture(scope="module", autouse=True)
 def tutorial(host: Host) -> list[tuple[Step, str]]:
-    """What the tutorial shows and what is printed, but for the steps that are done by installing the package."""
+    """The tutorial's steps with what they print here; steps that the installed package replaces have no commands."""
     installed = ("\nexport PATH=", "mkdir /etc/jens ")
     left = []
     for step in steps():
@@ -56,10 +56,10 @@ def test_the_tutorial_works_with_the_installed_files(host: Host, tutorial: list[
 def test_a_puppet_server_in_the_group_reads_and_others_do_not(host: Host) -> None:
     manifest = "/var/lib/jens/environments/production/modules/dummy/manifests/init.pp"
     host.run("useradd", "--system", "--groups", "jens", "puppet")
-    host.run("useradd", "--system", "stranger")
+    host.run("useradd", "--system", "outsider")
     assert "class dummy" in host.run("cat", manifest, user="puppet")
-    assert "Permission denied" in host.try_("cat", manifest, user="stranger").stdout
-    assert "Permission denied" in host.try_("cat", CONFIGURATION, user="stranger").stdout
+    assert "Permission denied" in host.try_("cat", manifest, user="outsider").stdout
+    assert "Permission denied" in host.try_("cat", CONFIGURATION, user="outsider").stdout
 
 
 def test_the_service_works_on_a_share_and_with_remotes_below_tmp(host: Host) -> None:
@@ -87,8 +87,8 @@ def test_each_service_does_its_work(host: Host, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["jens-update", "jens-gc", "jens-purge-queue"])
-def test_a_service_cannot_write_where_the_system_is(host: Host, service: str) -> None:
-    """Not even where the user jens might, had somebody been careless with modes."""
+def test_a_service_cannot_write_to_directories_of_the_system(host: Host, service: str) -> None:
+    """Not even to those that the user jens may write to because of careless modes."""
     dropin = f"/run/systemd/system/{service}.service.d/probe.conf"
     probe = "touch /usr/careless/x; touch /etc/careless/x; touch /srv/careless/x; grep NoNewPrivs /proc/self/status"
     host.write(dropin, f"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec >/srv/careless/out 2>&1; {probe}'\n")
@@ -109,7 +109,7 @@ def test_a_service_cannot_write_where_the_system_is(host: Host, service: str) ->
 
 
 def test_runs_never_overlap(host: Host) -> None:
-    """A second start joins the first; a run beside it, from cron or by hand, ends with 50 and changes nothing."""
+    """A second start of the service joins the first; a run from cron or by hand ends with 50 and changes nothing."""
     began = host.run("grep", "-c", "INFO Obtaining lock", LOG)
     host.write("/run/systemd/system/jens-update.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 2\n")
     host.run("systemctl", "daemon-reload")
@@ -159,7 +159,7 @@ def test_a_removal_leaves_data_and_configuration_but_nothing_that_runs(host: Hos
     printed = host.run("rpm", "--force-debian", "--erase", "puppet-jens")
     assert f"warning: {CONFIGURATION} saved as {CONFIGURATION}.rpmsave" in printed
     assert host.read(f"{CONFIGURATION}.rpmsave") == edited
-    time.sleep(3)  # longer than the timer would wait
+    time.sleep(3)  # longer than the interval of the timer
     assert host.run("systemctl", "list-units", "--all", "--no-legend", "--plain", "jens-*") == ""
     assert host.try_("systemctl", "list-unit-files", "--no-legend", "jens-*").stdout == ""
     left = host.run("find", "/etc/systemd", "/usr", "/var/www", "/etc/logrotate.d", "-iname", "*jens*").split()

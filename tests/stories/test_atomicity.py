@@ -1,4 +1,4 @@
-"""What a Puppet server meets that reads while Jens writes: never a missing path, never half a commit."""
+"""A Puppet server that reads while Jens writes never meets a missing path or half a commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _version(number: int) -> dict[str, str]:
 
 
 def _large_site(site: Site) -> dict[str, Remote]:
-    """Twenty modules with a branch each that every environment uses."""
+    """Add twenty modules; every environment uses a branch of each."""
     site.remotes["hostgroups/myapp"].push({"code/one": "0\n", "code/two": "0\n"})
     site.remotes["modules/dummy"].push({"code/one": "0\n", "code/two": "0\n"})
     remotes = {f"dev{i}": site.add(f"modules/m{i}", _version(0), (f"dev{i}",)) for i in range(BRANCHES)}
@@ -51,7 +51,7 @@ def test_a_reader_meets_no_missing_path_and_no_mixture_while_twenty_branches_mov
 
 
 def _as_jens_1_laid_it_out(site: Site, pinned: str) -> None:
-    """Directories instead of links, each a clone that shares the mirror's objects; a pickle; blob ids."""
+    """Lay out clonedir and cachedir as Jens 1.x did: branches are clones that borrow the mirror's objects; a pickle."""
     refs = {repo: {"master": "master"} for repo in site.remotes}
     refs["modules/dummy"].update({"test": "test", pinned: f".{pinned}", "old": "old"})
     for repo, remote in site.remotes.items():

@@ -1,4 +1,4 @@
-"""Stories of branches and commits: what teams push, and what Puppet then reads. Told from the disk only."""
+"""Branches and commits: what teams push, and what Puppet then reads. The tests look only at the disk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ INIT = "code/manifests/init.pp"
 
 
 def manifest(site: Site, environment: str) -> str:
-    """What Puppet reads of module dummy in an environment."""
+    """The manifest of module dummy in an environment."""
     return site.read(f"{environment}/modules/dummy/manifests/init.pp")
 
 
 @pytest.fixture
 def dummy(site: Site) -> Remote:
-    """The module's remote, with a branch feature that environment team uses."""
+    """The module's remote; environment team uses its branch feature."""
     remote = site.remotes[DUMMY]
     remote.push({INIT: "# feature 1\n"}, "feature", onto="master")
     site.define("team", definition(overrides={DUMMY: "feature"}, mail="team"))
@@ -33,7 +33,7 @@ def dummy(site: Site) -> Remote:
 
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the clock that retention goes by, in seconds from now."""
+    """A function that sets the clock of retention to so many seconds from now."""
     now = time.time()
 
     def set_to(seconds: float) -> None:
@@ -87,7 +87,7 @@ def test_a_branch_that_goes_back_to_its_old_commit_is_followed(
     assert site.checkouts(DUMMY) == {old, dummy.commit()}
 
 
-def test_a_deleted_branch_dangles_is_told_once_and_comes_back(site: Site, dummy: Remote) -> None:
+def test_a_deleted_branch_dangles_is_logged_once_and_comes_back(site: Site, dummy: Remote) -> None:
     site.update()
     before = site.links("team")
     commit = dummy.commit("feature")
@@ -448,7 +448,7 @@ def test_another_hash_prefix_is_matched_without_regard_to_case(site: Site) -> No
 
 
 def push_twins(remote: Remote) -> tuple[str, list[str]]:
-    """Push so many commits on a branch that two of them begin with the same four digits; return those."""
+    """Push many commits to a branch; return four digits with which several of them begin, and these commits."""
     lines = []
     for number in range(1200):
         lines.append(f"commit refs/heads/many\nmark :{number + 1}\n")
@@ -527,7 +527,7 @@ def test_an_unknown_commit_is_found_once_it_is_pushed(site: Site) -> None:
     assert site.links("team")["modules/dummy"] == f"../../../clone/modules/dummy/.{commit}/code"
 
 
-def test_a_commit_that_was_forced_away_is_asked_of_the_remote_by_its_id(site: Site) -> None:
+def test_a_commit_that_was_forced_away_is_fetched_from_the_remote_by_its_id(site: Site) -> None:
     remote = site.remotes[DUMMY]
     commit = remote.push({INIT: "# lost\n"}, "feature", onto="master")
     remote.push({INIT: "# rewritten\n"}, "feature", rewrite=True)
@@ -607,7 +607,7 @@ def test_a_hostgroup_and_the_common_repositories_can_be_pinned_as_well(site: Sit
     assert site.links("pins")["site"] == f"../../clone/common/site/.{commits['common/site']}/code"
 
 
-# What an administrator asks Git
+# Git commands of an administrator
 
 
 def test_a_checkout_answers_log_status_and_rev_parse(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""On demand: producers leave hints, and a run touches only what they name. None is lost, none is trusted."""
+"""On demand: a run fetches only what hints name. No hint is lost, and none is trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INIT = "code/manifests/init.pp"
 
 @pytest.fixture
 def ondemand(site: Site) -> Site:
-    """A site whose first run has taken everything in, and which works on demand."""
+    """A site on demand, after its first run."""
     site.settings["main.mode"] = "ONDEMAND"
     assert site.update().code == 0
     return site
@@ -49,7 +49,7 @@ def test_a_push_is_visible_once_it_was_hinted(ondemand: Site) -> None:
     assert ondemand.hinted() == []
 
 
-def test_the_log_tells_of_hints_in_their_place(ondemand: Site) -> None:
+def test_the_log_has_the_lines_about_hints_in_their_place(ondemand: Site) -> None:
     commit = ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     lines = ondemand.update().lines()
@@ -107,7 +107,7 @@ def test_poll_does_not_need_a_queue(site: Site) -> None:
     assert site.update().code == 0
 
 
-def test_a_new_repository_is_taken_in_unhinted(ondemand: Site) -> None:
+def test_a_new_repository_is_added_without_a_hint(ondemand: Site) -> None:
     ondemand.add("modules/new")
     ondemand.publish()
     assert ondemand.update().code == 0
@@ -126,7 +126,7 @@ def test_a_new_repository_that_could_not_be_cloned_is_tried_again(ondemand: Site
     assert ondemand.hinted() == []
 
 
-def test_a_gone_repository_is_removed_unhinted(ondemand: Site) -> None:
+def test_a_gone_repository_is_removed_without_a_hint(ondemand: Site) -> None:
     ondemand.add("modules/old")
     ondemand.publish()
     ondemand.update()
@@ -226,7 +226,7 @@ def test_a_branch_that_vanishes_is_gone_with_its_hint_and_not_before(ondemand: S
     assert not ondemand.update().lines("WARNING")
 
 
-def test_a_changed_url_is_followed_unhinted(ondemand: Site) -> None:
+def test_a_changed_url_is_followed_without_a_hint(ondemand: Site) -> None:
     elsewhere = Remote.create(ondemand.root / "remotes" / "elsewhere.git")
     elsewhere.push({**MODULE, INIT: "# elsewhere\n"})
     ondemand.urls[DUMMY] = elsewhere.url
@@ -256,7 +256,7 @@ def test_a_repository_whose_fetch_fails_stays_hinted_until_it_is_back(ondemand: 
     assert ondemand.hinted() == []
 
 
-def test_a_fetch_that_failed_before_is_tried_again_unhinted(ondemand: Site) -> None:
+def test_a_fetch_that_failed_before_is_tried_again_without_a_hint(ondemand: Site) -> None:
     remote = ondemand.remotes[DUMMY]
     remote.push({INIT: "# new\n"})
     remote.go_away()
@@ -269,7 +269,7 @@ def test_a_fetch_that_failed_before_is_tried_again_unhinted(ondemand: Site) -> N
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "of another version", "hostile"])
-def test_what_remotes_said_is_asked_anew_when_it_is_lost(ondemand: Site, damage: str) -> None:
+def test_remotes_are_asked_again_when_the_record_of_absent_refs_is_lost(ondemand: Site, damage: str) -> None:
     path = ondemand.root / "cache" / "absent-refs.json"
     before = path.read_bytes()
     if damage == "missing":
@@ -286,7 +286,7 @@ def _dies(*_arguments: object) -> NoReturn:
 
 
 def killed_while_clearing_away(site: Site, *arguments: str) -> None:
-    """A run that is killed when environments are done and what is not needed any more is removed."""
+    """Kill a run when environments are done and it begins to remove checkouts that nothing needs."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jens.repositories.retention.retire_checkouts", _dies)
         with pytest.raises(SystemExit):
@@ -316,7 +316,7 @@ def test_what_could_not_be_asked_for_a_new_definition_is_asked_after_a_kill(onde
     assert ondemand.dangling("one") == ondemand.dangling("two") == []
 
 
-def test_a_definition_that_waits_for_one_repository_has_not_all_others_asked_every_minute(ondemand: Site) -> None:
+def test_while_a_definition_waits_for_one_repository_the_others_are_not_asked_every_minute(ondemand: Site) -> None:
     ondemand.define("test")
     ondemand.update()
     ondemand.remotes[DUMMY].go_away()
@@ -349,14 +349,14 @@ def test_a_remote_that_lost_all_its_branches_stays_hinted(ondemand: Site) -> Non
     assert ondemand.hinted() == [DUMMY]
 
 
-@pytest.mark.parametrize("step", ["the library is unusable", "the disk refuses a link"])
+@pytest.mark.parametrize("failure", ["the library is unusable", "the disk refuses a link"])
 def test_hints_stay_when_a_run_fails_as_a_whole_or_with_a_repository(
-    ondemand: Site, step: str, monkeypatch: pytest.MonkeyPatch
+    ondemand: Site, failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     with monkeypatch.context() as patched:
-        if step == "the library is unusable":
+        if failure == "the library is unusable":
             ondemand.publish("nothing: here\n")
         else:
             rename = os.rename
@@ -390,15 +390,15 @@ def _full(*_arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-# Whom nobody trusts
+# Hostile and damaged hints
 
 
-def test_a_hint_for_an_unknown_repository_is_done_with(ondemand: Site) -> None:
-    ondemand.hint("modules/stranger", DUMMY)
+def test_a_hint_for_an_unknown_repository_is_dropped(ondemand: Site) -> None:
+    ondemand.hint("modules/unknown", DUMMY)
     ondemand.hint("modules/../../etc")
     outcome = ondemand.update("--strict")
     assert outcome.code == 0
-    assert any("modules/stranger" in line for line in outcome.lines("WARNING"))
+    assert any("modules/unknown" in line for line in outcome.lines("WARNING"))
     assert ondemand.hinted() == []
 
 
@@ -410,7 +410,7 @@ def test_hints_for_a_thousand_unknown_repositories_are_one_line(ondemand: Site) 
 
 
 class Evil:
-    """Runs a command in whoever unpickles it."""
+    """Runs a command in the process that unpickles it."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -446,7 +446,7 @@ def test_a_message_that_would_run_code_runs_nothing_and_its_neighbours_are_consu
     assert ondemand.update("--strict").code == 0
 
 
-def test_what_is_ill_formed_of_a_message_spoils_itself(ondemand: Site) -> None:
+def test_ill_formed_parts_of_a_message_are_dropped_and_the_others_count(ondemand: Site) -> None:
     content = {"modules": ["dummy", "../up", 7], "hostgroups": "myapp", b"elsewhere": ["x"]}
     ondemand.queue.add({"time": "now", "data": pickle.dumps(content)})
     outcome = ondemand.update("--strict")
@@ -500,10 +500,10 @@ def test_a_dry_run_consumes_no_hint(ondemand: Site) -> None:
     assert ondemand.listing("spool", "clone", "cache", "environments") == before
 
 
-# Self-healing without asking
+# Repairs without asking remotes
 
 
-def test_links_and_checkouts_that_were_removed_by_hand_are_mended_on_demand(ondemand: Site) -> None:
+def test_links_and_checkouts_that_were_removed_by_hand_are_repaired_on_demand(ondemand: Site) -> None:
     for remote in ondemand.remotes.values():
         remote.go_away()
     before = ondemand.listing("environments", "clone")
@@ -539,7 +539,7 @@ def test_a_run_killed_between_fetch_and_switch_is_finished_by_the_next(
     ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     with monkeypatch.context() as patched:
-        patched.setattr("jens.repositories.publish.switch", _dies)
+        patched.setattr("jens.repositories.publish.move_links", _dies)
         with pytest.raises(SystemExit):
             ondemand.update()
     assert ondemand.hinted() == [DUMMY]

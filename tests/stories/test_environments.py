@@ -1,4 +1,4 @@
-"""Stories of environments: declared, changed, mistyped, retired, pinned. Told from the disk only."""
+"""Environments: new, changed, ill-formed, retired, pinned. The tests look only at the disk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CONF = "modulepath = modules:hostgroups\nmanifest = site/site.pp\n"
 
 
 def manifest(site: Site, environment: str) -> str:
-    """What Puppet reads of module dummy in an environment."""
+    """The manifest of module dummy in an environment."""
     return site.read(f"{environment}/modules/dummy/manifests/init.pp")
 
 
 def identities(site: Site, environment: str) -> dict[str, tuple[int, int]]:
-    """Of each link: the inode, and when it was last touched."""
+    """The inode and the ctime of each link."""
     top = site.root / "environments" / environment
     states = {link: (top / link).lstat() for link in site.links(environment)}
     return {link: (state.st_ino, state.st_ctime_ns) for link, state in states.items()}
@@ -34,7 +34,7 @@ def remembered(site: Site, environment: str) -> Path:
 
 @pytest.fixture
 def dummy(site: Site) -> Remote:
-    """The module's remote, with branches feature and other that no environment uses yet."""
+    """The module's remote; no environment uses its branches feature and other yet."""
     remote = site.remotes[DUMMY]
     remote.push({INIT: "# feature\n"}, "feature", onto="master")
     remote.push({INIT: "# other\n"}, "other", onto="master")
@@ -224,7 +224,7 @@ def test_an_ill_formed_definition_leaves_its_environment_and_its_needs_as_they_w
         assert site.read(f"{name}/hostgroups/hg_myapp/manifests/init.pp") == "# hostgroup 2\n"
 
 
-def test_an_ill_formed_new_environment_is_not_made_until_it_is_mended(site: Site) -> None:
+def test_an_ill_formed_new_environment_is_not_made_until_its_definition_is_corrected(site: Site) -> None:
     for name, text in ILL_FORMED.items():
         site.define(name, text)
     outcome = site.update()
@@ -397,7 +397,7 @@ def test_a_snapshot_may_follow_branches_and_need_nothing_else(site: Site, dummy:
     assert manifest(site, "some") == "# feature 2\n"
 
 
-# Definitions that have to wait
+# Definitions that wait for a ref
 
 
 def test_a_definition_that_moves_to_a_ref_that_cannot_be_fetched_waits_for_it(site: Site) -> None:
@@ -461,7 +461,7 @@ def test_a_definition_that_is_taken_back_while_it_waits(site: Site, dummy: Remot
     assert list(site.expanded(DUMMY)) == ["master"]
 
 
-# Worth a warning
+# Warnings
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_a_definition_that_is_taken_back_while_it_waits(site: Site, dummy: Remot
     ],
     ids=["unknown module", "unknown hostgroup", "unknown common", "no overrides", "null notifications"],
 )
-def test_what_is_hardly_meant_is_a_warning_that_makes_nothing(site: Site, text: str, word: str) -> None:
+def test_a_probable_mistake_in_a_definition_is_a_warning_and_makes_nothing(site: Site, text: str, word: str) -> None:
     site.define("team", text)
     outcome = site.update("--strict")
     assert outcome.code == 0
@@ -496,7 +496,7 @@ def test_an_override_of_an_unknown_repository_takes_effect_once_the_library_has_
     assert site.read("production/modules/late/manifests/init.pp") == "class dummy {}\n"
 
 
-def test_a_common_item_that_the_data_lack_is_a_dangling_link_told_once(site: Site) -> None:
+def test_a_common_item_that_the_data_lack_is_a_dangling_link_logged_once(site: Site) -> None:
     site.settings["main.common_hieradata_items"] = "common.yaml, vendors"
     outcome = site.update()
     assert site.links("production")["hieradata/vendors"] == "../../../clone/common/hieradata/master/data/vendors"
@@ -518,7 +518,7 @@ def test_a_common_item_that_is_not_configured_any_more_goes(site: Site) -> None:
     assert items == ["common.yaml", "fqdns", "hostgroups", "module_names"]
 
 
-# What does not count
+# Files in the metadata that do not count
 
 
 def test_only_the_commit_of_the_metadata_counts_not_their_work_tree(site: Site) -> None:
@@ -633,7 +633,7 @@ def test_a_new_environment_appears_with_its_environment_conf(site: Site) -> None
     assert site.read("future/environment.conf") == f"{CONF}parser = future\n"
 
 
-# What gets lost, and what is bent by hand
+# Lost files, and links changed by hand
 
 
 def test_a_lost_remembered_definition_is_remembered_again(site: Site) -> None:
@@ -664,7 +664,7 @@ def test_a_lost_cachedir_takes_nothing_away(site: Site, dummy: Remote) -> None:
     assert sorted(os.listdir(site.root / "cache/environments")) >= ["pins", "production", "team"]
 
 
-def test_a_strangers_directory_in_environmentsdir_is_left_alone(site: Site) -> None:
+def test_a_directory_of_others_in_environmentsdir_is_left_alone(site: Site) -> None:
     top = site.root / "environments"
     for name in ("notes", ".git", "lost+found"):
         (top / name / "modules").mkdir(parents=True)
@@ -681,7 +681,7 @@ def test_a_strangers_directory_in_environmentsdir_is_left_alone(site: Site) -> N
 
 
 @pytest.mark.parametrize("how", ["removed", "bent", "another branch", "a file", "a directory", "a full path"])
-def test_an_environment_link_bent_by_hand_is_mended_alone(site: Site, how: str) -> None:
+def test_only_the_environment_link_that_was_changed_by_hand_is_repaired(site: Site, how: str) -> None:
     site.update()
     before, listing = identities(site, "production"), site.listing("environments")
     link = site.root / "environments/production/modules/dummy"
@@ -705,7 +705,7 @@ def test_an_environment_link_bent_by_hand_is_mended_alone(site: Site, how: str) 
 
 @pytest.mark.parametrize("what", ["production", "production/modules", "production/hieradata"])
 @pytest.mark.parametrize("how", ["removed", "a file", "a link"])
-def test_a_directory_of_an_environment_that_was_removed_or_replaced_is_mended(site: Site, what: str, how: str) -> None:
+def test_a_removed_or_replaced_directory_of_an_environment_is_repaired(site: Site, what: str, how: str) -> None:
     site.update()
     listing = site.listing("environments")
     path = site.root / "environments" / what

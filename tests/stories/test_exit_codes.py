@@ -1,4 +1,4 @@
-"""How a run ends, and what it says: exit codes, the one line on stderr, the log's lines and their order."""
+"""The end of a run and what it prints: exit codes, the one line on stderr, the log's lines and their order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLISHED = ("environments", "clone", "bare")
 
 
 def assert_fatal(outcome: Outcome, code: int, *words: str) -> None:
-    """A run that ended so says why in one line on stderr, and nothing on stdout."""
+    """Check the exit code, one line with these words on stderr, and nothing on stdout."""
     assert outcome.code == code, outcome
     assert outcome.stdout == ""
     lines = outcome.stderr.splitlines()
@@ -198,7 +198,7 @@ def test_exit_20_metadata_that_cannot_be_refreshed_touch_nothing(site: Site, whi
 
 
 def point_master_at(remote: Remote, object_id: str) -> None:
-    """By hand: Git lets a branch lead to nothing but a commit."""
+    """Write the branch's file, because Git lets a branch lead only to a commit."""
     head = remote.path / "refs" / "heads" / "master"
     head.unlink(missing_ok=True)
     head.write_text(f"{object_id}\n")
@@ -216,7 +216,7 @@ def test_metadata_whose_branch_is_a_file_touch_nothing(site: Site, which: str, c
     assert site.update("--strict").code == 0
 
 
-def test_metadata_whose_branch_is_a_tree_are_read_and_their_work_tree_is_told_of(site: Site) -> None:
+def test_metadata_whose_branch_is_a_tree_are_read_and_their_work_tree_is_an_error(site: Site) -> None:
     site.update()
     site.define("late")
     commit, tree = site.definitions.commit(), git("rev-parse", "master:", directory=site.definitions.path).strip()
@@ -255,7 +255,7 @@ def test_exit_30_the_library_is_a_symbolic_link(site: Site) -> None:
 
 
 def _refuse_to_write(name: str, patch: pytest.MonkeyPatch) -> None:
-    """The disk is full as soon as this file of state is to be written."""
+    """Have the disk full when this file of state is written."""
     write = files.write_file
 
     def refuse_or_write(path: Path, content: bytes) -> None:
@@ -331,7 +331,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def lock_holder(site: Site) -> Iterator[Callable[[str], None]]:
-    """Holds a lock file of the site from another process, until the test is over."""
+    """A function that holds a lock file of the site in another process until the end of the test."""
     holders = []
 
     def hold(name: str) -> None:
@@ -360,7 +360,7 @@ def test_exit_50_another_process_holds_the_lock(site: Site, lock_holder: Callabl
 
 
 @pytest.mark.parametrize("setting", [{"lock.name": "other"}, {"lock.type": "DISABLED"}])
-def test_another_lock_or_none_is_nobodys_concern(
+def test_another_lock_or_none_does_not_matter(
     site: Site, lock_holder: Callable[[str], None], setting: dict[str, str]
 ) -> None:
     lock_holder("jens")
@@ -424,7 +424,7 @@ HANGS = "git://127.0.0.1:{}/hangs.git"
 
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
-    """A server that accepts connections and never answers."""
+    """A server that accepts connections and never replies."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(20)
         yield server
@@ -473,7 +473,7 @@ def test_exit_130_interrupted_ends_all_its_git_processes(
         with connection:
             connection.settimeout(5)
             while connection.recv(4096):
-                pass  # what Git had asked; then the end, for nobody has the connection open any more
+                pass  # read Git's request, then the end: no process has the connection open
     deadline = time.monotonic() + 5
     while processes_that_mention(HANGS.format(port)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -507,7 +507,7 @@ def test_exit_70_anything_unforeseen_is_one_plain_line_and_a_traceback_in_the_lo
     assert_silent(site.update(), 0)
 
 
-# What is remembered of it
+# The record of the last run
 
 
 def test_the_last_run_is_remembered_with_its_exit_status_and_what_failed(site: Site) -> None:
@@ -531,7 +531,7 @@ def test_the_last_run_is_remembered_with_its_exit_status_and_what_failed(site: S
 
 
 def in_order(expected: list[str], lines: list[str]) -> list[str]:
-    """The expected lines that are not there in this order, other lines between them or not."""
+    """The expected lines from the first that does not come in order; other lines may stand between them."""
     rest = iter(lines)
     for position, pattern in enumerate(expected):
         if not any(re.fullmatch(pattern, line) for line in rest):
@@ -540,7 +540,7 @@ def in_order(expected: list[str], lines: list[str]) -> list[str]:
 
 
 def partition(name: str, new: list[str], middle: list[str] = [], deleted: list[str] = []) -> list[str]:  # noqa: B006
-    """The lines of one partition in the repositories stage; ``middle`` come where new ones are taken in."""
+    """The lines of one partition in the repositories stage; ``middle`` has those about new repositories."""
     return [
         re.escape(line)
         for line in (

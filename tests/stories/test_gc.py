@@ -1,4 +1,4 @@
-"""jens-gc gives back what nothing needs, and takes nothing that anybody may still need."""
+"""jens-gc removes what nothing needs, and nothing that may still be needed."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def bare(site: Site, repo: str = "modules/dummy") -> Path:
 
 
 def has(site: Site, commit: str) -> bool:
-    """Whether the mirror has all of a commit."""
+    """Whether the mirror has all objects of a commit."""
     done = subprocess.run(["git", "rev-list", "--objects", commit], cwd=bare(site), capture_output=True, check=False)
     return done.returncode == 0
 
 
 def prune(site: Site) -> None:
-    """What an administrator may do to a mirror, by hand."""
+    """Run git gc in the module's mirror, as an administrator may do by hand."""
     git("gc", "--quiet", "--prune=now", directory=bare(site))
 
 
@@ -72,7 +72,7 @@ def layout_of(site: Site) -> Layout:
 
 
 def age(site: Site, *commits: str, seconds: float = 4000) -> None:
-    """Have these checkouts of the module be needed by nobody for so long."""
+    """Record that nothing has needed these checkouts of the module for so many seconds."""
     layout = layout_of(site)
     since = {(DUMMY, commit): time.time() - seconds for commit in commits}
     retention.save(layout, {**retention.load(layout), **since})
@@ -91,7 +91,7 @@ def built(site: Site) -> Site:
 
 @pytest.fixture
 def pinned(site: Site) -> str:
-    """A snapshot's commit that was pushed away from every branch, and that the remote has lost."""
+    """A snapshot's commit that is on no branch any more, and that the remote has lost."""
     remote = site.remotes["modules/dummy"]
     commit = remote.push({"code/snap": "as it was\n"})
     site.define("snap", definition(None, {"modules/dummy": f"commit/{commit}"}))
@@ -102,7 +102,7 @@ def pinned(site: Site) -> str:
     return commit
 
 
-# A snapshot never breaks
+# Commits of snapshots
 
 
 def _nothing(_record: Path, _checkout: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_index_of_a_checkout_that_a_power_failure_spoilt_is_made_anew(site: 
     content = index.read_bytes()
     index.write_bytes({"emptied": b"", "zeroed": bytes(len(content)), "cut short": content[:-9]}[damage])
     if damage != "cut short":
-        (site.root / "cache" / "baseline.json").unlink()  # no seal holds longer than the system runs
+        (site.root / "cache" / "baseline.json").unlink()  # no baseline holds after the system has started
         assert site.update("--strict").code == 0
         assert git("status", "--porcelain", directory=site.path("modules/dummy", "master")) == ""
     assert_silent(collect(site, "-a"))
@@ -306,7 +306,7 @@ def test_killed_at_any_instant_it_breaks_nothing(site: Site, pinned: str) -> Non
     assert has(site, pinned)
 
 
-# What nothing needs
+# Checkouts, records and repositories that nothing needs
 
 
 REPO_OF_A: Inventory = {DUMMY: {MASTER: A, Commit("b"): B}}
@@ -338,7 +338,7 @@ def test_needed_commits(
         pytest.param({}, None, False, id="environments could not be looked at"),
     ],
 )
-def test_a_repository_may_be_left_over_only_when_that_is_known(
+def test_a_repository_counts_as_left_over_only_on_good_evidence(
     inventory: Inventory | None, used: Mapping[RepoId, Set[str]] | None, expected: bool
 ) -> None:
     assert may_be_left_over(Evidence(inventory, used), DUMMY) == expected
@@ -368,7 +368,7 @@ def test_records_go_when_neither_checkout_nor_need_is_there(
 
 
 def _push(site: Site, *texts: str) -> list[str]:
-    """Have the module's master at one commit after the other, each laid out."""
+    """Push commits to the module's master, with a run after each; return them."""
     commits = []
     for text in texts:
         commits.append(site.remotes["modules/dummy"].push({"code/text": f"{text}\n"}))
@@ -376,7 +376,7 @@ def _push(site: Site, *texts: str) -> list[str]:
     return commits
 
 
-def test_checkouts_go_when_nothing_needs_them_and_their_time_is_over(site: Site) -> None:
+def test_expired_checkouts_that_nothing_needs_go(site: Site) -> None:
     old, used, linked, young, now = _push(site, *"01234")
     age(site, old, used, linked)
     other = {(RepoId("modules", "elsewhere"), A): 5.0}
@@ -405,7 +405,7 @@ def look_up(site: Site, commit: str) -> str:
     return (site.path("modules/dummy", f".{commit}") / "code" / "text").read_text()
 
 
-def test_the_time_of_a_left_over_checkout_begins_when_it_is_first_seen(site: Site) -> None:
+def test_the_retention_of_a_left_over_checkout_begins_when_it_is_first_seen(site: Site) -> None:
     old, _now = _push(site, "0", "1")
     layout_of(site).state(UNREFERENCED).unlink()
     assert_silent(collect(site, "-l"))
@@ -444,13 +444,13 @@ def test_records_of_checkouts_that_are_not_there_go(built: Site) -> None:
 
 
 def _left_over(site: Site, repo: str = "modules/gone") -> str:
-    """A repository that only the disk knows, with mirror, branch link and checkout."""
+    """Make a repository that is only on disk, with mirror, branch link and checkout; return its commit."""
     shutil.copytree(bare(site), bare(site, repo), symlinks=True)
     shutil.copytree(site.path("modules/dummy"), site.path(repo), symlinks=True)
     return site.remotes["modules/dummy"].commit()
 
 
-def test_a_repository_that_nothing_needs_goes_its_checkouts_when_their_time_is_over(built: Site) -> None:
+def test_a_repository_that_nothing_needs_goes_and_its_checkouts_after_retention(built: Site) -> None:
     commit = _left_over(built)
     (bare(built, "hostgroups/half") / "objects").mkdir(parents=True)
     kept = {name: entry for name, entry in built.listing("bare", "clone").items() if "/gone" not in name}
@@ -498,7 +498,7 @@ def test_without_a_usable_library_every_repository_stays(built: Site) -> None:
 
 
 def _pull(site: Site) -> None:
-    """As a run does that then is killed."""
+    """Fetch the library, like a run that is then killed."""
     git("pull", "-q", "--ff-only", directory=site.root / "metadata" / "repository")
 
 
@@ -511,7 +511,7 @@ def _assert_that_these_stay(site: Site, *repos: str) -> None:
     assert site.listing(*tops) == before
 
 
-def test_what_killed_runs_left_is_swept(built: Site) -> None:
+def test_left_overs_of_killed_runs_are_removed(built: Site) -> None:
     places = ("environments", "bare/modules", "clone/common", "clone/modules/dummy", "cache", "cache/environments")
     for place in places:
         (built.root / place / ".new-0123456789ab" / "deep").mkdir(parents=True)
@@ -540,9 +540,7 @@ def test_what_a_link_leads_to_is_left_alone(built: Site, tmp_path: Path) -> None
     assert built.dangling("production") == []
 
 
-def test_an_environment_that_cannot_be_looked_at_is_a_reason_to_remove_nothing(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_an_environment_cannot_be_read_nothing_is_removed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     old, _now = _push(site, "0", "1")
     age(site, old)
     unreadable = site.root / "environments" / "production"
@@ -565,7 +563,7 @@ def _refusing(refused: str) -> Callable[..., object]:
     return instead
 
 
-# What Git does
+# Packing
 
 
 def _loose(directory: Path) -> int:
@@ -599,7 +597,7 @@ def test_with_clones_alone_no_mirror_is_packed(built: Site) -> None:
     assert not outcome.has("Packed")
 
 
-def test_aggressive_is_handed_on_to_git(built: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_aggressive_is_passed_to_git(built: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trace = tmp_path / "git"
     trace.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {shutil.which("git")} "$@"\n')
     trace.chmod(0o755)
@@ -624,7 +622,7 @@ def test_exit_10_one_mirror_that_cannot_be_packed_holds_up_no_other(built: Site)
     assert built.dangling("production") == []
 
 
-def test_what_is_no_repository_is_left_to_the_next_update(built: Site) -> None:
+def test_a_directory_that_is_no_repository_is_left_to_the_next_update(built: Site) -> None:
     shutil.rmtree(bare(built) / "objects")
     outcome = collect(built, "-a")
     assert_silent(outcome)
@@ -695,7 +693,7 @@ def test_updates_pushes_and_a_reader_at_the_same_time_miss_nothing(site: Site, m
             codes.append(tools())
 
     def collect() -> Iterator[int]:
-        """Until updates got in between, but for so long only."""
+        """Run jens-gc until two updates have run in between, at most twenty times."""
         for done in range(20):
             if done >= 2 and codes.count(0) > 1:
                 return
@@ -778,7 +776,7 @@ def test_exit_130_interrupted_while_it_waits_for_the_lock(built: Site) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_exit_3_whoever_may_not_write_changes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)  # noqa: S103 - nobody must get that far
+        os.chmod(directory, 0o755)  # noqa: S103 - the user nobody must be able to enter
         site = Site(Path(directory) / "site", capfd)
         call = ["-a", "-c", str(site.config)]
         before = site.listing(".")

@@ -1,4 +1,4 @@
-"""The producer: from a request of a Git server to a hint in the queue, in one process and in real servers."""
+"""The producer, from the request of a Git server to a hint in the queue; in one process and in real servers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ NO_QUEUE, FAILED = (500, "Queue not accessible"), (500, "Internal Server Error!"
 
 @pytest.fixture
 def site(bare_site: Site) -> Iterator[Site]:
-    """A site with the library that a run has worked from, of one repository that servers tell of."""
+    """A site whose library has one repository and has been fetched."""
     bare_site.urls[FOO] = SSH
     follow(bare_site)
     level = logging.getLogger().level
@@ -74,7 +74,7 @@ def site(bare_site: Site) -> Iterator[Site]:
 
 
 def follow(site: Site, text: str | None = None) -> None:
-    """Push the library and take it over as a run does, without the run."""
+    """Push the library, and fetch it without a run."""
     site.publish(text)
     take_over(site)
 
@@ -111,7 +111,7 @@ def said(response: TestResponse) -> tuple[int, str]:
 def post(
     client: Client, path: str = "/gitlab", payload: Any = GITLAB_PUSH, headers: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Send a payload, bytes as they are."""
+    """Send a payload: bytes unchanged, anything else as JSON."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return said(client.post(path, data=body, headers=dict(headers or {})))
 
@@ -127,7 +127,7 @@ def pushed_to(url: str) -> dict[str, Any]:
 # The statuses
 
 
-def test_every_answer_has_its_status_and_its_words(site: Site) -> None:
+def test_every_response_has_its_status_and_its_text(site: Site) -> None:
     site.settings["gitlabproducer.secret_token"] = SECRET
     client = client_of(site)
     token = {"X-Gitlab-Token": SECRET}
@@ -309,10 +309,10 @@ def test_gitlab_may_sign_instead_of_sending_its_token(site: Site) -> None:
     body = json.dumps(GITLAB_PUSH).encode()
 
     def headers(age: float) -> dict[str, str]:
-        stamp = str(int(time.time() - age))
-        signature = hmac.new(key, f"msg_1.{stamp}.".encode() + body, hashlib.sha256).digest()
+        sent = str(int(time.time() - age))
+        signature = hmac.new(key, f"msg_1.{sent}.".encode() + body, hashlib.sha256).digest()
         texts = ["v1," + base64.b64encode(text).decode() for text in (b"?" * 32, signature)]
-        return {"webhook-id": "msg_1", "webhook-timestamp": stamp, "webhook-signature": " ".join(texts), **PUSH_HEADER}
+        return {"webhook-id": "msg_1", "webhook-timestamp": sent, "webhook-signature": " ".join(texts), **PUSH_HEADER}
 
     assert post(client, payload=body, headers=headers(0)) == OK
     assert post(client, payload=body, headers=headers(290)) == OK
@@ -456,7 +456,7 @@ def test_without_ever_a_usable_library_nothing_is_accepted_until_there_is_one(si
 # The queue
 
 
-def test_a_queue_that_cannot_be_used_is_said_and_used_again_when_it_is_back(site: Site) -> None:
+def test_a_queue_that_cannot_be_used_is_reported_and_used_again_when_it_is_back(site: Site) -> None:
     client = logging_client_of(site)
     spool = site.root / "spool"
     spool.rmdir()
@@ -490,7 +490,7 @@ def test_health_tells_of_library_and_queue_at_once_and_needs_no_secret(site: Sit
     assert SECRET not in why
 
 
-def test_asking_for_health_leaves_no_trace_in_the_queue(site: Site) -> None:
+def test_a_request_for_health_changes_nothing_in_the_queue(site: Site) -> None:
     client = client_of(site)
     before = site.listing("spool")
     assert healthz(client) == (200, "OK")
@@ -518,7 +518,7 @@ def test_a_log_that_cannot_be_opened_anew_stops_nothing(site: Site) -> None:
     client = logging_client_of(site)
     path = site.root / "log" / "jens-gitlab-producer.log"
     path.unlink()
-    path.mkdir()  # as good as a file of somebody else
+    path.mkdir()  # like a file of another user, it cannot be opened
     assert post(client) == OK
     assert post(client) == OK
     assert site.hinted() == [FOO] * 2
@@ -529,7 +529,7 @@ def test_a_log_that_cannot_be_opened_anew_stops_nothing(site: Site) -> None:
 
 
 class Broken(io.RawIOBase):
-    """A body whose sender hangs up."""
+    """A body whose sender closes the connection."""
 
     def readable(self) -> bool:
         return True
@@ -546,7 +546,7 @@ def test_a_body_that_never_comes_is_malformed(site: Site) -> None:
     assert messages_of(site, "ERROR") == []
 
 
-def test_a_full_disk_is_said_and_leaves_no_pieces(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_incomplete_hint(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client, statvfs = client_of(site), os.statvfs
     for field in ("f_bavail", "f_favail"):
 
@@ -666,7 +666,7 @@ def _quote(_index: Index, pushed: object) -> NoReturn:
     raise ValueError(f"cannot make anything of {pushed}\n{FORGED}\nmarker-4711")
 
 
-def test_what_nobody_has_foreseen_is_one_line_that_quotes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unforeseen_error_is_one_line_that_quotes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client = logging_client_of(site)
     before = log_of(site)
     with monkeypatch.context() as patched:
@@ -683,7 +683,7 @@ def test_what_nobody_has_foreseen_is_one_line_that_quotes_nothing(site: Site, mo
     assert post(client) == OK
 
 
-# One application, and another
+# Several applications
 
 
 def test_two_applications_in_one_process_do_not_mix(site: Site) -> None:
@@ -757,7 +757,7 @@ class Server:
     output: Path
 
     def lines(self) -> list[str]:
-        """What it has written to stdout and stderr."""
+        """The lines that it has written to stdout and stderr."""
         return self.output.read_text().splitlines()
 
     def post(self, body: bytes, headers: Mapping[str, str] | None = None, *, chunked: bool = False) -> tuple[int, str]:
@@ -770,16 +770,16 @@ class Server:
             return response.status, response.read().decode()
 
     def say(self, request: bytes, *, half_close: bool = False) -> bytes:
-        """The answer to what need not be HTTP."""
+        """Send bytes, which need not be HTTP, and return the response."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             connection.sendall(request)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
-            answer = b""
+            response = b""
             with contextlib.suppress(ConnectionResetError):
                 while piece := connection.recv(2**16):
-                    answer += piece
-            return answer
+                    response += piece
+            return response
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -794,7 +794,7 @@ def environment(*first: Path) -> dict[str, str]:
 def serving(
     site: Site, command: Sequence[str] = (), announcement: bytes = LISTENING, environ: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """A server at a free port, ended in any case."""
+    """Run a server on a free port, and end it in any case."""
     output = site.root / "output"
     command = command or (*RUNNER, "-c", str(site.config), "-p", "0")
     with (
@@ -867,7 +867,7 @@ def test_the_runner_serves_until_a_signal_comes(
 
 
 def refused(site: Site, *arguments: str, environ: Mapping[str, str] | None = None) -> tuple[int, list[str]]:
-    """Exit code of a runner that does not even begin to serve, and what it says on stderr."""
+    """Run a runner that cannot serve; return its exit code and its lines on stderr."""
     command = [*RUNNER, "-c", str(site.config), *arguments]
     done = subprocess.run(command, capture_output=True, check=False, env=environ or environment(), timeout=20)
     assert done.stdout == b""
@@ -911,7 +911,7 @@ def test_exit_2_a_port_that_is_none(port: str, capsys: pytest.CaptureFixture[str
     assert "65535" in capsys.readouterr().err
 
 
-def test_the_runner_has_a_limit_whatever_the_headers_say_and_survives_what_lies(site: Site) -> None:
+def test_the_runner_has_a_limit_whatever_the_headers_say_and_survives_wrong_headers(site: Site) -> None:
     pytest.importorskip("waitress")
     body = json.dumps(GITLAB_PUSH).encode()
 
@@ -926,8 +926,8 @@ def test_the_runner_has_a_limit_whatever_the_headers_say_and_survives_what_lies(
         head = "\r\n".join((*lines, "", ""))
         return head.encode() + body
 
-    def status(answer: bytes) -> str:
-        return answer.partition(b"\r\n")[0].decode()[9:12]
+    def status(response: bytes) -> str:
+        return response.partition(b"\r\n")[0].decode()[9:12]
 
     with serving(site) as server:
         for chunked in (False, True):
@@ -945,7 +945,7 @@ def test_the_runner_has_a_limit_whatever_the_headers_say_and_survives_what_lies(
             "",
             "400",
         )
-        tls_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n"  # to waitress before 3 it looks like a path
+        tls_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n"  # waitress before 3 takes this for a path
         assert status(server.say(tls_hello, half_close=True)) in ("", "400", "404")
         assert site.hinted() == [FOO] * 2
         assert server.post(body) == OK
@@ -963,8 +963,8 @@ def test_gunicorn_serves_it_with_several_processes(site: Site) -> None:
     body = json.dumps(GITLAB_PUSH).encode()
     with serving(site, command, rb"Listening at: http://127\.0\.0\.1:(\d+)") as server:
         with ThreadPoolExecutor(5) as pool:
-            answers = list(pool.map(lambda _: server.post(body, {"X-Gitlab-Token": SECRET}), range(20)))
-        assert answers == [OK] * 20
+            responses = list(pool.map(lambda _: server.post(body, {"X-Gitlab-Token": SECRET}), range(20)))
+        assert responses == [OK] * 20
         assert server.post(padded(LARGEST_BODY + 1), {"X-Gitlab-Token": SECRET}, chunked=True)[0] == 413
         assert server.post(body, {"X-Gitlab-Token": "other"}) == UNAUTHORISED
         assert server.end() == 0

@@ -1,4 +1,4 @@
-"""No hint is lost: not to SIGKILL, not to four producers, a purge and an update at work at once."""
+"""No hint is lost: not by SIGKILL, and not when four producers, a purge and an update work at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KILLS = 100
 
 
 def test_a_hundred_kills_with_hints_pending_lose_none(site: Site) -> None:
-    """Each repository is pushed to and hinted once; were that hint lost, nothing else would bring the push in."""
+    """Each repository gets one push and one hint; if the hint were lost, no run would fetch the push."""
     names = [f"modules/m{number:03}" for number in range(KILLS + KILLS // 2)]
     template = site.remotes["modules/dummy"]
     for name in names:
@@ -49,14 +49,14 @@ def test_a_hundred_kills_with_hints_pending_lose_none(site: Site) -> None:
             if away:
                 site.remotes[away].come_back()
             away = name if chance.random() < 0.2 else ""
-            if away:  # its fetch fails: it must be hinted anew
+            if away:  # its fetch fails, so the run must add a new hint
                 site.remotes[name].go_away()
             run = tools.start("update", "-c", config)
             time.sleep(chance.uniform(0, usual * 1.2))
             os.kill(run.pid, signal.SIGKILL)
             in_time = run.wait() == -signal.SIGKILL
             killed += in_time
-            usual *= 1.02 if in_time else 0.8  # a machine has times when it is faster
+            usual *= 1.02 if in_time else 0.8  # the speed of the machine changes
         if away:
             site.remotes[away].come_back()
         assert tools.run("update", "--strict", "-c", config) == 0, site.update().lines("ERROR")
@@ -89,8 +89,8 @@ def test_four_producers_an_update_and_a_purge_at_once_lose_no_hint(site: Site) -
         stack.callback(stop.set)
         updating = pool.submit(_until, stop, lambda: updates.run("update", "--strict", "-c", config))
         purging = pool.submit(_until, stop, lambda: purges.run("purge_queue", "-c", config))
-        answers = [pool.submit(_post, port, [site.urls[repo] for repo in repos], HINTS // PRODUCERS) for port in ports]
-        statuses = [status for answer in answers for status in answer.result(timeout=120)]
+        posts = [pool.submit(_post, port, [site.urls[repo] for repo in repos], HINTS // PRODUCERS) for port in ports]
+        statuses = [status for post in posts for status in post.result(timeout=120)]
         stop.set()
         codes = {*updating.result(timeout=60), *purging.result(timeout=60)}
     assert statuses == [201] * HINTS
@@ -114,16 +114,16 @@ def _post(port: int, urls: list[str], count: int) -> list[int]:
     for number in range(count):
         body = json.dumps({"object_kind": "push", "project": {"git_ssh_url": urls[number % len(urls)]}})
         connection.request("POST", "/gitlab", body)
-        answer = connection.getresponse()
-        answer.read()
-        statuses.append(answer.status)
+        response = connection.getresponse()
+        response.read()
+        statuses.append(response.status)
     connection.close()
     return statuses
 
 
 @contextmanager
 def producer(config: str) -> Iterator[int]:
-    """The producer in a process of its own; gives the port it listens on."""
+    """Run the producer in a process of its own; yield its port."""
     process = subprocess.Popen(
         [sys.executable, str(TREE / "bin" / "jens-gitlab-producer-runner"), "-c", config, "-p", "0"],
         stderr=subprocess.PIPE,

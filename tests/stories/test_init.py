@@ -1,4 +1,4 @@
-"""jens-init: a private instance that runs as an ordinary user, told from the disk."""
+"""jens-init makes a private instance, in which an ordinary user can run Jens. The tests look at the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jens-purge-queue clears away what crashed writers and readers left, and nothing that somebody may still need."""
+"""jens-purge-queue removes what crashed writers and readers left, and nothing that may still be needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 
 @pytest.fixture
 def site(bare_site: Site) -> Site:
-    """A site without repositories; hints may name some all the same."""
+    """A site without repositories; hints may still name some."""
     return bare_site
 
 
@@ -38,7 +38,7 @@ def purge(site: Site) -> Outcome:
 
 
 def left(site: Site, name: str, age: float = _DAY) -> Path:
-    """A directory of the queue with a file in it unless it is a lock or an intermediate directory, so old."""
+    """Make a directory of this age in the queue, with a file unless it is a lock or an intermediate directory."""
     path = site.root / "spool" / name
     path.mkdir(parents=True)
     if name.startswith(("temporary/", "obsolete/")):
@@ -66,7 +66,7 @@ def test_old_left_overs_go_while_young_ones_and_good_hints_stay(site: Site) -> N
     grow_old(site.root / "spool" / hint)
     old = [left(site, name) for name in ("temporary/0123456789abcd", "obsolete/0123456789abcd", "00000005")]
     young = [left(site, name, 10) for name in ("temporary/ffffffffffffff", "obsolete/ffffffffffffff", "00000006")]
-    young.append(left(site, "00000007"))  # the last one is where writers are at work
+    young.append(left(site, "00000007"))  # writers use the last one
     messages = sorted(site.queue.names())
 
     outcome = purge(site)
@@ -83,7 +83,7 @@ def test_old_left_overs_go_while_young_ones_and_good_hints_stay(site: Site) -> N
     assert not [path for path in young if outcome.has(str(path))]
 
 
-def test_the_log_is_of_the_usual_form(site: Site) -> None:
+def test_the_log_has_the_usual_form(site: Site) -> None:
     left(site, "temporary/0123456789abcd")
     lines = purge(site).log.splitlines()
     assert len(lines) >= 3
@@ -105,7 +105,7 @@ def test_an_empty_queue_stays_empty(site: Site) -> None:
     assert site.listing("spool") == {}
 
 
-def test_what_is_not_of_the_queue_is_left_alone(site: Site, tmp_path: Path) -> None:
+def test_files_that_do_not_belong_to_the_queue_are_left_alone(site: Site, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "data").write_text("precious")

@@ -1,4 +1,4 @@
-"""Stories of repositories: taken in, gone, re-pointed, unreachable, damaged. Told from the disk only."""
+"""Repositories: new, gone, with another URL, unreachable, damaged. The tests look only at the disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bare(site: Site, repo: str) -> Path:
 
 
 def links_to(site: Site, name: str) -> list[str]:
-    """The links, of all environments, that bear a repository's name."""
+    """The links of all environments that have a repository's name."""
     found = [f"{env}/{link}" for env in site.environments() for link in site.links(env)]
     return [link for link in found if os.path.basename(link) in (name, f"hg_{name}")]
 
@@ -33,20 +33,20 @@ def is_sound(path: Path) -> bool:
 
 
 def push_everywhere_else(site: Site, *repos: str) -> None:
-    """Push to what a bad apple must not hold up."""
+    """Push to repositories that a faulty one must not hold up."""
     for repo in repos:
         site.remotes[repo].push({INIT: "# pushed meanwhile\n"})
 
 
 @pytest.fixture
 def silent_server() -> Iterator[socket.socket]:
-    """A server that accepts connections and never answers."""
+    """A server that accepts connections and never replies."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 def count_connections(server: socket.socket) -> int:
-    """How often a silent server was tried."""
+    """How often clients have connected to a silent server."""
     count = 0
     server.setblocking(False)
     while True:
@@ -156,7 +156,7 @@ def test_one_name_in_two_partitions_is_two_repositories(site: Site) -> None:
     assert not os.path.lexists(site.root / "environments/production/modules/myapp")
 
 
-# Re-pointed
+# Changed URLs
 
 
 def test_a_changed_url_is_followed(site: Site) -> None:
@@ -320,7 +320,7 @@ def test_an_unreachable_known_repository_loses_nothing_and_holds_up_nobody(site:
 def test_a_silent_server_is_given_up_after_the_timeout_and_asked_but_once(
     site: Site, silent_server: socket.socket
 ) -> None:
-    site.settings["git.timeout"] = "1"
+    site.settings["git.timeout"] = "4"
     site.settings["git.jobs"] = "1"
     site.add("modules/another")
     site.publish()
@@ -451,7 +451,7 @@ def test_an_unusable_library_leaves_everything_untouched(site: Site) -> None:
 
 @pytest.fixture
 def many(site: Site) -> Site:
-    """A site with thirteen modules, all of which have one remote."""
+    """A site with thirteen modules; all have the same remote."""
     for number in range(12):
         site.urls[f"modules/m{number:02}"] = site.remotes[DUMMY].url
     site.publish()
@@ -729,7 +729,7 @@ def test_a_repository_goes_though_the_inventory_was_lost_with_it(site: Site) -> 
     assert not site.path("modules/old").exists()
 
 
-def test_a_checkout_removed_by_hand_is_mended(site: Site) -> None:
+def test_a_checkout_removed_by_hand_is_repaired(site: Site) -> None:
     site.update()
     before = site.listing("environments", "clone")
     shutil.rmtree(site.path(DUMMY, f".{site.remotes[DUMMY].commit()}"))
@@ -739,7 +739,7 @@ def test_a_checkout_removed_by_hand_is_mended(site: Site) -> None:
     assert git("status", "--porcelain", "--ignored", directory=site.path(DUMMY, "master")) == ""
 
 
-def test_all_checkouts_removed_by_hand_are_mended(site: Site) -> None:
+def test_all_checkouts_removed_by_hand_are_repaired(site: Site) -> None:
     commit = site.remotes[DUMMY].commit()
     site.define("pins", definition(None, {DUMMY: f"commit/{commit[:8]}"}))
     site.remotes[DUMMY].push({INIT: "# new\n"})
@@ -752,7 +752,7 @@ def test_all_checkouts_removed_by_hand_are_mended(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "bent", "bent outside", "a file", "a directory"])
-def test_a_branch_link_bent_by_hand_is_mended(site: Site, how: str) -> None:
+def test_a_branch_link_changed_by_hand_is_repaired(site: Site, how: str) -> None:
     site.update()
     before = site.listing("environments", "clone")
     link = site.path(DUMMY, "master")

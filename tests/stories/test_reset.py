@@ -32,7 +32,7 @@ SAD = "Done -- Jens is sad now"
 KEPT = ("metadata", "spool", "log", "remotes")
 MADE = ("bare", "clone", "cache", "environments")
 KILLS = 16
-#: What a package installs, and what is left of it all.
+#: What a package installs, and what is left after a reset.
 EMPTY = {
     *(f"{top}/{partition}" for top in ("bare", "clone") for partition in ("modules", "hostgroups", "common")),
     "cache/environments",
@@ -60,14 +60,14 @@ def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
 
 
 def contents(site: Site) -> dict[str, str]:
-    """What is published and remembered, but for when and how long."""
+    """All that is published and remembered, except the record of the last run, which has times."""
     found = site.listing("clone", "environments", "cache")
     return {name: entry for name, entry in found.items() if name != "cache/last-run.json"}
 
 
 @pytest.fixture
 def built(site: Site) -> Site:
-    """A site with a branch and an old snapshot; a hint waits."""
+    """A site with a branch, an old snapshot, and a hint in the queue."""
     pinned = site.remotes["modules/dummy"].commit()
     site.remotes["modules/dummy"].push({"code/new": "new\n"})
     site.remotes["modules/dummy"].branch("test")
@@ -78,7 +78,7 @@ def built(site: Site) -> Site:
     return site
 
 
-# What is told
+# The announcement
 
 
 def test_without_yes_it_says_what_it_would_do_and_does_nothing(built: Site) -> None:
@@ -97,7 +97,7 @@ def test_without_yes_it_says_what_it_would_do_and_does_nothing(built: Site) -> N
     ]
 
 
-def test_what_is_there_but_once_is_spoken_of_in_the_singular(bare_site: Site) -> None:
+def test_a_single_item_is_announced_in_the_singular(bare_site: Site) -> None:
     bare_site.add("common/site")
     bare_site.publish()
     bare_site.define("production")
@@ -113,12 +113,12 @@ def test_what_is_there_but_once_is_spoken_of_in_the_singular(bare_site: Site) ->
     ]
 
 
-def test_looking_takes_no_lock(built: Site) -> None:
+def test_the_announcement_takes_no_lock(built: Site) -> None:
     with run_lock(load_config(built.config)):
         assert reset(built).code == 10
 
 
-# What goes, and what stays
+# Removed and kept
 
 
 @pytest.mark.parametrize("option", ["-y", "--yes"])
@@ -197,7 +197,7 @@ def test_what_becomes_of_an_entry(place: Place, name: str, kind: Kind, expected:
     assert judge(place, name, kind) == expected
 
 
-def test_what_strangers_have_put_there_stays_and_is_named_in_one_line(built: Site) -> None:
+def test_files_of_others_stay_and_are_named_in_one_line(built: Site) -> None:
     directories = ["environments/theirs", "bare/attic", "clone/lost+found", "clone/modules/-odd", "cache/attic"]
     names = ["environments/README", "bare/modules/NOTES", "clone/notes", "cache/notes.json", "cache/environments/a-b"]
     for name in directories:
@@ -221,7 +221,7 @@ def test_what_strangers_have_put_there_stays_and_is_named_in_one_line(built: Sit
     assert len(reset(built).stderr.splitlines()) == 1, "without --yes it is told as well"
 
 
-def test_environments_that_nobody_remembers_are_ours_by_their_links(built: Site) -> None:
+def test_environments_without_a_remembered_definition_are_known_by_their_links(built: Site) -> None:
     shutil.rmtree(built.root / "cache" / "environments")
     (built.root / "environments" / "theirs" / "modules").mkdir(parents=True)
     outcome = reset(built, "-y")
@@ -232,7 +232,7 @@ def test_environments_that_nobody_remembers_are_ours_by_their_links(built: Site)
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory that belongs to somebody else."""
+    """A directory outside the instance, with names that Jens uses."""
     path = tmp_path / "outside"
     for name in ("modules", "master", "dummy", "data"):
         (path / name).mkdir(parents=True)
@@ -297,7 +297,7 @@ def test_a_link_to_elsewhere_goes_and_what_it_leads_to_stays(
     assert tree(outside) == before
 
 
-def test_an_environment_that_would_dangle_goes_though_nobody_remembers_it(built: Site) -> None:
+def test_an_environment_that_would_dangle_goes_though_its_definition_is_not_remembered(built: Site) -> None:
     (built.root / "environments" / "production" / "site").unlink()
     shutil.rmtree(built.root / "cache")
     (built.root / "cache").mkdir()
@@ -316,7 +316,7 @@ def test_a_configured_directory_may_be_a_link(built: Site, tmp_path: Path) -> No
     assert {str(path.relative_to(volumes)) for path in volumes.glob("*/**/*")} == EMPTY
 
 
-def test_configured_directories_that_lie_in_one_another_stay(built: Site) -> None:
+def test_configured_directories_inside_each_other_stay(built: Site) -> None:
     moved = {
         "main.environmentsmetadatadir": ("metadata/environments", "bare/common/environments"),
         "main.logdir": ("log", "cache/log"),
@@ -346,7 +346,7 @@ def test_an_installation_of_jens_1_goes_as_well_and_its_pickle_is_never_loaded(s
     assert site.environments() == ["production", "snap", "test"]
 
 
-# What interrupts it
+# Interruptions
 
 
 def test_killed_at_any_instant_nothing_dangles_and_the_next_run_finishes(site: Site) -> None:
@@ -386,7 +386,7 @@ def test_killed_at_any_instant_nothing_dangles_and_the_next_run_finishes(site: S
 
 
 def _copy(top: Path, to: Path) -> None:
-    """Put copies of all that Jens makes in the place of what is there."""
+    """Replace everything that Jens makes in ``to`` with copies from ``top``."""
     to.mkdir(exist_ok=True)
     subprocess.run(["rm", "-rf", *(str(to / name) for name in MADE)], check=True)
     subprocess.run(["cp", "-a", *(str(top / name) for name in MADE), str(to)], check=True)
@@ -460,7 +460,7 @@ def test_exit_2_the_configuration_cannot_be_used(bare_site: Site, arguments: lis
     assert_complaint(reset(bare_site, *arguments), 2, "debuglevel")
 
 
-def test_a_typo_in_the_configuration_is_told(bare_site: Site) -> None:
+def test_a_typo_in_the_configuration_is_reported(bare_site: Site) -> None:
     bare_site.settings["main.clonedri"] = "/srv/clone"
     outcome = reset(bare_site)
     assert outcome.code == 10
@@ -516,7 +516,7 @@ def test_whoever_reads_only_the_first_line_gets_no_complaint(built: Site, argume
 @pytest.mark.parametrize("arguments", [[], ["-y"]])
 def test_exit_3_whoever_may_not_write_changes_nothing(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)  # noqa: S103 - nobody must get that far
+        os.chmod(directory, 0o755)  # noqa: S103 - the user nobody must be able to enter
         site = Site(Path(directory) / "site", capfd)
         call = ["-c", str(site.config), *arguments]
         before = site.listing(".")
@@ -528,7 +528,7 @@ def test_exit_3_whoever_may_not_write_changes_nothing(capfd: pytest.CaptureFixtu
 
 
 def as_nobody(work: Callable[[], int]) -> int:
-    """The exit code of a tool that is run by somebody without rights, in a process of its own."""
+    """Run a tool as the user nobody, in a process of its own; return its exit code."""
     pid = os.fork()
     if pid == 0:
         code = 99

@@ -1,4 +1,4 @@
-"""jens-snapshot pins what an environment shows: built, the snapshot shows the same, and goes on to."""
+"""jens-snapshot pins what an environment shows; the snapshot then shows the same, and keeps showing it."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def start(site: Site, *arguments: str) -> subprocess.Popen[str]:
 
 
 def pinned(site: Site, text: str) -> Definition:
-    """What Jens makes of a snapshot."""
+    """The definition that Jens reads from a snapshot's text."""
     return parse_definition("snap", text.encode(), load_config(site.config).main.hashprefix)
 
 
 def shown(site: Site, environment: str) -> dict[str, bytes]:
-    """Every file that Puppet reaches in an environment, with its content; Git's own do not count."""
+    """Every file that Puppet reaches in an environment, with its content, but for Git's own."""
     top = site.root / "environments" / environment
     return {
         str(path): (Path(directory) / name).read_bytes()
@@ -64,7 +64,7 @@ def shown(site: Site, environment: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def large(site: Site) -> Site:
-    """Production with several repositories, a branch with slashes, a commit, and what has no data."""
+    """A site whose production has several repositories, a branch with slashes, a commit, and a module without data."""
     site.add("modules/sssd", MODULE)
     site.add("modules/slashed")
     site.add("modules/bare", {INIT: "class bare {}\n"})
@@ -84,7 +84,7 @@ def large(site: Site) -> Site:
     return site
 
 
-# What it is for
+# The purpose
 
 
 def test_the_snapshot_shows_the_same_files_and_stays_when_the_environment_moves_on(large: Site) -> None:
@@ -161,7 +161,7 @@ def test_a_snapshot_of_a_snapshot_is_the_same_snapshot(large: Site) -> None:
     assert take(large, "snap").stdout.splitlines()[1:] == first.splitlines()[1:]
 
 
-# What is taken over from the definition
+# Parts that come from the definition
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_hiera_data_of_which_no_item_is_linked_is_pinned_all_the_same(site: Site
     assert pinned(site, outcome.stdout).overrides[HIERADATA] == Commit(commit)
 
 
-# Where it cannot be the same
+# Differences from the environment
 
 
-def test_what_dangles_is_left_out_and_that_is_said(large: Site) -> None:
+def test_dangling_links_are_left_out_and_reported(large: Site) -> None:
     large.remotes["hostgroups/cloud"].delete("qa")
     large.update()
     outcome = take(large, "production")
@@ -241,7 +241,7 @@ def test_what_dangles_is_left_out_and_that_is_said(large: Site) -> None:
     assert shown(large, "snap") == shown(large, "production")
 
 
-def test_what_jens_has_not_made_is_left_out_and_that_is_said(site: Site) -> None:
+def test_links_that_jens_has_not_made_are_left_out_and_reported(site: Site) -> None:
     site.update()
     local = site.root / "environments" / "production" / "modules" / "local"
     local.mkdir()
@@ -275,7 +275,7 @@ def bend(site: Site, link: str, text: str) -> None:
     path.symlink_to(text)
 
 
-def test_a_link_bent_out_of_clonedir_is_said_and_never_followed(site: Site) -> None:
+def test_a_link_that_leads_out_of_clonedir_is_reported_and_never_followed(site: Site) -> None:
     site.update()
     bend(site, "modules/dummy", str(site.root / "log"))
     outcome = take(site, "production")
@@ -354,11 +354,11 @@ def test_an_environment_without_site_and_hiera_data_would_get_them() -> None:
     assert [doubt.split(":")[0] for doubt in pins.doubts] == ["common/hieradata is left out", "common/site is left out"]
 
 
-# What goes on meanwhile
+# Changes during the work
 
 
 def test_a_branch_that_moves_between_two_looks_is_looked_at_again(large: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A switch of all links in the middle of the first look: the snapshot is of before or after, not of both."""
+    """All links move in the middle of the first look: the snapshot must not mix commits from before and after."""
     old = {repo: remote.commit() for repo, remote in large.remotes.items()}
     look_up = disk.look_up
     asked: list[RepoId] = []
@@ -376,7 +376,7 @@ def test_a_branch_that_moves_between_two_looks_is_looked_at_again(large: Site, m
     following = ["common/site", "common/hieradata", "hostgroups/myapp", "modules/bare", "modules/dummy"]
     for repo in map(RepoId._make, (name.split("/") for name in following)):
         assert overrides[repo] == Commit(large.remotes[str(repo)].commit()) != Commit(old[str(repo)])
-    assert len(asked) == 3 * len(large.remotes)  # and each only once a look
+    assert len(asked) == 3 * len(large.remotes)  # each repository once in each look
 
 
 def test_code_and_data_are_of_one_commit_while_branches_move_all_the_time(site: Site) -> None:
@@ -428,7 +428,7 @@ def test_it_needs_only_read_access_and_writes_nothing(site: Site) -> None:
 
 
 def take_without_privileges(site: Site) -> subprocess.CompletedProcess[str]:
-    """Run the tool, as root without what lets root write everywhere."""
+    """Run the tool; as root, without the capabilities that let root write everywhere."""
     drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
     if subprocess.run([*drop, "touch", str(site.root / "x")], capture_output=True, check=False).returncode == 0:
         pytest.skip("nothing keeps root from writing here")
@@ -499,7 +499,7 @@ def test_exit_2_the_configuration_cannot_be_used(site: Site) -> None:
     assert_complaint(take(site, "production"), 2, "debuglevel")
 
 
-def test_a_typo_in_the_configuration_is_said(site: Site) -> None:
+def test_a_typo_in_the_configuration_is_reported(site: Site) -> None:
     site.update()
     site.settings["main.bearer"] = "x"
     outcome = take(site, "production")

@@ -1,4 +1,4 @@
-"""jens-stats tells what an instance holds, changes nothing, and needs nothing but to read."""
+"""jens-stats reports what an instance holds, changes nothing, and needs only read access."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ There are '0' messages in the hints queue
 
 
 def ask(site: Site, *arguments: str) -> str:
-    """What jens-stats prints when all is well."""
+    """Run jens-stats, which must succeed, and return its stdout."""
     code, stdout, stderr = run(site, *arguments)
     assert (code, stderr) == (0, "")
     return stdout
@@ -68,7 +68,7 @@ def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     return _process([str(TREE / "bin" / "jens-stats"), "-c", str(config), *arguments])
 
 
-#: Python's own files may be for root alone, so it becomes somebody else when a first look has loaded them.
+#: Only root may be able to read Python's own files, so a first run loads them before the change of user.
 _AS_NOBODY = """
 import contextlib, io, os, pwd, sys
 from jens.commands import stats
@@ -95,20 +95,20 @@ def _process(arguments: list[str]) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Site]:
-    """The site of this module, once it was made."""
+    """The site of this module, after the first test has made it."""
     return {}
 
 
 @pytest.fixture
 def site(made: dict[str, Site], tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]) -> Site:
-    """A small site after its first run, with environment production; each test has it as it was then."""
+    """A small site after its first run, with environment production; each test gets a fresh copy."""
     if not made:
         made["site"] = Site(tmp_path_factory.mktemp("stats") / "site", capsys)
         fill(made["site"])
         made["site"].define("production")
         assert made["site"].update().code == 0
         for hooks in made["site"].root.rglob("hooks"):
-            shutil.rmtree(hooks)  # samples of Git's, which only take time to copy
+            shutil.rmtree(hooks)  # Git's samples, which take time to copy
         made["site"].root.rename(made["site"].root.with_name("as-made"))
     site = made["site"]
     site.capture = capsys
@@ -119,7 +119,7 @@ def site(made: dict[str, Site], tmp_path_factory: pytest.TempPathFactory, capsys
 
 
 def fill(site: Site) -> None:
-    """The repositories of a small site."""
+    """Add the repositories of a small site."""
     for repo in ("common/hieradata", "common/site", DUMMY, MYAPP):
         site.add(repo)
     site.publish()
@@ -158,7 +158,7 @@ Fetching repositories inventory...
  'modules': {'dummy': ['master', 'test']}}
 There are '0' messages in the hints queue
 """
-    # A missing `data` is the team's own affair: no dangling links are told.
+    # A missing `data` is the team's decision: such dangling links are not listed.
     assert ask(site, "-a") == expected
     assert ask(site) == expected
 
@@ -375,7 +375,7 @@ def dangling(site: Site) -> list[dict[str, str]]:
 
 
 def in_vain(site: Site) -> list[str]:
-    """The lines of the text about dangling links."""
+    """The lines about dangling links in the text."""
     lines = ask(site, "-e").splitlines()
     begin = next((i for i, line in enumerate(lines) if line.endswith(" dangling links")), len(lines))
     if begin < len(lines):
@@ -383,7 +383,7 @@ def in_vain(site: Site) -> list[str]:
     return lines[begin + 1 :]
 
 
-def test_links_to_a_branch_that_is_gone_are_told_with_address(site: Site) -> None:
+def test_links_to_a_branch_that_is_gone_are_listed_with_address(site: Site) -> None:
     site.remotes[DUMMY].branch("feature/x")
     site.define("test", definition(overrides={DUMMY: "feature/x"}, mail="bob"))
     assert site.update().code == 0
@@ -407,14 +407,14 @@ def test_links_to_a_branch_that_is_gone_are_told_with_address(site: Site) -> Non
     assert (in_vain(site), dangling(site)) == ([], [])
 
 
-def test_links_to_a_commit_that_never_was_are_told_as_declared(site: Site) -> None:
+def test_links_to_a_commit_that_never_was_are_listed_as_declared(site: Site) -> None:
     site.define("test", definition(overrides={DUMMY: "commit/4F0C4F0C"}))
     site.update()
     assert [entry["ref"] for entry in dangling(site)] == ["commit/4f0c4f0c"] * 2
     assert in_vain(site)[1] == "\t - test/modules/dummy -> modules/dummy commit/4f0c4f0c (ann@example.org)"
 
 
-def test_a_missing_common_item_is_told_and_a_missing_directory_of_a_module_is_not(site: Site) -> None:
+def test_a_missing_common_item_is_listed_and_a_missing_directory_of_a_module_is_not(site: Site) -> None:
     site.remotes["common/hieradata"].push({"data/hardware/kvm.yaml": None})
     site.remotes[DUMMY].push({"data/dummy.yaml": None})
     site.remotes[MYAPP].push({"data/fqdns/web01.example.org.yaml": None})
@@ -427,7 +427,7 @@ def test_a_missing_common_item_is_told_and_a_missing_directory_of_a_module_is_no
     assert in_vain(site) == ["\t - production/hieradata/hardware -> common/hieradata master (ann@example.org)"]
 
 
-def test_links_that_were_bent_by_hand_are_told(site: Site) -> None:
+def test_links_that_were_changed_by_hand_are_listed(site: Site) -> None:
     top = site.root / "environments" / "production" / "modules"
     (top / "dummy").unlink()
     (top / "dummy").symlink_to("../../../clone/modules/dummy/master/kode")
@@ -468,7 +468,7 @@ def test_the_address_is_that_of_the_definition_an_environment_was_built_from(
     assert in_vain(site)[0].endswith(f"({address or 'nobody to notify'})")
 
 
-def test_several_addresses_are_one_text_and_none_is_said_so(site: Site) -> None:
+def test_several_addresses_are_one_text_and_no_address_is_shown_too(site: Site) -> None:
     for name, people in (("many", "[ann@example.org, bob@example.org]"), ("none", "")):
         site.define(name, f"default: master\nnotifications: {people}\noverrides:\n  modules: {{dummy: gone}}\n")
     site.update()
@@ -485,7 +485,7 @@ def test_an_environment_that_goes_while_it_is_looked_at_does_not_dangle(
     site.remotes[DUMMY].branch("test")
     site.define("test", definition(overrides={DUMMY: "test"}))
     assert site.update().code == 0
-    is_vain, gone = stats._is_vain, list[Target]()
+    is_vain, gone = stats._is_dangling, list[Target]()
 
     def with_an_update(layout: Layout, target: Target) -> bool:
         if target.entry == "test" and not gone:
@@ -494,7 +494,7 @@ def test_an_environment_that_goes_while_it_is_looked_at_does_not_dangle(
             site.path(DUMMY, "test").unlink()
         return is_vain(layout, target)
 
-    monkeypatch.setattr(stats, "_is_vain", with_an_update)
+    monkeypatch.setattr(stats, "_is_dangling", with_an_update)
     assert dangling(site) == []
     assert gone
 
@@ -525,7 +525,7 @@ def test_the_lock_is_not_waited_for(site: Site) -> None:
 
 
 def test_an_update_at_work_never_makes_it_stumble(site: Site) -> None:
-    """Branches and environments come and go, and each look is a whole one."""
+    """Branches and environments come and go, and each output is complete."""
     site.settings["main.retention"] = "0"
     site.settings["main.purgelimit"] = "100"
     config = site.config
@@ -699,7 +699,7 @@ def test_exit_20_the_environment_metadata_cannot_be_read(damage: str, site: Site
     assert_complaint(site, 20, str(site.root / "metadata" / "environments"))
 
 
-def test_doubts_about_the_configuration_are_told_on_stderr(site: Site) -> None:
+def test_doubts_about_the_configuration_are_reported_on_stderr(site: Site) -> None:
     site.settings["main.clondir"] = "/srv/clone"
     code, stdout, stderr = run(site, "-q")
     assert (code, stdout) == (0, "There are '0' messages in the hints queue\n")
@@ -817,5 +817,5 @@ def test_many_links_to_few_places_are_looked_at_once(site: Site, monkeypatch: py
 
     monkeypatch.setattr(files, "is_missing", counted)
     assert dangling(site) == []
-    # The checkout for each of five kinds of link, for site, and for four items, which are looked at, too.
+    # Each of five kinds of link and site needs a look at a checkout; each of four items needs one more for itself.
     assert len(looks) == 5 + 1 + 4 * 2

@@ -1,4 +1,4 @@
-"""What one tool has done, another sees."""
+"""Several tools, one after the other, on the same instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorial, word for word: an administrator types what it says and sees what it shows."""
+"""The tutorial, word for word: each command prints what the tutorial shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests import TREE
 
-#: What a reader has before typing the first command, and what `make .venv` looks at.
+#: The sources that a reader has before the first command, and that `make .venv` needs.
 COPIED = ("Makefile", "setup.py", "bin", "conf", "examples", "jens")
 
 PLACES = (
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="the tutori
 
 
 class Step(NamedTuple):
-    """Commands, and everything they print."""
+    """Commands, and all that they print."""
 
     commands: str
     output: str
@@ -58,7 +58,7 @@ def steps() -> list[Step]:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A directory that stands for the root of the file system, wherever the tutorial names a place below it."""
+    """A directory that replaces the root of the file system in the tutorial's paths."""
 
     root: Path
 
@@ -70,7 +70,7 @@ class Sandbox:
         return _PLACE.sub(lambda match: f"{self.root}{match[1]}", text)
 
     def copy(self, name: str) -> None:
-        """Copy a part of the sources, with the places in its text moved: the default configuration file's too."""
+        """Copy a part of the sources; all paths in its text are moved, also that of the configuration file."""
         source = TREE / name
         files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
         for path in files:
@@ -81,7 +81,7 @@ class Sandbox:
             copy.write_text(self.moved(path.read_text("utf-8")), "utf-8")
 
     def install(self) -> None:
-        """Do what `make .venv` would need a network for; it finds its stamp newer than all it depends on."""
+        """Do what `make .venv` does, without a network; make then finds that .installed is up to date."""
         scripts = self.tree / ".venv" / "bin"
         scripts.mkdir(parents=True)
         (scripts / "python").symlink_to(sys.executable)
@@ -92,7 +92,7 @@ class Sandbox:
         (self.tree / ".venv" / ".installed").touch()
 
     def run(self, tutorial: list[Step]) -> list[str]:
-        """Type all commands into one shell; returns what each step printed."""
+        """Type all commands into one shell; return the output of each step."""
         script = "".join(
             f"exec >'{self.root}/{number}.out' 2>&1\n{self.moved(step.commands)}"
             for number, step in enumerate(tutorial)

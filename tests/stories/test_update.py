@@ -1,4 +1,4 @@
-"""Whole runs: who pushed what, what Puppet then sees. Everything is told from the disk."""
+"""Whole runs: what teams push, and what Puppet then sees. The tests look at the disk."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def test_help_is_as_wide_as_the_terminal_if_that_is_known(
 
 
 def test_when_a_worker_fails_nobody_waits_for_the_others() -> None:
-    ending = Event()
+    released = Event()
     with workers(2) as pool:
-        futures: list[Future[object]] = [pool.submit(ending.wait, 60), pool.submit(int, "nonsense")]
+        futures: list[Future[object]] = [pool.submit(released.wait, 60), pool.submit(int, "nonsense")]
         with pytest.raises(ValueError, match="nonsense"):
             results(futures)
-        ending.set()
+        released.set()
         assert results(futures[:1]) == [True]
 
 
 def test_the_largest_repositories_are_prepared_first(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their files are those of the checkouts before: a repository that is new may have any number."""
+    """The number of files is that of the present checkout; for a new repository it is not known."""
     site.add("modules/large", {f"code/{number}.pp": "# one of many\n" for number in range(40)})
     site.publish()
     site.settings["git.jobs"] = "1"

@@ -1,4 +1,4 @@
-"""What the tests with real servers share."""
+"""Fixtures for the tests with real servers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _NEEDS_CRON = "tests/system/test_cron.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what waits for cron last."""
+    """Put the test that waits for cron last."""
     items.sort(key=lambda item: item.nodeid.startswith(_NEEDS_CRON))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start cron, which does something once a minute, before all tests: they run while it waits for its time."""
+    """Start cron before all tests: it does something only once a minute, and the others run meanwhile."""
     wanted = any(item.nodeid.startswith(_NEEDS_CRON) for item in session.items)
     if wanted and not session.config.option.collectonly and not crond.missing():
-        with contextlib.suppress(AssertionError, IndexError, OSError):  # the test will meet it again, and tell
+        with contextlib.suppress(AssertionError, IndexError, OSError):  # the test will meet and report the same error
             _start(session.config)
 
 

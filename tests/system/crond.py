@@ -1,4 +1,4 @@
-"""Debian's cron in the foreground, with crontabs of its own in place of the machine's, and somebody who keeps mails."""
+"""Debian's cron in the foreground, with its own crontabs in place of the machine's, and a sendmail that keeps mails."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from tests import TREE
 from tests.system.services import documented, end, find
 
-#: What it needs, and Debian's packages of it.
+#: The programs that it needs, and their Debian packages.
 PROGRAMS = {"cron": "cron", "unshare": "util-linux", "setpriv": "util-linux"}
 ADMINISTRATORS, CONTROL = "puppet-admins@example.org", "control@example.org"
 
-#: In namespaces of its own: the machine's /etc, /run and /var are not touched, and nothing outlives the first process.
+#: Runs in its own namespaces: the machine's /etc, /run and /var stay untouched, and no process outlives the first one.
 _START = """\
 set -e
 exec >{directory}/output 2>&1
@@ -38,7 +38,7 @@ _SENDMAIL = "#!/bin/sh\ncat >{directory}/mails/$$.part && mv {directory}/mails/$
 
 
 def missing() -> str:
-    """Why cron cannot be run here, in words; empty when it can."""
+    """The reason why cron cannot run here; '' if it can."""
     for name, package in PROGRAMS.items():
         if find(name) is None:
             return f"{name} is not installed (Debian has it in the package {package})"
@@ -47,7 +47,7 @@ def missing() -> str:
 
 @dataclass
 class Crond:
-    """A cron that has the documented crontab, with an instance of Jens, and one line that cannot work."""
+    """A cron with the documented crontab for an instance of Jens, and another with a command that must fail."""
 
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jens-cron-")))
 
@@ -63,7 +63,7 @@ class Crond:
         )
         self._write_crontab("control", f"MAILTO={CONTROL}\n* * * * * jens {_tool('jens-update')} -c {nowhere}\n")
         script = _START.format(directory=self.directory, jens_init=_tool("jens-init"))
-        command = ["setpriv", "--pdeathsig", "KILL"]  # should the tests be killed
+        command = ["setpriv", "--pdeathsig", "KILL"]  # in case the tests are killed
         command += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, env=self._environment(), cwd=self.directory, start_new_session=True
@@ -80,7 +80,7 @@ class Crond:
         path.chmod(0o644)
 
     def log(self) -> str:
-        """What the instance of Jens has logged."""
+        """The log of the instance of Jens."""
         path = self.directory / "instance" / "log" / "jens-update.log"
         return path.read_text() if path.exists() else ""
 
@@ -93,13 +93,13 @@ class Crond:
         return path.read_text() if path.exists() else ""
 
     def stop(self) -> None:
-        self.process.kill()  # the first process of its namespace, on which all others depend, heeds nothing less
+        self.process.kill()  # the first process of a namespace ignores other signals; all others end with it
         end(self.process)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def crontab() -> str:
-    """The crontab that docs/installation.md shows first."""
+    """The first crontab in docs/installation.md."""
     section = documented("installation.md", "## Every minute")
     block = re.search(r"^    MAILTO=.*\n(?:^    \S.*\n)+", section, re.MULTILINE)
     assert block

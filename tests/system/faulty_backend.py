@@ -1,7 +1,7 @@
-"""git http-backend, unless a file says what goes wrong today; a CGI program (RFC 3875).
+"""A CGI program (RFC 3875) that is git http-backend, unless a file asks for a fault.
 
-The file named by FAULT holds "500" for an error, "short" for a pack that ends too early though its length was told,
-and "cut" for one whose length nobody was told. Anything else: all is well.
+The variable FAULT names the file. It holds "500" for an error, "short" for a pack that is shorter than its
+Content-Length, "cut" for a pack that ends too early without a Content-Length, or anything else for no fault.
 """
 
 from __future__ import annotations

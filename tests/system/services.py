@@ -1,4 +1,4 @@
-"""Programs that sites run beside Jens: found, started on loopback, awaited, and ended by their ids."""
+"""Programs that sites run beside Jens: find them, start them on loopback, wait for them, end them by their ids."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests import TREE
 
 LOOPBACK = "127.0.0.1"
 
-#: Debian's servers are where only root looks.
+#: Debian has servers in a directory that only root has on PATH.
 _PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/lib/git-core"))
 _PATIENCE = 20.0
 
 
 def find(name: str) -> str | None:
-    """Where a program is installed."""
+    """The path of an installed program, or None."""
     return shutil.which(name, path=_PLACES)
 
 
 def required(name: str, package: str) -> str:
-    """Where a program is installed; the test is skipped when it is not."""
+    """The path of an installed program; without it, skip the test."""
     found = find(name)
     if found is None:
         pytest.skip(f"{name} is not installed (Debian has it in the package {package})")
@@ -48,7 +48,7 @@ class Server:
     output: Path
 
     def said(self) -> str:
-        """What it has written to stdout and stderr."""
+        """All that it has written to stdout and stderr."""
         return self.output.read_text("utf-8", "replace")
 
 
@@ -56,9 +56,9 @@ class Server:
 def serving(
     command: Callable[[int], Sequence[str]], output: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run a server, which is told its port, until the caller is done with it; with all its processes it ends then."""
+    """Run a server with the command for a free port; at the end of the block, end all its processes."""
     with contextlib.ExitStack() as stack:
-        for _ in range(3):  # somebody else may take a port that was free a moment ago
+        for _ in range(3):  # another process may take the free port first
             port = free_port()
             server = Server(stack.enter_context(started(command(port), output, environ)), port, output)
             if _listens(server.process, port):
@@ -71,7 +71,7 @@ def serving(
 def started(
     command: Sequence[str], output: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program with a process group of its own, which is ended in any case."""
+    """Run a program in its own process group, which is ended in any case."""
     with open(output, "ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, start_new_session=True
@@ -83,7 +83,7 @@ def started(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its group, politely, and then the whole group."""
+    """End the leader of a process group with SIGTERM, and then the whole group with SIGKILL."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.terminate()
         process.wait(timeout=10)
@@ -93,7 +93,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A port where nobody listens."""
+    """A port on which no process listens."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -112,12 +112,12 @@ _FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.
 
 
 def documented(document: str, heading: str) -> str:
-    """The text of a section of a document, up to the next heading of any level."""
+    """The text of a section of a document in docs, up to the next heading of any level."""
     text = (TREE / "docs" / document).read_text("utf-8")
     return re.split(r"^##+ ", text.split(f"\n{heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def commands(section: str, containing: str) -> str:
-    """The one block of shell commands in a section that contains something."""
+    """The only block of shell commands in a section that contains this text."""
     [block] = [fence["text"] for fence in _FENCE.finditer(section) if containing in fence["text"]]
     return block

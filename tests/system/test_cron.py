@@ -23,7 +23,7 @@ def test_cron_mails_nothing_when_all_is_well(cron: Crond, measured: Callable[[st
     assert " ERROR " not in log
     assert json.loads(last.read_text())["content"]["status"] == 0
     assert (cron.directory / "instance/environments/production/modules/dummy/manifests/init.pp").is_file()
-    # A run that cannot do its work says so, in one line: had there been something to mail, it would have been.
+    # The run that fails prints one line, which is mailed; so mails work, and the good run printed nothing.
     for mail in cron.mails_to(CONTROL):
         [line] = mail.partition("\n\n")[2].splitlines()
         assert "nowhere.conf" in line

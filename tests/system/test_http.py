@@ -61,7 +61,7 @@ http {{
 
 @dataclass
 class WebServer:
-    """A web server with the repositories of a site at /git, and at /private for who knows a password."""
+    """A web server with the repositories of a site at /git, and with a password at /private."""
 
     port: int
     directory: Path
@@ -77,7 +77,7 @@ class WebServer:
         (self.directory / "users").write_text(f"{USER}:{{PLAIN}}{password}\n")
 
     def requests(self, status: int) -> list[str]:
-        """The paths that were answered with a status."""
+        """The requested paths with this status."""
         lines = (self.directory / "access").read_text().splitlines()
         return [line.split('"')[1].split(" ")[1] for line in lines if line.split('"')[2].split()[0] == str(status)]
 
@@ -184,7 +184,7 @@ def _mend(site: Site, web: WebServer) -> None:
 
 
 def _assert_told(site: Site, fault: str, verb: str = "fetch") -> None:
-    """One line says what is wrong with the module, and who is told reads no password."""
+    """Check that one line says what is wrong with the module, and has no password."""
     outcome = site.update()
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     [line] = [line for line in outcome.lines("ERROR") if "dummy" in line]
@@ -195,7 +195,7 @@ def _assert_told(site: Site, fault: str, verb: str = "fetch") -> None:
 
 @pytest.fixture
 def mixed_site(web_site: Site) -> Site:
-    """All but the module is where nothing goes wrong."""
+    """A site where only the module is behind the web server."""
     for repo in ("common/hieradata", "common/site", "hostgroups/myapp"):
         web_site.urls[repo] = web_site.remotes[repo].url
     web_site.publish()

@@ -1,4 +1,4 @@
-"""Puppet compiles from what Jens made, and goes on compiling while Jens changes it."""
+"""Puppet compiles from environments that Jens made, also while Jens changes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.system.services import commands, documented, required
 COMPILE_LOOP = Path(__file__).with_name("compile_loop.rb")
 UPDATES = 100
 
-#: A machine, deep down in the hostgroup.
+#: The facts of a machine in a sub-hostgroup.
 FACTS: Mapping[str, object] = {
     "networking": {"fqdn": "web01.example.org", "hostname": "web01", "domain": "example.org"},
     "os": {"name": "Debian", "family": "Debian", "release": {"major": "12", "full": "12.5"}},
@@ -37,7 +37,7 @@ FACTS: Mapping[str, object] = {
     "encgroup_4": "first",
 }
 
-#: What the skeletons have no file for: repository, file, and what it says of itself.
+#: Files that the skeletons lack: repository, file, and the value in it.
 MORE_DATA = (
     ("hostgroup-myapp", "data/fqdns/cert01.yaml", "certificate cert01"),
     ("hostgroup-myapp", "data/hostgroup/myapp/frontend/blue/canary/first.yaml", "hostgroup level 5"),
@@ -68,7 +68,7 @@ LEVELS = [
 
 @dataclass(frozen=True)
 class Tutorial:
-    """The instance that the tutorial makes, and a Puppet that reads from it."""
+    """The tutorial's instance, and a Puppet that reads from it."""
 
     sandbox: Sandbox
 
@@ -91,7 +91,7 @@ class Tutorial:
 
     @property
     def options(self) -> list[str]:
-        """What puppet.conf of a server would have, as options."""
+        """The settings of a server's puppet.conf, as options."""
         return [
             *("--confdir", str(self.root / "puppet"), "--vardir", str(self.root / "puppet-var")),
             *("--environmentpath", str(self.root / "var/lib/jens/environments")),
@@ -108,7 +108,7 @@ class Tutorial:
         return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
     def catalog(self, environment: str = "production") -> tuple[set[str], dict[str, str]]:
-        """The classes in a machine's catalog, and what is notified in it."""
+        """The classes in the machine's catalog, and its notify resources with their messages."""
         done = self.puppet("catalog", "compile", "cert01", "--log_level", "err", environment=environment)
         assert done.returncode == 0, done.stderr
         resources: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("{") :])["resources"]
@@ -250,11 +250,11 @@ def test_puppet_ignores_a_module_whose_branch_is_gone(tutorial: Tutorial) -> Non
     tutorial.commit("environments", "gone.yaml", "---\ndefault: master\nnotifications: ann@example.org\n")
 
 
-# Compiling all the while
+# Compiling while Jens works
 
 
 def _version(number: int) -> dict[str, str | None]:
-    """A module of five files, each of which says its version."""
+    """A module of five files; each contains the version."""
     part = f"notify {{ 'part one': message => '{number}' }}\n  include dummy::two"
     data = "notify { 'part three': message => $data }\n  notify { 'part four': message => epp('dummy/four.epp') }"
     return {

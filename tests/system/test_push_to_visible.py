@@ -28,7 +28,7 @@ FOO = "hostgroups/foo"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 
-#: A post-receive hook as a Git server has it inside: it sends the payload, with the pushed commits, and signs it.
+#: A post-receive hook that does what a Git server does: it sends a payload with the pushed commits, and signs it.
 HOOK = """\
 #!/bin/sh
 set -eu
@@ -47,7 +47,7 @@ done
 
 @dataclass(frozen=True)
 class GitServer:
-    """What a kind of Git server sends: where to, what, and with which headers (of the hook's variables)."""
+    """A kind of Git server: the path and the payload that it sends, and its headers (made of the hook's variables)."""
 
     path: str
     payload: Mapping[str, Any]
@@ -86,7 +86,7 @@ SERVERS = {
 
 @dataclass
 class Developer:
-    """Who pushes, from a clone, to a Git server whose hook tells the producer."""
+    """Pushes from a clone to a Git server whose hook informs the producer."""
 
     site: Site
     remote: Remote
@@ -110,7 +110,7 @@ class Developer:
         hook.chmod(0o755)
 
     def push(self, says: str) -> str:
-        """Change the class and push it; returns what git push said, the hook's output included."""
+        """Change the class and push it; return the output of git push, the hook's included."""
         manifest = self.clone / "code" / "manifests" / "init.pp"
         manifest.write_text(f"class hg_foo {{ notice('{says}') }}\n")
         git("commit", "-qam", says, directory=self.clone)
@@ -121,7 +121,7 @@ class Developer:
         return done.stderr
 
     def visible(self) -> str:
-        """What the class says where Puppet reads it."""
+        """The text of the class where Puppet reads it."""
         match = re.search(r"notice\('(.*)'\)", self.site.read("production/hostgroups/hg_foo/manifests/init.pp"))
         return match[1] if match else ""
 
@@ -210,7 +210,7 @@ def virtual_host(port: int, directory: Path) -> str:
 
 
 def _as_a_user() -> list[str]:
-    """mod_wsgi refuses to run as root: root gets another name, in a user namespace."""
+    """A command prefix that gives root another id, in a user namespace: mod_wsgi refuses to run as root."""
     if os.geteuid() != 0:
         return []
     prefix = [required("unshare", "util-linux"), "--user", "--map-user=33", "--map-group=33"]
@@ -228,7 +228,7 @@ def developer(site: Site, tmp_path: Path, served_by: Callable[..., Any]) -> Iter
     required("openssl", "openssl")
     site.settings.update({"main.mode": "ONDEMAND", "gitlabproducer.secret_token": SECRET})
     remote = site.add(FOO, {"code/manifests/init.pp": "class hg_foo {}\n", "data/hostgroup/foo.yaml": "--- {}\n"})
-    # The library has the URL that servers tell; Git is told to find it on this disk.
+    # The library has the URL of the server's payload; Git replaces it with a path.
     git("config", "--global", f"url.{remote.url}.insteadOf", test_webhooks.SSH, directory=tmp_path)
     site.urls[FOO] = test_webhooks.SSH
     site.publish()

@@ -1,4 +1,4 @@
-"""Several instances on one shared directory, and the fail-over between them, as docs/installation.md has it."""
+"""Several instances on one shared directory, and the fail-over between them, as in docs/installation.md."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _version(number: int, name: str = "dummy") -> dict[str, str | None]:
 
 @dataclass
 class Share:
-    """The share, as two nodes and all Puppet servers have it mounted."""
+    """The share, mounted on two nodes and all Puppet servers."""
 
     site: Site
     root: Path
 
     @property
     def environments(self) -> Path:
-        """What the servers are told."""
+        """The environmentpath of the servers."""
         return self.root / "environments"
 
     def primary(self) -> str:
@@ -47,7 +47,7 @@ class Share:
         return self.site.root / node / "main.conf"
 
     def run(self, script: str, node: str = NODES[0]) -> subprocess.CompletedProcess[str]:
-        """Have a documented script run on a node, by the user jens: without its sudo, and with the test's paths."""
+        """Run a documented script on a node, without its sudo and with the test's paths."""
         text = script.replace("sudo -u jens ", "").replace("/mnt/puppet", shlex.quote(str(self.root)))
         elsewhere = [path for path in re.findall(r"(?<![\w./~'-])/[a-z]\S*", text) if not path.startswith("/opt/jens/")]
         assert [path for path in elsewhere if not path.startswith(str(self.root))] == []
@@ -149,12 +149,12 @@ def test_a_reader_misses_nothing_during_a_fail_over(
         assert share.primary() == NODES[1]
         site.remotes["modules/dummy"].push(_version(2))
         share.update(NODES[1])
-        # And back again, by the same script told the other way round.
+        # Back again, with the nodes exchanged in the same script.
         back = "".join(steps()).replace(NODES[1], NODES[0])
         done = share.run(back, NODES[0])
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert share.primary() == NODES[0]
-        # Flips alone, as fast as they can be.
+        # Only flips, as fast as possible.
         for number in range(100):
             assert share.run(steps()[2].replace(NODES[1], NODES[number % 2])).returncode == 0
     assert met[:-1] == []
@@ -165,7 +165,7 @@ def test_a_reader_misses_nothing_during_a_fail_over(
 
 
 def test_a_fail_over_stops_where_the_nodes_differ(share: Share) -> None:
-    """The script is for people; run as one with -e it does not flip to a node that shows something else."""
+    """People type these commands; with sh -e the script must not flip to a node that shows something else."""
     share.site.define("test")
     share.update(NODES[0])
     script = "".join(steps()[1:])
@@ -176,7 +176,7 @@ def test_a_fail_over_stops_where_the_nodes_differ(share: Share) -> None:
 
 
 def test_puppet_compiles_through_the_share(share: Share, tmp_path: Path) -> None:
-    """The servers' modulepath names the environment by a variable; environment.conf says the same."""
+    """With the modulepath of environment.conf, and with the same one as an option."""
     puppet = required("puppet", "puppet-agent")
     options = [f"--confdir={tmp_path}/puppet", f"--vardir={tmp_path}/var", f"--environmentpath={share.environments}"]
     production = share.environments / "production"

@@ -1,4 +1,4 @@
-"""Remotes behind a real sshd, spoken to by the real ssh."""
+"""Remotes behind a real sshd, reached with the real ssh."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPOSITORIES = 50
 
 @dataclass
 class Sshd:
-    """An sshd with keys of its own, and a user who knows it."""
+    """An sshd with its own keys, and a user whose known_hosts has it."""
 
     server: Server
     directory: Path
@@ -46,7 +46,7 @@ class Sshd:
 
 @pytest.fixture
 def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
-    """A server on loopback; ``git.example.org`` is it, for every ssh that the test starts."""
+    """Run a server on loopback; for each ssh that the test starts, its name is ``git.example.org``."""
     program, ssh, keygen = (required(*each) for each in (SERVER, CLIENT, KEYGEN))
     directory = tmp_path / "ssh"
     directory.mkdir(mode=0o700)
@@ -57,7 +57,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     (directory / "sshd_config").write_text(
         f"HostKey {directory}/host_key\nAuthorizedKeysFile {directory}/authorized_keys\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"SetEnv HOME={directory}\n"  # what the login shell reads there must not count
+        f"SetEnv HOME={directory}\n"  # the login shell must not read the user's files
     )
     command = [program, "-D", "-e", "-f", str(directory / "sshd_config"), "-o", f"ListenAddress={LOOPBACK}"]
     with serving(lambda port: _on_its_own([*command, "-p", str(port)]), directory / "output") as server:
@@ -67,7 +67,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
             f"  IdentityFile {made.key}\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {made.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
         )
-        # ssh takes ~/.ssh from the password file, whatever $HOME says: another configuration has to be named.
+        # ssh finds ~/.ssh by the password file and not by $HOME, so a wrapper names another configuration.
         (directory / "bin").mkdir()
         wrapper = directory / "bin" / "ssh"
         wrapper.write_text(f'#!/bin/sh\nexec {ssh} -F {directory}/config "$@"\n')
@@ -84,7 +84,7 @@ KEYGEN = ("ssh-keygen", "openssh-client")
 
 
 def _on_its_own(command: list[str]) -> list[str]:
-    """Started by root it wants a directory below /run: it gets a /run of its own, and the machine's stays as it is."""
+    """The command with its own /run for root: sshd then needs a directory there, and the machine's must not change."""
     if os.geteuid() != 0:
         return command
     script = 'mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd && exec "$@"'
@@ -202,7 +202,7 @@ def test_metadata_behind_a_refusal_ends_the_run_with_one_line(
 
 
 def documented_wrapper(sshd: Sshd, seconds: int = 10) -> Path:
-    """The script for ``ssh_cmd_path`` that docs/installation.md shows, with the test's key and another patience."""
+    """The script for ``ssh_cmd_path`` of docs/installation.md, with the test's key and another timeout in seconds."""
     text = commands(documented("installation.md", "## SSH"), "exec ssh")
     assert "ConnectTimeout=10 " in text
     assert "/etc/jens/id_ed25519" in text
@@ -219,14 +219,14 @@ def test_the_documented_wrapper_as_ssh_cmd_path(ssh_site: Site, sshd: Sshd, monk
     (sshd.directory / "config").write_text(text.replace(f"IdentityFile {sshd.key}", "IdentityFile none"))
     assert "Permission denied" in ssh_site.update().stderr
     ssh_site.settings["git.ssh_cmd_path"] = str(documented_wrapper(sshd))
-    monkeypatch.setenv("GIT_SSH_COMMAND", "false")  # it is beaten
+    monkeypatch.setenv("GIT_SSH_COMMAND", "false")  # ssh_cmd_path takes precedence
     assert ssh_site.update("--strict").code == 0
     assert ssh_site.exists("production/modules/dummy/manifests/init.pp")
 
 
 @pytest.fixture
 def silent(sshd: Sshd) -> Iterator[str]:
-    """A host that takes connections and says nothing: its URL, without the path."""
+    """Run a server that accepts connections and sends nothing; yield the beginning of its URLs, before the path."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         with open(sshd.directory / "config", "a") as config:
             config.write(f"Host silent.example.org\n  HostName {LOOPBACK}\n  Port {listener.getsockname()[1]}\n")
@@ -272,7 +272,7 @@ def test_poll_of_fifty_repositories(ssh_site: Site, sshd: Sshd, measured: Callab
     polled = time.monotonic()
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     assert "news" in ssh_site.read("production/modules/m7/manifests/init.pp")
-    # All are asked, the two with metadata included, and one is fetched.
+    # Each is asked once, with the two metadata repositories, and one is fetched.
     assert sshd.logins() - logins == REPOSITORIES + 2 + 1
     one = time.monotonic()
     subprocess.run(shlex.split(f"ssh -oBatchMode=yes {HOST} true"), check=True)

@@ -1,4 +1,4 @@
-"""The configuration: what a key is when nothing is said, and what is said when it cannot be used."""
+"""The configuration: the default of each key, and the error when a value cannot be used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DEFAULTS: dict[str, Any] = {
     "gitlabproducer.secret_token": "",
 }
 
-#: Where the shipped file says something else than the defaults do.
+#: The values of the shipped file, where they differ from the defaults.
 _SHIPPED_VALUES = {
     **_DEFAULTS,
     "main.mandatorybranches": ("master",),

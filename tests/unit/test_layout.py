@@ -1,4 +1,4 @@
-"""Where everything is: paths, entries, and links that work from wherever the directories really are."""
+"""Where everything is: the paths of an instance, and the entries of refs."""
 
 from __future__ import annotations
 

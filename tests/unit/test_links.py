@@ -1,4 +1,4 @@
-"""Links of environments: which there are, and that they lead on wherever the directories really are."""
+"""Links of environments: which there are, and that they work wherever the directories really are."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _DUMMY_TARGET = Target(DUMMY, "master", "code")
     [
         pytest.param("../../../clone/modules/dummy/master/code", _DUMMY_TARGET, id="relative"),
         pytest.param("../../.././clone//modules/dummy/master/code/", _DUMMY_TARGET, id="relative, untidy"),
-        pytest.param("../../../../j/clone/modules/dummy/master/code", _DUMMY_TARGET, id="relative, a longer way"),
+        pytest.param("../../../../j/clone/modules/dummy/master/code", _DUMMY_TARGET, id="relative, through the root"),
         pytest.param("/j/clone/modules/dummy/master/code", _DUMMY_TARGET, id="absolute"),
         pytest.param("../../../clone/modules/dummy/master/data/a/b", Target(DUMMY, "master", "data/a/b"), id="deep"),
         pytest.param("../../../clone/modules/dummy/master", None, id="an entry itself"),
@@ -92,7 +92,7 @@ _DUMMY_TARGET = Target(DUMMY, "master", "code")
         pytest.param("../../../clone/modules/dummy/master/../../../../x", None, id="out again"),
         pytest.param("/etc/passwd", None, id="elsewhere, absolute"),
         pytest.param("x", None, id="within the environment"),
-        pytest.param("../../clone/modules/dummy/master/code", None, id="one step too few"),
+        pytest.param("../../clone/modules/dummy/master/code", None, id="one directory too few"),
     ],
 )
 def test_what_a_link_points_to(text: str, expected: Target | None) -> None:

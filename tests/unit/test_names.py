@@ -1,4 +1,4 @@
-"""Names, refs and URLs are judged where they enter; for branches the judge is Git itself."""
+"""Names, refs and URLs are checked where they enter; for branch names, Git itself confirms the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRICKY_BRANCHES = [
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one branch to go back to: here Git would expand shorthands."""
+    """A repository in which Git would expand shorthands: it has an earlier branch to go back to."""
     path = tmp_path_factory.mktemp("repository")
     git("init", "-q", "-b", "before", directory=path)
     git(
@@ -110,7 +110,7 @@ def test_a_ref_is_a_branch_or_with_the_prefix_a_commit(text: str, expected: Bran
         pytest.param("a..b", "Git accepts", id="no branch name"),
         pytest.param("-x", "Git accepts", id="an option"),
         pytest.param("HEAD", "Git accepts", id="HEAD"),
-        pytest.param("../../etc", "Git accepts", id="a way out"),
+        pytest.param("../../etc", "Git accepts", id="out of the directory"),
     ],
 )
 def test_a_ref_that_is_neither_is_refused_with_what_was_expected(text: str, expected: str) -> None:

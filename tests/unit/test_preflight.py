@@ -1,4 +1,4 @@
-"""What a file system cannot do is said in the log, not found out after a power failure."""
+"""The log says what a file system cannot do, before somebody finds out after a power failure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_nothing_is_known_where_there_is_no_list_of_mounts() -> None:
         (Mount("fuse.vmhgfs-fuse", frozenset({"nosymfollow"})), False, ["nosymfollow", "case", "stable storage"]),
     ],
 )
-def test_what_a_file_system_is_not_good_for(mount: Mount, tells_case: bool, said: list[str]) -> None:
+def test_what_a_file_system_cannot_do(mount: Mount, tells_case: bool, said: list[str]) -> None:
     doubts = list(judge(mount, tells_case=tells_case))
     assert len(doubts) == len(said)
     assert all(words in doubt for words, doubt in zip(said, doubts))
@@ -69,7 +69,7 @@ def test_a_lock_belongs_on_a_file_system_of_its_host(kind: str, is_doubtful: boo
     assert bool(list(judge_lock(Mount(kind)))) is is_doubtful
 
 
-def test_an_ordinary_file_system_leaves_nothing_to_say_and_the_look_leaves_no_trace(site: Site) -> None:
+def test_an_ordinary_file_system_gives_no_warning_and_the_check_leaves_no_trace(site: Site) -> None:
     first, second = site.update(), site.update()
     assert not [line for line in first.lines("WARNING") if "file system" in line]
     assert second.lines("WARNING") == []
@@ -77,7 +77,7 @@ def test_an_ordinary_file_system_leaves_nothing_to_say_and_the_look_leaves_no_tr
     assert sorted(os.listdir(site.root / "clone")) == ["common", "hostgroups", "modules"]
 
 
-def test_a_mount_on_which_links_lead_nowhere_is_said(site: Site) -> None:
+def test_a_mount_on_which_links_lead_nowhere_is_logged(site: Site) -> None:
     require_mounts()
     environments = str(site.root / "environments")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nosymfollow,size=16m", "tmpfs", environments], check=True)
@@ -90,9 +90,9 @@ def test_a_mount_on_which_links_lead_nowhere_is_said(site: Site) -> None:
     assert "nosymfollow" in warning
 
 
-def test_names_that_differ_only_in_case_and_are_the_same_are_said(site: Site) -> None:
+def test_a_file_system_that_does_not_tell_case_is_logged(site: Site) -> None:
     (site.root / "environments" / "readme").touch()
-    os.link(site.root / "environments" / "readme", site.root / "environments" / "README")  # as if there were but one
+    os.link(site.root / "environments" / "readme", site.root / "environments" / "README")  # as if there were only one
     [warning] = site.update().lines("WARNING environmentsdir")
     assert "upper and lower case are the same" in warning
 

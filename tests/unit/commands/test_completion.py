@@ -15,7 +15,7 @@ from tests.conftest import Site
 COMMANDS = sorted((TREE / "bin").glob("jens-*"))
 
 
-def test_who_presses_tab_starts_nothing_where_argcomplete_is_missing(site: Site) -> None:
+def test_tab_starts_no_run_without_argcomplete(site: Site) -> None:
     shadow = site.root / "shadow"
     shadow.mkdir()
     (shadow / "argcomplete.py").write_text("raise ImportError('none')\n")

@@ -1,4 +1,4 @@
-"""jens-config prints one value of the configuration, and needs nothing but the file."""
+"""jens-config prints one value of the configuration, and needs only the file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ssh_cmd_path = /opt/with space/ssh
 secret_token = "open, sesame"
 """
 
-#: With the file above, and with an empty one: what is printed, and that as JSON.
+#: What is printed, as text and as JSON, with the file above and with an empty one.
 _VALUES = [
     (TEXT, "main", "baredir", "/srv/jens/bare", "/srv/jens/bare"),
     ("", "main", "clonedir", "/var/lib/jens/clone", "/var/lib/jens/clone"),

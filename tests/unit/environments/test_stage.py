@@ -12,7 +12,7 @@ from jens.environments import tree as environments_tree
 from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.plan import plan_environments
 from jens.environments.previous import former_definitions, infer, look, resolved_before
-from jens.environments.stage import EnvironmentsStage, detour
+from jens.environments.stage import EnvironmentsStage, bypass
 from jens.environments.tree import Changes, Found, Planner, Tree
 from jens.layout import Layout
 from jens.model import (
@@ -35,7 +35,7 @@ from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, layout_in, 
 _GUARD = PurgeGuard(50)
 
 
-def _past(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[Definition, ...] = ()) -> Previous:
+def _previous(*remembered: Definition, lost: tuple[str, ...] = (), inferred: tuple[Definition, ...] = ()) -> Previous:
     """Environments that are all on disk."""
     known = {definition.name: definition for definition in remembered}
     names = {*known, *lost, *(definition.name for definition in inferred)}
@@ -60,57 +60,73 @@ _INFERRED_X = Definition("x", None, {SITE: MASTER})
 @pytest.mark.parametrize(
     ("declared", "previous", "expected"),
     [
-        pytest.param([_X], _past(), EnvironmentsPlan((_X,), (), (), ()), id="new"),
-        pytest.param([_X], _past(_X), EnvironmentsPlan((), (), (_X,), ()), id="unchanged"),
-        pytest.param([_X_CHANGED], _past(_X), EnvironmentsPlan((), (_X_CHANGED,), (), ()), id="changed"),
-        pytest.param([], _past(_X), EnvironmentsPlan((), (), (), ("x",)), id="retired"),
-        pytest.param([], _past(), EnvironmentsPlan((), (), (), ()), id="nothing at all"),
+        pytest.param([_X], _previous(), EnvironmentsPlan((_X,), (), (), ()), id="new"),
+        pytest.param([_X], _previous(_X), EnvironmentsPlan((), (), (_X,), ()), id="unchanged"),
+        pytest.param([_X_CHANGED], _previous(_X), EnvironmentsPlan((), (_X_CHANGED,), (), ()), id="changed"),
+        pytest.param([], _previous(_X), EnvironmentsPlan((), (), (), ("x",)), id="retired"),
+        pytest.param([], _previous(), EnvironmentsPlan((), (), (), ()), id="nothing at all"),
         pytest.param(
-            [_X], _past(_X)._replace(existing=()), EnvironmentsPlan((_X,), (), (), ()), id="removed by hand: new again"
+            [_X],
+            _previous(_X)._replace(existing=()),
+            EnvironmentsPlan((_X,), (), (), ()),
+            id="removed by hand: new again",
         ),
         pytest.param(
             [_X._replace(source=_X.source + b"# a comment\n")],
-            _past(_X),
+            _previous(_X),
             EnvironmentsPlan((), (_X._replace(source=_X.source + b"# a comment\n"),), (), ()),
             id="a changed comment is a change",
         ),
         pytest.param(
-            [_BAD_X], _past(), EnvironmentsPlan((), (), (), (), ill_formed=(_BAD_X,)), id="ill-formed and new: not made"
+            [_BAD_X],
+            _previous(),
+            EnvironmentsPlan((), (), (), (), ill_formed=(_BAD_X,)),
+            id="ill-formed and new: not made",
         ),
         pytest.param(
             [_BAD_X],
-            _past(_X),
+            _previous(_X),
             EnvironmentsPlan((), (), (_X,), (), ill_formed=(_BAD_X,)),
             id="ill-formed and known: stays as it was",
         ),
         pytest.param(
             [_BAD_X],
-            _past(_X)._replace(existing=()),
+            _previous(_X)._replace(existing=()),
             EnvironmentsPlan((_X,), (), (), (), ill_formed=(_BAD_X,)),
             id="ill-formed, known, removed by hand: made as it was",
         ),
         pytest.param(
             [_BAD_X],
-            _past(inferred=(_INFERRED_X,)),
+            _previous(inferred=(_INFERRED_X,)),
             EnvironmentsPlan((), (), (_INFERRED_X,), (), ill_formed=(_BAD_X,)),
             id="ill-formed, what it was is lost: stays as its links are",
         ),
         pytest.param(
             [_X],
-            _past(lost=("x",), inferred=(_INFERRED_X,)),
+            _previous(lost=("x",), inferred=(_INFERRED_X,)),
             EnvironmentsPlan((), (_X,), (), ()),
             id="what it was is lost: rebuilt",
         ),
-        pytest.param([_X], _past(inferred=(_INFERRED_X,)), EnvironmentsPlan((), (_X,), (), ()), id="never remembered"),
-        pytest.param([], _past(lost=("x",)), EnvironmentsPlan((), (), (), ("x",)), id="retired, what it was is lost"),
         pytest.param(
-            [], _past(inferred=(_INFERRED_X,)), EnvironmentsPlan((), (), (), ("x",)), id="retired, known by its links"
+            [_X],
+            _previous(inferred=(_INFERRED_X,)),
+            EnvironmentsPlan((), (_X,), (), ()),
+            id="never remembered: rebuilt",
+        ),
+        pytest.param(
+            [], _previous(lost=("x",)), EnvironmentsPlan((), (), (), ("x",)), id="retired, what it was is lost"
+        ),
+        pytest.param(
+            [],
+            _previous(inferred=(_INFERRED_X,)),
+            EnvironmentsPlan((), (), (), ("x",)),
+            id="retired, known by its links",
         ),
         pytest.param(
             [_X],
             Previous({}, ["x", "strange"], {}),
             EnvironmentsPlan((), (_X,), (), ()),
-            id="a stranger's directory is nobody's until it is declared",
+            id="a directory that Jens did not make is left alone until it is declared",
         ),
     ],
 )
@@ -122,7 +138,7 @@ def test_definitions_are_compared_with_what_is_there(
 
 def test_environments_come_sorted() -> None:
     new = [dynamic(name) for name in ("c", "a", "b")]
-    plan = _plan(*new, previous=_past(dynamic("z"), dynamic("y")))
+    plan = _plan(*new, previous=_previous(dynamic("z"), dynamic("y")))
     assert [definition.name for definition in plan.new] == ["a", "b", "c"]
     assert plan.deleted == ("y", "z")
 
@@ -133,7 +149,7 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
         dynamic("new"),
         dynamic("changed", "qa"),
         dynamic("same"),
-        previous=_past(dynamic("changed"), dynamic("same"), dynamic("old")),
+        previous=_previous(dynamic("changed"), dynamic("same"), dynamic("old")),
     )
     assert (plan.new, plan.changed, plan.unchanged) == (
         (dynamic("new"),),
@@ -146,9 +162,13 @@ def test_one_ill_formed_definition_leaves_the_others_alone() -> None:
 @pytest.mark.parametrize(
     ("previous", "unchanged"),
     [
-        pytest.param(_past(_X), (_X,), id="as remembered"),
-        pytest.param(_past(inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred"),
-        pytest.param(_past(lost=("x",), inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred, memory damaged"),
+        pytest.param(_previous(_X), (_X,), id="as remembered"),
+        pytest.param(_previous(inferred=(_INFERRED_X,)), (_INFERRED_X,), id="as inferred"),
+        pytest.param(
+            _previous(lost=("x",), inferred=(_INFERRED_X,)),
+            (_INFERRED_X,),
+            id="as inferred, remembered definition damaged",
+        ),
     ],
 )
 def test_a_protected_environment_stays_though_it_is_not_declared(
@@ -160,7 +180,7 @@ def test_a_protected_environment_stays_though_it_is_not_declared(
 
 
 def test_a_protected_environment_that_is_declared_is_like_any_other() -> None:
-    plan = _plan(_X_CHANGED, previous=_past(_X), protected=("x",))
+    plan = _plan(_X_CHANGED, previous=_previous(_X), protected=("x",))
     assert (plan.changed, plan.protected) == ((_X_CHANGED,), ())
 
 
@@ -179,9 +199,9 @@ def _many(count: int) -> list[Definition]:
         pytest.param(30, 30, PurgeGuard(50, allowed=True), False, id="allowed"),
     ],
 )
-def test_the_guard_holds_removals_back(known: int, gone: int, guard: PurgeGuard, is_refused: bool) -> None:
+def test_the_guard_refuses_removals(known: int, gone: int, guard: PurgeGuard, is_refused: bool) -> None:
     before = _many(known)
-    plan = _plan(*before[gone:], previous=_past(*before), guard=guard)
+    plan = _plan(*before[gone:], previous=_previous(*before), guard=guard)
     assert plan.deleted == (() if is_refused else tuple(definition.name for definition in before[:gone]))
     assert plan.unchanged == tuple(before if is_refused else before[gone:])
     assert len(plan.refusals) == is_refused
@@ -190,19 +210,19 @@ def test_the_guard_holds_removals_back(known: int, gone: int, guard: PurgeGuard,
 
 def test_the_guard_does_not_count_protected_ones() -> None:
     before = _many(12)
-    plan = _plan(previous=_past(*before), protected=("e000", "e001"))
+    plan = _plan(previous=_previous(*before), protected=("e000", "e001"))
     assert (len(plan.deleted), plan.protected, plan.refusals) == (10, ("e000", "e001"), ())
 
 
 def test_the_guard_counts_those_known_by_their_links() -> None:
     before = [Definition(definition.name, None, {SITE: MASTER}) for definition in _many(11)]
-    plan = _plan(previous=_past(inferred=tuple(before)))
+    plan = _plan(previous=_previous(inferred=tuple(before)))
     assert (plan.deleted, plan.unchanged, len(plan.refusals)) == ((), tuple(before), 1)
 
 
 def test_ill_formed_ones_are_no_removals() -> None:
     before = _many(30)
-    plan = _plan(*(IllFormed(definition.name, "x") for definition in before), previous=_past(*before))
+    plan = _plan(*(IllFormed(definition.name, "x") for definition in before), previous=_previous(*before))
     assert (plan.unchanged, plan.deleted, plan.refusals) == (tuple(before), (), ())
 
 
@@ -211,8 +231,8 @@ def layout(tmp_path: Path) -> Layout:
     return layout_in(tmp_path / "instance")
 
 
-def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layout: Layout) -> None:
-    previous = _past(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
+def test_the_old_definition_is_needed_until_an_environment_has_changed(layout: Layout) -> None:
+    previous = _previous(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
     plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), previous=previous)
     former = former_definitions(layout, plan, previous)
     assert _X in former
@@ -220,9 +240,9 @@ def test_while_an_environment_changes_what_it_was_built_from_is_needed_too(layou
     assert {definition.name for definition in former} == {"x", "lost"}
 
 
-def test_while_an_environment_changes_what_its_links_use_is_needed_too(layout: Layout) -> None:
+def test_what_links_use_is_needed_until_an_environment_has_changed(layout: Layout) -> None:
     _environment(layout, "x", {"modules/dummy": "../../../clone/modules/dummy/half~way/code"})
-    previous = _past(_X)
+    previous = _previous(_X)
     used = [
         former.overrides.get(DUMMY)
         for former in former_definitions(layout, _plan(_X_CHANGED, previous=previous), previous)
@@ -230,7 +250,7 @@ def test_while_an_environment_changes_what_its_links_use_is_needed_too(layout: L
     assert Branch("half/way") in used
 
 
-def test_an_abbreviation_that_the_inventory_lost_is_told_by_the_links(layout: Layout) -> None:
+def test_links_tell_an_abbreviated_commit_that_the_inventory_lost(layout: Layout) -> None:
     _environment(layout, "x", {"modules/dummy": f"../../../clone/modules/dummy/.{A}/code"})
     definition = Definition("x", None, {DUMMY: Commit(A[:4])})
     assert resolved_before(layout, [definition], {DUMMY: {}}) == {DUMMY: {Commit(A[:4]): A}}
@@ -272,7 +292,7 @@ def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout)
     [b"", b"- a\n", b"\xff", b"4f0c2ab1" * 5, b"cposix\nsystem\n(S'id'\ntR."],
     ids=["empty", "a list", "not UTF-8", "a blob id of Jens 1.x", "a pickle"],
 )
-def test_a_damaged_memory_is_replaced_by_what_the_links_say(layout: Layout, content: bytes) -> None:
+def test_a_damaged_definition_is_replaced_by_one_from_the_links(layout: Layout, content: bytes) -> None:
     (layout.definitions / "x").write_bytes(content)
     _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
     previous = look(layout, {"x": _X}, "commit/")
@@ -280,7 +300,7 @@ def test_a_damaged_memory_is_replaced_by_what_the_links_say(layout: Layout, cont
     assert previous.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
 
 
-def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None:
+def test_a_lost_definition_is_replaced_by_one_from_the_links(layout: Layout) -> None:
     _environment(layout, "x", _SITE_LINK)
     previous = look(layout, {}, "commit/")
     assert previous == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
@@ -292,10 +312,10 @@ def test_a_lost_memory_is_replaced_by_what_the_links_say(layout: Layout) -> None
     [
         pytest.param({}, id="without links"),
         pytest.param({"site": "/srv/elsewhere/code"}, id="with a site from elsewhere"),
-        pytest.param({"data": "../../clone/modules/dummy/master/data"}, id="that borrows from us"),
+        pytest.param({"data": "../../clone/modules/dummy/master/data"}, id="with a link to a checkout of ours"),
     ],
 )
-def test_a_strangers_directory_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
+def test_a_directory_that_jens_did_not_make_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
     layout.environment("strange").mkdir()
     _environment(layout, "strange", links)
     previous = look(layout, {}, "commit/")
@@ -313,7 +333,7 @@ def test_only_directories_with_an_environments_name_exist(layout: Layout) -> Non
     assert look(layout, {}, "commit/") == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
 
 
-# What links amount to
+# What links tell
 
 
 @pytest.mark.parametrize(
@@ -436,7 +456,9 @@ def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
             id="overrides of what the inventory does not have make nothing",
         ),
         pytest.param(
-            snapshot("x", {RepoId(MODULES, "../../x"): "master"}), _common(), id="nor do those of hostile names"
+            snapshot("x", {RepoId(MODULES, "../../x"): "master"}),
+            _common(),
+            id="overrides with hostile names make nothing",
         ),
     ],
 )
@@ -463,7 +485,7 @@ def test_the_environments_conf_names_the_parser_when_the_definition_does(
 # What has to wait
 
 
-def test_links_to_what_nobody_knows_of_wait(layout: Layout) -> None:
+def test_links_to_undetermined_refs_wait(layout: Layout) -> None:
     planner = _planner(layout, undetermined=((DUMMY, QA), (MYAPP, Branch("dev"))))
     assert set(planner.waiting(dynamic("x", "qa"))) == set(_dummy(""))
     assert set(planner.waiting(dynamic("x", overrides={MYAPP: "dev"}))) == set(_myapp(""))
@@ -471,7 +493,7 @@ def test_links_to_what_nobody_knows_of_wait(layout: Layout) -> None:
     assert planner.waiting(snapshot("x")) == {}
 
 
-def test_what_waits_of_a_repository_outside_the_inventory_has_no_links(layout: Layout) -> None:
+def test_a_repository_outside_the_inventory_has_no_links_that_wait(layout: Layout) -> None:
     planner = _planner(layout, undetermined=((RepoId(MODULES, "new"), MASTER),))
     assert planner.waiting(dynamic("x")) == {}
 
@@ -485,7 +507,9 @@ def test_what_waits_of_a_repository_outside_the_inventory_has_no_links(layout: L
     ],
 )
 def test_a_link_that_waits_keeps_its_old_text(found: dict[str, str], expected: dict[str, str]) -> None:
-    assert environments_tree.hold(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(expected, b"x")
+    assert environments_tree.keep_waiting(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(
+        expected, b"x"
+    )
 
 
 # What changes on disk
@@ -629,9 +653,9 @@ def test_a_retired_environment_goes_and_is_forgotten(layout: Layout) -> None:
     assert os.listdir(layout.definitions) == ["y"]
 
 
-def test_for_the_moment_of_an_exchange_links_lead_around_it(layout: Layout) -> None:
+def test_links_lead_around_a_directory_that_is_about_to_be_replaced(layout: Layout) -> None:
     _apply(layout, _X)
-    assert detour(layout, ["x"], {(DUMMY, "master"): B, (MYAPP, "qa"): B}) == []
+    assert bypass(layout, ["x"], {(DUMMY, "master"): B, (MYAPP, "qa"): B}) == []
     links = environments_tree.read(layout.environment("x")).links
     assert {link: links[link] for link in _dummy("")} == _dummy(f".{B}")
     assert {link: links[link] for link in _myapp("")} == _myapp("master")

@@ -1,4 +1,4 @@
-"""Files that checkouts share: what is linked, what is laid out anew, and that nobody can tell the difference."""
+"""Files that checkouts share by hard links: which are linked, and that the result is as Git alone would make it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def listing(top: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def shared(before: Path, after: Path) -> set[str]:
-    """The files that both have, not merely the same content."""
+    """The files that both checkouts share: one inode, not only the same content."""
     paths = [path.relative_to(after) for path in after.rglob("*") if path.is_file() and not path.is_symlink()]
     return {str(path) for path in paths if (before / path).exists() and os.path.samefile(before / path, after / path)}
 

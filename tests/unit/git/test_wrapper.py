@@ -1,4 +1,4 @@
-"""What is read of a repository's files while Git is at work in it, and what a Git leaves that is killed there."""
+"""Reading a repository's files while Git is at work in it, and removing what a killed Git leaves there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -24,7 +22,7 @@ from tests.faults.servers import servers
 
 
 def clear_stale_locks(bare: Path) -> None:
-    """As everybody does who takes the lock."""
+    """Take the lock, which removes stale lock files."""
     with git_lock.repository_lock(bare):
         pass
 
@@ -36,15 +34,18 @@ def test_refs_that_are_packed_meanwhile_are_read_as_they_are_now(
     remote = site.remotes["modules/dummy"]
     git("pack-refs", "--all", directory=remote.path)
     new = remote.push({"code/manifests/init.pp": "# new\n"})
-    walk = os.walk
+    scandir = os.scandir
 
-    def packing(top: str) -> Iterator[Any]:
-        found = list(walk(top)) if when == "while they are read" else None
+    def pack_meanwhile(top: str) -> list[os.DirEntry[str]]:
+        found = list(scandir(top)) if when == "while they are read" else None
         git("pack-refs", "--all", directory=remote.path)
-        yield from walk(top) if found is None else found
+        return list(scandir(top)) if found is None else found
 
-    monkeypatch.setattr(os, "walk", packing)
-    assert wrapper.heads(remote.path) == {"master": new}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", pack_meanwhile)
+        heads = wrapper.heads(remote.path)
+    assert heads == {"master": new}
+    assert not (remote.path / "refs" / "heads" / "master").exists(), "packed meanwhile"
 
 
 LOCKS = (
@@ -72,7 +73,7 @@ def test_a_lock_file_of_a_killed_git_goes_with_a_warning(
     assert git("for-each-ref", directory=bare) == before
 
 
-def test_what_is_no_lock_of_git_stays_and_is_worth_no_word(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_lock_of_git_stays_and_is_not_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     bare = site.remotes["modules/dummy"].path
     clear_stale_locks(bare)
@@ -123,7 +124,7 @@ def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, mon
 def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
-    """However the kernel lets one wait for a process: much output, a late end, an early limit, a pipe left open."""
+    """With and without pidfd_open: much output, a late end, an early limit, a pipe left open."""
     if kernel == "is older":
         monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))))
     for name, script in (

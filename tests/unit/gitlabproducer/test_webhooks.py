@@ -1,4 +1,4 @@
-"""What Git servers send: who sent it, whether it is a push, to what, and which repositories of the library that is."""
+"""Webhooks of Git servers: authentication, pushes, their repositories, and the repositories of the library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = "https://git.example.org/hostgroups/foo"
 BODY = '{"what": "was pushed, ä"}'.encode()
 
 
-# What servers send, as their documentation has it
+# Payloads, as in the documentation of the servers
 
 _GITLAB_PROJECT = {
     "id": 15,
@@ -198,7 +198,7 @@ _GITLAB, _SYSTEM, _GITHUB, _GITEA, _FORGEJO, _BITBUCKET = (
 )
 
 
-# Who sends it
+# Authentication
 
 
 def digits(secret: str, body: bytes) -> str:
@@ -206,7 +206,7 @@ def digits(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-#: Way to prove who one is: provider, header, and what stands before the signature there (None: the secret itself).
+#: A way of authentication: provider, header, and the prefix of its signature (None: it has the secret itself).
 WAYS: dict[str, tuple[str, str, str | None]] = {
     "GitLab": ("gitlab", "x-gitlab-token", None),
     "GitHub": ("github", "x-hub-signature-256", "sha256="),
@@ -217,7 +217,7 @@ WAYS: dict[str, tuple[str, str, str | None]] = {
 
 
 def proof(way: str, secret: str, body: bytes) -> str:
-    """The header's value, as WSGI hands it on."""
+    """The header's value as WSGI decodes it."""
     prefix = WAYS[way][2]
     value = secret if prefix is None else prefix + digits(secret, body)
     return value.encode().decode("latin-1")
@@ -288,7 +288,7 @@ def test_a_proof_in_the_header_of_another_server_is_none(way: str) -> None:
     provider, header, _ = WAYS[way]
     for name in {header for _, header, _ in WAYS.values()} - {header}:
         if way in ("Gitea", "Forgejo") and name in ("x-gitea-signature", "x-forgejo-signature"):
-            continue  # one software was made of the other
+            continue  # Forgejo is a fork of Gitea
         headers = {name: proof(way, _GOOD_SECRET, BODY)}
         assert not _PROVIDERS[provider].authenticate(_GOOD_SECRET, headers, BODY, _NOW)
 
@@ -305,13 +305,13 @@ def standard(
     body: bytes = BODY,
     *,
     sender: str = _ID,
-    stamp: str = str(_NOW),
+    timestamp: str = str(_NOW),
     changes: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
-    """The headers of a signed request; ``changes`` are made when it is signed (None: left out)."""
-    signed = b".".join((sender.encode("latin-1"), stamp.encode("latin-1"), body))
+    """The headers of a signed request. ``changes`` are made after signing; None removes a header."""
+    signed = b".".join((sender.encode("latin-1"), timestamp.encode("latin-1"), body))
     signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    headers: dict[str, str | None] = {"webhook-id": sender, "webhook-timestamp": stamp}
+    headers: dict[str, str | None] = {"webhook-id": sender, "webhook-timestamp": timestamp}
     headers.update({"webhook-signature": f"v1,{signature}", **(changes or {})})
     return {name: value for name, value in headers.items() if value is not None}
 
@@ -328,8 +328,8 @@ _OF_ANOTHER = standard(b"another key")["webhook-signature"]
     "headers",
     [
         pytest.param(standard(), id="just so"),
-        pytest.param(standard(stamp=str(_NOW - 299)), id="299 s old"),
-        pytest.param(standard(stamp=str(_NOW + 299)), id="299 s in the future"),
+        pytest.param(standard(timestamp=str(_NOW - 299)), id="299 s old"),
+        pytest.param(standard(timestamp=str(_NOW + 299)), id="299 s in the future"),
         pytest.param(standard(sender="ä!"), id="an id that is not ASCII"),
         pytest.param(standard(changes={"webhook-signature": f"{_SIGNATURE} {_OF_ANOTHER}"}), id="the first of two"),
         pytest.param(standard(changes={"webhook-signature": f"{_OF_ANOTHER} {_SIGNATURE}"}), id="the second of two"),
@@ -360,14 +360,14 @@ _ARABIC = str(_NOW).translate({48 + digit: 0x660 + digit for digit in range(10)}
     "headers",
     [
         pytest.param({}, id="nothing at all"),
-        pytest.param(standard(stamp=str(_NOW - TOLERANCE - 1)), id="301 s old"),
-        pytest.param(standard(stamp=str(_NOW + TOLERANCE + 1)), id="301 s in the future"),
-        pytest.param(standard(stamp="0"), id="of 1970"),
+        pytest.param(standard(timestamp=str(_NOW - TOLERANCE - 1)), id="301 s old"),
+        pytest.param(standard(timestamp=str(_NOW + TOLERANCE + 1)), id="301 s in the future"),
+        pytest.param(standard(timestamp="0"), id="of 1970"),
         *(
-            pytest.param(standard(stamp=stamp), id=f"timestamp {stamp!a}")
-            for stamp in ("", "soon", "nan", "inf", "1.7e9", f"{_NOW}.0", f" {_NOW}", f"-{_NOW}", f"+{_NOW}", "\xb2")
+            pytest.param(standard(timestamp=given), id=f"timestamp {given!a}")
+            for given in ("", "soon", "nan", "inf", "1.7e9", f"{_NOW}.0", f" {_NOW}", f"-{_NOW}", f"+{_NOW}", "\xb2")
         ),
-        pytest.param(standard(stamp="9" * 5000), id="an enormous timestamp"),
+        pytest.param(standard(timestamp="9" * 5000), id="an enormous timestamp"),
         pytest.param(_with("webhook-timestamp", _ARABIC), id="a timestamp in other digits"),
         pytest.param(_with("webhook-timestamp", None), id="timestamp missing"),
         pytest.param(_with("webhook-timestamp", str(_NOW + 1)), id="timestamp changed"),
@@ -412,7 +412,7 @@ def test_the_prefix_alone_is_no_key_that_anybody_could_sign_with() -> None:
     assert not _is_accepted(standard(b""), "whsec_")
 
 
-# Whether it is a push
+# Is it a push?
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_whether_it_is_a_push(
     assert _PROVIDERS[provider].is_push(headers, payload) is expected
 
 
-# What was pushed to
+# The repository of a push
 
 
 @pytest.mark.parametrize(
@@ -514,7 +514,7 @@ def test_what_was_pushed_to(provider: str, payload: Mapping[str, Any], urls: set
     assert (set(pushed.urls), pushed.path_end) == (urls, path_end)
 
 
-# Malformed
+# Malformed requests
 
 
 @pytest.mark.parametrize(
@@ -603,7 +603,7 @@ def test_parts_that_are_null_or_of_wrong_types_are_malformed(provider: str, part
         assert_quotes_nothing(caught.value)
 
 
-# Which repositories of the library that is
+# The repositories of the library that match
 
 _APACHE, _MYAPP, _OTHER = RepoId(MODULES, "apache"), RepoId(HOSTGROUPS, "myapp"), RepoId(MODULES, "other")
 

@@ -1,4 +1,4 @@
-"""Pickles are read as data: plain values as pickle.loads gives them, anything else is refused and never done."""
+"""Pickles are read as data: plain values are the same as with pickle.loads, anything else is refused and not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MESSAGE = {"modules": ["m1", "m2"], "hostgroups": ["h1"], "size": 2**70, "rate"
 
 
 def _outcome(data: bytes) -> Any:
-    """A value or the NotPlainError; anything else that is raised fails the test."""
+    """The value, or the NotPlainError that was raised. Any other error fails the test."""
     try:
         return loads(data)
     except NotPlainError as error:
@@ -174,7 +174,7 @@ def test_a_later_entry_wins() -> None:
     assert loads(b"}(U\x01aNU\x01aI5\nu.") == {"a": 5}
 
 
-# What wants more than that
+# More than plain data
 
 
 _REFUSED = {
@@ -204,7 +204,7 @@ def test_an_opcode_that_is_not_for_plain_data_is_refused_by_name(opcode: str, da
 
 
 def test_every_opcode_there_is_is_either_plain_or_refused() -> None:
-    known = plainpickle._VALUES | set(plainpickle._STEPS)
+    known = plainpickle._VALUES | set(plainpickle._ACTIONS)
     assert known.isdisjoint(_REFUSED)
     assert known | set(_REFUSED) == {opcode.name for opcode in pickletools.opcodes}
 
@@ -236,7 +236,7 @@ def test_objects_of_the_standard_library_are_no_plain_data(value: Any) -> None:
             loads(pickle.dumps({"modules": ["m1", value]}, protocol))
 
 
-# What is damaged
+# Damaged pickles
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_the_error_quotes_nothing_of_the_payload(data: bytes) -> None:
     assert str(error).isprintable()
 
 
-# What is made to cost
+# Pickles that are made to be expensive
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_a_giant_index_costs_nothing(data: bytes) -> None:
 
 
 def _peak(data: bytes) -> int:
-    """The memory that reading it takes at most."""
+    """The peak of memory in bytes while a pickle is read."""
     tracemalloc.start()
     try:
         with suppress(NotPlainError):

@@ -1,4 +1,4 @@
-"""Hints in the queue, told with python-dirq itself, and pickle itself, on the other side."""
+"""Hints in the queue, with python-dirq and pickle themselves on the other side."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable
+from unittest.mock import Mock
 
 import dirq.queue
 import dirq.QueueBase
@@ -50,7 +51,7 @@ def spool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """Somebody else's directory, with a hint of ours in it."""
+    """A directory outside the queue, with a hint in it."""
     path = tmp_path / "elsewhere"
     path.mkdir()
     _fill(path, encode([DUMMY]))
@@ -58,12 +59,12 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def _others(spool: Path) -> Any:
-    """The queue, as any other program has it."""
+    """The queue as any other program opens it, with python-dirq."""
     return DirectoryQueue(str(spool), schema={"time": "string", "data": "binary"})
 
 
 def _hint(spool: Path, content: object, protocol: int | None = None) -> str:
-    """A hint, as any other program leaves it."""
+    """Add a hint as any other program does. Returns its name."""
     data = pickle.dumps(content, protocol)
     return str(_others(spool).add({"time": datetime.now().isoformat(), "data": data}))
 
@@ -74,7 +75,7 @@ def _fill(element: Path, data: bytes) -> None:
 
 
 def _element(spool: Path, number: int, data: bytes) -> Path:
-    """An element made by hand, at its place in the order."""
+    """Make an element by hand; ``number`` is its place in the order."""
     path = spool / "00000000" / f"{number:014x}"
     path.mkdir(parents=True)
     _fill(path, data)
@@ -238,7 +239,7 @@ def test_what_was_added_is_on_stable_storage_up_to_the_queue_itself(
     flushed: list[Path] = []
     monkeypatch.setattr(files, "flush", flushed.append)
     element = spool / Queue(spool).add([_M1])
-    # The first element made the directory that it is in: who loses that entry loses the hint.
+    # The first element made its intermediate directory. If that entry is lost, so is the hint.
     assert set(flushed) >= {element / "time", element / "data", element, element.parent, spool}
 
 
@@ -605,7 +606,7 @@ _Spoil = Callable[[Path, Path], object]
 
 
 def _replaced(make: _Spoil) -> _Spoil:
-    """The data gives way to something else."""
+    """Replace the data by something else."""
 
     def spoil(element: Path, elsewhere: Path) -> None:
         (element / "data").unlink()
@@ -615,7 +616,7 @@ def _replaced(make: _Spoil) -> _Spoil:
 
 
 def _all_replaced(make: _Spoil) -> _Spoil:
-    """The whole element gives way to something else."""
+    """Replace the whole element by something else."""
 
     def spoil(element: Path, elsewhere: Path) -> None:
         shutil.rmtree(element)
@@ -984,7 +985,7 @@ def test_what_somebody_else_clears_away_first_is_no_failure(spool: Path, monkeyp
     assert Queue(spool).names() == ["00000000/0123456789abcd"]
 
 
-# Everybody at once
+# All at the same time
 
 
 _ADDER = """
@@ -1058,3 +1059,9 @@ def test_no_hint_is_lost_or_taken_twice_while_all_add_take_and_purge(spool: Path
 def test_the_schema_is_the_one_that_others_have() -> None:
     assert SCHEMA == {"time": "string", "data": "binary"}
     assert (MODULES, HOSTGROUPS, COMMON) == ("modules", "hostgroups", "common")
+
+
+def test_a_queue_that_the_file_server_has_lost_is_reported(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", Mock(side_effect=OSError(errno.ESTALE, os.strerror(errno.ESTALE))))
+    with pytest.raises(QueueError, match="Stale file handle"):
+        Queue(spool).check()

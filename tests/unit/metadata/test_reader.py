@@ -1,4 +1,4 @@
-"""The library and the definitions, as texts: what is well-formed, and what is said about the rest."""
+"""The library and the definitions as texts: which ones are well-formed, and what is reported for the others."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ def test_a_ref_that_contains_itself_is_ill_formed() -> None:
     assert "line 2" in _reason("notifications: x\noverrides: &a {modules: *a}\n")
 
 
-# Hostile ones: everybody at the site can push a definition
+# Hostile definitions: everybody at the site can push one
 
 
 def _laugh(levels: int, last: str) -> str:
@@ -385,11 +385,11 @@ def _laugh(levels: int, last: str) -> str:
 
 
 def test_a_billion_laughs_cost_nothing() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert _well_formed(_laugh(30, "overrides: {{modules: {{dummy: test}}}}")).overrides == {DUMMY: Branch("test")}
     for key in ("default", "overrides", "parser"):
         assert len(_reason(_laugh(30, key + ": {}"))) < 200
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 5
 
 
 def test_a_billion_laughs_said_to_be_a_string_cost_nothing() -> None:
@@ -399,10 +399,10 @@ def test_a_billion_laughs_said_to_be_a_string_cost_nothing() -> None:
 def test_many_merges_of_merges_cost_nothing() -> None:
     lines = ["notifications: x", "x:", "- &m0 {dummy: test}"]
     lines += [f"- &m{level} {{<<: [{','.join([f'*m{level - 1}'] * 10)}]}}" for level in range(1, 30)]
-    begin = time.perf_counter()
+    begin = time.process_time()
     definition = _well_formed("\n".join([*lines, "overrides: {modules: {<<: *m29}}", ""]))
     assert definition.overrides == {DUMMY: Branch("test")}
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 5
 
 
 def test_a_long_chain_of_merges_stops_nothing() -> None:
@@ -415,7 +415,7 @@ def test_a_long_chain_of_merges_stops_nothing() -> None:
     ("begin", "end"), [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("[{a: ", "}]")], ids=ascii
 )
 def test_deep_nesting_is_ill_formed_and_does_not_crash(begin: str, end: str) -> None:
-    # In a process of its own: libyaml's C stack is at stake.
+    # In a process of its own, because libyaml may overflow its C stack.
     program = (
         "import sys; from jens.metadata.definition import read_definition; from jens.model import IllFormed; "
         "found = read_definition('x.yaml', sys.stdin.buffer.read(), 'commit/'); "
@@ -431,7 +431,7 @@ def test_deep_nesting_is_ill_formed_and_does_not_crash(begin: str, end: str) -> 
     assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
-def test_nesting_that_people_write_is_none_of_it() -> None:
+def test_nesting_as_people_write_it_is_well_formed() -> None:
     nested = "[" * 50 + "]" * 50
     assert _well_formed(f"notifications: x\nx: {nested}\n").notifications == ("x",)
 
@@ -460,9 +460,9 @@ def test_a_tag_may_say_that_a_scalar_is_a_string() -> None:
 
 
 def test_a_huge_file_is_ill_formed_at_once() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert "larger than" in _reason(b"notifications: x\n" + b"#" * yamlnodes.LARGEST)
-    assert time.perf_counter() - begin < 0.1
+    assert time.process_time() - begin < 0.5
 
 
 def test_a_file_of_the_largest_size_is_read() -> None:
@@ -470,7 +470,7 @@ def test_a_file_of_the_largest_size_is_read() -> None:
     assert _well_formed(text.ljust(yamlnodes.LARGEST, b"#")).notifications == ("x",)
 
 
-# What is allowed, but hardly meant
+# Doubts: what is allowed, but hardly meant
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The inventory and other small state: kept exactly, and made anew from the disk when it cannot be trusted."""
+"""The inventory: loaded as it was saved, and generated from the disk when the file cannot be trusted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ON_DISK: Inventory = {DUMMY: {MASTER: A, Commit(B): B}}
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """An instance with one repository: a branch, and a commit that no branch is at."""
+    """An instance with one repository: a branch, and a commit that no branch has."""
     layout = layout_in(tmp_path / "instance")
     layout.bare(DUMMY).mkdir()
     for commit in (A, B):
@@ -56,7 +56,7 @@ _GOOD = json.loads(json.dumps({"version": 1, "content": inventory.encode({DUMMY:
 
 
 def _changed(*path: str, to: Any) -> bytes:
-    """The good file with one thing replaced, or taken away."""
+    """The good file with one thing replaced or removed."""
     document = copy.deepcopy(_GOOD)
     place = document
     for key in path[:-1]:
@@ -103,7 +103,9 @@ def test_the_good_file_is_good(layout: Layout) -> None:
         pytest.param(_changed(*_BRANCHES, to=...), id="no branches"),
         pytest.param(_changed(*_BRANCHES, to=["master"]), id="branches a list"),
         pytest.param(_changed(*_COMMITS, to=...), id="no commits"),
-        pytest.param(_changed("content", MODULES, "../x", to={"branches": {}, "commits": {}}), id="a way out"),
+        pytest.param(
+            _changed("content", MODULES, "../x", to={"branches": {}, "commits": {}}), id="a name that leads out"
+        ),
         pytest.param(_changed("content", MODULES, ".x", to={"branches": {}, "commits": {}}), id="a hidden name"),
         pytest.param(_changed("content", MODULES, "", to={"branches": {}, "commits": {}}), id="no name"),
         pytest.param(_changed(*_BRANCHES, "../x", to=A), id="a branch that leads out"),
@@ -144,7 +146,7 @@ def _link(layout: Layout, name: str, target: str) -> None:
     (layout.clone(DUMMY) / name).symlink_to(target)
 
 
-def test_what_the_disk_says(layout: Layout) -> None:
+def test_an_inventory_is_generated_from_the_disk(layout: Layout) -> None:
     _link(layout, "feature~x", f".{B}")
     _link(layout, "lost", f".{C}")
     _link(layout, "bent", "../../../../etc")
@@ -163,7 +165,7 @@ def test_a_repository_whose_mirror_is_gone_is_known_by_its_checkouts(layout: Lay
     assert inventory.generate(layout) == _ON_DISK
 
 
-def test_a_link_in_the_place_of_a_repository_is_none(layout: Layout) -> None:
+def test_a_link_in_the_place_of_a_repository_is_no_repository(layout: Layout) -> None:
     (layout.clonedir / MODULES / "elsewhere").symlink_to(layout.clone(DUMMY))
     (layout.baredir / MODULES / "elsewhere").symlink_to(layout.bare(DUMMY))
     assert RepoId(MODULES, "elsewhere") not in inventory.generate(layout)

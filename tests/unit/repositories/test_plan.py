@@ -1,4 +1,4 @@
-"""What must be expanded of which repository: every rule a row, no disk, no Git."""
+"""Plans of repositories and refs: each rule is a row of a table. No disk, no Git."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from jens.repositories.refs import (
     links_to_put,
     missing_mandatory,
     plan_refs,
+    plan_without_changes,
     resolve,
     settle,
-    stand_still,
 )
 from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, D, dynamic, modules, ref, snapshot
 
@@ -197,11 +197,11 @@ def test_refs_that_a_repository_needs(
     assert needs[repo].mandatory == {Branch(name) for name in mandatory}
 
 
-def test_needs_are_told_for_the_repositories_that_there_are() -> None:
+def test_only_existing_repositories_have_needs() -> None:
     assert set(plan_needs([MYAPP], ["master"], [_TEST_OF_DUMMY])) == {MYAPP}
 
 
-def test_refs_that_only_definitions_being_replaced_need_are_told_apart() -> None:
+def test_refs_that_only_replaced_definitions_need_are_former_ones() -> None:
     before = snapshot("x", {DUMMY: "test", MYAPP: "master"})
     needs = plan_needs([DUMMY, MYAPP, SITE], ["qa"], [dynamic("x")], [before])
     assert all(needs[repo].refs == [MASTER, QA] for repo in (DUMMY, MYAPP, SITE))
@@ -217,61 +217,61 @@ _HEADS = {"master": A, "qa": B, "test": D}
 
 
 def test_what_the_mirror_has_is_expanded_there() -> None:
-    plan = plan_refs(DUMMY, _NEEDS, {**_HEADS, "other": C}, {Commit(C): C}, OnDisk(), answered=True)
+    plan = plan_refs(DUMMY, _NEEDS, {**_HEADS, "other": C}, {Commit(C): C}, OnDisk(), has_replied=True)
     assert plan == RefsPlan({MASTER: A, QA: B, Branch("test"): D, Commit(C): C})
 
 
 def test_what_is_on_disk_moves_to_what_the_mirror_has() -> None:
     disk = OnDisk({"master": B}, frozenset([B]))
-    assert plan_refs(DUMMY, Needs(frozenset([MASTER])), {"master": A}, {}, disk, answered=True).targets == {MASTER: A}
+    assert plan_refs(DUMMY, Needs(frozenset([MASTER])), {"master": A}, {}, disk, has_replied=True).targets == {
+        MASTER: A
+    }
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_an_abbreviated_commit_is_expanded_at_its_full_id(answered: bool) -> None:
+@pytest.mark.parametrize("has_replied", [True, False])
+def test_an_abbreviated_commit_is_expanded_at_its_full_id(has_replied: bool) -> None:
     needs = Needs(overrides=frozenset([Commit("cccc")]))
-    plan = plan_refs(DUMMY, needs, {}, {Commit("cccc"): C}, OnDisk(), answered=answered)
+    plan = plan_refs(DUMMY, needs, {}, {Commit("cccc"): C}, OnDisk(), has_replied=has_replied)
     assert plan == RefsPlan({Commit("cccc"): C})
 
 
 @pytest.mark.parametrize(
-    ("disk", "answered", "expected"),
+    ("disk", "has_replied", "expected"),
     [
-        pytest.param(OnDisk(), True, RefsPlan({}, missing=frozenset([QA])), id="answered, nothing on disk"),
+        pytest.param(OnDisk(), True, RefsPlan({}, missing=frozenset([QA])), id="reply, nothing on disk"),
         pytest.param(
             OnDisk({"qa": B}, frozenset([B])),
             True,
             RefsPlan({}, missing=frozenset([QA])),
-            id="answered: gone, though on disk",
+            id="reply: gone, though on disk",
         ),
-        pytest.param(
-            OnDisk({"qa": B}, frozenset([B])), False, RefsPlan({QA: B}), id="not answered: nothing is taken away"
-        ),
+        pytest.param(OnDisk({"qa": B}, frozenset([B])), False, RefsPlan({QA: B}), id="no reply: nothing is taken away"),
         pytest.param(
             OnDisk(),
             False,
             RefsPlan({}, undetermined=frozenset([QA])),
-            id="not answered, nothing on disk: nobody knows",
+            id="no reply, nothing on disk: nobody knows",
         ),
         pytest.param(
             OnDisk({"qa": None}, frozenset([B])),
             False,
             RefsPlan({}, undetermined=frozenset([QA])),
-            id="not answered, a bent link: nobody knows",
+            id="no reply, a bent link: nobody knows",
         ),
     ],
 )
 @pytest.mark.parametrize("why", ["overrides", "implied"])
 def test_a_branch_that_the_mirror_lacks_is_gone_only_when_the_remote_said_so(
-    why: str, disk: OnDisk, answered: bool, expected: RefsPlan
+    why: str, disk: OnDisk, has_replied: bool, expected: RefsPlan
 ) -> None:
     needs = Needs(overrides=frozenset([QA])) if why == "overrides" else Needs(implied=frozenset([QA]))
-    assert plan_refs(DUMMY, needs, {"master": A}, {}, disk, answered=answered) == expected
+    assert plan_refs(DUMMY, needs, {"master": A}, {}, disk, has_replied=has_replied) == expected
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_a_mandatory_branch_that_vanished_is_an_error_and_its_last_checkout_stays(answered: bool) -> None:
+@pytest.mark.parametrize("has_replied", [True, False])
+def test_a_mandatory_branch_that_vanished_is_an_error_and_its_last_checkout_stays(has_replied: bool) -> None:
     disk = OnDisk({"master": A}, frozenset([A]))
-    plan = plan_refs(DUMMY, Needs(frozenset([MASTER])), {"qa": B}, {}, disk, answered=answered)
+    plan = plan_refs(DUMMY, Needs(frozenset([MASTER])), {"qa": B}, {}, disk, has_replied=has_replied)
     assert (plan.targets, plan.missing, plan.undetermined) == ({MASTER: A}, frozenset(), frozenset())
     (event,) = plan.events
     assert event.level == logging.ERROR
@@ -281,33 +281,33 @@ def test_a_mandatory_branch_that_vanished_is_an_error_and_its_last_checkout_stay
 
 
 def test_a_mandatory_branch_that_is_nowhere_is_missing() -> None:
-    plan = plan_refs(DUMMY, Needs(frozenset([MASTER])), {"qa": B}, {}, OnDisk(), answered=True)
+    plan = plan_refs(DUMMY, Needs(frozenset([MASTER])), {"qa": B}, {}, OnDisk(), has_replied=True)
     assert plan.targets == {}
     assert plan.missing == {MASTER}
     assert len(plan.events) == 1
 
 
-def test_a_mandatory_branch_that_is_there_is_worth_no_word() -> None:
-    assert plan_refs(DUMMY, _NEEDS, _HEADS, {Commit(C): C}, OnDisk(), answered=True).events == ()
+def test_a_mandatory_branch_that_is_there_makes_no_event() -> None:
+    assert plan_refs(DUMMY, _NEEDS, _HEADS, {Commit(C): C}, OnDisk(), has_replied=True).events == ()
 
 
 @pytest.mark.parametrize("commits", [{}, {Commit(C): None}], ids=["not looked for", "not found"])
-def test_a_commit_that_nobody_has_is_missing_when_the_remote_answered(commits: dict[Commit, str | None]) -> None:
+def test_a_commit_that_nobody_has_is_missing_when_the_remote_replied(commits: dict[Commit, str | None]) -> None:
     needs = Needs(overrides=frozenset([Commit(C)]))
-    assert plan_refs(DUMMY, needs, {}, commits, OnDisk(), answered=True).missing == {Commit(C)}
-    assert plan_refs(DUMMY, needs, {}, commits, OnDisk(), answered=False).undetermined == {Commit(C)}
+    assert plan_refs(DUMMY, needs, {}, commits, OnDisk(), has_replied=True).missing == {Commit(C)}
+    assert plan_refs(DUMMY, needs, {}, commits, OnDisk(), has_replied=False).undetermined == {Commit(C)}
 
 
 def test_a_branch_named_like_a_commit_is_no_commit() -> None:
     needs = Needs(overrides=frozenset([Commit("cccc")]))
-    assert plan_refs(DUMMY, needs, {"cccc": A}, {}, OnDisk(), answered=True).missing == {Commit("cccc")}
+    assert plan_refs(DUMMY, needs, {"cccc": A}, {}, OnDisk(), has_replied=True).missing == {Commit("cccc")}
 
 
 def test_standing_still_keeps_what_is_expanded_and_knows_nothing_of_the_rest() -> None:
     disk = OnDisk({"master": A, "feature~x": B, "bent": None}, frozenset([A, B, C]))
     overrides: list[Ref] = [Branch("feature/x"), Branch("bent"), Commit(C), Commit(D), Commit("cccc"), Commit("dddd")]
     needs = Needs(frozenset([MASTER]), frozenset(overrides), frozenset([QA]), former=frozenset([Branch("former")]))
-    assert stand_still(needs, {Commit("cccc"): C, Commit("dddd"): D}, disk) == RefsPlan(
+    assert plan_without_changes(needs, {Commit("cccc"): C, Commit("dddd"): D}, disk) == RefsPlan(
         {MASTER: A, Branch("feature/x"): B, Commit(C): C, Commit("cccc"): C},
         undetermined=frozenset([Branch("bent"), QA, Commit(D), Commit("dddd")]),
     )
@@ -316,10 +316,10 @@ def test_standing_still_keeps_what_is_expanded_and_knows_nothing_of_the_rest() -
 def test_standing_still_keeps_what_environments_are_leaving() -> None:
     disk = OnDisk({"former": A}, frozenset([A]))
     needs = Needs(former=frozenset([Branch("former"), Branch("gone")]))
-    assert stand_still(needs, {}, disk) == RefsPlan({Branch("former"): A})
+    assert plan_without_changes(needs, {}, disk) == RefsPlan({Branch("former"): A})
 
 
-@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("has_replied", [True, False])
 @pytest.mark.parametrize(
     ("disk", "targets"),
     [
@@ -328,11 +328,11 @@ def test_standing_still_keeps_what_environments_are_leaving() -> None:
     ],
 )
 def test_what_environments_are_leaving_is_not_brought_up_to_date(
-    disk: OnDisk, targets: dict[Ref, str], answered: bool
+    disk: OnDisk, targets: dict[Ref, str], has_replied: bool
 ) -> None:
     needs = Needs(former=frozenset([Branch("former")]))
     assert needs.refs == []
-    assert plan_refs(DUMMY, needs, {"former": B}, {}, disk, answered=answered) == RefsPlan(targets)
+    assert plan_refs(DUMMY, needs, {"former": B}, {}, disk, has_replied=has_replied) == RefsPlan(targets)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_links_are_put_where_they_are_not_what_they_should_be(
         pytest.param(OnDisk({"feature~x": A}), [Branch("feature/x")], [], id="a slash is a tilde on disk"),
         pytest.param(OnDisk({"bent": None}), [], ["bent"], id="a bent link"),
         pytest.param(OnDisk(clones=frozenset(["old", "qa"])), [QA], ["old"], id="a clone of 1.x"),
-        pytest.param(OnDisk(strays=frozenset(["notes"])), [], [], id="a stranger's directory stays"),
+        pytest.param(OnDisk(strays=frozenset(["notes"])), [], [], id="a directory that Jens did not make stays"),
         pytest.param(OnDisk(checkouts=frozenset([A])), [], [], id="a checkout has its own time"),
         pytest.param(OnDisk({A: B}), [Commit(A)], [A], id="a commit keeps no link"),
         pytest.param(OnDisk({"b": A, "a": A}), [], ["a", "b"], id="sorted"),

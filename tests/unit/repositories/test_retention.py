@@ -79,7 +79,7 @@ def test_with_retention_0_everything_unneeded_goes_at_once() -> None:
     assert plan_retention({DUMMY: {B, A}}, {}, {}, _NOW, 0) == ({}, [(DUMMY, A), (DUMMY, B)])
 
 
-def test_since_when_is_remembered(layout: Layout) -> None:
+def test_times_are_loaded_as_they_were_saved(layout: Layout) -> None:
     retention.save(layout, {(DUMMY, A): 1.5, (MYAPP, B): 2.0})
     assert retention.load(layout) == {(DUMMY, A): 1.5, (MYAPP, B): 2.0}
 
@@ -99,7 +99,7 @@ def test_since_when_is_remembered(layout: Layout) -> None:
         pytest.param(json.dumps({"version": 1, "content": {f"modules/dummy/{A}": None}}).encode(), id="null"),
     ],
 )
-def test_a_lost_memory_means_that_time_begins_now(layout: Layout, content: bytes | None) -> None:
+def test_when_times_are_lost_each_retention_begins_anew(layout: Layout, content: bytes | None) -> None:
     if content is not None:
         layout.state(UNREFERENCED).write_bytes(content)
     assert retention.load(layout) == {}
@@ -108,12 +108,12 @@ def test_a_lost_memory_means_that_time_begins_now(layout: Layout, content: bytes
 @pytest.mark.parametrize(
     "key", [f"modules/../{A}", f"../../{A}", f"other/dummy/{A}", "modules/dummy/x", "modules/d//x"]
 )
-def test_a_name_that_leads_elsewhere_is_not_recalled(layout: Layout, key: str) -> None:
+def test_a_name_that_leads_elsewhere_is_not_loaded(layout: Layout, key: str) -> None:
     layout.state(UNREFERENCED).write_text(json.dumps({"version": 1, "content": {key: 0.0}}))
     assert retention.load(layout) == {}
 
 
-def test_at_the_begin_of_a_run_what_is_over_and_all_left_overs_go(layout: Layout) -> None:
+def test_a_run_begins_with_the_removal_of_expired_checkouts_and_left_overs(layout: Layout) -> None:
     _lay_out(layout, DUMMY, A, B, C, master=C)
     retention.save(layout, {(DUMMY, A): time.time() - 400, (DUMMY, B): time.time() - 100})
     left_overs = [
@@ -133,7 +133,7 @@ def test_at_the_begin_of_a_run_what_is_over_and_all_left_overs_go(layout: Layout
     assert not any(path.exists() for path in left_overs)
 
 
-def test_what_a_branch_link_points_to_stays_whatever_is_remembered(layout: Layout) -> None:
+def test_a_checkout_that_a_branch_link_points_to_stays_whatever_is_on_record(layout: Layout) -> None:
     _lay_out(layout, DUMMY, A, master=A)
     retention.save(layout, {(DUMMY, A): 0.0})
     retention.clear_left_overs(layout, 300)
@@ -142,12 +142,12 @@ def test_what_a_branch_link_points_to_stays_whatever_is_remembered(layout: Layou
     assert _commits(layout, DUMMY) == {A}
 
 
-def test_what_was_remembered_of_a_repository_that_is_gone_does_no_harm(layout: Layout) -> None:
+def test_a_record_of_a_repository_that_is_gone_does_no_harm(layout: Layout) -> None:
     retention.save(layout, {(DUMMY, A): 0.0})
     retention.clear_left_overs(layout, 300)
 
 
-def test_what_is_needed_again_is_forgotten_before_links_move(layout: Layout) -> None:
+def test_the_time_of_a_commit_that_is_needed_again_is_forgotten(layout: Layout) -> None:
     retention.save(layout, {(DUMMY, A): 1.0, (DUMMY, B): 2.0, (MYAPP, A): 3.0})
     retention.reclaim(layout, {DUMMY: {A}})
     assert retention.load(layout) == {(DUMMY, B): 2.0, (MYAPP, A): 3.0}
@@ -178,7 +178,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_checkout_forever(
     assert _commits(layout, DUMMY) == set()
 
 
-def test_of_a_repository_whose_needs_are_unknown_nothing_goes(layout: Layout) -> None:
+def test_no_checkout_goes_when_the_needs_of_its_repository_are_unknown(layout: Layout) -> None:
     _lay_out(layout, DUMMY, A)
     _lay_out(layout, MYAPP, A)
     retention.retire_checkouts(layout, {DUMMY: set(), MYAPP: set()}, {DUMMY}, 0)
@@ -226,9 +226,7 @@ def test_one_checkout_that_cannot_go_is_an_error_and_the_rest_goes(
     assert _commits(layout, DUMMY) == {A}
 
 
-def test_one_checkout_that_cannot_go_does_not_end_a_run_at_its_begin(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_checkout_that_cannot_go_does_not_end_the_run(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     _lay_out(layout, DUMMY, A, B)
     retention.save(layout, {(DUMMY, A): 0.0, (DUMMY, B): 0.0})
     _refuse_to_rename(monkeypatch, A)

@@ -1,4 +1,4 @@
-"""Single steps on the file system: each is done or not, and none follows a link."""
+"""Changes to the file system: each is done completely or not at all, and none follows a link."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Path:
-    """A directory elsewhere that nothing here may harm."""
+    """A directory elsewhere that no test may harm."""
     path = tmp_path / "precious"
     path.mkdir()
     (path / "file").write_text("precious")
@@ -56,27 +56,27 @@ def test_a_file_is_replaced_and_not_overwritten(here: Path) -> None:
 
 
 def test_a_file_is_flushed_before_it_is_renamed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[str] = []
+    calls: list[str] = []
     fsync, rename = os.fsync, os.rename
 
     def note_flush(descriptor: int) -> None:
-        steps.append("flush")
+        calls.append("flush")
         fsync(descriptor)
 
     def note_rename(source: Any, target: Any) -> None:
-        steps.append("rename")
+        calls.append("rename")
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", note_flush)
     monkeypatch.setattr(os, "rename", note_rename)
     files.write_file(here / "x", b"new")
-    assert steps == ["flush", "rename", "flush"]
+    assert calls == ["flush", "rename", "flush"]
 
 
-@pytest.mark.parametrize("step", ["fsync", "rename"])
-def test_when_writing_fails_the_old_content_stays(here: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_when_writing_fails_the_old_content_stays(here: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     (here / "x").write_text("old")
-    monkeypatch.setattr(os, step, _full)
+    monkeypatch.setattr(os, call, _full)
     with pytest.raises(OSError, match="No space left"):
         files.write_file(here / "x", b"new")
     assert (here / "x").read_text() == "old"

@@ -1,4 +1,4 @@
-"""jens-compare tells two instances that show the same from two that do not, on any host that mounts them."""
+"""jens-compare tells whether two instances show the same, on any host that mounts them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ INIT = "code/manifests/init.pp"
 
 
 def commit(name: str, branch: str) -> str:
-    """A commit's id, made up."""
+    """A made-up id of a commit."""
     return f"{name}{branch}".encode().hex()[:40].ljust(40, "0")
 
 
 @dataclass
 class Tree:
-    """A root as Jens leaves it on a share."""
+    """The root of an instance, as Jens leaves it on a share."""
 
     root: Path
 
@@ -46,13 +46,13 @@ class Tree:
             (self.root / "clone" / repo / f".{digits}" / below).mkdir(parents=True)
 
     def move(self, repo: str, branch: str, digits: str) -> None:
-        """A branch to another commit."""
+        """Move a branch to another commit."""
         if not (self.root / "clone" / repo / f".{digits}").exists():
             self.check_out(repo, digits)
         self.put(f"clone/{repo}/{branch}", f".{digits}")
 
     def use(self, environment: str, module: str, entry: str) -> None:
-        """A module in an environment from another ref."""
+        """Make an environment use another ref of a module."""
         top = f"environments/{environment}"
         self.put(f"{top}/modules/{module}", f"../../../clone/modules/{module}/{entry}/code")
         self.put(f"{top}/hieradata/module_names/{module}", f"../../../../clone/modules/{module}/{entry}/data")
@@ -95,7 +95,7 @@ def differences(a: Tree, b: Tree, *names: str) -> list[tuple[str, str, str, str]
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
-    """A real process, on a host that has neither Git nor a configuration."""
+    """Run the command in a process that has neither Git nor a configuration. Returns exit code, stdout, stderr."""
     done = subprocess.run(
         [sys.executable, str(TOOL), *map(str, arguments)],
         env={"PYTHONPATH": str(TREE), "PATH": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -178,7 +178,7 @@ def test_roots_may_be_reached_through_links_and_be_mounted_anywhere(a: Tree, b: 
 
 
 def test_a_link_is_followed_from_where_environments_really_is(a: Tree, b: Tree, tmp_path: Path) -> None:
-    """Environments on a volume of their own: three levels up from a link is not the root that was named."""
+    """With environments on a volume of their own, ``../../..`` in a link does not lead to the named root."""
     volume = tmp_path / "volume" / "deep" / "environments"
     shutil.move(a.root / "environments", volume)
     a.put("environments", str(volume))
@@ -196,7 +196,7 @@ def test_a_link_that_is_written_in_another_way_leads_to_the_same(a: Tree, b: Tre
     assert differences(a, b) == []
 
 
-# Different: each in one thing
+# Different in one thing
 
 
 @pytest.mark.parametrize("swapped", [False, True], ids=["A, B", "B, A"])
@@ -424,7 +424,7 @@ def test_json_has_the_same_facts(a: Tree, b: Tree) -> None:
 
 @pytest.fixture
 def old(a: Tree, b: Tree, tmp_path: Path) -> Path:
-    """A clone in the place of modules/apache's branch in A, and its commit checked out in B."""
+    """In A, a clone in the place of a branch link of modules/apache; in B, a checkout of its commit."""
     clone = a.root / "clone/modules/apache/master"
     clone.unlink()
     git("init", "-q", "-b", "master", str(clone), directory=tmp_path)
@@ -438,7 +438,7 @@ def old(a: Tree, b: Tree, tmp_path: Path) -> Path:
 
 
 def loose(_clone: Path) -> None:
-    """As ``git clone`` leaves it."""
+    """Leave a clone as ``git clone`` makes it."""
 
 
 def pack(clone: Path) -> None:
@@ -452,7 +452,7 @@ def detach(clone: Path) -> None:
 
 
 def worktree(clone: Path) -> None:
-    """A worktree that a repository elsewhere has a record of, by its absolute path."""
+    """Turn a clone into a worktree of another repository, which records its absolute path."""
     main = clone.parent.parent / "main"
     clone.rename(main)
     git("checkout", "-q", "--detach", directory=main)
@@ -486,7 +486,7 @@ def test_a_commit_of_1x_is_what_its_name_says_an_abbreviated_one_its_head(a: Tre
 
 
 def test_the_record_of_a_worktree_on_another_host_is_not_taken_for_one_of_this(a: Tree, b: Tree, old: Path) -> None:
-    """The path that ``.git`` names is of the host that wrote it; here another instance may be at that path."""
+    """``.git`` has a path of the host that wrote it. On this host, another instance may be at that path."""
     worktree(old)
     copied = a.root.parent / "mounted"
     shutil.copytree(a.root, copied, symlinks=True)
@@ -501,11 +501,11 @@ def test_a_head_that_makes_no_sense_is_unknown(a: Tree, b: Tree, old: Path, head
     assert [there for _, _, there, _ in differences(a, b)] == ["unknown"]
 
 
-# What goes on meanwhile, and what goes wrong
+# Concurrent changes and failures
 
 
 def test_an_instance_at_work_does_not_disturb_it(a: Tree, b: Tree) -> None:
-    """Links come and go, environments appear and vanish, branches move, checkouts are removed."""
+    """Links and environments come and go, branches move, and checkouts are removed meanwhile."""
     work = (
         "import os, shutil, sys\n"
         "root = sys.argv[1]\n"
@@ -600,7 +600,7 @@ def test_it_works_where_git_cannot_even_be_imported(a: Tree, b: Tree) -> None:
 
 
 def without_privileges() -> list[str]:
-    """What takes from root what lets it read and write everywhere."""
+    """The beginning of a command that takes from root the capability to read and write everywhere."""
     return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
 
 
