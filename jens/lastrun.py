@@ -6,8 +6,8 @@ import time
 from typing import Any, NamedTuple
 
 from jens import statefile
-from jens.layout import LAST_RUN, Layout
-from jens.statefile import StateError
+from jens.layout import Layout
+from jens.statefile import LAST_RUN, StateError
 
 
 class LastRun(NamedTuple):

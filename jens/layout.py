@@ -43,33 +43,6 @@ def is_checkout_name(entry: str) -> bool:
     return _CHECKOUT.fullmatch(entry) is not None
 
 
-class StateFile(NamedTuple):
-    """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
-
-    When a file that ``is_fingerprinted`` changes, the next run looks at everything.
-    """
-
-    name: str
-    version: int
-    writer: str
-    loss: str
-    is_fingerprinted: bool = False
-
-
-INVENTORY = StateFile("inventory.json", 1, "repositories.inventory", "it is generated from mirrors and checkouts", True)
-UNREFERENCED = StateFile(
-    "unreferenced.json", 1, "repositories.retention", "unused checkouts stay for another retention", True
-)
-ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
-REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True)
-DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
-BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
-LAST_RUN = StateFile("last-run.json", 1, "lastrun", "nobody knows how the last run went")
-
-#: Every file of state. A new one gets a row here, and in docs/operation.md.
-STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN)
-
-
 class Layout(NamedTuple):
     """The configured directories, and the paths of everything in them."""
 
@@ -114,10 +87,6 @@ class Layout(NamedTuple):
     def definitions(self) -> Path:
         """The directory of the remembered definitions."""
         return self.cachedir / "environments"
-
-    def state(self, file: StateFile) -> Path:
-        """The path of a file of state."""
-        return self.cachedir / file.name
 
     def environment_entries(self) -> list[os.DirEntry[str]]:
         """Everything that Puppet takes for an environment: directories and links. Raises OSError."""

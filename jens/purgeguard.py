@@ -11,9 +11,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from jens import statefile
-from jens.layout import REFUSALS, Layout
+from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, RepoId
-from jens.statefile import StateError
+from jens.statefile import REFUSALS, StateError, state_path
 from jens.system import files
 
 #: A run may always remove this many at once, whatever their percentage.
@@ -75,4 +75,4 @@ def save_refusals(
     if any(found.values()):
         statefile.save(layout, REFUSALS, found)
     else:
-        files.remove_tree(layout.state(REFUSALS))
+        files.remove_tree(state_path(layout, REFUSALS))

@@ -1,12 +1,45 @@
-"""Small files of state: JSON with a format version, replaced as a whole or not at all."""
+"""Files of state in cachedir: small JSON files with a format version, replaced as a whole or not at all."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from jens.layout import Layout, StateFile
+from jens.layout import Layout
 from jens.system import files
+
+
+class StateFile(NamedTuple):
+    """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
+
+    When a file that ``is_fingerprinted`` changes, the next run looks at everything.
+    """
+
+    name: str
+    version: int
+    writer: str
+    loss: str
+    is_fingerprinted: bool = False
+
+
+INVENTORY = StateFile("inventory.json", 1, "repositories.inventory", "it is generated from mirrors and checkouts", True)
+UNREFERENCED = StateFile(
+    "unreferenced.json", 1, "repositories.retention", "unused checkouts stay for another retention", True
+)
+ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
+REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True)
+DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
+BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
+LAST_RUN = StateFile("last-run.json", 1, "lastrun", "jens-stats does not tell how the last run went")
+
+#: Every file of state. A new one gets a row here, and in docs/operation.md.
+STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN)
+
+
+def state_path(layout: Layout, file: StateFile) -> Path:
+    """The path of a file of state."""
+    return layout.cachedir / file.name
 
 
 class StateError(Exception):
@@ -15,7 +48,7 @@ class StateError(Exception):
 
 def load(layout: Layout, file: StateFile) -> Any:
     """The content that was saved. Raises StateError."""
-    path = layout.state(file)
+    path = state_path(layout, file)
     try:
         document = json.loads(files.read_file(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -27,7 +60,7 @@ def load(layout: Layout, file: StateFile) -> Any:
 
 def save(layout: Layout, file: StateFile, content: Any) -> None:
     """Replace the content of a file of state; an unchanged file is not written. Raises OSError."""
-    path, new = layout.state(file), encode(file, content)
+    path, new = state_path(layout, file), encode(file, content)
     try:
         if files.read_file(path) == new:
             return

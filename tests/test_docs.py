@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jens.config import KEYS
-from jens.layout import STATE_FILES
+from jens.statefile import STATE_FILES
 from tests import TREE
 
 DOCUMENTS = [TREE / "README.md", TREE / "CHANGELOG.md", *sorted((TREE / "docs").glob("*.md"))]

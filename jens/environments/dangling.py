@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens import statefile
-from jens.layout import DANGLING, Layout
+from jens.layout import Layout
 from jens.links import Target, links_of
 from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
-from jens.statefile import StateError
+from jens.statefile import DANGLING, StateError
 from jens.system import files
 from jens.text import one_line
 

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jens import statefile
-from jens.layout import ABSENT_REFS, Layout, entry_ref, ref_entry
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.model import Definition, Ref, RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError
+from jens.statefile import ABSENT_REFS, StateError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jens import statefile
-from jens.layout import INVENTORY, Layout, entry_ref, is_checkout_name
+from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
 from jens.names import is_branch_name, is_commit_id, is_repository_name
-from jens.statefile import StateError
+from jens.statefile import INVENTORY, StateError
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from jens import statefile
 from jens.events import Event
 from jens.git import worktrees
-from jens.layout import UNREFERENCED, Layout, is_checkout_name
+from jens.layout import Layout, is_checkout_name
 from jens.model import RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError
+from jens.statefile import UNREFERENCED, StateError
 from jens.system import files
 
 #: Since when (seconds since the epoch) each checkout is unneeded.

@@ -11,10 +11,11 @@ from pathlib import Path
 from jens.config import Config
 from jens.environments import previous, tree
 from jens.errors import DirectoryError
-from jens.layout import STATE_FILES, Layout
+from jens.layout import Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 from jens.repositories import legacy
+from jens.statefile import STATE_FILES
 from jens.system import files
 
 

@@ -18,11 +18,11 @@ from jens import statefile
 from jens.config import Config
 from jens.git import wrapper
 from jens.git.clones import Upstream
-from jens.layout import BASELINE, Layout, entry_ref, ref_entry
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
-from jens.statefile import StateError
+from jens.statefile import BASELINE, StateError, state_path
 from jens.system import files
 from jens.update import fingerprints
 
@@ -159,7 +159,7 @@ def load(config: Config, layout: Layout) -> Baseline | None:
 
 def remove(layout: Layout) -> None:
     """Remove the baseline. A run does so before it changes anything."""
-    files.remove_tree(layout.state(BASELINE))
+    files.remove_tree(state_path(layout, BASELINE))
 
 
 def save(
@@ -209,7 +209,7 @@ def _write(layout: Layout, baseline: Baseline) -> None:
     aside = files.staging_name(layout.cachedir)
     try:
         aside.write_bytes(statefile.encode(BASELINE, content))
-        os.replace(aside, layout.state(BASELINE))
+        os.replace(aside, state_path(layout, BASELINE))
     except OSError as error:
         log.debug("No baseline of '%s' is saved: %s", layout.cachedir, error)
         files.remove_tree(aside)

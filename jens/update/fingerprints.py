@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.config import Config
-from jens.layout import STATE_FILES, Layout
+from jens.layout import Layout
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES
 from jens.metadata.clones import directories
 from jens.model import RepoId
+from jens.statefile import STATE_FILES, state_path
 
 #: Parts of a mirror: whatever Git does there changes one of them. In order of depth.
 _OF_A_MIRROR = ("", "packed-refs", "refs/heads", "objects", "objects/pack", "worktrees")
@@ -35,7 +36,7 @@ def of_instance(config: Config, layout: Layout) -> dict[str, int]:
 
 def of_state(layout: Layout) -> dict[str, int]:
     """The fingerprint of the files of state that ``STATE_FILES`` says have one."""
-    files = [str(layout.state(file)) for file in STATE_FILES if file.is_fingerprinted]
+    files = [str(state_path(layout, file)) for file in STATE_FILES if file.is_fingerprinted]
     return {"state": _number(files)}
 
 

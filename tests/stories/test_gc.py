@@ -21,10 +21,11 @@ import pytest
 from jens.commands import gc
 from jens.config import load_config
 from jens.git import worktrees
-from jens.layout import INVENTORY, UNREFERENCED, Layout
+from jens.layout import Layout
 from jens.locking import run_lock
 from jens.model import Commit, Inventory, Library, RepoId
 from jens.repositories import inventory, retention
+from jens.statefile import INVENTORY, UNREFERENCED, state_path
 from jens.tools import gc as tools_gc
 from jens.tools.gc import Evidence, may_be_left_over, needed_commits, records_to_drop
 from tests import TREE
@@ -407,7 +408,7 @@ def look_up(site: Site, commit: str) -> str:
 
 def test_the_retention_of_a_left_over_checkout_begins_when_it_is_first_seen(site: Site) -> None:
     old, _now = _push(site, "0", "1")
-    layout_of(site).state(UNREFERENCED).unlink()
+    state_path(layout_of(site), UNREFERENCED).unlink()
     assert_silent(collect(site, "-l"))
     assert old in site.checkouts("modules/dummy")
     age(site, old)
@@ -421,7 +422,7 @@ def test_without_a_usable_inventory_nothing_is_removed_and_mirrors_are_packed(si
     shutil.copytree(bare(site), bare(site, "modules/gone"), symlinks=True)
     lost = git("rev-parse", f"{old}^", directory=bare(site))
     worktrees.add_record(bare(site), lost, site.path("modules/dummy", f".{lost}"))
-    layout_of(site).state(INVENTORY).write_text("{")
+    state_path(layout_of(site), INVENTORY).write_text("{")
     outcome = collect(site, "-l")
     assert_silent(outcome)
     assert len(outcome.lines("WARNING The inventory")) == 1

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jens.config import load_config
-from jens.layout import INVENTORY, LAST_RUN, Layout, branch_entry, commit_entry, entry_ref, is_checkout_name, ref_entry
+from jens.layout import Layout, branch_entry, commit_entry, entry_ref, is_checkout_name, ref_entry
 from jens.model import MODULES, SITE, Branch, Commit, Ref, RepoId
+from jens.statefile import INVENTORY, LAST_RUN, state_path
 from tests.values import DUMMY, MASTER, A, layout_in
 
 _LAYOUT = Layout(
@@ -29,9 +30,9 @@ def test_paths_are_those_of_the_contract(tmp_path: Path) -> None:
         "branch": str(layout.ref(DUMMY, MASTER)),
         "commit": str(layout.ref(DUMMY, Commit("aaaa"), A)),
         "environment": str(layout.environment("production")),
-        "inventory": str(layout.state(INVENTORY)),
+        "inventory": str(state_path(layout, INVENTORY)),
         "definitions": str(layout.definitions),
-        "last run": str(layout.state(LAST_RUN)),
+        "last run": str(state_path(layout, LAST_RUN)),
     } == {
         "bare": "/j/bare/modules/dummy",
         "checkout": f"/j/clone/modules/dummy/.{A}",

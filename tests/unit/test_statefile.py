@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jens.layout import STATE_FILES, Layout, StateFile
-from jens.statefile import StateError, load, save
+from jens.layout import Layout
+from jens.statefile import STATE_FILES, StateError, StateFile, load, save, state_path
 from tests.values import layout_in
 
 X = StateFile("x.json", 3, "tests", "nothing")
@@ -31,7 +31,7 @@ def test_a_state_file_of_another_version_is_none(layout: Layout) -> None:
 
 
 def test_a_state_file_that_would_not_change_is_left_alone(layout: Layout) -> None:
-    path = layout.state(X)
+    path = state_path(layout, X)
     save(layout, X, {"a": 1, "b": 2})
     before = path.stat()
     save(layout, X, {"b": 2, "a": 1})

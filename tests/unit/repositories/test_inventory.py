@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jens.layout import INVENTORY, Layout
+from jens.layout import Layout
 from jens.model import COMMON, HOSTGROUPS, MODULES, SITE, Branch, Commit, Inventory, RepoId
 from jens.repositories import inventory
+from jens.statefile import INVENTORY, state_path
 from tests.values import DUMMY, MASTER, MYAPP, A, B, C, layout_in
 
 _INVENTORY: Inventory = {
@@ -74,7 +75,7 @@ _COMMITS = (*_REFS, "commits")
 
 
 def test_the_good_file_is_good(layout: Layout) -> None:
-    layout.state(INVENTORY).write_text(json.dumps(_GOOD))
+    state_path(layout, INVENTORY).write_text(json.dumps(_GOOD))
     assert inventory.load_or_generate(layout) == {DUMMY: {MASTER: A, Commit(C): C}}
 
 
@@ -125,7 +126,7 @@ def test_an_inventory_that_cannot_be_trusted_is_made_anew_from_the_disk(
     layout: Layout, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     if content is not None:
-        layout.state(INVENTORY).write_bytes(content)
+        state_path(layout, INVENTORY).write_bytes(content)
     caplog.set_level("INFO")
     assert inventory.load_or_generate(layout) == _ON_DISK
     assert caplog.messages == [

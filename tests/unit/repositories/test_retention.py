@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from jens.layout import UNREFERENCED, Layout
+from jens.layout import Layout
 from jens.model import RepoId
 from jens.repositories import retention
 from jens.repositories.retention import Unreferenced, is_over, plan_retention
+from jens.statefile import UNREFERENCED, state_path
 from tests.values import DUMMY, MYAPP, A, B, C, layout_in
 
 
@@ -101,7 +102,7 @@ def test_times_are_loaded_as_they_were_saved(layout: Layout) -> None:
 )
 def test_when_times_are_lost_each_retention_begins_anew(layout: Layout, content: bytes | None) -> None:
     if content is not None:
-        layout.state(UNREFERENCED).write_bytes(content)
+        state_path(layout, UNREFERENCED).write_bytes(content)
     assert retention.load(layout) == {}
 
 
@@ -109,7 +110,7 @@ def test_when_times_are_lost_each_retention_begins_anew(layout: Layout, content:
     "key", [f"modules/../{A}", f"../../{A}", f"other/dummy/{A}", "modules/dummy/x", "modules/d//x"]
 )
 def test_a_name_that_leads_elsewhere_is_not_loaded(layout: Layout, key: str) -> None:
-    layout.state(UNREFERENCED).write_text(json.dumps({"version": 1, "content": {key: 0.0}}))
+    state_path(layout, UNREFERENCED).write_text(json.dumps({"version": 1, "content": {key: 0.0}}))
     assert retention.load(layout) == {}
 
 
