@@ -58,7 +58,7 @@ class Host:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
             env={**ENVIRONMENT, **home},
         )
 

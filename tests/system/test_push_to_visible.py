@@ -129,7 +129,7 @@ class Developer:
 def jens_update(site: Site, *arguments: str) -> None:
     """Run jens-update as cron does: as a program."""
     command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -56,7 +56,7 @@ class Share:
         text = text.replace("jens-update --", f"jens-update -c {shlex.quote(str(self.config(node)))} --")
         environ = {**os.environ, "PYTHONPATH": str(TREE)}
         return subprocess.run(
-            ["bash", "-e"], input=text, env=environ, capture_output=True, text=True, check=False, timeout=120
+            ["bash", "-e"], input=text, env=environ, capture_output=True, text=True, check=False, timeout=600
         )
 
     def update(self, node: str) -> None:
@@ -187,7 +187,7 @@ def test_puppet_compiles_through_the_share(share: Share, tmp_path: Path) -> None
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         assert "Notify[from 0]" in done.stdout
