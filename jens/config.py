@@ -77,7 +77,9 @@ class Main(NamedTuple):
     )
     hashprefix: str = _key("prefix(default='commit/')", "a string that is not empty", "marks a ref as a commit")
     directory_environments: bool = _key(
-        "boolean(default=False)", "True or False", "write environment.conf; Puppet 4 and later need True"
+        "boolean(default=False)",
+        "True or False",
+        "write environment.conf; Puppet 4 and later need True (shipped: True)",
     )
     common_hieradata_items: tuple[str, ...] = _key(
         "items(default=list())",
@@ -124,6 +126,7 @@ class Git(NamedTuple):
     ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
     timeout: int = _seconds(120, "seconds that asking a remote or fetching may take; 0: no limit")
     clonetimeout: int = _seconds(1800, "the same for the first clone of a repository")
+    gctimeout: int = _seconds(3600, "seconds that packing one mirror may take in jens-gc; 0: no limit")
     jobs: int = _key(
         "integer(min=0, max=256, default=0)",
         "a whole number, 0 to 256",
@@ -281,7 +284,8 @@ def _check_whole(config: Config) -> None:
 def _check_path(value: object) -> Path:
     if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
         raise VdtTypeError(value)
-    return Path(os.path.normpath(value))
+    # The bytes on disk are UTF-8 in every locale. A WSGI server may have started Python in another one.
+    return Path(os.path.normpath(os.fsdecode(value.encode("utf-8", "surrogateescape"))))
 
 
 def _check_optional_path(value: object) -> str:

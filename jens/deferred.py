@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import jens.environments.faults
     import jens.environments.plan
     import jens.git.lock
     import jens.repositories.plan
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from jens.update import preview as preview
 
     git_lock = jens.git.lock
+    environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
 
 MODULES = {
     "dangling": "jens.environments.dangling",
+    "environments_faults": "jens.environments.faults",
     "environments_plan": "jens.environments.plan",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",

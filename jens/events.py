@@ -6,15 +6,34 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# Kinds of faults.
+NOT_FETCHED = "repository not fetched"
+REFUSED = "repository refused"
+CHECKOUT = "checkout refused"
+MANDATORY_BRANCH = "missing mandatory branch"
+COMMIT = "unknown commit"
+CONTENT = "repository content"
+LIBRARY_ENTRY = "library entry"
+PURGE_GUARD = "purge guard"
+DEFINITION = "definition"
+ENVIRONMENT = "environment"
+DANGLING_LINK = "dangling link"
+VOID_OVERRIDE = "void override"
+UNKNOWN_KEY = "unknown key"
+METADATA = "metadata"
+
 
 class Event(NamedTuple):
     """A line for the log: a worker makes it, and the caller that collects the results logs it.
 
-    An event of level ERROR also counts as a failure of the run (with ``--strict``).
+    An event of level ERROR also counts as a failure of the run (with ``--strict``). An event with a ``kind`` tells of
+    a fault of its repository: one of the constants above. ``ref`` is the ref that it concerns, if any.
     """
 
     level: int
     text: str
+    kind: str = ""
+    ref: str = ""
 
     @property
     def is_failure(self) -> bool:

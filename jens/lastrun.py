@@ -1,31 +1,76 @@
-"""The record of the last run: how it went, for other tools and for monitoring."""
+"""The record of the last run: how it went, and what is wrong since when; for other tools and for monitoring."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jens import statefile
 from jens.layout import Layout
+from jens.model import Fault, OpenFault
 from jens.statefile import LAST_RUN, StateError
 
 
 class LastRun(NamedTuple):
-    """``begin`` in seconds since the epoch, the ``seconds`` that it took, its exit ``status``, and its ``failures``."""
+    """``begin`` in seconds since the epoch, the ``seconds`` that it took, its exit ``status``, and its ``failures``.
+
+    ``faults`` are those that were open at its end.
+    """
 
     begin: float
     seconds: float
     status: int
     failures: tuple[str, ...]
+    faults: tuple[OpenFault, ...] = ()
 
     def encode(self) -> dict[str, Any]:
-        """The record as it is written to disk; the time is UTC, in ISO 8601."""
+        """The record as it is written to disk; times are UTC, in ISO 8601."""
         return {
-            "began": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.begin)),
+            "began": timestamp(self.begin),
             "seconds": round(self.seconds, 3),
             "status": self.status,
             "failed": list(self.failures),
+            "faults": [encode_fault(fault) for fault in self.faults],
         }
+
+
+def timestamp(seconds: float) -> str:
+    """A time in seconds since the epoch as UTC, in ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
+
+
+def encode_fault(opened: OpenFault) -> dict[str, Any]:
+    """An open fault for programs; what it does not concern is null."""
+    fault = opened.fault
+    return {
+        "kind": fault.kind,
+        "environment": fault.environment or None,
+        "repository": fault.repository or None,
+        "ref": fault.ref or None,
+        "text": fault.text,
+        "addresses": list(fault.addresses),
+        "since": opened.since,
+    }
+
+
+def _decode_fault(content: Any) -> OpenFault:
+    kind, text, environment, repository, ref = (
+        str(content[key] or "") for key in ("kind", "text", "environment", "repository", "ref")
+    )
+    addresses = tuple(map(str, content["addresses"]))
+    return OpenFault(Fault(kind, text, environment, repository, ref, addresses), str(content["since"]))
+
+
+def still_open(
+    found: Iterable[Fault], before: Iterable[OpenFault], was_looked_at: Callable[[Fault], bool], now: str
+) -> tuple[OpenFault, ...]:
+    """The faults that are open after a run: those it ``found``, and those ``before`` that it did not look at."""
+    known = {opened.fault.identity: opened for opened in before}
+    faults = {fault.identity: fault for fault in reversed([*found])}
+    opened = {key: OpenFault(fault, known[key].since if key in known else now) for key, fault in faults.items()}
+    kept = {key: old for key, old in known.items() if key not in opened and not was_looked_at(old.fault)}
+    return tuple(sorted([*opened.values(), *kept.values()], key=lambda each: each.fault.identity))
 
 
 def save(layout: Layout, last_run: LastRun) -> None:
@@ -37,8 +82,16 @@ def load(layout: Layout) -> LastRun | None:
     """The record of the last run; None when the file is missing or unusable."""
     try:
         return _decode(statefile.load(layout, LAST_RUN))
-    except (StateError, KeyError, TypeError, ValueError, OverflowError):
+    except (StateError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def load_faults(layout: Layout) -> tuple[OpenFault, ...]:
+    """The faults that were open after the last run; none when the file is missing or unusable."""
+    try:
+        return tuple(map(_decode_fault, statefile.load(layout, LAST_RUN).get("faults", ())))
+    except (StateError, AttributeError, KeyError, TypeError, ValueError):
+        return ()
 
 
 def _decode(content: Any) -> LastRun:
@@ -49,4 +102,5 @@ def _decode(content: Any) -> LastRun:
         seconds=float(content["seconds"]),
         status=int(content["status"]),
         failures=tuple(map(str, content["failed"])),
+        faults=tuple(map(_decode_fault, content.get("faults", ()))),
     )

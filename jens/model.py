@@ -93,6 +93,7 @@ class Definition(NamedTuple):
     notifications: tuple[str, ...] = ()
     parser: str | None = None
     source: bytes = b""
+    unknown_keys: tuple[str, ...] = ()
 
     def ref_of(self, repo: RepoId) -> Ref | None:
         """The ref of a repository in this environment; None when the environment does not hold the repository."""
@@ -128,15 +129,54 @@ class Expansion(NamedTuple):
 
     ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs that may or may not
     exist: their remote could not be asked, or their checkout could not be made. No link moves to such a ref yet.
+    Only snapshots hold ``pinned`` repositories.
     """
 
     inventory: Inventory
     missing: frozenset[tuple[RepoId, Ref]] = frozenset()
     undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
+    pinned: frozenset[RepoId] = frozenset()
+
+    def ref_of(self, definition: Definition, repo: RepoId) -> Ref | None:
+        """The ref of a repository in an environment, or None when it does not hold the repository."""
+        if repo in self.pinned and (definition.default is not None or repo not in definition.overrides):
+            return None
+        return definition.ref_of(repo)
+
+
+class Fault(NamedTuple):
+    """Something that is wrong until somebody mends it; '' and () where it concerns none.
+
+    Faults of the same kind, environment, repository and ref are one fault, whatever the text.
+    """
+
+    kind: str
+    text: str
+    environment: str = ""
+    repository: str = ""
+    ref: str = ""
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """What makes two faults the same."""
+        return self.kind, self.environment, self.repository, self.ref
+
+
+class OpenFault(NamedTuple):
+    """A fault, and when a run first found it: UTC, ISO 8601."""
+
+    fault: Fault
+    since: str
 
 
 class Report(NamedTuple):
-    """How a run went: what failed, one sentence each, and whether the purge guard refused removals."""
+    """How a run went: what failed, one sentence each, what is wrong now, and whether the purge guard refused removals.
+
+    ``changed`` counts the repositories and the environments that Puppet now sees differently.
+    """
 
     failures: tuple[str, ...] = ()
     purge_refused: bool = False
+    faults: tuple[OpenFault, ...] = ()
+    changed: tuple[int, int] = (0, 0)

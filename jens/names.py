@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
+from jens.text import one_line
 
 #: Most bytes in a file's name. An environment is one entry on disk, and so is a branch with its slashes.
 LONGEST = 255
@@ -13,6 +15,10 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links add a pr
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]{1,255}")
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
+#: Keys that begin like this are their writers' own, such as those that hold what others merge.
+_PRIVATE = (".", "_", "x-")
+#: How much a misspelt name has in common with the right one, from 0 to 1: two letters of seven may be exchanged.
+_ALIKE = 0.8
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 
 
@@ -49,6 +55,15 @@ def is_branch_name(name: str) -> bool:
     return not any(part.startswith(".") or part.endswith(".lock") for part in name.split("/"))
 
 
+def resembled(name: str, known: Iterable[str]) -> str:
+    """The known name that a misspelt one resembles, '' for none. Upper and lower case are the same."""
+    import difflib  # noqa: PLC0415 - few runs need it
+
+    if name.startswith(_PRIVATE):
+        return ""
+    return next(iter(difflib.get_close_matches(name.casefold(), known, 1, _ALIKE)), "")
+
+
 def parse_ref(text: str, hashprefix: str) -> Ref:
     """Turn a declared ref into a Branch or a Commit. Raises ValueError, which says what was expected."""
     if text[: len(hashprefix)].lower() == hashprefix.lower():
@@ -61,3 +76,8 @@ def parse_ref(text: str, hashprefix: str) -> Ref:
     if len(text.encode("utf-8", "surrogateescape")) > LONGEST:
         raise ValueError(f"{text[:20]!r}... is longer than the name of a file can be, {LONGEST} bytes")
     return Branch(text)
+
+
+def describe_ref(ref: Ref) -> str:
+    """A ref in words, for a message."""
+    return f"commit {ref.digits}" if isinstance(ref, Commit) else f"branch '{one_line(ref.name)}'"

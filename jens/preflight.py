@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from jens.config import Config
 from jens.errors import DirectoryError
 from jens.layout import Layout
 from jens.system import files
+from jens.system.users import name_of
+from jens.text import one_line
 
 _WRITABLE = ("logdir", "baredir", "clonedir", "cachedir", "environmentsdir")
 _METADATA = ("environmentsmetadatadir", "repositorymetadatadir")
@@ -75,6 +78,71 @@ def make_directories(config: Config) -> None:
                 files.make_directory(path)
             except OSError as error:
                 raise DirectoryError(key, path, f"cannot be made: {error.strerror}") from error
+
+
+# Who runs a tool: what somebody else makes, the owner of the instance can neither change nor remove
+
+
+class Owned(NamedTuple):
+    """A configured directory, and the id of the user that it belongs to."""
+
+    key: str
+    path: Path
+    owner: int
+
+
+def check_instance_owner(config: Config, command: Sequence[str], *, as_root: bool) -> None:
+    """Check that the owner of the instance runs a tool that writes to it. Raises DirectoryError.
+
+    ``command`` is the tool with its arguments. With ``as_root``, root may run it, too.
+    """
+    main = config.main
+    _check_owner({"baredir": main.baredir, "cachedir": main.cachedir}, command, as_root=as_root)
+
+
+def check_queue_owner(config: Config, command: Sequence[str], *, as_root: bool) -> None:
+    """Check that the owner of the queue of hints runs a tool that changes it. Raises DirectoryError."""
+    _check_owner({"queuedir": config.messaging.queuedir}, command, as_root=as_root)
+
+
+def _check_owner(directories: Mapping[str, Path], command: Sequence[str], *, as_root: bool) -> None:
+    owners = [(key, path, _owner(path)) for key, path in directories.items()]
+    owned = [Owned(key, path, owner) for key, path, owner in owners if owner is not None]
+    refusal = judge_user(os.geteuid(), owned, command, as_root=as_root)
+    if refusal is not None:
+        raise refusal
+
+
+def _owner(path: Path) -> int | None:
+    """The owner of a directory, or of the one above it that hides it; None when that is not known, or root."""
+    try:
+        return os.stat(path).st_uid
+    except PermissionError:
+        for parent in path.parents:
+            with contextlib.suppress(OSError):
+                return os.stat(parent).st_uid or None
+    except OSError:
+        pass  # the other checks tell
+    return None
+
+
+def judge_user(user: int, owned: Sequence[Owned], command: Sequence[str], *, as_root: bool) -> DirectoryError | None:
+    """Why a user must not run a tool that writes to these directories; None when the user may.
+
+    A directory of root is no reason: a mount point often belongs to root, and lets a group write.
+    """
+    foreign = next((each for each in owned if each.owner not in (user, 0)), None)
+    if foreign is None or (as_root and user == 0):
+        return None
+    owner, more = name_of(foreign.owner), ", or add --as-root" if user == 0 else ""
+    other = next((each for each in owned if each.owner != foreign.owner), None)
+    if other is not None:
+        theirs = f"{other.key} '{other.path}' to '{name_of(other.owner)}'"
+        problem = f"belongs to '{owner}' and {theirs}, expected one owner: chown one of them{more}"
+        return DirectoryError(foreign.key, foreign.path, problem)
+    again = one_line(shlex.join(["sudo", "-u", owner, *command]))
+    problem = f"belongs to '{owner}', expected that '{owner}' runs this and not '{name_of(user)}': {again}{more}"
+    return DirectoryError(foreign.key, foreign.path, problem)
 
 
 # What the file systems cannot do: without a warning, a guarantee would silently not hold

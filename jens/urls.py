@@ -1,4 +1,4 @@
-"""Clone URLs: checked where they enter, compared, and shown without user names and passwords."""
+"""Clone URLs: checked where they enter, compared, and shown without user names, passwords and queries."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _SCP = re.compile(r"(?:[^@:/\s\[]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)")
-_HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(:\d*)?")
+_HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s?#]+)(:\d*)?")
 _PORT = re.compile(r":\d*$")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
+_HTTP = re.compile(r"https?://(?:[^/\s]*@)?[^/?#\s]*")
+#: Where the query or the fragment of a URL begins.
+_QUERY = re.compile(r"[?#]")
+_WORD = re.compile(r"\S+")
+#: What may follow a URL in a text without a space.
+_CLOSING = "'\"<>()[]:;,."
 _TOKEN = r"(?<![^\s'\"(<])[^\s'\"()<>/@"
 _USER_BEFORE_HOST = re.compile(rf"{_TOKEN}:]*:[^\s'\"()<>/]*@(?=[\w.\[-])|{_TOKEN}]+@(?=[\w.\[-]+:)")
 
@@ -54,6 +60,8 @@ def _scheme_problem(scheme: str, rest: str) -> str | None:
         return "the host of the URL begins with a dash"
     if not path:
         return "the URL names no path"
+    if " " in _query(f"{scheme}://{rest}"):
+        return "the URL has spaces in its query"
     return None
 
 
@@ -71,7 +79,9 @@ def location_of(url: str) -> str:
     """The place that a URL names, as ``host/path``: without scheme, user, port and ``.git``.
 
     It is the same for ``git@h:g/p.git``, ``ssh://git@h:22/g/p`` and ``https://H/g/p.git/``; a local path has no host.
+    The query of an HTTP URL does not count.
     """
+    url = url.removesuffix(_query(url))
     scheme = _SCHEME.match(url)
     scp = None if scheme or url.startswith("/") else _SCP.fullmatch(url)
     if scheme:
@@ -91,11 +101,25 @@ def _unbracketed(host: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without the user names and passwords of URLs, also where only user@host is left of a URL."""
-    return _USER_BEFORE_HOST.sub("", _USER_IN_URL.sub("", text))
+    """The text without the users, passwords and queries of URLs, also where only user@host is left of a URL."""
+    return _WORD.sub(_without_query, _USER_BEFORE_HOST.sub("", _USER_IN_URL.sub("", text)))
 
 
-def user_of(url: str) -> str:
-    """User name and password of a URL, with the ``@`` behind them, or ''."""
-    match = _USER_IN_URL.search(url)
-    return match.group() if match else ""
+def _without_query(word: re.Match[str]) -> str:
+    # Not one expression: what remotes say may be long, and must not take quadratic time.
+    text = word.group()
+    query = _query(text)
+    return text.removesuffix(query) + query[len(query.rstrip(_CLOSING)) :]
+
+
+def _query(text: str) -> str:
+    """What is behind the path of the first HTTP URL, with the ``?`` or ``#``, up to the end of the text; or ''."""
+    url = _HTTP.search(text)
+    query = _QUERY.search(text, url.end()) if url else None
+    return text[query.start() :] if query else ""
+
+
+def secrets_of(url: str) -> tuple[str, ...]:
+    """The parts of a URL that no log may have: user name and password with the ``@`` behind them, and the query."""
+    user = _USER_IN_URL.search(url)
+    return tuple(part for part in (user.group() if user else "", _query(url)) if len(part) > 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import pickle
 import shutil
@@ -289,6 +290,13 @@ def assert_complaint(outcome: Outcome, code: int, *words: str) -> None:
     [line] = outcome.stderr.splitlines()
     assert all(word in line for word in words), (words, line)
     assert "Traceback" not in outcome.log
+
+
+def faults_of(root: Path) -> set[str]:
+    """The kinds of the faults that are open after a run, in which nothing failed, of the instance in this directory."""
+    content = json.loads((root / "cache" / "last-run.json").read_text())["content"]
+    assert content["failed"] == []
+    return {fault["kind"] for fault in content["faults"]}
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jens import __version__
 from jens.commands.exitcodes import FAILED
+from jens.commands.runner import run_in_utf8
 from jens.config import DEFAULT_PATH
 
 
@@ -25,6 +26,12 @@ def argument_parser(description: str, *, with_config: bool = True) -> argparse.A
     return parser
 
 
+def add_as_root(parser: argparse.ArgumentParser) -> None:
+    """Add the option with which root may write to what belongs to another user."""
+    help_text = "let root write to an instance that belongs to another user"
+    parser.add_argument("--as-root", action="store_true", help=help_text)
+
+
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """The usual formatter with a given width. To find the width itself, it would import more than argparse needs."""
     columns = os.environ.get("COLUMNS", "")
@@ -35,10 +42,17 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments of a tool. When a shell asks for completions, argcomplete prints these and exits instead."""
+    """Parse the arguments of a tool; ``command`` in the result is the whole command, to be repeated.
+
+    When a shell asks for completions, argcomplete prints these and exits instead.
+    """
     if "_ARGCOMPLETE" in os.environ:
         try:
             importlib.import_module("argcomplete").autocomplete(parser)
         except ImportError:
             sys.exit(FAILED)  # a TAB in the shell must not start the tool
-    return parser.parse_args(argv)
+    if argv is None:
+        run_in_utf8()
+    arguments = parser.parse_args(argv)
+    arguments.command = [sys.argv[0], *(sys.argv[1:] if argv is None else argv)]
+    return arguments

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jens.commands.arguments import argument_parser, parse_arguments
@@ -16,6 +16,8 @@ from jens.config import Config, load_config
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS
 from jens.git.wrapper import GitOptions
+from jens.model import Branch
+from jens.names import is_branch_name
 from jens.text import one_line
 from jens.tools.check import ERROR, CheckedDefinition, Finding, Site, check_definitions, check_library
 from jens.tools.check_remotes import check_remotes
@@ -49,7 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         type=Path,
         help="configuration file of the site, for hashprefix, mandatorybranches, directory_environments and [git]; "
-        "without it their defaults count",
+        "without it their defaults count, and no branch is mandatory",
+    )
+    parser.add_argument(
+        "--mandatory-branches",
+        metavar="LIST",
+        type=_branches,
+        help="branches that every repository must have, separated by commas, instead of those in the configuration",
     )
     parser.add_argument("--environments", metavar="DIR", type=Path, help="check the definitions, NAME.yaml, in DIR")
     parser.add_argument("--repositories", metavar="FILE", type=Path, help="check the library, repositories.yaml")
@@ -60,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list of objects instead of lines")
     return parser
+
+
+def _branches(text: str) -> tuple[Branch, ...]:
+    branches = tuple(part.strip() for part in text.split(",") if part.strip())
+    for branch in branches:
+        if not is_branch_name(branch):
+            raise argparse.ArgumentTypeError(f"{one_line(branch)!r} is no branch name that Git accepts")
+    return tuple(map(Branch, branches))
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -80,6 +96,8 @@ def _config(path: Path | None) -> Config:
 
 def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
     site = Site.of(config, is_default=arguments.config is None)
+    if arguments.mandatory_branches is not None:
+        site = replace(site, mandatory=arguments.mandatory_branches)
     library = check_library(arguments.repositories) if arguments.repositories else None
     definitions: list[CheckedDefinition] = []
     found: list[Finding] = []

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jens import preflight
-from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, LOCKED, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "Give back disk space: remove checkouts, worktree records and mirrors that are not needed, and have Git pack "
-        "the mirrors that stay. jens-update may run meanwhile: only one repository at a time is locked."
+        "the mirrors that stay. jens-update may run meanwhile: it waits for no mirror that is being packed."
     )
     parser.add_argument("-a", "--all", action="store_true", help="both --bare and --clones")
     parser.add_argument("-b", "--bare", action="store_true", help="have Git pack the mirrors (git gc)")
@@ -44,11 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-g", "--aggressive", action="store_true", help="with --bare: pack better, which takes much longer"
     )
+    add_as_root(parser)
     return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
+    preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     set_up_logging(config, "jens-gc")
     preflight.check_directories(config)
     orders = Orders(arguments.all or arguments.bare, arguments.all or arguments.clones, arguments.aggressive)

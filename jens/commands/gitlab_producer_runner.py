@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from werkzeug.serving import make_server
 
-from jens.commands.arguments import argument_parser, parse_arguments
+from jens import preflight
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, INTERRUPTED, OK
 from jens.commands.logs import LogFile, set_up_logging
 from jens.commands.runner import complain, run_tool
-from jens.config import DEFAULT_PATH, load_config
+from jens.config import DEFAULT_PATH, Config, load_config
 from jens.errors import JensError
 from jens.gitlabproducer.app import LARGEST_BODY, create_app
 
@@ -50,14 +51,13 @@ def application(path: str | None = None) -> WSGIApplication:
     The configuration is at ``path``, else at the path in the environment variable JENS_CONFIG, else at DEFAULT_PATH.
     """
     try:
-        return _application(Path(path or os.environ.get("JENS_CONFIG") or DEFAULT_PATH))
+        return _application(load_config(Path(path or os.environ.get("JENS_CONFIG") or DEFAULT_PATH)))
     except JensError as error:
         print(f"{LOG}: {error}", file=sys.stderr, flush=True)
         sys.exit(_CANNOT_START)
 
 
-def _application(path: Path) -> WSGIApplication:
-    config = load_config(path)
+def _application(config: Config) -> WSGIApplication:
     set_up_logging(config, LOG, log_file=_LastingLog)
     # Werkzeug's own server would log whole request lines, and their queries may have secrets.
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-p", "--port", type=_port, default=8000, help="port, 0 for any that is free (default: 8000)")
     parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    add_as_root(parser)
     return parser
 
 
@@ -87,7 +88,10 @@ def _port(text: str) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    app = _application(arguments.config)
+    config = load_config(arguments.config)
+    if os.geteuid() == 0:  # another user may share the queue with its owner, by an ACL
+        preflight.check_queue_owner(config, arguments.command, as_root=arguments.as_root)
+    app = _application(config)
     try:
         listener = _listen(arguments.host, arguments.port)
     except OSError as error:

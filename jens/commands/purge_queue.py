@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from jens import preflight
-from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
@@ -25,12 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Clear away what writers and readers that crashed have left in the queue of hints. Good hints stay; "
         "producers and jens-update may be at work meanwhile."
     )
-    path: Path = parse_arguments(parser, argv).config
-    return run_tool(lambda: _main(path))
+    add_as_root(parser)
+    arguments = parse_arguments(parser, argv)
+    return run_tool(lambda: _main(arguments))
 
 
-def _main(path: Path) -> int:
-    config = load_config(path)
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    preflight.check_queue_owner(config, arguments.command, as_root=arguments.as_root)
     set_up_logging(config, "jens-purge-queue")
     preflight.check_queue(config)
     log.info("Purging the queue of hints '%s'...", config.messaging.queuedir)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jens import preflight
-from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, LOCKED, OK
 from jens.commands.runner import complain, load, run_tool
 from jens.config import DEFAULT_PATH, Config
@@ -28,12 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "repositories, hints and logs stay."
     )
     parser.add_argument("-y", "--yes", action="store_true", help="do it; without this, only say what would be done")
+    add_as_root(parser)
     arguments = parse_arguments(parser, argv)
     return run_tool(lambda: _main(arguments))
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
+    if arguments.yes:
+        preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     preflight.check_directories(config)
     if not arguments.yes:
         return _preview(config)

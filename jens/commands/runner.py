@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import io
 import logging
@@ -24,10 +25,28 @@ from jens.text import one_line
 #: shutil.rmtree need a few calls for each level.
 _DEEPEST = 8000
 
+#: Options of the interpreter; as the environment variable PYTHONUTF8 they would be passed on to hooks.
+_IN_UTF8 = [b"-X", b"utf8"]
+
 log = logging.getLogger(__name__)
 
 # At its end, the interpreter would search all objects for garbage, which takes a tenth of a short run.
 atexit.register(gc.freeze)
+
+
+def run_in_utf8() -> None:
+    """Start the interpreter anew in UTF-8 mode, unless it is: names are the same bytes in every locale.
+
+    Only for a tool that has its process for itself, and that holds nothing yet. The process keeps its id and its open
+    streams.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    with contextlib.suppress(OSError):
+        # Python 3.9 does not remember its whole command line; Linux does.
+        _, *arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]
+        if arguments[: len(_IN_UTF8)] != _IN_UTF8:  # else somebody has switched it off: -X utf8=0
+            os.execv(sys.executable, [os.fsencode(sys.executable), *_IN_UTF8, *arguments])
 
 
 class Terminated(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import json
 import pprint
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from jens import lastrun, preflight
@@ -14,8 +15,9 @@ from jens.commands.arguments import argument_parser, parse_arguments
 from jens.commands.exitcodes import OK
 from jens.commands.runner import load, run_tool
 from jens.config import Config
+from jens.lastrun import LastRun
 from jens.layout import Layout
-from jens.model import HOSTGROUPS, MODULES, Inventory
+from jens.model import HOSTGROUPS, MODULES, Inventory, OpenFault
 from jens.text import one_line
 from jens.tools import stats
 from jens.tools.stats import DanglingLink, Environments, Known
@@ -30,6 +32,7 @@ _DIRECTORIES = {
     _INVENTORY: ("baredir", "clonedir", "cachedir"),
     _QUEUES: (),
 }
+_TIME = "%Y-%m-%d %H:%M:%S"
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
@@ -96,6 +99,8 @@ def _known(layout: Layout, parts: Collection[str]) -> Known:
 def _text(config: Config, parts: Collection[str]) -> Iterator[str]:
     layout = Layout.of(config)
     known = _known(layout, parts)
+    if parts == set(_DIRECTORIES):
+        yield from _last_run_text(lastrun.load(layout))
     if _REPOSITORIES in parts:
         yield from _repositories_text(config, layout, known.inventory)
     if _ENVIRONMENTS in parts:
@@ -104,6 +109,41 @@ def _text(config: Config, parts: Collection[str]) -> Iterator[str]:
         yield from _inventory_text(known, config.main.hashprefix)
     if _QUEUES in parts:
         yield f"There are '{stats.messages(config)}' messages in the hints queue"
+
+
+#: In the place of a time that is none.
+_UNKNOWN = "nobody knows when"
+
+
+def _last_run_text(last_run: LastRun | None) -> Iterator[str]:
+    """How the last run went, and what is wrong; times are local."""
+    if last_run is None:
+        yield "Last run: never, or nothing tells of it"
+        return
+    yield f"Last run: {_local(last_run.begin)}, {last_run.seconds:.1f} s, exit status {last_run.status}"
+    for failure in last_run.failures:
+        yield f"\t- failed: {one_line(failure)}"
+    yield f"There are {len(last_run.faults)} open faults"
+    for opened in last_run.faults:
+        yield f"\t- {one_line(_fault_text(opened))}"
+
+
+def _local(time: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(time):{_TIME}}"
+    except (ValueError, OverflowError, OSError):
+        return _UNKNOWN
+
+
+def _fault_text(opened: OpenFault) -> str:
+    fault, since = opened
+    try:
+        began = _local(datetime.fromisoformat(since).timestamp())
+    except (ValueError, OverflowError):
+        began = _UNKNOWN
+    where = " ".join(filter(None, (fault.environment, fault.repository)))
+    told = f" ({', '.join(fault.addresses)})" if fault.addresses else ""
+    return f"{fault.kind}{f' {where}' if where else ''} since {began}: {fault.text}{told}"
 
 
 def _repositories_text(config: Config, layout: Layout, found: Inventory) -> Iterator[str]:

@@ -9,8 +9,18 @@ import time
 from collections.abc import Sequence
 
 from jens import deferred, lastrun, preflight
-from jens.commands.arguments import argument_parser, parse_arguments
-from jens.commands.exitcodes import NOT_ALL_WELL, OK, PURGE_REFUSED, status_of
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
+from jens.commands.exitcodes import (
+    ENVIRONMENTS,
+    HINTS,
+    INTERRUPTED,
+    METADATA,
+    NOT_ALL_WELL,
+    OK,
+    PURGE_REFUSED,
+    REPOSITORIES,
+    status_of,
+)
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import Config, load_config
@@ -18,7 +28,7 @@ from jens.git.workers import Progress, no_progress
 from jens.lastrun import LastRun
 from jens.layout import Layout
 from jens.locking import run_lock
-from jens.model import Report
+from jens.model import Fault, OpenFault, Report
 from jens.update import run
 from jens.update.options import Options, is_on_demand
 
@@ -41,13 +51,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "-n", "--dry-run", action="store_true", help="look at everything, print what would change, change nothing"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="copy the log to stderr")
-    parser.add_argument("--strict", action="store_true", help=f"exit {NOT_ALL_WELL} when anything failed")
+    parser.add_argument(
+        "--strict", action="store_true", help=f"exit {NOT_ALL_WELL} when anything failed or a fault is open"
+    )
     parser.add_argument("--allow-purge", action="store_true", help="remove even more at once than purgelimit allows")
+    add_as_root(parser)
     return parse_arguments(parser, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
+    preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     set_up_logging(config, "jens-update", verbose=arguments.verbose)
     options = Options(allow_purge=arguments.allow_purge, poll=arguments.poll, progress=_progress())
     preflight.check_directories(config)
@@ -57,15 +71,17 @@ def _main(arguments: argparse.Namespace) -> int:
         preflight.make_directories(config)
         for doubt in preflight.filesystem_doubts(config):
             log.warning("%s", doubt)
-        code = _dry_run(config, options) if arguments.dry_run else _run(config, options, strict=arguments.strict)
+        do = _dry_run if arguments.dry_run else _run
+        code = do(config, options, strict=arguments.strict)
     log.info("Done")
     return code
 
 
-def _dry_run(config: Config, options: Options) -> int:
-    for line in deferred.preview.run(config, options):
+def _dry_run(config: Config, options: Options, *, strict: bool) -> int:
+    preview = deferred.preview.run(config, options)
+    for line in preview.lines:
         print(line)
-    return OK
+    return OK if preview.is_well or not strict else NOT_ALL_WELL
 
 
 def _run(config: Config, options: Options, *, strict: bool) -> int:
@@ -73,11 +89,36 @@ def _run(config: Config, options: Options, *, strict: bool) -> int:
     try:
         report = run.run(config, options)
     except BaseException as error:
-        _record(config, LastRun(begin, time.time() - begin, status_of(error), (str(error) or type(error).__name__,)))
+        status, text = status_of(error), str(error) or type(error).__name__
+        faults = _faults_of(Layout.of(config), status, text)
+        _record(config, LastRun(begin, time.time() - begin, status, (text,), faults))
         raise
     code = _code(report, strict=strict)
-    _record(config, LastRun(begin, time.time() - begin, code, report.failures))
+    _record(config, LastRun(begin, time.time() - begin, code, report.failures, report.faults))
+    _summarise(config, report)
     return code
+
+
+#: The kind of fault that a run is which did not come to its end, by exit code; any other code is one of "run".
+_FAULTS = {METADATA: "metadata", HINTS: "hints queue", REPOSITORIES: "repositories", ENVIRONMENTS: "environments"}
+
+
+def _faults_of(layout: Layout, status: int, text: str) -> tuple[OpenFault, ...]:
+    """The faults that are open when a run did not come to its end: it did not look at most of them."""
+    found = [] if status == INTERRUPTED else [Fault(_FAULTS.get(status, "run"), text)]
+    return lastrun.still_open(found, lastrun.load_faults(layout), lambda _fault: False, lastrun.timestamp(time.time()))
+
+
+def _summarise(config: Config, report: Report) -> None:
+    """Tell on a terminal what came of the run, and where to look."""
+    if not sys.stderr.isatty():
+        return
+    repositories, environments = report.changed
+    line = f"Changed: repositories {repositories}, environments {environments}."
+    if report.failures or report.faults:
+        line += f" Failed: {len(report.failures)}. Open faults: {len(report.faults)}, see jens-stats"
+        line += f" and {config.main.logdir}/jens-update.log."
+    print(line, file=sys.stderr)
 
 
 def _code(report: Report, *, strict: bool) -> int:
@@ -85,7 +126,7 @@ def _code(report: Report, *, strict: bool) -> int:
         return complain(
             "More would be removed than purgelimit allows, nothing of it was; see --allow-purge", PURGE_REFUSED
         )
-    return NOT_ALL_WELL if strict and report.failures else OK
+    return NOT_ALL_WELL if strict and (report.failures or report.faults) else OK
 
 
 def _record(config: Config, last_run: LastRun) -> None:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from jens import statefile
 from jens.layout import Layout
 from jens.links import Target, links_of
-from jens.model import HIERADATA, Commit, Definition, Expansion, Ref
+from jens.model import HIERADATA, Definition, Expansion, Ref
+from jens.names import describe_ref
 from jens.statefile import DANGLING, StateError
 from jens.system import files
 from jens.text import one_line
@@ -38,26 +39,28 @@ class Dangling(NamedTuple):
     lacks: str
 
 
-def find(layout: Layout, definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:
+def find(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> set[Dangling]:
     """The dangling links of the environments of these definitions."""
-    found = set()
+    found = find_missing(definitions, expansion)
     items: dict[Ref, list[str]] = {}
     for definition in definitions:
-        for repo, ref in expansion.missing:
-            if definition.ref_of(repo) == ref:
-                found.add(Dangling(definition.name, str(repo), describe(ref)))
-        ref_of_data = definition.ref_of(HIERADATA)
+        ref_of_data = expansion.ref_of(definition, HIERADATA)
         if ref_of_data is not None and ref_of_data in expansion.inventory.get(HIERADATA, ()):
             if ref_of_data not in items:
                 items[ref_of_data] = _missing_items(layout, ref_of_data, expansion.inventory[HIERADATA][ref_of_data])
-            lacking = (f"'data/{item}' in {describe(ref_of_data)}" for item in items[ref_of_data])
+            lacking = (f"'data/{item}' in {describe_ref(ref_of_data)}" for item in items[ref_of_data])
             found |= {Dangling(definition.name, str(HIERADATA), item) for item in lacking}
     return found
 
 
-def describe(ref: Ref) -> str:
-    """A ref in words, for a message."""
-    return f"commit {ref.digits}" if isinstance(ref, Commit) else f"branch '{one_line(ref.name)}'"
+def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:
+    """The refs that environments link to and that do not exist."""
+    return {
+        Dangling(definition.name, str(repo), describe_ref(ref))
+        for definition in definitions
+        for repo, ref in expansion.missing
+        if expansion.ref_of(definition, repo) == ref
+    }
 
 
 def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
@@ -77,7 +80,7 @@ def load(layout: Layout) -> set[Dangling]:
 def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> None:
     """Log which dangling links came and went since the last run, with the address to notify. Raises OSError."""
     before, found = load(layout), find(layout, definitions, expansion)
-    unasked = {(str(repo), describe(ref)) for repo, ref in expansion.undetermined}
+    unasked = {(str(repo), describe_ref(ref)) for repo, ref in expansion.undetermined}
     now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}
     addresses = {definition.name: one_line(definition.address) for definition in definitions}
     for (environment, lacks), repositories in _grouped(now - before):

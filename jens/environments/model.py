@@ -30,7 +30,10 @@ class Previous(NamedTuple):
 
 
 class EnvironmentsPlan(NamedTuple):
-    """What to do with each environment. ``protected`` ones, and those that ``refusals`` name, are not removed."""
+    """What to do with each environment. ``protected`` ones, and those that ``refusals`` name, are not removed.
+
+    ``refused_changes`` has environments that stay as they were, since their new definitions would take too much away.
+    """
 
     new: tuple[Definition, ...] = ()
     changed: tuple[Definition, ...] = ()
@@ -39,6 +42,7 @@ class EnvironmentsPlan(NamedTuple):
     protected: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     ill_formed: tuple[IllFormed, ...] = ()
+    refused_changes: Mapping[str, str] = MappingProxyType({})
 
     @property
     def definitions(self) -> tuple[Definition, ...]:
@@ -50,9 +54,12 @@ class Applied(NamedTuple):
     """The definitions that environments are built from now, and what failed.
 
     ``standing`` has both the old and the new definition of an environment that has to wait. ``unfinished`` environments
-    could not be changed or removed. Their links may lead to what is about to be removed.
+    could not be changed or removed. Their links may lead to what is about to be removed. ``problems`` has a sentence
+    for each environment that is not as it should be; ``changed`` counts those that were made, changed or removed.
     """
 
     standing: tuple[Definition, ...] = ()
     failures: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    problems: Mapping[str, str] = MappingProxyType({})
+    changed: int = 0

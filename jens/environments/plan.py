@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from jens.environments.model import EnvironmentsPlan, Previous
-from jens.model import Declared, Definition
+from jens.model import COMMON, Declared, Definition, RepoId
 from jens.purgeguard import PurgeGuard
 
 
 def plan_environments(
-    declared: Mapping[str, Declared], previous: Previous, protected: Collection[str], guard: PurgeGuard
+    declared: Mapping[str, Declared],
+    previous: Previous,
+    protected: Collection[str],
+    guard: PurgeGuard,
+    repos: Collection[RepoId] = (),
 ) -> EnvironmentsPlan:
-    """Compare definitions with what is there. An ill-formed definition never removes an environment."""
+    """Compare definitions with what is there; ``repos`` are those that the library has.
+
+    Neither an ill-formed definition nor one that takes too much away changes an environment.
+    """
     wanted: dict[str, Definition] = {}
     ill_formed = []
-    for name, definition in declared.items():
-        if isinstance(definition, Definition):
-            wanted[name] = definition
-        else:
+    refused_changes = {}
+    for name, definition in sorted(declared.items()):
+        if not isinstance(definition, Definition):
             ill_formed.append(definition)
+            continue
+        before = previous.definition(name) if name in previous.existing else None
+        lost = _lost(before, definition, repos) if before is not None else set()
+        if before is not None and guard.refuses(lost, _held(before, repos)):
+            refused_changes[name] = _refused_change(name, len(lost), len(_held(before, repos)))
+            wanted[name] = before
+        else:
+            wanted[name] = definition
     undeclared = previous.names - set(declared)
     spared = undeclared & set(protected)
     deleted = undeclared - spared
@@ -43,7 +57,27 @@ def plan_environments(
         deleted=tuple(sorted(deleted)),
         protected=tuple(sorted(undeclared & set(protected))),
         refusals=tuple(refusals),
-        ill_formed=tuple(sorted(ill_formed, key=lambda definition: definition.name)),
+        ill_formed=tuple(ill_formed),
+        refused_changes=refused_changes,
+    )
+
+
+def _held(definition: Definition, repos: Collection[RepoId]) -> set[RepoId]:
+    """The modules and hostgroups that an environment of a definition holds."""
+    return {repo for repo in repos if repo.partition != COMMON and definition.ref_of(repo) is not None}
+
+
+def _lost(before: Definition, after: Definition, repos: Collection[RepoId]) -> set[RepoId]:
+    """The modules and hostgroups that a change of definition takes away from an environment."""
+    if before.source == after.source or after.default is not None:
+        return set()
+    return _held(before, repos) - _held(after, repos)
+
+
+def _refused_change(name: str, lost: int, held: int) -> str:
+    return (
+        f"Refusing to take {lost} of {held} modules and hostgroups away from environment '{name}' at once; "
+        "if that is what its definition means, run jens-update --allow-purge"
     )
 
 

@@ -11,7 +11,8 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.tree import Found
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader
-from jens.metadata.definition import read_definition
+from jens.metadata.definition import parse_definition
+from jens.metadata.yamlnodes import YamlError
 from jens.model import (
     SITE,
     Commit,
@@ -38,7 +39,8 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
             try:
                 definition = infer(layout, name, tree.read(layout.environment(name)))
             except OSError as error:
-                log.warning("Environment '%s' cannot be looked at: %s", name, error)
+                if not isinstance(declared.get(name), Definition):  # otherwise the run makes it, or tells
+                    log.warning("Environment '%s' cannot be looked at: %s", name, error)
                 continue
             if name in remembered or SITE in definition.overrides:  # otherwise Jens did not make it
                 inferred[name] = definition
@@ -55,8 +57,10 @@ def remembered_definition(
         return None
     if isinstance(declared, Definition) and declared.source == source:
         return declared
-    definition = read_definition(f"{name}.yaml", source, hashprefix)
-    return definition if isinstance(definition, Definition) else None
+    try:
+        return parse_definition(name, source, hashprefix)
+    except YamlError:
+        return None
 
 
 def infer(layout: Layout, name: str, found: Found) -> Definition:

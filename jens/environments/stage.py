@@ -32,6 +32,8 @@ class EnvironmentsStage:
         self._standing: list[Definition] = []
         self._failures: list[str] = []
         self._unfinished: list[str] = []
+        self._problems: dict[str, str] = {}
+        self._changed = 0
         self._done: dict[str, bytes] = {}
 
     @cached_property
@@ -40,7 +42,7 @@ class EnvironmentsStage:
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
         """Make, remove and change environments. A failure of one leaves the others alone."""
-        for refusal in plan.refusals:
+        for refusal in (*plan.refusals, *plan.refused_changes.values()):
             log.error("%s", refusal)
         for bad in plan.ill_formed:
             self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
@@ -64,9 +66,13 @@ class EnvironmentsStage:
         for definition in plan.unchanged:
             self._refresh(definition)
         self._remember()
-        return Applied(tuple(self._standing), tuple(self._failures), tuple(self._unfinished))
+        return Applied(
+            tuple(self._standing), tuple(self._failures), tuple(self._unfinished), self._problems, self._changed
+        )
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, text: str, name: str = "") -> None:
+        if name:
+            self._problems.setdefault(name, text)
         log.error("%s", text)
         self._failures.append(text)
 
@@ -79,7 +85,7 @@ class EnvironmentsStage:
         try:
             complete = self._put(definition)
         except OSError as error:
-            self._fail(f"Unable to refresh environment '{definition.name}': {error}")
+            self._fail(f"Unable to refresh environment '{definition.name}': {error}", definition.name)
             complete = False
         if complete:
             self._done[definition.name] = definition.source
@@ -94,20 +100,23 @@ class EnvironmentsStage:
         """Bring one environment up to date. False when some links have to wait, or could not be changed."""
         tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
-        found = tree.read(path)
+        found = tree.take(path)
         held = tree.keep_waiting(wanted, found, self._planner.waiting(definition))
         problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             tree.create(path, held)
+            self._changed += 1
         else:
-            problems = tree.change(path, tree.plan_changes(held, found))
+            changes = tree.plan_changes(held, found)
+            problems = tree.change(path, changes)
+            self._changed += bool(changes.count)
         for problem in _summary(problems):
-            self._fail(f"Unable to refresh environment '{definition.name}': {problem}")
+            self._fail(f"Unable to refresh environment '{definition.name}': {problem}", definition.name)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
         if waiting:
-            log.warning(
-                "Environment '%s' has links that wait for what could not be fetched: %s", definition.name, waiting
-            )
+            text = f"Environment '{definition.name}' has links that wait for what could not be fetched: {waiting}"
+            self._problems.setdefault(definition.name, text)
+            log.warning("%s", text)
         return not waiting and not problems
 
     def _delete(self, name: str) -> None:
@@ -117,10 +126,11 @@ class EnvironmentsStage:
             files.discard(path)
             (self._layout.definitions / name).unlink(missing_ok=True)
         except OSError as error:
-            self._fail(f"Unable to delete environment '{name}': {error}")
+            self._fail(f"Unable to delete environment '{name}': {error}", name)
             self._leave_unfinished(name)
         else:
             log.info("Deleted '%s'", path)
+            self._changed += 1
 
     def _remember(self) -> None:
         new = {}

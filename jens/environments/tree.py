@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +15,15 @@ from jens.layout import Layout, commit_entry, ref_entry
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, link_prefix, link_text, links_of, parse_target
 from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
 from jens.system import files
+from jens.system.users import name_of
+
+log = logging.getLogger(__name__)
 
 #: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
 _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
+
+#: The modes of what Jens makes in an environment, whose links have none.
+_MODES = {**dict.fromkeys(ENVIRONMENT_DIRECTORIES, 0o755), ENVIRONMENT_CONF: 0o644}
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,9 @@ class Found:
     """What an environment is on disk.
 
     ``missing``: directories of the layout that do not exist. ``blocked``: those with something else in their place.
-    ``litter``: what an interrupted run left. ``strange``: everything else that is no link.
+    ``litter``: what an interrupted run left. ``strange``: everything else that is no link. ``modes``: what has another
+    mode than Jens gave it. Only ``inspect`` looks for that, and for directories of others that are of no use, which it
+    adds to ``blocked``.
     """
 
     links: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +50,7 @@ class Found:
     litter: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
     conf: bytes | None = None
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Planner:
         """The tree of a definition's environment."""
         links: dict[str, str] = {}
         for repo, parts in self._parts.items():
-            ref = definition.ref_of(repo)
+            ref = self._expansion.ref_of(definition, repo)
             if ref is not None:
                 entry = self.entry(repo, ref)
                 for link, before, after in parts:
@@ -103,7 +115,7 @@ class Planner:
         return {
             link: (repo, ref)
             for repo, ref in self._expansion.undetermined
-            if definition.ref_of(repo) == ref
+            if self._expansion.ref_of(definition, repo) == ref
             for link, _before, _after in self._parts.get(repo, ())
         }
 
@@ -117,7 +129,8 @@ def read(path: Path) -> Found:
     strange: list[str] = []
     for directory in ENVIRONMENT_DIRECTORIES:
         where = os.path.join(path, directory) if directory else str(path)
-        if os.path.islink(where) or not os.path.isdir(where):
+        status = _status(where)
+        if status is None or not stat.S_ISDIR(status.st_mode):
             (blocked if os.path.lexists(where) else missing).append(directory)
             continue
         with os.scandir(where) as entries:
@@ -142,6 +155,71 @@ def _read_conf(path: Path) -> bytes | None:
         return None
 
 
+def _status(path: Path | str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def take(path: Path) -> Found:
+    """Read an environment that is to be changed now, and put right the modes of what is in it. Raises OSError."""
+    found = inspect(path)
+    mended = [name or "." for name in found.modes if _put_mode(_in(path, name), _MODES[name])]
+    if not mended:
+        return found
+    log.warning("Environment '%s': somebody changed the modes of %s, they are put right", path.name, mended)
+    return inspect(path)
+
+
+def inspect(path: Path) -> Found:
+    """Read an environment that a run would change. Raises OSError, but not for modes that can be put right."""
+    modes, useless = [], []
+    for name, mode in _MODES.items():
+        where = _in(path, name)
+        status = _status(where)
+        if status is None or not (stat.S_ISREG if name == ENVIRONMENT_CONF else stat.S_ISDIR)(status.st_mode):
+            continue
+        if _is_ours(status) and status.st_mode & 0o777 != mode:
+            modes.append(name)
+        elif not _is_ours(status) and name != ENVIRONMENT_CONF and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
+            useless.append(name)
+    try:
+        found = read(path)
+    except PermissionError:
+        if not (modes or useless):
+            raise
+        found = Found()
+    if not useless and not found.links and "" not in (*found.missing, *found.blocked) and not _is_open(path):
+        useless.append("")
+    blocked = (*found.blocked, *useless)
+    return replace(found, blocked=blocked, modes=tuple(modes)) if modes or blocked else found
+
+
+def _in(path: Path, name: str) -> str:
+    return os.path.join(path, name) if name else str(path)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether we may change modes: the owner may, and root."""
+    return os.geteuid() in (0, status.st_uid)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a directory is ours, or everybody may read it: then Puppet servers can."""
+    status = os.lstat(path)
+    return _is_ours(status) or status.st_mode & 0o055 == 0o055
+
+
+def _put_mode(path: str, mode: int) -> bool:
+    """Give a file or directory its mode. False where the file system has no such modes."""
+    with contextlib.suppress(OSError):
+        before = os.lstat(path).st_mode
+        os.chmod(path, stat.S_IMODE(before) & 0o7000 | mode)
+        return os.lstat(path).st_mode & 0o777 == mode
+    return False
+
+
 def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
     """The tree, in which links that wait and exist stay as they are."""
     held = {link: found.links[link] for link in waiting if link in found.links}
@@ -159,8 +237,12 @@ def plan_changes(wanted: Tree, found: Found) -> Changes:
 
 
 def create(path: Path, tree: Tree) -> None:
-    """Make an environment aside, so that it appears complete in one rename. Raises OSError."""
+    """Make an environment aside, so that it appears complete in one rename. Raises OSError.
+
+    What is in its place goes. A directory that somebody else made is kept under another name, unless it is empty.
+    """
     staging = files.staging_name(path.parent)
+    there = _status(path)
     try:
         with files.naming(path):
             for directory in ENVIRONMENT_DIRECTORIES:
@@ -169,9 +251,48 @@ def create(path: Path, tree: Tree) -> None:
                 os.symlink(text, f"{staging}/{link}")
             if tree.conf is not None:
                 (staging / ENVIRONMENT_CONF).write_bytes(tree.conf)
-        files.replace_tree(staging, path)
+            before = files.put_tree(staging, path)
+        if before is not None and there is not None:
+            _let_go(path, before, there)
+    except OSError as error:
+        reason = _obstacle(path, there, error)
+        if not reason:
+            raise
+        raise OSError(reason) from error
     finally:
         files.remove_tree(staging)
+
+
+def _let_go(path: Path, before: Path, status: os.stat_result) -> None:
+    """Delete what was in an environment's place; keep aside what is somebody else's and not empty. Raises OSError."""
+    if _is_ours(status) or not stat.S_ISDIR(status.st_mode):
+        files.remove_tree(before)
+        return
+    kept = ""
+    try:
+        os.rmdir(before)
+    except OSError:
+        kept = f".{path.name}.kept-{os.urandom(6).hex()}"
+        os.rename(before, path.parent / kept)
+    log.warning(
+        "Environment '%s' has taken the place of a directory '%s' that belonged to '%s' and had the mode %04o%s",
+        path.name,
+        path,
+        name_of(status.st_uid),
+        stat.S_IMODE(status.st_mode),
+        f"; that is '{path.parent / kept}' now" if kept else "",
+    )
+
+
+def _obstacle(path: Path, status: os.stat_result | None, error: OSError) -> str:
+    """What to do when a directory of somebody else is in the way; '' when there is none."""
+    if status is None or _is_ours(status) or not stat.S_ISDIR(status.st_mode):
+        return ""
+    user = name_of(os.geteuid())
+    return (
+        f"'{path}' belongs to '{name_of(status.st_uid)}' and has the mode {stat.S_IMODE(status.st_mode):04o}, expected "
+        f"a directory of '{user}' with the mode 0755, and it cannot be replaced ({error.strerror}): remove it"
+    )
 
 
 def change(path: Path, changes: Changes) -> list[OSError]:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from jens.errors import GitError
 from jens.git import process
-from jens.git.process import GitOptions, run
+from jens.git.process import GitOptions, run, transfer
 from jens.git.shells import Command
 from jens.git.wrapper import HEADS, heads
+from jens.names import is_commit_id
 from jens.system.files import read_file
 from jens.text import one_line
 
@@ -27,6 +28,8 @@ _USUAL = re.compile(
     rf'\[branch "(?P<branch>[^"\\\n]+)"\]\n\tremote = origin\n\tmerge = (?P<ref>{HEADS}(?P<name>[^\s"\\;#]+))\n'
 )
 #: Author and committer in the repositories that Jens makes.
+_MISMATCH = "mismatched algorithms"
+_NOT_SHA1 = "expected SHA-1 commit ids, it is a repository with SHA-256 ones"
 _MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
 
@@ -39,12 +42,30 @@ class Upstream(NamedTuple):
 
 
 def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
-    """Fetch what a clone's branch tracks. The branch and the work tree do not change."""
+    """Fetch what a clone's branch tracks. The branch and the work tree do not change. Raises GitError, OSError."""
     git_dir = directory / ".git"
     remote, ref, fetched = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
-    run([*arguments, "--", remote, f"+{ref}:{fetched}"], git_dir=git_dir, remote=options, limit=options.timeout)
-    return Upstream(remote, ref, _loose(git_dir, fetched) or _resolve(git_dir, fetched))
+    before = _loose(git_dir, fetched)
+    try:
+        complaint = transfer([*arguments, "--", remote, f"+{ref}:{fetched}"], git_dir, options)
+    except GitError as error:
+        if _MISMATCH in error.problem:
+            raise GitError("fetch", f"expected SHA-1 commit ids from the remote ({error.problem})") from error
+        raise
+    upstream = Upstream(remote, ref, _loose(git_dir, fetched) or _resolve(git_dir, fetched))
+    if complaint and before in (None, upstream.commit):  # packed, or where it was
+        _expect_up_to_date(directory, upstream, complaint, options)
+    return upstream
+
+
+def _expect_up_to_date(directory: Path, upstream: Upstream, complaint: str, options: GitOptions) -> None:
+    """Raise GitError when the remote has another commit: Git may reject it, and nevertheless end with success."""
+    git_dir = directory / ".git"
+    arguments = ["ls-remote", "--", upstream.remote, upstream.ref]
+    if has_moved(upstream, run(arguments, git_dir=git_dir, shared=True, remote=options, limit=options.timeout)):
+        problem = f"Git ended with success, but did not bring what the remote has in {upstream.ref!r}"
+        raise GitError("fetch", f"{problem}: {complaint}", 0)
 
 
 def _loose(git_dir: Path, ref: str) -> str | None:
@@ -58,7 +79,10 @@ def _loose(git_dir: Path, ref: str) -> str | None:
 
 def _resolve(git_dir: Path, ref: str) -> str:
     output = run(["rev-parse", "--verify", f"{ref}^{{commit}}"], git_dir=git_dir, shared=True)
-    return output.decode("ascii").strip()
+    commit = output.decode("ascii").strip()
+    if not is_commit_id(commit):
+        raise GitError("rev-parse", _NOT_SHA1)
+    return commit
 
 
 def question(directory: Path, upstream: Upstream) -> Command:
@@ -129,9 +153,11 @@ def _branch(git_dir: Path) -> str:
 
 
 def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
-    """Make an ordinary clone."""
+    """Make an ordinary clone. Raises GitError."""
     arguments = ["clone", "--quiet", "--origin=origin", "--template="]
     run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
+    if run(["rev-parse", "--show-object-format"], git_dir=directory / ".git", shared=True) != b"sha1\n":
+        raise GitError("clone", _NOT_SHA1)
 
 
 def make_repository(directory: Path, message: str) -> None:

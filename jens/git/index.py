@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.system.files import read_file
+from jens.system.files import read_pieces
 
 #: gitformat-index(5), versions 2 and 3: the header of an index, the fixed part of an entry, the first field of that
 #: part, and the checksum at the end of the index.
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
             return False
         if status.st_mtime_ns != self.mtime or status.st_size & 0xFFFFFFFF != self.size:
             return False
-        return status.st_ctime_ns == self.ctime or _object_name(read_file(os.fsdecode(path))) == self.name
+        return status.st_ctime_ns == self.ctime or _object_name(path, status.st_size) == self.name
 
 
 def is_whole(index: bytes) -> bool:
@@ -144,6 +144,9 @@ def _is_directory(path: bytes) -> bool:
         return False
 
 
-def _object_name(content: bytes) -> bytes:
-    """The name of the object of a file that Git lays out without conversion."""
-    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).digest()
+def _object_name(path: bytes, size: int) -> bytes:
+    """The name of the object of a file that Git lays out without conversion. ``size`` in bytes. Raises OSError."""
+    name = hashlib.sha1(b"blob %d\0" % size)
+    for piece in read_pieces(os.fsdecode(path)):  # a file may be larger than the memory
+        name.update(piece)
+    return name.digest()

@@ -1,6 +1,7 @@
 """The lock of one repository, which Git's processes inherit: while one of them lives, no other run can start Git there.
 
 The holder knows that no other Git of Jens works there. So lock files and incomplete packs there are from killed ones.
+A Git that packs can be spared at any time. Whoever needs the repository meanwhile ends it, and takes the lock.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ log = logging.getLogger(__name__)
 
 _LOCK = "jens.lock"
 
+#: What a lock is held for, if others may end the Git that inherits it.
+PACKING = "packing"
+
 #: Seconds to wait for a Git process that outlived an earlier run.
 _PATIENCE = 60.0
 #: Seconds that such a process has to finish when the run that started it is dead.
 _MERCY = 5.0
 #: Seconds between SIGTERM and SIGKILL.
 _GRACE = 2.0
+#: Seconds until the next look for a Git that packs: it may not have started yet.
+_PAUSE = 0.1
 
 #: Where Git makes lock files, except those of refs: gitrepository-layout(5).
 _PLACES = ("", "objects", "objects/info", "objects/info/commit-graphs", "objects/pack")
@@ -37,22 +43,25 @@ _OTHER_LOCKS = ("gc.pid", "packed-refs.new")
 
 
 @contextlib.contextmanager
-def repository_lock(directory: Path) -> Iterator[int]:
+def repository_lock(directory: Path, purpose: str = "") -> Iterator[int]:
     """Hold a repository's lock, and remove what a killed Git left. Yields the descriptor to inherit. Raises GitError.
 
     Waits for a Git process that outlived an earlier run. Ends it when it does not finish and its run is certainly dead.
+    Ends a Git that packs at once. With the ``purpose`` PACKING, others do so with the Git of the caller.
     """
     descriptor = _open(directory / _LOCK)
     try:
         _wait_for(descriptor, directory)
         try:
-            processes.sign(descriptor)
-            _remove_left_overs(directory)
+            processes.sign(descriptor, purpose)
+            remove_left_overs(directory)
             yield descriptor
         except GitError:
             _remove_temporary_packs(directory)  # at once: they may be what has filled the disk
             raise
         finally:
+            if purpose:
+                processes.sign(descriptor)
             # Closing is not enough: a helper of Git, such as a cache of passwords, may live on and keep the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
@@ -60,8 +69,31 @@ def repository_lock(directory: Path) -> Iterator[int]:
 
 
 def has_left_overs(directory: Path) -> bool:
-    """Whether there are lock files, of a killed Git or of one that is at work."""
-    return next(_locks(str(directory)), None) is not None
+    """Whether there are lock files, of a killed Git or of one that is at work and does not pack."""
+    if next(_locks(str(directory)), None) is None:
+        return False
+    packer = _packer(directory)
+    return packer is None or not packer.is_alive()
+
+
+def end_packing(directory: Path) -> bool:
+    """End a Git that packs a repository, and wait for its end. Returns whether there was one. Raises GitError.
+
+    Call this with the run lock before a repository is removed, and before a commit counts as found that no branch and
+    no worktree record has: no packing begins while somebody else has the run lock.
+    """
+    if _packer(directory) is None:
+        return False
+    with repository_lock(directory):
+        return True
+
+
+def _packer(directory: Path) -> Signer | None:
+    """The process that packs a repository, or that was killed while it did; None when there is none."""
+    with contextlib.suppress(OSError), open(files.open_file(directory / _LOCK, os.O_NOFOLLOW), "rb") as file:
+        holder = processes.signer(file.fileno())
+        return holder if holder and holder.purpose == PACKING else None
+    return None
 
 
 def _open(path: Path) -> int:
@@ -77,17 +109,20 @@ def _open(path: Path) -> int:
 
 def _wait_for(descriptor: int, directory: Path) -> None:
     begin = time.monotonic()
-    look = _MERCY
+    look = 0.0
     ended: _Groups = {}
     try:
         while not _obtain(descriptor):
             waited = time.monotonic() - begin
             if waited > _PATIENCE:
                 raise GitBusyError("lock", f"another Git process is still at work in '{directory}'")
-            if waited > look:
-                look += _GRACE
+            holder = processes.signer(descriptor)
+            is_packing = holder is not None and holder.purpose == PACKING
+            if waited >= look and (is_packing or waited > _MERCY):
                 _kill_remaining(ended)
-                ended |= _end_orphans(descriptor, directory, ended)
+                found = _end_groups(holder, descriptor, directory, ended)
+                ended |= found
+                look = waited + (_PAUSE if is_packing and not ended else _GRACE)
             time.sleep(0.02)
     finally:
         _kill_remaining(ended)  # ssh does not hold the lock, and may outlive Git
@@ -101,17 +136,21 @@ def _obtain(descriptor: int) -> bool:
     return True
 
 
-# Orphans: Git processes whose run was killed
+# Git processes that may be ended: orphans, whose run was killed, and those that pack
 
 
 #: Process groups, with who was in them.
 _Groups = dict[int, list[Process]]
 
 
-def _end_orphans(descriptor: int, directory: Path, known: _Groups) -> _Groups:
-    groups = {group: members for group, members in _orphaned_groups(descriptor).items() if group not in known}
+def _end_groups(holder: Signer | None, descriptor: int, directory: Path, known: _Groups) -> _Groups:
+    found = _groups_to_end(holder, descriptor) if holder else {}
+    groups = {group: members for group, members in found.items() if group not in known}
     for group in groups:
-        log.warning("Ending Git (process group %d), which a killed run had left at work in '%s'", group, directory)
+        if holder and holder.purpose == PACKING:
+            log.info("Ending Git (process group %d), which packs '%s', as it is needed now", group, directory)
+        else:
+            log.warning("Ending Git (process group %d), which a killed run had left at work in '%s'", group, directory)
         processes.signal_group(group, signal.SIGTERM)  # lets Git remove its lock files
     return groups
 
@@ -127,20 +166,25 @@ def _is_still_there(member: Process) -> bool:
     return now is not None and (now.start, now.group) == (member.start, member.group)
 
 
-def _orphaned_groups(descriptor: int) -> _Groups:
-    """The process groups that hold a lock whose taker is dead, with their members; none unless all is certain."""
-    starter = processes.signer(descriptor)
-    if starter is None or not starter.is_gone():
+def _groups_to_end(starter: Signer, descriptor: int) -> _Groups:
+    """The process groups that hold a lock whose taker is dead or packs, with their members; none unless certain."""
+    if starter.is_gone():
+        takers = {0, starter.pid}
+    elif starter.is_alive() and starter.purpose == PACKING:
+        takers = {starter.pid}
+    else:
         return {}
     # A taker that could not sign is not the signer, and may be alive: its processes are left alone.
-    found = {holder.process.group for holder in processes.holders(descriptor) if holder.taker in (0, starter.pid)}
+    found = {holder.process.group for holder in processes.holders(descriptor) if holder.taker in takers}
     groups: _Groups = {group: [] for group in found}
     for process in processes.all_processes() if found else ():
         groups.get(process.group, []).append(process)
-    return {group: members for group, members in groups.items() if _is_orphaned(members, starter)}
+    if processes.signer(descriptor) != starter:
+        return {}  # somebody else has the lock by now
+    return {group: members for group, members in groups.items() if _is_session_of(members, starter)}
 
 
-def _is_orphaned(members: list[Process], starter: Signer) -> bool:
+def _is_session_of(members: list[Process], starter: Signer) -> bool:
     """Whether a process group is certainly a session that ``starter`` began for Git."""
     return bool(members) and all(
         member.session == member.group
@@ -154,7 +198,8 @@ def _is_orphaned(members: list[Process], starter: Signer) -> bool:
 # What a killed Git leaves
 
 
-def _remove_left_overs(directory: Path) -> None:
+def remove_left_overs(directory: Path) -> None:
+    """Remove lock files and incomplete packs. The caller holds the lock, and its Git has ended. Raises GitError."""
     for path in map(Path, list(_locks(str(directory)))):
         files.remove_tree(path)
         if os.path.lexists(path):

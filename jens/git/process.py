@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import resource
 import selectors
 import shlex
@@ -24,7 +25,7 @@ from jens import deferred
 from jens.errors import GitError, GitTimeoutError
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
-from jens.urls import redact, user_of
+from jens.urls import redact, secrets_of
 
 #: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -36,6 +37,21 @@ _DRAIN = 0.5
 ENOUGH = 1 << 16
 #: Bytes of memory for the list of a remote's branches, enough for millions of them.
 _LONG_LIST = 1 << 30
+
+#: Lines of a complaint that are quoted.
+_MOST_LINES = 6
+_REMOTE = re.compile(r"\A(?:remote:\s*)+")
+#: A text between two rows of the same sign.
+_FRAME = re.compile(r"(?P<sign>[@#*|=+!-])(?P=sign)*\s+(?P<text>.*\S)\s+(?P=sign)+")
+#: How lines begin that name a reason; how those begin that only tell what came of it.
+_LABEL = re.compile(r"(?:error|fatal)\s*:", re.IGNORECASE)
+_CONSEQUENCE = re.compile(r"fatal: (?:Could not read from remote|the remote end hung up|early EOF)")
+#: How lines begin that name no reason, in lower case: hints of Git, and warnings of Git and ssh.
+_CHATTER = ("hint:", "warning:", "** ")
+#: The same when Git ended with success. Then its own warnings are what counts.
+_CHATTER_OF_SUCCESS = ("hint:", "Warning:", "** ")
+#: What Git advises whenever a server has refused it.
+_ADVICE = ("Please make sure you have the correct access rights", "and the repository exists.")
 
 _ALWAYS = {
     "LC_ALL": "C",  # Jens reads Git's complaints
@@ -107,6 +123,7 @@ def run(
     git_dir: Path | None = None,
     work_tree: Path | None = None,
     lock_dir: Path | None = None,
+    held: int | None = None,
     shared: bool = False,
     remote: GitOptions | None = None,
     limit: float = 0,
@@ -115,24 +132,41 @@ def run(
 ) -> bytes:
     """Run Git to its end and return what it printed.
 
-    ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``). The user's
-    configuration counts only for commands that speak to a remote. Raises GitError, GitTimeoutError.
+    ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``), whose descriptor
+    is ``held`` if the caller has taken it. The user's configuration counts only for commands that speak to a remote.
+    Raises GitError, GitTimeoutError.
     """
     command = ["git", *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
     command += [f"--work-tree={work_tree}"] if work_tree else []
     environment = LOCAL if remote is None else {**_SET, **remote_environment(remote)}
     with contextlib.ExitStack() as stack:
-        descriptors: tuple[int, ...] = ()
-        if git_dir and not shared:
+        descriptors: tuple[int, ...] = () if held is None else (held,)
+        if git_dir and held is None and not shared:
             descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
-        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)
+        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)[0]
+
+
+def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str:
+    """Run a Git that fetches to its end. Returns what it complained of although it ended with success, '' for nothing.
+
+    Raises GitError, GitTimeoutError.
+    """
+    command = ["git", f"--git-dir={git_dir}", *arguments]
+    environment = {**_SET, **remote_environment(remote)}
+    with deferred.git_lock.repository_lock(git_dir) as descriptor:
+        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout)
+    return remarks(complaints, command)
 
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
-    """The variables for a Git that speaks to a remote, besides the inherited environment."""
-    return {**_ALWAYS, **_ssh_environment(options.ssh_command)}
+    """The variables for a Git that speaks to a remote, besides the inherited environment.
+
+    The caller's GIT_ASKPASS gives passwords; nobody is there to type any, so all else that asks stays off.
+    """
+    askpass = {"GIT_ASKPASS": os.environ.get("GIT_ASKPASS", "")}
+    return {**_ALWAYS, **askpass, **_ssh_environment(options.ssh_command)}
 
 
 def _ssh_environment(configured: str) -> dict[str, str]:
@@ -170,7 +204,8 @@ def _finish(
     descriptors: tuple[int, ...],
     source: BinaryIO | None,
     limit: float,
-) -> bytes:
+) -> tuple[bytes, bytes]:
+    """Run a command to its end. Returns what it printed on stdout and, no more than ``ENOUGH`` of it, on stderr."""
     try:
         process = start(command, source or subprocess.DEVNULL, {**inherited_environment(), **environment}, descriptors)
     except OSError as error:
@@ -179,7 +214,7 @@ def _finish(
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
         raise GitError(verb, summary(complaints, process.returncode, command), process.returncode)
-    return output
+    return output, complaints
 
 
 def start(
@@ -254,13 +289,19 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
             if left <= 0:
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
             _read_or_wait(pipes, process, min(_DRAIN, left))
-            del complaints[ENOUGH:]  # a remote may complain without end
+            bound(complaints)
         if end_of_process is not None:
             pipes.unregister(end_of_process)
         last = time.monotonic() + _DRAIN
         while pipes.get_map() and time.monotonic() < last:
             _read_or_wait(pipes, process, _DRAIN)
     return bytes(output), bytes(complaints)
+
+
+def bound(complaints: bytearray) -> None:
+    """Keep the first and the last complaints: a remote may complain without end, and the reason comes last."""
+    if len(complaints) > ENOUGH:
+        del complaints[ENOUGH // 2 : -(ENOUGH // 2)]
 
 
 def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -276,16 +317,63 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
 
 
 def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
-    """Git's complaint in one line, without hints, and without the user names and passwords of the command's URLs."""
-    lines = [line.strip() for line in complaints.decode("utf-8", "replace").splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("hint:", "warning:"))] or lines
-    text = "; ".join(lines[_reason(lines) :][:6]) or f"ended with status {status}"
-    for user in filter(None, map(user_of, command)):
-        text = text.replace(user, "")
+    """Git's complaint in one line: what names the reason first, without hints, frames, and secrets of the command."""
+    lines = _lines(complaints)
+    said = [line for line in lines if not line.text.lower().startswith(_CHATTER)] or lines
+    text = "; ".join(_from_the_reason(said)[:_MOST_LINES]) or f"ended with status {status}"
+    return _without_secrets(text, command)
+
+
+def remarks(complaints: bytes, command: Sequence[str]) -> str:
+    """What a Git complained of that ended with success, in one line, what it rejected first; '' for nothing."""
+    texts = [line.text for line in _lines(complaints) if not line.text.startswith(_CHATTER_OF_SUCCESS)]
+    texts.sort(key=lambda text: "rejected" not in text)
+    return _without_secrets("; ".join(texts[:_MOST_LINES]), command)
+
+
+def _without_secrets(text: str, command: Sequence[str]) -> str:
+    for argument in command:
+        for secret in secrets_of(argument):
+            text = text.replace(secret, "")
     return one_line(redact(text))
 
 
-def _reason(lines: Sequence[str]) -> int:
-    """Where the reason begins: ssh prints it just before Git's "fatal:", sometimes below a banner of many lines."""
-    fatal = next((number for number, line in enumerate(lines) if line.startswith("fatal:")), 0)
-    return fatal - 3 if fatal > 5 else 0
+class _Line(NamedTuple):
+    """A line of a complaint; ``is_remote``: Git passes on what the server says."""
+
+    text: str
+    is_remote: bool
+
+
+def _lines(complaints: bytes) -> list[_Line]:
+    """The lines of a complaint that say something: without frames, rulers, and the ``remote:`` in front."""
+    found = []
+    for line in complaints.decode("utf-8", "replace").splitlines():
+        stripped = line.strip()
+        text = _REMOTE.sub("", stripped)
+        framed = _FRAME.fullmatch(text)
+        text = framed["text"] if framed else text
+        if any(map(str.isalnum, text)):
+            found.append(_Line(text, _REMOTE.match(stripped) is not None))
+    return found
+
+
+def _from_the_reason(lines: Sequence[_Line]) -> list[str]:
+    """The lines from the one that names the reason, and then two that were before it: of a banner, or of ssh."""
+    start = _reason(lines)
+    return [line.text for line in (*lines[start:], *lines[max(0, start - 2) : start]) if line.text not in _ADVICE]
+
+
+def _reason(lines: Sequence[_Line]) -> int:
+    """Where the reason begins.
+
+    Git and most servers name it in a line of its own, ``fatal: …`` or ``ERROR: …``. What a server says over HTTP is
+    just before Git's line. ssh prints the reason just before Git tells that it could not read.
+    """
+    named = [_LABEL.match(line.text) is not None and not _CONSEQUENCE.match(line.text) for line in lines]
+    if True not in named:
+        return max(0, next((i for i, line in enumerate(lines) if _CONSEQUENCE.match(line.text)), 0) - 1)
+    start = label = named.index(True)
+    while lines[label].text.startswith("fatal:") and start and lines[start - 1].is_remote:
+        start -= 1
+    return start

@@ -126,3 +126,9 @@ class Remotes:
     def heads(self, url: str) -> dict[str, str]:
         """The branches of a remote, name to commit; it is asked once in a run. Raises GitError when asking failed."""
         return wrapper.remote_heads(self.reply(wrapper.question(url)))
+
+    def heads_now(self, url: str) -> dict[str, str]:
+        """The branches of a remote, asked in any case. Raises GitError when asking failed."""
+        question = wrapper.question(url)
+        self._ask_aside(question)
+        return wrapper.remote_heads(self.reply(question))

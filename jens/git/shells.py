@@ -229,7 +229,7 @@ class _Shell:
         """Read what was printed. Returns the result of the command when it has ended, None before."""
         self.has_ended = not _take(self._printed, self._output)
         _take(self._complained, self._complaints)
-        del self._complaints[git_process.ENOUGH :]  # a remote may complain without end
+        git_process.bound(self._complaints)
         match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
         if match and match["word"].decode() == self._word:
             return self._result(int(match["status"]), bytes(self._output[: match.start()]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 from jens.git import wrapper
@@ -67,12 +67,13 @@ def results(futures: Collection[Future[Value]]) -> list[Value]:
 
 
 def count(what: str, futures: Collection[Future[Value]], progress: Progress) -> None:
-    """Call ``progress`` each time one is done."""
-    done: list[object] = []
+    """Call ``progress`` each time one is done, with numbers that only grow."""
+    numbers = iter(range(1, len(futures) + 1))
+    one_at_a_time = Lock()  # the threads of the workers call
 
-    def one_more(future: object) -> None:
-        done.append(future)
-        progress(what, len(done), len(futures))
+    def one_more(_future: object) -> None:
+        with one_at_a_time:
+            progress(what, next(numbers), len(futures))
 
     for future in futures:
         future.add_done_callback(one_more)

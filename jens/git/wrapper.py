@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
-from jens.git.process import GitOptions, run, stop_all
+from jens.git.process import GitOptions, run, stop_all, transfer
 from jens.git.shells import Command
 from jens.names import is_commit_id
 from jens.system.files import read_file
@@ -24,10 +24,17 @@ HEADS = "refs/heads/"
 #: The remote's name during a clone: a user's configuration of remotes named origin must not apply.
 _NEW = "jens-clone"
 _PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
+#: Digits of a commit id in a repository made with ``--object-format=sha256``.
+_SHA256 = 64
+_SYMBOLIC = re.compile(rf"^ref: {HEADS}(?P<branch>[^\n]+)\tHEAD$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
 #: Git's exit status when an object is missing. A killed Git or a time limit gives another status.
 _FATAL = 128
+#: The exit status of ``git merge-base --is-ancestor`` for no, and its complaint about a commit that is not there.
+_NO, _UNKNOWN = 1, "Not a valid commit name"
 _REFUSALS = ("not our ref", "unadvertised object")
+#: Seconds since the epoch, and the last of them that are a date: the end of the year 9999.
+_DATE, _LAST_DATE = re.compile(r"[0-9]{1,12}"), 253402300799
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 
 
@@ -39,6 +46,13 @@ def question(url: str) -> Command:
     return ("ls-remote", "--heads", "--", url)
 
 
+def default_branch(url: str, options: GitOptions) -> str:
+    """The branch that HEAD of a remote names, '' when it names none or an unborn one. Raises GitError."""
+    output = run(["ls-remote", "--symref", "--", url, "HEAD"], remote=options, limit=options.timeout)
+    match = _SYMBOLIC.search(output.decode("utf-8", "surrogateescape"))
+    return match["branch"] if match else ""
+
+
 def remote_heads(output: bytes) -> dict[str, str]:
     """The branches of a remote, name to commit, from its reply. Raises GitError."""
     heads = {}
@@ -46,7 +60,8 @@ def remote_heads(output: bytes) -> dict[str, str]:
         commit, _, ref = line.partition("\t")
         if ref.startswith(HEADS):
             if not is_commit_id(commit):
-                raise GitError("ls-remote", "expected SHA-1 commit ids from the remote")
+                problem = "expected SHA-1 commit ids from the remote"
+                raise GitError("ls-remote", f"{problem}, it has SHA-256 ones" if len(commit) == _SHA256 else problem)
             heads[ref[len(HEADS) :]] = commit
     return heads
 
@@ -66,10 +81,13 @@ def clone(bare: Path, url: str, options: GitOptions) -> None:
     config.write_bytes(config.read_bytes().replace(f'[remote "{_NEW}"]'.encode(), b'[remote "origin"]', 1))
 
 
-def fetch(bare: Path, url: str, options: GitOptions) -> None:
-    """Make the branches of a mirror equal to those of the remote, also moved, rewritten and deleted ones."""
+def fetch(bare: Path, url: str, options: GitOptions) -> str:
+    """Make the branches of a mirror equal to those of the remote, also moved, rewritten and deleted ones.
+
+    Returns what Git complained of, for it may reject branches and nevertheless end with success. Raises GitError.
+    """
     arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
-    run([*arguments, "--", url, _MIRROR], git_dir=bare, remote=options, limit=options.timeout)
+    return transfer([*arguments, "--", url, _MIRROR], bare, options)
 
 
 def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
@@ -196,40 +214,55 @@ def lacks_parts(bare: Path, commit: str) -> bool:
     return False
 
 
+def is_rewritten(bare: Path, old: str, new: str) -> bool:
+    """Whether the history of a commit lacks an older one, which the repository may have lost. Raises GitError."""
+    try:
+        run(["merge-base", "--is-ancestor", old, new], git_dir=bare, shared=True)
+    except GitError as error:
+        if error.status == _NO or _UNKNOWN in error.problem:
+            return True
+        raise
+    return False
+
+
 def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
     """When these commits (40 digits) were made: the committer's date, in seconds since the epoch.
 
-    Commits that the repository does not have are left out.
+    Commits that the repository does not have are left out, and those whose date is none: a commit may say anything.
     """
     ids = "\n".join(commits)
     if not ids:
         return {}
     arguments = ["rev-list", "--no-walk=unsorted", "--ignore-missing", "--no-commit-header", "--format=%H %ct"]
     output = run([*arguments, "--stdin"], git_dir=bare, shared=True, stdin=ids.encode("ascii"))
-    return {commit: int(time) for commit, _, time in (line.partition(" ") for line in output.decode().splitlines())}
+    dates = (line.partition(" ") for line in output.decode("ascii", "replace").splitlines())
+    return {commit: int(date) for commit, _, date in dates if _DATE.fullmatch(date) and int(date) <= _LAST_DATE}
 
 
-def is_intact(bare: Path) -> bool:
+def is_intact(bare: Path, *, held: int | None = None, limit: float = 0) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
 
-    Raises GitBusyError when another process holds the repository, so nobody can tell now.
+    Raises GitError when nobody can tell now: GitBusyError when another process holds the repository, GitTimeoutError
+    after ``limit`` seconds (0: none), and with a negative status when somebody has ended Git.
     """
     try:
-        run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare)
-    except GitBusyError:
+        run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare, held=held, limit=limit)
+    except (GitBusyError, GitTimeoutError):
         raise
     except GitError as error:
+        if error.status is not None and error.status < 0:
+            raise
         return error.status == 1  # only bit 0: old objects are in an odd format, but all are there
     return True
 
 
-def gc(bare: Path, *, aggressive: bool) -> None:
+def gc(bare: Path, *, aggressive: bool, held: int | None = None, limit: float = 0) -> None:
     """Pack a repository, and drop objects that were unreachable for two weeks. Worktree records stay.
 
-    Source: git-gc(1).
+    Raises GitError, and GitTimeoutError after ``limit`` seconds (0: none). Source: git-gc(1).
     """
     arguments = ["gc", "--quiet", *(["--aggressive"] if aggressive else [])]
-    run(arguments, git_dir=bare, settings=("-c", "gc.worktreePruneExpire=never"))
+    run(arguments, git_dir=bare, held=held, limit=limit, settings=("-c", "gc.worktreePruneExpire=never"))
 
 
 def has_heads(bare: Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from jens import names, text
 from jens.metadata import yamlnodes
-from jens.metadata.yamlnodes import Doubt, Node, Report, YamlError, ignore, reporting, stop
+from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
     PARSERS,
     PARTITIONS,
@@ -26,6 +26,11 @@ SUFFIX = ".yaml"
 Lines = Mapping["tuple[str, ...]", int]
 
 
+def is_definition(file: str) -> bool:
+    """Whether a file at the top of the environment metadata is a definition, by its name. Hidden files are none."""
+    return file.endswith(SUFFIX) and not file.startswith(".")
+
+
 def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declared:
     """Read one definition; ``content`` is None for an entry of the repository that is no file."""
     try:
@@ -43,37 +48,74 @@ def inspect_definition(file: str, content: bytes | None, hashprefix: str, report
     if content is None:
         report(YamlError("expected a file, not a symbolic link or a submodule"))
         return Definition(name, None, {})
-    return parse_definition(name, content, hashprefix, report)
-
-
-def parse_definition(name: str, source: bytes, hashprefix: str, report: Report = stop) -> Definition:
-    """Read a well-formed definition. Raises YamlError, which says what is wrong and in which line.
-
-    With another ``report`` than ``stop``, the result has what can be read of an ill-formed definition.
-    """
-    top: Mapping[str, Node] = {}
+    definition = Definition(name, None, {}, source=content)
     with reporting(report):
-        root = yamlnodes.parse(source)
-        if root is None:
-            raise YamlError("empty, expected a mapping")
-        top = {key: value for key, (_key, value) in yamlnodes.entries(root, "the definition").items()}
-        if "notifications" not in top:
-            raise YamlError("the mandatory key 'notifications' is missing", near=yamlnodes.line_of(root))
+        line, top = _top(content)
+        misspelt = dict(_misspelt(top))
+        for key, known in misspelt.items():
+            report(YamlError(f"unknown key {key!r}, expected {known!r}", yamlnodes.line_of(top[key][0])))
+        keys = {*top, *misspelt.values()}
+        if "notifications" not in keys:
+            report(YamlError("the mandatory key 'notifications' is missing", near=line))
+        definition = _read(name, content, top, hashprefix, report)
+        if "default" not in keys and ("overrides" not in keys or _is_without_overrides(top)):
+            report(YamlError("neither 'default' nor an override, expected one at least", near=line))
+    return definition
+
+
+def parse_definition(name: str, source: bytes, hashprefix: str) -> Definition:
+    """Read a definition that was well-formed when its environment was built. Raises YamlError.
+
+    What a definition must have besides is a matter of ``inspect_definition``: an older Jens may have built from less.
+    """
+    return _read(name, source, _top(source)[1], hashprefix, stop)
+
+
+def _top(source: bytes) -> tuple[int, Entries]:
+    """The line of a definition's mapping, and its entries."""
+    root = yamlnodes.parse(source)
+    if root is None:
+        raise YamlError("empty, expected a mapping")
+    return yamlnodes.line_of(root), yamlnodes.entries(root, "the definition")
+
+
+def _misspelt(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The unknown keys that resemble a known one, with that."""
+    for key in keys:
+        known = "" if key in _DEFINITION_KEYS else names.resembled(key, _DEFINITION_KEYS)
+        if known:
+            yield key, known
+
+
+def _is_without_overrides(top: Entries) -> bool:
+    """Whether 'overrides' are well-formed, but name no repository."""
+    if "overrides" not in top:
+        return False  # they are misspelt
+    try:
+        partitions = yamlnodes.entries(top["overrides"][1], "'overrides'")
+        return not any(yamlnodes.entries(node, key) for key, (_key, node) in partitions.items())
+    except YamlError:
+        return False
+
+
+def _read(name: str, source: bytes, top: Entries, hashprefix: str, report: Report) -> Definition:
+    """The values of the known keys. Reports the ill-formed ones and leaves them out."""
     default, overrides, parser = None, {}, None
     if "default" in top:
         with reporting(report):
-            default = _default(top["default"], hashprefix)
+            default = _default(top["default"][1], hashprefix)
     if "overrides" in top:
         with reporting(report):
-            overrides = dict(_overrides(top["overrides"], hashprefix, report))
+            overrides = dict(_overrides(top["overrides"][1], hashprefix, report))
     if "parser" in top:
         with reporting(report):
-            parser = _parser(top["parser"])
+            parser = _parser(top["parser"][1])
     notifications: tuple[str, ...] = ()
     if "notifications" in top:
         with reporting(report):
-            notifications = _notifications(top["notifications"])
-    return Definition(name, default, overrides, notifications, parser, source)
+            notifications = _notifications(top["notifications"][1])
+    unknown = tuple(key for key in top if key not in _DEFINITION_KEYS)
+    return Definition(name, default, overrides, notifications, parser, source, unknown)
 
 
 def _default(node: Node, hashprefix: str) -> Branch:
@@ -97,7 +139,8 @@ def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[Re
     for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
         with reporting(report):
             if partition not in PARTITIONS:
-                expected = ", ".join(PARTITIONS)
+                known = names.resembled(partition, PARTITIONS)
+                expected = repr(known) if known else ", ".join(PARTITIONS)
                 raise YamlError(
                     f"'overrides' has an unknown partition {partition!r}, expected {expected}", yamlnodes.line_of(key)
                 )
@@ -130,7 +173,10 @@ def doubts(definition: Definition, library: Library) -> list[str]:
 
 
 def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
-    """Overrides of repositories that the library lacks, and unknown keys; without a library no override is reported."""
+    """Overrides of repositories that the library lacks, and unknown keys; without a library no override is reported.
+
+    An unknown key that resembles a known one is no doubt, but an error.
+    """
     overridden = sorted(RepoId(*key) for key in lines if len(key) == 2)
     found = [
         Doubt(
@@ -140,8 +186,9 @@ def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:
         for repo in overridden
         if library is not None and repo not in library.urls and repo not in library.unusable
     ]
-    unknown = [key for key in lines if len(key) == 1 and key[0] not in _DEFINITION_KEYS]
-    return found + [Doubt(lines[key], f"has an unknown key '{text.one_line(key[0])}'") for key in unknown]
+    keys = [key[0] for key in lines if len(key) == 1]
+    unknown = set(keys) - set(_DEFINITION_KEYS) - dict(_misspelt(keys)).keys()
+    return found + [Doubt(lines[key,], f"has an unknown key '{text.one_line(key)}'") for key in keys if key in unknown]
 
 
 def left_empty(definition: Definition, lines: Lines) -> list[Doubt]:

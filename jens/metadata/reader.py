@@ -7,7 +7,7 @@ import logging
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import clones
-from jens.metadata.definition import SUFFIX, read_definition
+from jens.metadata.definition import SUFFIX, is_definition, read_definition
 from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import LARGEST, YamlError
 from jens.model import Declared, Library
@@ -45,5 +45,7 @@ def read_definitions(config: Config, commit: str) -> dict[str, Declared]:
     except (GitError, OSError) as error:
         raise MetadataError(main.environmentsmetadatadir, str(error)) from error
     return {
-        name[: -len(SUFFIX)]: read_definition(name, content, main.hashprefix) for name, content in sorted(files.items())
+        name[: -len(SUFFIX)]: read_definition(name, content, main.hashprefix)
+        for name, content in sorted(files.items())
+        if is_definition(name)
     }

@@ -19,6 +19,8 @@ except ImportError:  # pragma: no cover - PyYAML without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 Node = yaml.nodes.Node
+#: The entries of a mapping, with the nodes of key and value.
+Entries = Mapping[str, tuple[Node, Node]]
 
 #: Larger texts are refused, in bytes. Nobody writes so much metadata by hand.
 LARGEST = 1024 * 1024
@@ -116,7 +118,7 @@ def kind(node: Node) -> str:
     return "null" if is_null(node) else str(node.tag).rpartition(":")[2]
 
 
-def entries(node: Node, what: str) -> dict[str, tuple[Node, Node]]:
+def entries(node: Node, what: str) -> Entries:
     """A mapping's entries by the text of their keys, as (key node, value node). Follows merge keys.
 
     The last of repeated keys counts, as in every YAML reader. A key that is no scalar gets its kind in angle brackets

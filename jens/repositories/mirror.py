@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
-from jens.events import Event
+from jens.events import NOT_FETCHED, REFUSED, Event
 from jens.git import damage as git_damage
 from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.wrapper import GitOptions
 from jens.model import Branch, Ref, RepoId
+from jens.names import is_branch_name
 from jens.repositories.model import Reply, Request
 from jens.repositories.refs import missing_mandatory
 from jens.system import files
+
+#: Git's exit status when it has done what it was asked for, or says so.
+_SUCCESS = 0
+#: Branches that a message names.
+_MOST_NAMED = 5
 
 
 class Mirror(NamedTuple):
@@ -43,7 +49,7 @@ class RefusedError(Exception):
 
 def questions(requests: Iterable[Request]) -> list[Command]:
     """The commands that ask the remotes which are to be asked in any case, each once."""
-    urls = [request.url for request in requests if request.url is not None and request.ask and not request.is_new]
+    urls = [request.url for request in requests if request.url is not None and (request.ask or request.is_new)]
     return [wrapper.question(url) for url in dict.fromkeys(urls)]
 
 
@@ -73,7 +79,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     except GitError as error:
         # Suspect the mirror only when the remote replied, and no other Git is at work in the mirror.
         is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
-        if is_busy or error.verb == "ls-remote" or wrapper.is_intact(bare):
+        if is_busy or error.verb == "ls-remote" or error.status == _SUCCESS or wrapper.is_intact(bare):
             mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
@@ -142,7 +148,7 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
     try:
         return clone_mirror(bare, url, request, remotes)
     except GitError as error:
-        raise RefusedError(failure_event("clone", request.repo, error)) from error
+        raise RefusedError(failure_event("clone", request.repo, error)._replace(kind=REFUSED)) from error
 
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
@@ -152,7 +158,7 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
         reply = ask(bare, url, request.repo, remotes)  # a silent remote times out sooner than a clone
         if not reply.is_settled:
             return reply
-        mirror, lost = renew_mirror(bare, url, checkouts, remotes)
+        mirror, lost = renew_mirror(bare, url, checkouts, remotes, reply.heads)
     except GitError as error:
         return Mirror(read_heads(bare), Reply.NONE, (failure_event("clone", request.repo, error),))
     text = f"The mirror of {request.repo} {reason}, it was made anew"
@@ -162,29 +168,66 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
 
 def failure_event(verb: str, repo: RepoId, error: GitError) -> Event:
     """The event for a remote that could not be cloned or fetched (``verb``)."""
-    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})")
+    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})", NOT_FETCHED)
 
 
 def refusal_event(repo: RepoId, missing: Sequence[str]) -> Event:
     """The event for a new repository that lacks mandatory branches."""
     reason = f"it has no branch {', '.join(map(repr, missing))}, which every repository must have"
-    return Event(logging.ERROR, f"Refusing new repository {repo}: {reason}")
+    return Event(logging.ERROR, f"Refusing new repository {repo}: {reason}", REFUSED)
 
 
 def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
     """Clone a new mirror aside, so that a refused one leaves nothing. Raises GitError, RefusedError."""
+    said = remotes.heads(url)  # a silent remote times out sooner than a clone
+    _refuse_without(request, said)
     staging = files.staging_name(bare.parent)
     try:
-        with remotes.speaking_to(url) as options:
-            wrapper.clone(staging, url, options)
-        heads = wrapper.heads(staging)
-        missing = missing_mandatory(request.needs.mandatory, heads)
-        if missing:
-            raise RefusedError(refusal_event(request.repo, missing))
+        heads = _clone(staging, url, remotes, said)
+        _refuse_without(request, heads)
         files.replace_tree(staging, bare)
     finally:
         files.remove_tree(staging)
     return Mirror(heads, Reply.NOW)
+
+
+def _refuse_without(request: Request, heads: Mapping[str, str]) -> None:
+    missing = missing_mandatory(request.needs.mandatory, heads)
+    if missing:
+        raise RefusedError(refusal_event(request.repo, missing))
+
+
+def _clone(staging: Path, url: str, remotes: Remotes, said: Mapping[str, str]) -> dict[str, str]:
+    """Clone a remote that ``said`` which branches it has. Returns what the clone brought. Raises GitError."""
+    with remotes.speaking_to(url) as options:
+        wrapper.clone(staging, url, options)
+    heads = wrapper.heads(staging)
+    _expect_brought("clone", url, remotes, not_brought(said, {}, heads), heads)
+    return heads
+
+
+def not_brought(said: Mapping[str, str], before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """The branches that a remote ``said`` to be elsewhere than in the mirror before, and that Git left there.
+
+    Names that no branch can have do not count: Git ignores them, and no definition can use them.
+    """
+    left = (name for name in {*said, *before} if said.get(name) != before.get(name) == after.get(name))
+    return sorted(filter(is_branch_name, left))
+
+
+def _expect_brought(
+    verb: str, url: str, remotes: Remotes, left: list[str], heads: Mapping[str, str], text: str = ""
+) -> None:
+    """Raise GitError when the remote still has branches that Git has ``left`` as they were.
+
+    A push between question and fetch may have taken them back. ``text`` is what Git complained of.
+    """
+    now = remotes.heads_now(url) if left else {}
+    left = [name for name in left if now.get(name) != heads.get(name)]
+    if left:
+        names = f"{', '.join(map(repr, left[:_MOST_NAMED]))}{', …' if left[_MOST_NAMED:] else ''}"
+        problem = f"Git ended with success, but did not bring what the remote has in {names}"
+        raise GitError(verb, f"{problem}: {text}" if text else problem, _SUCCESS)
 
 
 def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
@@ -192,7 +235,7 @@ def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     heads = remotes.heads(url)
     if not heads:
         problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
-        return Mirror(read_heads(bare), Reply.NONE, (Event(logging.ERROR, problem),))
+        return Mirror(read_heads(bare), Reply.NONE, (Event(logging.ERROR, problem, NOT_FETCHED),))
     return Mirror(heads, Reply.NOW)
 
 
@@ -200,13 +243,16 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
     """Ask the remote, and fetch when its branches or its URL have changed. Raises GitError."""
     reply = ask(bare, url, repo, remotes)
     moved = wrapper.mirrored_url(bare) != url
-    if not reply.is_settled or (read_heads(bare) == reply.heads and not moved):
+    before = read_heads(bare)
+    if not reply.is_settled or (before == reply.heads and not moved):
         return reply
     with remotes.speaking_to(url) as options:
-        wrapper.fetch(bare, url, options)
+        text = wrapper.fetch(bare, url, options)
+    heads = read_heads(bare)
+    _expect_brought("fetch", url, remotes, not_brought(reply.heads, before, heads), heads, text)
     if moved:
         wrapper.record_url(bare, url)
-    return Mirror(read_heads(bare), Reply.NOW)
+    return Mirror(heads, Reply.NOW)
 
 
 def read_heads(bare: Path) -> dict[str, str]:
@@ -217,15 +263,16 @@ def read_heads(bare: Path) -> dict[str, str]:
         return {}
 
 
-def renew_mirror(bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes) -> tuple[Mirror, list[str]]:
-    """Make a damaged mirror anew, and salvage the commits of checkouts.
+def renew_mirror(
+    bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes, said: Mapping[str, str]
+) -> tuple[Mirror, list[str]]:
+    """Make a damaged mirror anew, and salvage the commits of checkouts. ``said``: the branches of the remote.
 
     Returns the new mirror, and the commits that are lost. Raises GitError.
     """
     staging, lender = files.staging_name(bare.parent), files.staging_name(bare.parent)
     try:
-        with remotes.speaking_to(url) as options:
-            wrapper.clone(staging, url, options)
+        _clone(staging, url, remotes, said)
         missing = [commit for commit in checkouts if not wrapper.commits_like(staging, commit)]
         if missing and (bare / "objects").is_dir():
             wrapper.borrow(lender, bare / "objects")

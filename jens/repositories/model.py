@@ -21,18 +21,22 @@ from jens.model import (
 
 
 class RepositoriesPlan(NamedTuple):
-    """Which repositories to take in, to bring up to date, to keep as they are, and to remove."""
+    """Which repositories to take in, to bring up to date, to keep as they are, and to remove.
+
+    The library has lost the ``pinned`` ones, but snapshots hold them: they stay in these, and in no other environment.
+    """
 
     new: tuple[RepoId, ...] = ()
     existing: tuple[RepoId, ...] = ()
     kept: tuple[RepoId, ...] = ()
     deleted: tuple[RepoId, ...] = ()
+    pinned: tuple[RepoId, ...] = ()
     refusals: tuple[str, ...] = ()
 
     @property
     def remaining(self) -> list[RepoId]:
         """Every repository that is not removed, in the order of work."""
-        repos = [*self.new, *self.existing, *self.kept]
+        repos = [*self.new, *self.existing, *self.kept, *self.pinned]
         return sorted(repos, key=lambda repo: (PARTITIONS.index(repo.partition), repo.name))
 
 

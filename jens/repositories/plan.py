@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jens.model import (
@@ -21,10 +21,13 @@ from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Needs, RepositoriesPlan
 
 
-def plan_repositories(library: Library, known: Iterable[RepoId], guard: PurgeGuard) -> RepositoriesPlan:
-    """Compare the library with the repositories that are known from earlier runs."""
+def plan_repositories(
+    library: Library, known: Iterable[RepoId], guard: PurgeGuard, held: Collection[RepoId] = ()
+) -> RepositoriesPlan:
+    """Compare the library with the repositories that are known from earlier runs, and that snapshots hold."""
     before = set(known)
-    gone = before - set(library.urls) - set(library.unusable)
+    pinned = (before - set(library.urls) - set(library.unusable)).intersection(held)
+    gone = before - set(library.urls) - set(library.unusable) - pinned
     refused: set[RepoId] = set()
     refusals = []
     for partition in PARTITIONS:
@@ -37,6 +40,7 @@ def plan_repositories(library: Library, known: Iterable[RepoId], guard: PurgeGua
         existing=tuple(sorted(set(library.urls) & before)),
         kept=tuple(sorted((before & set(library.unusable)) | refused)),
         deleted=tuple(sorted(gone - refused)),
+        pinned=tuple(sorted(pinned)),
         refusals=tuple(refusals),
     )
 
@@ -54,18 +58,30 @@ def _refusal(partition: str, removed: set[RepoId]) -> str:
     )
 
 
+def held_by_snapshots(definitions: Iterable[Definition]) -> set[RepoId]:
+    """The repositories that snapshots name. A definition that was inferred from links only looks like a snapshot."""
+    snapshots = [definition for definition in definitions if definition.default is None and definition.source]
+    return {repo for snapshot in snapshots for repo in snapshot.overrides}
+
+
 def plan_needs(
     repos: Iterable[RepoId],
     mandatory: Sequence[str],
     definitions: Iterable[Definition],
     former: Iterable[Definition] = (),
+    pinned: Collection[RepoId] = (),
 ) -> dict[RepoId, Needs]:
-    """The refs that definitions need of each repository. ``former`` definitions are those being replaced."""
+    """The refs that definitions need of each repository. ``former`` definitions are those being replaced.
+
+    Of ``pinned`` repositories only what snapshots name is needed.
+    """
     always = frozenset(map(Branch, mandatory))
     now, before = _Wanted.by(definitions), _Wanted.by(former)
     needs = {}
     for repo in repos:
         current = Needs(always, now.overrides_of(repo), now.implied_of(repo))
+        if repo in pinned:
+            current = Needs(overrides=frozenset(now.pins.get(repo, ())))
         former_refs = before.overrides_of(repo) | before.implied_of(repo)
         needs[repo] = current._replace(former=former_refs.difference(current.refs)) if former_refs else current
     return needs
@@ -75,22 +91,26 @@ class _Wanted(NamedTuple):
     """What a set of definitions needs."""
 
     overrides: Mapping[RepoId, set[Ref]]
+    pins: Mapping[RepoId, set[Ref]]
     defaults: frozenset[Branch]
     by_snapshots: frozenset[RepoId]
 
     @classmethod
     def by(cls, definitions: Iterable[Definition]) -> _Wanted:
         overrides: dict[RepoId, set[Ref]] = {}
+        pins: dict[RepoId, set[Ref]] = {}
         defaults: set[Branch] = set()
         by_snapshots: set[RepoId] = set()
         for definition in definitions:
             for repo, ref in definition.overrides.items():
                 overrides.setdefault(repo, set()).add(ref)
+                if definition.default is None:
+                    pins.setdefault(repo, set()).add(ref)
             if definition.default is not None:
                 defaults.add(definition.default)
             else:
                 by_snapshots |= {SITE, HIERADATA}.difference(definition.overrides)
-        return cls(overrides, frozenset(defaults), frozenset(by_snapshots))
+        return cls(overrides, pins, frozenset(defaults), frozenset(by_snapshots))
 
     def overrides_of(self, repo: RepoId) -> frozenset[Ref]:
         return frozenset(self.overrides.get(repo, ()))

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import GitError, WayOutError
-from jens.events import Event
+from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import worktrees, wrapper
 from jens.git.remotes import Remotes
-from jens.layout import Layout
+from jens.layout import Layout, ref_entry
 from jens.links import refuse_ways_out
-from jens.model import Branch, Commit, Ref, RepoId
+from jens.model import Branch, Commit, Ref, RepoId, ref_order
+from jens.names import describe_ref
 from jens.repositories import commits, repair
 from jens.repositories import mirror as repositories_mirror
 from jens.repositories.commits import Resolution
-from jens.repositories.disk import scan
+from jens.repositories.disk import content_problems, scan
 from jens.repositories.mirror import Mirror, RefusedError
 from jens.repositories.model import Needs, OnDisk, Prepared, RefsPlan, Reply, Request
 from jens.repositories.refs import (
@@ -51,6 +52,9 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         mirror = repositories_mirror.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
         events += mirror.events
         if not wrapper.is_repository(bare):
+            if request.url is None:
+                text = f"The mirror of {repo} is gone, and the library has no URL to make it anew: its checkouts stay"
+                events.append(Event(logging.ERROR, text, NOT_FETCHED))
             return _prepared(
                 request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
             )
@@ -66,7 +70,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
-        events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}"))
+        events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}", NOT_FETCHED))
         return _prepared(
             request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
         )
@@ -85,9 +89,13 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         missing = missing_mandatory(request.needs.mandatory, mirror.heads)
         if request.is_new and missing:
             raise RefusedError(repositories_mirror.refusal_event(repo, missing))
-        known = {ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)}
-        plan = plan_refs(repo, request.needs, mirror.heads, known, disk, has_replied=mirror.is_settled)
-        return Prepared(repo, disk, plan, {}, (*mirror.events, *_announcements(layout, repo, disk, plan), *plan.events))
+        resolution = Resolution({ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)})
+        if wrapper.is_repository(bare):
+            resolution = commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
+        plan = _plan(request, mirror, resolution, disk)
+        here = {ref: commit for ref, commit in plan.targets.items() if commit in disk.checkouts}
+        content = _content(layout, repo, request.needs, plan._replace(targets=here), {})
+        return Prepared(repo, disk, plan, {}, (*mirror.events, *resolution.events, *plan.events, *content))
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
@@ -109,13 +117,9 @@ class _Attempt(NamedTuple):
     lacking: frozenset[Ref]
 
 
-def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
-    repo = request.repo
-    disk, events = repair.restore_ties(layout, repo, on_disk)
-    bare = layout.bare(repo)
-    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
-    plan = plan_refs(
-        repo,
+def _plan(request: Request, mirror: Mirror, resolution: Resolution, disk: OnDisk) -> RefsPlan:
+    return plan_refs(
+        request.repo,
         request.needs,
         mirror.heads,
         resolution.commits,
@@ -123,6 +127,14 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         has_replied=mirror.is_settled,
         unasked=resolution.unasked,
     )
+
+
+def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk, mirror: Mirror) -> _Attempt:
+    repo = request.repo
+    disk, events = repair.restore_ties(layout, repo, on_disk)
+    bare = layout.bare(repo)
+    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
+    plan = _plan(request, mirror, resolution, disk)
     events += [*resolution.events, *plan.events, *repair.warn_of_repairs(layout, repo, request.recorded, on_disk, plan)]
     events += _announcements(layout, repo, disk, plan)
     staged: dict[str, Path] = {}
@@ -133,12 +145,28 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
             staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
         except (GitError, OSError, WayOutError) as error:
             failed.append(commit)
-            events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}"))
+            events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}", CHECKOUT, commit))
             is_suspicious = is_suspicious or not isinstance(error, WayOutError)
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
+    events += _content(layout, repo, request.needs, settled, staged)
     lacking = _lacking(request.needs, mirror, resolution)
     return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+
+
+def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged: Mapping[str, Path]) -> list[Event]:
+    """Faults of what refs have that environments may use; a warning when the commit is laid out now."""
+    events = []
+    for ref in sorted(needs.overrides | needs.implied, key=ref_order):
+        commit = plan.targets.get(ref)
+        if commit is None:
+            continue
+        problems = content_problems(layout, repo, staged.get(commit) or layout.checkout(repo, commit))
+        if problems:
+            level = logging.WARNING if commit in staged else logging.DEBUG
+            text = f"{repo} {describe_ref(ref)}: {'; '.join(problems)}"
+            events.append(Event(level, text, CONTENT, ref_entry(ref, commit)))
+    return events
 
 
 def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[Ref]:
@@ -190,15 +218,24 @@ def _check_out(layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path]
 
 def _announcements(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
     lines = []
-    for entry, old, _new in describe(disk, plan):
-        verb = "Updating" if old else "Populating new"
-        lines.append(Event(logging.INFO, f"{verb} ref '{layout.clone(repo) / entry}'"))
+    for entry, old, new in describe(disk, plan):
+        ref = f"ref '{layout.clone(repo) / entry}'"
+        lines.append(Event(logging.INFO, f"Updating {ref}" if old else f"Populating new {ref} ({new[:7]})"))
     return lines
 
 
 def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
     return [
-        Event(logging.INFO, f"Updated ref '{layout.clone(repo) / entry}' ({new[:7]})")
+        Event(logging.INFO, f"Updated ref '{layout.clone(repo) / entry}' ({_way(layout.bare(repo), old, new)})")
         for entry, old, new in describe(disk, plan)
         if old
     ]
+
+
+def _way(bare: Path, old: str, new: str) -> str:
+    """The move of a branch as ``git fetch`` prints it, and whether history was rewritten."""
+    try:
+        forced = ", forced" if wrapper.is_rewritten(bare, old, new) else ""
+    except GitError:  # a damaged history: the files of the new commit are there nevertheless
+        forced = ""
+    return f"{old[:7]}..{new[:7]}{forced}"

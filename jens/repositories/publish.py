@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from jens.errors import GitError
 from jens.events import Event
+from jens.git import lock
 from jens.layout import Layout, commit_entry
 from jens.model import RepoId
 from jens.repositories.model import Prepared
@@ -76,7 +78,8 @@ def remove_entries(layout: Layout, repo: RepoId, entries: Iterable[str]) -> list
 def remove_mirror(layout: Layout, repo: RepoId) -> list[Event]:
     """Remove a repository's mirror. Its checkouts go later, when no server can still be reading them."""
     try:
+        lock.end_packing(layout.bare(repo))
         files.discard(layout.bare(repo))
-    except OSError as error:
+    except (GitError, OSError) as error:
         return [Event(logging.ERROR, f"Unable to remove '{layout.bare(repo)}': {error}")]
     return []

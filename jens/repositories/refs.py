@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from jens.events import Event
+from jens.events import MANDATORY_BRANCH, Event
 from jens.layout import branch_entry, commit_entry
 from jens.model import (
     Branch,
@@ -70,7 +70,9 @@ def plan_without_changes(needs: Needs, recorded: Mapping[Ref, str], disk: OnDisk
 
 def _lost(repo: RepoId, branch: Branch, commit: str | None) -> Event:
     consequence = f"the last checkout ({commit[:7]}) stays" if commit else "there is no checkout of it"
-    return Event(logging.ERROR, f"{repo} has no mandatory branch '{branch}', {consequence}")
+    return Event(
+        logging.ERROR, f"{repo} has no mandatory branch '{branch}', {consequence}", MANDATORY_BRANCH, branch.name
+    )
 
 
 def settle(plan: RefsPlan, disk: OnDisk, failed: Iterable[str]) -> RefsPlan:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from jens import deferred
-from jens.events import Event
+from jens.events import LIBRARY_ENTRY, NOT_FETCHED, PURGE_GUARD, Event
 from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
-from jens.model import PARTITIONS, Expansion, Inventory, Library, Ref, RepoId
+from jens.model import PARTITIONS, Expansion, Fault, Inventory, Library, Ref, RepoId
 from jens.repositories.model import Needs, Prepared, RepositoriesPlan, Request
 from jens.text import one_line
 
@@ -75,6 +75,7 @@ class RepositoriesStage:
         self._prepared: list[Prepared] = []
         self._removed: dict[RepoId, set[Ref]] = {}
         self._has_trash = False
+        self.changed = len(work.plan.deleted)
 
     # Prepare: everything is fetched and laid out, nothing is visible yet
 
@@ -115,11 +116,11 @@ class RepositoriesStage:
             yield _info(f"Cloning and expanding {repo}...")
             yield from prepared(repo).events
         yield _info("Expanding EXISTING bare repositories...")
-        for repo in _of(partition, (*plan.existing, *plan.kept)):
+        for repo in _of(partition, (*plan.existing, *plan.kept, *plan.pinned)):
             work = prepared(repo)
             yield from work.events
             yield from self._removals(
-                repo, deferred.refs.entries_to_remove(work.disk, _kept(work, self._work.needs[repo]))
+                repo, deferred.refs.entries_to_remove(work.disk, kept_refs(work, self._work.needs[repo]))
             )
         yield _info("Purging REMOVED bare repositories...")
         for repo in _of(partition, plan.deleted):
@@ -158,6 +159,7 @@ class RepositoriesStage:
         if not self._prepared:
             return []
         deferred.retention.reclaim(self._layout, {work.repo: set(work.plan.targets.values()) for work in self._known()})
+        self.changed += sum(any(deferred.refs.describe(work.disk, work.plan)) for work in self._prepared)
         self._prepared, events = deferred.publish.put_in_place(self._layout, self._prepared)
         obstacles = deferred.publish.directories_to_replace(self._prepared)
         if obstacles:
@@ -206,7 +208,22 @@ class RepositoriesStage:
             self.inventory(),
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.missing),
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
+            frozenset(self._work.plan.pinned),
         )
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with the library and with repositories, as the workers found it."""
+        found = [
+            Fault(LIBRARY_ENTRY, reason, repository=str(repo)) for repo, reason in self._work.library.unusable.items()
+        ]
+        found += (Fault(PURGE_GUARD, refusal, ref=refusal.split(" at once")[0]) for refusal in self._work.plan.refusals)
+        for work in self._prepared:
+            found += (
+                Fault(event.kind or NOT_FETCHED, event.text, repository=str(work.repo), ref=event.ref)
+                for event in work.events
+                if event.kind or event.is_failure
+            )
+        return found
 
     @property
     def is_at_rest(self) -> bool:
@@ -231,7 +248,7 @@ class RepositoriesStage:
             return []
         events: list[Event] = []
         for work in self._known():
-            kept = _kept(work, needs[work.repo])
+            kept = kept_refs(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
             events += deferred.publish.remove_entries(
                 self._layout, work.repo, deferred.refs.entries_to_remove(work.disk, kept)
@@ -250,7 +267,7 @@ class RepositoriesStage:
         return events + deferred.retention.retire_checkouts(self._layout, needed, spared, retention_time, only)
 
 
-def _kept(work: Prepared, needs: Needs) -> set[Ref]:
+def kept_refs(work: Prepared, needs: Needs) -> set[Ref]:
     """The refs whose entries stay: the needed ones that the remote does not lack."""
     return set(needs.refs) - work.plan.missing
 

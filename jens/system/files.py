@@ -16,6 +16,8 @@ from pathlib import Path
 
 STAGING = ".new-"
 TRASH = ".trash-"
+#: Most bytes of a large file that are in memory at once.
+_PIECE = 1 << 20
 
 
 def is_gone(error: OSError) -> bool:
@@ -55,6 +57,13 @@ def read_file(path: Path | str) -> bytes:
     """The content of a regular file. Raises OSError."""
     with open(open_file(path), "rb", buffering=0) as file:
         return file.readall()
+
+
+def read_pieces(path: Path | str) -> Iterator[bytes]:
+    """The content of a regular file, in pieces that fit into memory, however large it is. Raises OSError."""
+    with open(open_file(path), "rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 @contextlib.contextmanager
@@ -129,6 +138,35 @@ def replace_tree(staging: Path, path: Path) -> None:
     """Rename a finished directory to ``path``. What was there is moved to the trash first, and deleted afterwards."""
     with naming(path):
         remove_tree(_replace(staging, path))
+
+
+def put_tree(staging: Path, path: Path) -> Path | None:
+    """Rename a finished directory to ``path``. Returns where that is which was there, for the caller to delete.
+
+    The two change places in one step, where the file system can do that. Raises OSError.
+    """
+    if not os.path.lexists(path):
+        os.rename(staging, path)
+        return None
+    try:
+        _exchange(staging, path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return _replace(staging, path)
+    return staging
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Have two paths change places: renameat2(2), Linux. Raises OSError."""
+    import ctypes
+
+    at_cwd, exchange = -100, 2
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # a C library may lack it
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if rename(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
 def _put(aside: Path, path: Path) -> Path | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")
-_SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<namespace>\S+ \S+)\n")
+_SIGNATURE = re.compile(r"(?P<pid>[1-9]\d{0,8}) (?P<start>\d{1,18}) (?P<namespace>\S+ \S+)(?: (?P<purpose>[a-z]+))?\n")
 _LONGEST = 200
 _HELD = re.compile(r"^lock:\s+\d+: FLOCK +ADVISORY +WRITE (?P<taker>\d+) ", re.MULTILINE)
 _ENDED = ("Z", "X")  # it has ended, and only its entry in the process table is left
@@ -60,9 +60,9 @@ def all_processes() -> list[Process]:
     return [process for process in map(look, map(int, filter(str.isdecimal, names))) if process]
 
 
-def sign(descriptor: int) -> None:
-    """Write into a locked file which process holds the lock, if the file may be written."""
-    signature = _signature(os.getpid()).encode("ascii")
+def sign(descriptor: int, purpose: str = "") -> None:
+    """Write into a locked file which process holds the lock, and what for (a word), if the file may be written."""
+    signature = _signature(os.getpid(), purpose).encode("ascii")
     with contextlib.suppress(OSError):
         if os.pread(descriptor, _LONGEST, 0) == signature:
             return
@@ -74,9 +74,10 @@ def sign(descriptor: int) -> None:
 
 
 @functools.cache
-def _signature(pid: int) -> str:
+def _signature(pid: int, purpose: str) -> str:
     process, namespace = look(pid), _namespace(pid)
-    return f"{pid} {process.start} {namespace}\n" if process and namespace else ""
+    signature = f"{pid} {process.start} {namespace}" if process and namespace else ""
+    return signature and f"{signature} {purpose}".rstrip() + "\n"
 
 
 def _namespace(pid: int) -> str:
@@ -91,10 +92,11 @@ def _namespace(pid: int) -> str:
 
 
 class Signer(NamedTuple):
-    """The process that signed a file. When it is gone, the processes that it started are orphans."""
+    """The process that signed a file, and what for. When it is gone, the processes that it started are orphans."""
 
     pid: int
     start: int
+    purpose: str = ""
 
     def is_gone(self) -> bool:
         """Whether it has certainly ended."""
@@ -107,6 +109,11 @@ class Signer(NamedTuple):
         process = look(self.pid)
         return process is not None and (process.start != self.start or process.state in _ENDED)
 
+    def is_alive(self) -> bool:
+        """Whether it has certainly not ended."""
+        process = look(self.pid)
+        return process is not None and process.start == self.start and process.state not in _ENDED
+
 
 def signer(descriptor: int) -> Signer | None:
     """The process that signed a file last; None when there is none, or it is of another PID namespace or boot."""
@@ -116,7 +123,7 @@ def signer(descriptor: int) -> Signer | None:
         return None
     if match is None or match["namespace"] != _namespace(os.getpid()):
         return None
-    return Signer(int(match["pid"]), int(match["start"]))
+    return Signer(int(match["pid"]), int(match["start"]), match["purpose"] or "")
 
 
 def holders(descriptor: int) -> Iterator[Holder]:

@@ -8,19 +8,27 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jens.config import Config
 from jens.errors import DirectoryError
 from jens.metadata import yamlnodes
-from jens.metadata.definition import SUFFIX, Lines, inspect_definition, left_empty, lines_of, unknown_names
+from jens.metadata.definition import (
+    SUFFIX,
+    Lines,
+    inspect_definition,
+    is_definition,
+    left_empty,
+    lines_of,
+    unknown_names,
+)
 from jens.metadata.library import Entry, library_doubts, library_entries
 from jens.metadata.yamlnodes import Doubt, YamlError
-from jens.model import Branch, Definition, Library, RepoId
+from jens.model import PARTITIONS, Branch, Definition, Library, RepoId
 from jens.text import one_line
-from jens.urls import redact
+from jens.urls import location_of, redact
 
 ERROR = "error"
 WARNING = "warning"
@@ -32,6 +40,14 @@ RESERVED = ("main", "master", "agent", "user")
 _LONGEST = 500
 #: At most so many characters are reported for one file. Nobody reads more.
 _MOST = 1024 * 1024
+
+#: What a file is not, with the name of it for messages. A run finds none of these in a commit.
+_NO_FILES = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 _NEARLY = re.compile(r".*\.ya?ml", re.IGNORECASE)
 
@@ -56,9 +72,9 @@ class Site:
 
     @classmethod
     def of(cls, config: Config, *, is_default: bool) -> Site:
-        """Read it from a configuration. The default one does not tell whether there is an ``environment.conf``."""
+        """Read it from a configuration. The default one tells nothing about mandatory branches and environment.conf."""
         main = config.main
-        branches = tuple(map(Branch, main.mandatorybranches))
+        branches = () if is_default else tuple(map(Branch, main.mandatorybranches))
         return cls(main.hashprefix, branches, is_default or main.directory_environments)
 
 
@@ -138,6 +154,8 @@ def check_library(path: Path) -> CheckedLibrary:
     entries: dict[RepoId, Entry] = {}
     is_whole = False
     try:
+        if path.is_dir() and not path.is_symlink():
+            raise YamlError("expected a file such as repositories.yaml, not a directory")
         source = _read(path)
         entries = library_entries(source, found.report)
         is_whole = not found
@@ -146,6 +164,9 @@ def check_library(path: Path) -> CheckedLibrary:
                 found.add(ERROR, entry.line, entry.problem)
         _repeated(found, source)
         found.doubt(library_doubts(source or b""))
+        found.doubt(_same_twice(entries))
+    except YamlError as problem:
+        found.report(problem)
     except OSError as error:
         found.add(ERROR, 1, f"cannot be read: {error.strerror}")
     except _TooManyError:
@@ -154,8 +175,12 @@ def check_library(path: Path) -> CheckedLibrary:
 
 
 def _read(path: Path) -> bytes | None:
-    """The first LARGEST + 1 bytes of a file, None for anything but a regular file. Raises OSError."""
-    if not stat.S_ISREG(path.lstat().st_mode):
+    """The first LARGEST + 1 bytes of a file, None for a symbolic link or a submodule. Raises OSError, YamlError."""
+    mode = path.lstat().st_mode
+    for is_one, what in _NO_FILES:
+        if is_one(mode):
+            raise YamlError(f"expected a file, not {what}")
+    if not stat.S_ISREG(mode):
         return None
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
@@ -171,13 +196,38 @@ def _repeated(found: _Findings, source: bytes | None) -> None:
         found.add(ERROR, line, f"the key {key!r} is there already, in line {first}")
 
 
+def _same_twice(entries: Mapping[RepoId, Entry]) -> Iterator[Doubt]:
+    """Doubts about two names for one repository, and about names that differ in case only."""
+    in_order = sorted(entries, key=lambda repo: entries[repo].line)
+    for partition in PARTITIONS:
+        for name, other in _differ_in_case([repo.name for repo in in_order if repo.partition == partition]):
+            line = entries[RepoId(partition, name)].line
+            yield Doubt(line, f"{partition} '{name}' differs from '{other}' in upper and lower case only")
+    first: dict[str, RepoId] = {}
+    for repo in in_order:
+        if not entries[repo].problem:
+            other_repo = first.setdefault(location_of(entries[repo].url), repo)
+            if other_repo != repo:
+                line = entries[other_repo].line
+                yield Doubt(entries[repo].line, f"{repo} has the same URL as {other_repo}, in line {line}")
+
+
+def _differ_in_case(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names that differ from an earlier one in upper and lower case only, with the first such."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            yield name, other
+
+
 # Definitions
 
 
 def check_definitions(
     directory: Path, library: Library | None, site: Site
 ) -> tuple[list[CheckedDefinition], list[Finding]]:
-    """Check the definitions at the top of a directory, and warn of files that only look like definitions.
+    """Check the definitions at the top of a directory, and tell of files that only look like definitions.
 
     Raises DirectoryError when the directory cannot be read.
     """
@@ -190,19 +240,24 @@ def check_definitions(
         doubt = _why_none(path)
         if doubt:
             others.append(finding(str(path), 1, WARNING, doubt))
-        elif path.name.endswith(SUFFIX):
+        elif is_definition(path.name):
             checked.append(_check_definition(path, library, site))
+    for name, other in _differ_in_case([Path(one.file).name for one in checked]):
+        text = f"its name differs from '{other}' in upper and lower case only"
+        others.append(finding(str(directory / name), 1, WARNING, text))
+    if not checked:
+        expected = "a file NAME.yaml for each environment"
+        others.append(finding(str(directory), 1, ERROR, f"there is no definition, expected {expected}"))
     return checked, others
 
 
 def _why_none(path: Path) -> str:
     """Why a path that looks like a definition is none; '' for a definition, and for what does not look like one."""
     name = path.name
-    if not name.endswith(SUFFIX):
-        is_nearly = _NEARLY.fullmatch(name) is not None and not name.startswith(".")
-        return "is no definition: its name does not end in .yaml" if is_nearly else ""
     if name.startswith("."):
-        return "is no definition, but jens-update takes it for one with a bad name"
+        return ""
+    if not name.endswith(SUFFIX):
+        return "is no definition: its name does not end in .yaml" if _NEARLY.fullmatch(name) else ""
     if os.path.isdir(path) and not os.path.islink(path) and not os.path.lexists(path / ".git"):  # else a submodule
         return "is no definition, but a directory"
     return ""
@@ -221,6 +276,8 @@ def _check_definition(path: Path, library: Library | None, site: Site) -> Checke
         _repeated(found, source)
         found.doubt(unknown_names(lines, library))
         found.doubt(_unwise(definition, lines, site))
+    except YamlError as problem:
+        found.report(problem)
     except OSError as error:
         found.add(ERROR, 1, f"cannot be read: {error.strerror}")
     except _TooManyError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,27 +14,44 @@ from jens.git.remotes import Remotes
 from jens.git.workers import workers
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
 from jens.repositories.refs import missing_mandatory, resolve
-from jens.tools.check import ERROR, CheckedDefinition, CheckedLibrary, Finding, Site, finding
+from jens.tools.check import ERROR, WARNING, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a remote replied: its branches, and why it cannot give commits; ``problem`` says why it did not reply."""
+    """What a remote replied: its branches, and why it cannot give commits; ``problem`` says why it did not reply.
+
+    ``unused`` is its default branch, if no environment can use it.
+    """
 
     heads: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[Commit, str] = field(default_factory=dict)
+    unused: str = ""
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What definitions say of a repository: commits to look for, and the branches of it that environments can use.
+
+    ``branches`` is None when that is unknown.
+    """
+
+    commits: Collection[Commit] = ()
+    branches: Set[str] | None = None
 
 
 def check_remotes(
     library: CheckedLibrary, definitions: Sequence[CheckedDefinition], site: Site, remotes: Remotes, jobs: int
 ) -> list[Finding]:
     """Ask all remotes of the library, many at once, and find the branches and commits that do not exist."""
-    replies = _ask_all(library.urls, _commits(definitions), remotes, jobs)
+    commits = _commits(definitions)
+    wanted = {repo: Wanted(commits.get(repo, ()), _branches(repo, definitions, site)) for repo in library.urls}
+    replies = _ask_all(library.urls, wanted, remotes, jobs)
     found = [
-        finding(library.file, library.entries[repo].line, ERROR, text)
+        finding(library.file, library.entries[repo].line, level, text)
         for repo, reply in replies.items()
-        for text in _of_repository(repo, reply, site)
+        for level, text in _of_repository(repo, reply, site)
     ]
     for checked in definitions:
         found += (finding(checked.file, line, ERROR, text) for line, text in _of_definition(checked, replies))
@@ -50,12 +67,24 @@ def _commits(definitions: Sequence[CheckedDefinition]) -> dict[RepoId, set[Commi
     return commits
 
 
-def _of_repository(repo: RepoId, reply: Reply, site: Site) -> Iterator[str]:
+def _branches(repo: RepoId, definitions: Sequence[CheckedDefinition], site: Site) -> Set[str] | None:
+    """The branches of a repository that environments can use; None when not all definitions are known and right."""
+    if not definitions or any(found.level == ERROR for checked in definitions for found in checked.findings):
+        return None
+    refs = {ref for checked in definitions for ref in (checked.definition.default, checked.definition.ref_of(repo))}
+    return {ref.name for ref in (*refs, *site.mandatory) if isinstance(ref, Branch)}
+
+
+def _of_repository(repo: RepoId, reply: Reply, site: Site) -> Iterator[tuple[str, str]]:
+    """The problems of a repository: level and text."""
     if reply.problem:
-        yield f"the remote of {repo} cannot be asked: {reply.problem}"
+        yield ERROR, f"the remote of {repo} cannot be asked: {reply.problem}"
         return
     for branch in missing_mandatory(site.mandatory, reply.heads):
-        yield f"{repo} has no branch {branch!r}, which every repository must have"
+        yield ERROR, f"{repo} has no branch {branch!r}, which every repository must have"
+    if reply.unused:
+        uses = "it is no mandatory branch, no default and no override"
+        yield WARNING, f"{repo} has the default branch {reply.unused!r}, which no environment can use: {uses}"
 
 
 def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) -> Iterator[tuple[int, str]]:
@@ -79,24 +108,34 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
 
 
 def _ask_all(
-    urls: Mapping[RepoId, str], commits: Mapping[RepoId, Collection[Commit]], remotes: Remotes, jobs: int
+    urls: Mapping[RepoId, str], wanted: Mapping[RepoId, Wanted], remotes: Remotes, jobs: int
 ) -> dict[RepoId, Reply]:
     for _ in remotes.replies_to(map(wrapper.question, urls.values())):
         pass
     with workers(jobs) as pool:
-        futures = {repo: pool.submit(_ask, url, commits.get(repo, ()), remotes) for repo, url in urls.items()}
+        futures = {repo: pool.submit(_ask, url, wanted[repo], remotes) for repo, url in urls.items()}
         while wait(futures.values(), timeout=0.2).not_done:
             pass  # wake up now and then: another thread may have received a signal
         return {repo: future.result() for repo, future in futures.items()}
 
 
-def _ask(url: str, commits: Collection[Commit], remotes: Remotes) -> Reply:
+def _ask(url: str, wanted: Wanted, remotes: Remotes) -> Reply:
     try:
         heads = remotes.heads(url)
-        unsure = [commit for commit in commits if commit.digits not in heads.values()]
-        return Reply(heads, _look_for(url, unsure, remotes) if unsure else {})
+        unsure = [commit for commit in wanted.commits if commit.digits not in heads.values()]
+        unused = _unused_default(url, heads.keys() - wanted.branches, remotes) if wanted.branches is not None else ""
+        return Reply(heads, _look_for(url, unsure, remotes) if unsure else {}, unused)
     except (GitError, OSError) as error:
         return Reply(problem=error.problem if isinstance(error, GitError) else str(error))
+
+
+def _unused_default(url: str, unused: Set[str], remotes: Remotes) -> str:
+    """The default branch of a remote if it is one of these, else ''. Asks only if there are some."""
+    if not unused:
+        return ""
+    with remotes.speaking_to(url) as options:
+        branch = wrapper.default_branch(url, options)
+    return branch if branch in unused else ""
 
 
 def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[Commit, str]:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-from jens.environments.dangling import describe
 from jens.errors import DirectoryError
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader, Target
 from jens.model import Branch, RepoId
+from jens.names import describe_ref
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
-from jens.system.files import STAGING, TRASH, is_gone, read_file
+from jens.system.files import STAGING, TRASH, is_gone, read_pieces
 
 REF = "ref"
 ENVIRONMENT = "environment"
@@ -165,12 +165,14 @@ def _read_other(path: str, entry: os.DirEntry[str], found: dict[str, Item]) -> N
         found[path] = "other"
         return
     try:
-        content = read_file(Path(entry.path))
+        digest = hashlib.sha256()
+        for piece in read_pieces(entry.path):
+            digest.update(piece)
     except OSError as error:
         if not is_gone(error):
             raise
         return
-    found[path] = f"file with SHA-256 {hashlib.sha256(content).hexdigest()}"
+    found[path] = f"file with SHA-256 {digest.hexdigest()}"
 
 
 def _has(checkout: str, below: str) -> bool:
@@ -229,7 +231,7 @@ def differences(a: Items, b: Items) -> Iterator[tuple[str, str, str, str]]:
         here, there = a.get(path), b.get(path)
         if isinstance(here, CheckoutLink) and isinstance(there, CheckoutLink) and _is_of_ref(here, there):
             ref = entry_ref(here.target.entry)
-            name = ref.name if isinstance(ref, Branch) else describe(ref) if ref else here.target.entry
+            name = ref.name if isinstance(ref, Branch) else describe_ref(ref) if ref else here.target.entry
             yield REF, f"{here.target.repo} {name}", _state(here.expanded), _state(there.expanded)
         else:
             yield _kind(path, here, there), path, str(here or _MISSING), str(there or _MISSING)

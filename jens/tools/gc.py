@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, fields
@@ -12,8 +14,8 @@ from pathlib import Path
 from jens import preflight
 from jens.config import Config
 from jens.environments import tree
-from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
-from jens.git import damage, worktrees, wrapper
+from jens.errors import DirectoryError, GitError, GitTimeoutError, LibraryError, MetadataError
+from jens.git import damage, lock, packing, worktrees, wrapper
 from jens.layout import Layout, is_checkout_name
 from jens.links import LinkReader
 from jens.locking import run_lock
@@ -29,7 +31,7 @@ from jens.system import files
 
 #: How often to try the lock, and the seconds between two tries.
 ATTEMPTS, PAUSE = 10, 10
-#: The lock stays free as long as it was held, at most so many seconds, for jens-update tries it only once.
+#: The run lock stays free as long as it was held, at most so many seconds, for jens-update tries it only once.
 LONGEST_REST = 10.0
 
 log = logging.getLogger(__name__)
@@ -95,19 +97,36 @@ def records_to_drop(recorded: Iterable[str], existing: Collection[str], needed: 
 
 
 def collect(config: Config, orders: Orders) -> Result:
-    """Do it, under the lock for one repository at a time. Raises DirectoryError, LockHeldError, LockFailedError."""
+    """Do it, under the run lock for one repository at a time, and pack without the run lock.
+
+    Raises DirectoryError, LockHeldError, LockFailedError.
+    """
     layout = Layout.of(config)
     with run_lock(config, ATTEMPTS, PAUSE):
         preflight.make_directories(config)
         used, total = _begin(layout)
         repos = sorted({*layout.repositories_in(layout.baredir), *layout.repositories_in(layout.clonedir)})
     for repo in repos:
+        total += _take_care_of(config, orders, used, repo)
+    return total
+
+
+def _take_care_of(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repo: RepoId) -> Result:
+    """Tend one repository, pack its mirror when others may run again, and leave them time to do so.
+
+    Packing begins under the run lock, with the lock of the repository. So whoever has the run lock can be sure that no
+    packing begins, and that none is under way once it has the lock of the repository.
+    """
+    with contextlib.ExitStack() as stack:
         with run_lock(config, ATTEMPTS, PAUSE):
             begin = time.monotonic()
-            total += tend(config, orders, used, repo)
+            result, held = tend(config, orders, used, repo, stack)
             seconds = time.monotonic() - begin
-        time.sleep(min(seconds, LONGEST_REST))
-    return total
+        free = time.monotonic()
+        if held is not None:
+            result += _pack(config, repo, held, aggressive=orders.aggressive)
+    time.sleep(max(min(seconds, LONGEST_REST) - (time.monotonic() - free), 0.0))
+    return result
 
 
 def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
@@ -147,19 +166,29 @@ def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
     return {**found}
 
 
-def tend(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repo: RepoId) -> Result:
-    """Clean up one repository, under the lock. Its errors become failures in the result."""
+def tend(
+    config: Config,
+    orders: Orders,
+    used: Mapping[RepoId, Set[str]] | None,
+    repo: RepoId,
+    stack: contextlib.ExitStack,
+) -> tuple[Result, int | None]:
+    """Clean up one repository, under the run lock. Its errors become failures in the result.
+
+    Returns the descriptor of the repository's lock, which ``stack`` releases, if its mirror is to be packed.
+    """
     layout = Layout.of(config)
     evidence = Evidence(_known(layout), used)
     result = Result()
+    held = None
     try:
         if orders.clones:
             result += _clear(config, layout, evidence, repo)
-        if orders.bares and _is_directory(layout.bare(repo)):
-            result += _pack(layout, evidence, repo, aggressive=orders.aggressive)
+        if orders.bares and _is_directory(layout.bare(repo)) and _can_be_packed(layout, evidence, repo):
+            held = stack.enter_context(lock.repository_lock(layout.bare(repo), lock.PACKING))
     except (GitError, OSError) as error:
         result += _failure(f"Unable to tidy {repo}: {error}")
-    return result
+    return result, held
 
 
 def _known(layout: Layout) -> Inventory | None:
@@ -245,23 +274,45 @@ def _remove_records(layout: Layout, repo: RepoId, needed: Set[str]) -> Result:
 # Packing mirrors
 
 
-def _pack(layout: Layout, evidence: Evidence, repo: RepoId, *, aggressive: bool) -> Result:
+def _can_be_packed(layout: Layout, evidence: Evidence, repo: RepoId) -> bool:
+    """Restore the records that protect commits. Returns whether Git may pack the mirror. Raises GitError, OSError."""
     bare = layout.bare(repo)
     if not wrapper.is_repository(bare):
         log.warning("The mirror of %s is no repository, jens-update will make it anew", repo)
-        return Result()
+        return False
     if legacy.has_abbreviations(layout, repo):
         log.warning("The mirror of %s is left alone until jens-update has taken over what Jens 1.x has left", repo)
-        return Result()
+        return False
+    lock.end_packing(bare)  # of another jens-gc: it does not know which commits are needed by now
     unsafe = repair.keep_commits(layout, repo, needed_commits(evidence, repo))
     if unsafe:
         log.warning("The mirror of %s is left alone until jens-update has made %s anew", repo, unsafe)
-        return Result()
-    before = _size(bare)
+    return not unsafe
+
+
+def _pack(config: Config, repo: RepoId, held: int, *, aggressive: bool) -> Result:
+    """Have Git pack a mirror, without the run lock; ``held`` is the lock of the repository."""
+    limit = config.git.gctimeout
     try:
-        wrapper.gc(bare, aggressive=aggressive)
+        return _pack_within(Layout.of(config).bare(repo), repo, held, limit, aggressive=aggressive)
+    except GitTimeoutError as error:
+        return _failure(f"Unable to pack {repo} within {limit} seconds (gctimeout): git {error.verb} was ended")
     except GitError as error:
-        if wrapper.is_intact(bare):
+        if error.status != -signal.SIGTERM:
+            return _failure(f"Unable to tidy {repo}: {error}")
+        log.warning("The mirror of %s is not packed this time: somebody needed it, and ended git %s", repo, error.verb)
+    except OSError as error:
+        return _failure(f"Unable to tidy {repo}: {error}")
+    return Result()
+
+
+def _pack_within(bare: Path, repo: RepoId, held: int, limit: float, *, aggressive: bool) -> Result:
+    before = _size(bare)
+    pack = packing.Packing(bare, held, limit)
+    try:
+        pack.gc(aggressive=aggressive)
+    except GitError as error:
+        if packing.is_ended(error) or pack.is_intact():
             raise
         damage.mark_damaged(bare)
         return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")

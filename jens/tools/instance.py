@@ -107,10 +107,12 @@ def _configuration(directory: Path) -> ConfigObj:
         "repositorymetadatadir": str(metadata / "repository"),
         "repositorymetadata": str(metadata / "repository" / "repositories.yaml"),
         "mandatorybranches": ["master"],
+        "protectedenvironments": ["production", "qa"],
         "directory_environments": "True",
         "common_hieradata_items": ["environments", "hardware", "operatingsystems", "common.yaml"],
     }
     config["main"].comments["mandatorybranches"] = ["", "# Branches that every repository must have."]
+    config["main"].comments["protectedenvironments"] = ["# Environments that are never deleted."]
     config["main"].comments["directory_environments"] = ["# Puppet 4 and later need it."]
     config["filelock"] = {"lockdir": str(directory / "lock")}
     config["messaging"] = {"queuedir": str(directory / "spool")}

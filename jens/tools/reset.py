@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jens.config import Config
 from jens.environments import previous, tree
-from jens.errors import DirectoryError
+from jens.errors import DirectoryError, GitError
+from jens.git import lock
 from jens.layout import Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
@@ -217,6 +218,9 @@ def carry_out(layout: Layout, planned: ResetPlan) -> Remains:
 
     Removes the environments first, and nothing else while one is left. So no link of an environment ever dangles.
     """
+    busy = _end_packing(planned.bares)
+    if busy:
+        return Remains(tuple(busy))
     environments = _remove(planned.environments)
     if environments.failures:
         return environments
@@ -227,6 +231,17 @@ def carry_out(layout: Layout, planned: ResetPlan) -> Remains:
     others = _remove((*planned.clones, *planned.bares, *planned.left_overs, *planned.definitions, *planned.state))
     unmade = _make_anew(layout)
     return Remains((*others.failures, *unmade), (*environments.undeleted, *others.undeleted))
+
+
+def _end_packing(bares: Iterable[Path]) -> list[str]:
+    """End a jens-gc's packing of mirrors, which does not hold the run lock. Returns the failures."""
+    failures = []
+    for bare in bares:
+        try:
+            lock.end_packing(bare)
+        except GitError as error:
+            failures.append(f"Unable to remove '{bare}': {error}")
+    return failures
 
 
 def _remove(paths: Iterable[Path]) -> Remains:

@@ -10,7 +10,6 @@ from typing import Any, Callable, NamedTuple
 from jens import preflight
 from jens.config import Config
 from jens.environments import tree
-from jens.environments.dangling import describe
 from jens.environments.previous import remembered_definition
 from jens.environments.tree import Found
 from jens.errors import DirectoryError, MetadataError
@@ -19,6 +18,7 @@ from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Commit, Definition, RepoId
+from jens.names import describe_ref
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.system import files
@@ -109,6 +109,8 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
         definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
     if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
         commits.update(_hieradata(layout, definition))
+    if not commits:
+        doubts.append("there is no commit to pin, and jens-update refuses a definition without default and overrides")
     overrides = {repo: Commit(commit) for repo, commit in commits.items()}
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
@@ -144,7 +146,7 @@ def _pin(repo: RepoId, shown: Mapping[str, Shown | None], links: Mapping[str, st
 
 def _loss(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
     entries = sorted({here.target.entry for here in shown.values() if here is not None and here.target.repo == repo})
-    refs = [describe(ref) for ref in map(entry_ref, entries) if ref is not None]
+    refs = [describe_ref(ref) for ref in map(entry_ref, entries) if ref is not None]
     reason = f"there is no checkout of {' and '.join(refs)}" if refs else "no link leads to it"
     return f"{reason} (a snapshot then has it from {SNAPSHOT_COMMON})" if repo in (SITE, HIERADATA) else reason
 

@@ -37,7 +37,7 @@ class Plans(NamedTuple):
     @property
     def is_refused(self) -> bool:
         """Whether the purge guard refuses removals."""
-        return bool(self.work.plan.refusals or self.environments.refusals)
+        return bool(self.work.plan.refusals or self.environments.refusals or self.environments.refused_changes)
 
 
 def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | None) -> Plans:
@@ -66,14 +66,17 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     library = deferred.reader.read_library(config, revisions.repositories)
     declared = deferred.reader.read_definitions(config, revisions.environments)
     previous = deferred.previous.look(layout, declared, main.hashprefix)
-    environments = deferred.environments_plan.plan_environments(declared, previous, main.protectedenvironments, guard)
+    environments = deferred.environments_plan.plan_environments(
+        declared, previous, main.protectedenvironments, guard, [*library.urls, *library.unusable]
+    )
     known = deferred.inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
-    repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard)
+    held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
+    repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard, held)
     recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
     former = deferred.previous.former_definitions(layout, environments, previous)
     needs = deferred.repositories_plan.plan_needs(
-        repositories.remaining, main.mandatorybranches, environments.definitions, former
+        repositories.remaining, main.mandatorybranches, environments.definitions, former, repositories.pinned
     )
     work = Work(library, repositories, recorded, needs)
     plans = Plans(work, environments, previous)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from jens.config import Config
-from jens.environments import tree
-from jens.environments.model import EnvironmentsPlan
+from jens.environments import dangling, tree
+from jens.environments.dangling import Dangling
+from jens.environments.faults import plan_faults
+from jens.environments.model import Applied, EnvironmentsPlan
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git.workers import result, workers
@@ -14,21 +17,28 @@ from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.model import Expansion
 from jens.repositories import mirror, prepare
-from jens.repositories.model import Prepared, RepositoriesPlan
-from jens.repositories.refs import describe
-from jens.repositories.stage import complaints
+from jens.repositories.model import Prepared
+from jens.repositories.refs import describe, entries_to_remove
+from jens.repositories.stage import complaints, kept_refs
 from jens.text import one_line
 from jens.update.options import Context, Options, failing_as, opened
-from jens.update.plan import Plans, plan_everything
+from jens.update.plan import Plans, doubts, plan_everything
 
 
-def run(config: Config, options: Options) -> list[str]:
-    """The lines that say what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError."""
+class Preview(NamedTuple):
+    """The lines that say what a run would do; ``is_well`` when nothing would fail, and no fault be open after it."""
+
+    lines: tuple[str, ...]
+    is_well: bool
+
+
+def run(config: Config, options: Options) -> Preview:
+    """Tell what a run would do. Raises MetadataError, QueueError, LibraryError, DirectoryError, StageError."""
     with opened(config, options) as context:
-        return _lines(context)
+        return _preview(context)
 
 
-def _lines(context: Context) -> list[str]:
+def _preview(context: Context) -> Preview:
     config, layout, remotes, _ = context
     revisions = clones.refresh(config, remotes.options, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
@@ -41,24 +51,46 @@ def _lines(context: Context) -> list[str]:
         futures = [pool.submit(prepare.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]
     with failing_as(EnvironmentsError):
-        lines = [event.text for event in (hints.events if hints else ())]
-        lines += [event.text for event in complaints(plans.work)]
-        lines += [*_repositories(plans.work.plan, foreseen), *_environments(plans.environments)]
-        lines += _links(context, plans, foreseen)
-    return lines or ["Nothing would change."]
+        expansion = _expansion(plans, foreseen)
+        definitions = plans.environments.definitions
+        missing = dangling.find_missing(definitions, expansion)
+        applied = Applied(definitions)
+        faults = plan_faults(plans.environments, plans.previous, applied, plans.work.library, missing)
+        events = [*(hints.events if hints else ()), *complaints(plans.work)]
+        events += [event for work in foreseen for event in work.events if event.is_failure]
+        lines = [event.text for event in (*events, *doubts(plans))]
+        lines += [*_repositories(plans, foreseen), *_environments(plans.environments)]
+        lines += [*_links(context, plans, expansion), *_dangling(missing - dangling.load(layout))]
+    events += [event for work in foreseen for event in work.events if event.kind]
+    is_well = not (faults or any(event.kind or event.is_failure for event in events))
+    return Preview(tuple(lines) or ("Nothing would change.",), is_well)
 
 
-def _repositories(plan: RepositoriesPlan, foreseen: Iterable[Prepared]) -> Iterator[str]:
+def _expansion(plans: Plans, foreseen: Iterable[Prepared]) -> Expansion:
+    """What environments could rely on."""
+    works = [work for work in foreseen if work.is_known]
+    return Expansion(
+        {work.repo: work.plan.targets for work in works},
+        frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
+        frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
+        frozenset(plans.work.plan.pinned),
+    )
+
+
+def _repositories(plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    plan = plans.work.plan
     for work in foreseen:
         if work.repo in plan.new and work.is_known:
             yield f"Would take in repository {work.repo}"
-        yield from (event.text for event in work.events if event.is_failure)
         for entry, old, new in describe(work.disk, work.plan):
             yield (
                 f"Would move {work.repo} {entry} from {old[:7]} to {new[:7]}"
                 if old
                 else f"Would expand {work.repo} {entry} at {new[:7]}"
             )
+        if work.is_known:
+            kept = kept_refs(work, plans.work.needs[work.repo])
+            yield from (f"Would remove {work.repo} {entry}" for entry in entries_to_remove(work.disk, kept))
     yield from (f"Would remove repository {repo}" for repo in plan.deleted)
 
 
@@ -67,22 +99,27 @@ def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
     yield from (f"Would recreate environment '{definition.name}'" for definition in plan.changed)
     yield from (f"Would delete environment '{name}'" for name in plan.deleted)
     yield from (f"Would refuse to delete environment '{name}', it is protected" for name in plan.protected)
-    yield from plan.refusals
+    yield from (*plan.refusals, *plan.refused_changes.values())
     for bad in plan.ill_formed:
         yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"
 
 
-def _links(context: Context, plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
-    works = [work for work in foreseen if work.is_known]
-    expansion = Expansion(
-        {work.repo: work.plan.targets for work in works},
-        frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
-        frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
-    )
+def _dangling(found: Iterable[Dangling]) -> Iterator[str]:
+    for entry in sorted(found):
+        link = f"links of environment '{entry.environment}' to {entry.repository}"
+        yield f"Would leave {link} dangling: there is no {entry.lacks}"
+
+
+def _links(context: Context, plans: Plans, expansion: Expansion) -> Iterator[str]:
     layout = context.layout
     planner = Planner(layout, expansion, with_conf=context.config.main.directory_environments)
     for definition in plans.environments.definitions:
-        found = tree.read(layout.environment(definition.name))
+        found = tree.inspect(layout.environment(definition.name))
+        if found.blocked:
+            yield f"Would make environment '{definition.name}' anew, in the place of what is there"
+        if found.modes:
+            names = [name or "." for name in found.modes]
+            yield f"Would put right the modes of {names} in environment '{definition.name}'"
         wanted = tree.keep_waiting(planner.tree(definition), found, planner.waiting(definition))
         changes = tree.plan_changes(wanted, found)
         if changes.put or changes.remove:

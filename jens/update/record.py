@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 
-from jens import deferred
+from jens import deferred, lastrun
 from jens.environments.model import Applied
 from jens.metadata.clones import Revisions
-from jens.model import RepoId
+from jens.model import Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
 from jens.repositories.stage import RepositoriesStage
+from jens.text import one_line
 from jens.update import baseline
 from jens.update.options import Context
 from jens.update.plan import Plans
@@ -57,3 +59,40 @@ def save_baseline(
         return
     names = [definition.name for definition in applied.standing]
     baseline.save(context.config, layout, revisions, plans.work.library.urls, needs, names, expiry)
+
+
+#: Kinds of faults of a run as a whole: any run that comes to its end closes them.
+_OF_RUNS = ("metadata", "hints queue", "repositories", "environments", "run")
+
+
+def open_faults(
+    context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage, applied: Applied
+) -> tuple[OpenFault, ...]:
+    """What is wrong now, and since when. Faults of what the run did not look at stay open."""
+    before = lastrun.load_faults(context.layout)
+    now = lastrun.timestamp(time.time())
+    found = repositories.faults()
+    if scope.baseline is not None:
+        repos = set(map(str, scope.repos))
+
+        def was_looked_at(fault: Fault) -> bool:
+            return fault.kind in _OF_RUNS or (fault.repository in repos and not fault.environment)
+
+        return lastrun.still_open(found, before, was_looked_at, now)
+    dangling = deferred.dangling.load(context.layout)
+    found += deferred.environments_faults.plan_faults(
+        plans.environments, plans.previous, applied, plans.work.library, dangling
+    )
+    faults = lastrun.still_open(found, before, lambda _fault: True, now)
+    _warn_of_news(plans, faults, before)
+    return faults
+
+
+def _warn_of_news(plans: Plans, faults: Iterable[OpenFault], before: Iterable[OpenFault]) -> None:
+    """Warn of unchanged definitions that are doubtful now: the library has changed."""
+    known = {opened.fault.identity for opened in before}
+    addresses = {definition.name: definition.address for definition in plans.environments.unchanged}
+    for fault in deferred.environments_faults.newly_doubtful((opened.fault for opened in faults), known):
+        if fault.environment in addresses:
+            address = one_line(addresses[fault.environment])
+            log.warning("Environment '%s' (%s) %s", fault.environment, address, fault.text)

@@ -71,7 +71,8 @@ def _run(context: Context) -> Report:
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
         record.save_baseline(context, scope, revisions, plans, needs, applied)
-    return Report(tuple(failures), plans.is_refused)
+    faults = record.open_faults(context, scope, plans, repositories, applied)
+    return Report(tuple(failures), plans.is_refused, faults, (repositories.changed, applied.changed))
 
 
 def _clear_left_overs(context: Context) -> bool:
@@ -130,7 +131,8 @@ def _needs(context: Context, scope: Scope, plans: Plans, applied: Applied) -> Ma
     if scope.baseline is not None:
         return plans.work.needs
     mandatory = context.config.main.mandatorybranches
-    return deferred.repositories_plan.plan_needs(plans.work.plan.remaining, mandatory, applied.standing)
+    plan = plans.work.plan
+    return deferred.repositories_plan.plan_needs(plan.remaining, mandatory, applied.standing, pinned=plan.pinned)
 
 
 def _used_by(layout: Layout, applied: Applied) -> Callable[[RepoId], bool]:

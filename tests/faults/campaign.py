@@ -20,7 +20,7 @@ from jens.model import RepoId
 from jens.repositories import retention
 from jens.tools.compare import compare
 from jens.update import baseline, scope
-from tests.conftest import git
+from tests.conftest import faults_of, git
 from tests.faults import observer
 from tests.faults.observer import Expected, Observer
 from tests.faults.states import DEFINITIONS, LIBRARY, Remotes
@@ -243,7 +243,7 @@ class Campaign:
         return seconds
 
     def _start(self, config: str) -> Run:
-        self._running = self._tools.start("update", "--strict", "-c", config)
+        self._running = self._tools.start("update", "-c", config)
         return self._running
 
     def abort(self) -> None:
@@ -255,6 +255,7 @@ class Campaign:
     def _run_to_end(self, config: str) -> None:
         code = self._start(config).wait()
         assert code == 0, (code, Path(config).parent.joinpath("log", "jens-update.log").read_text()[-4000:])
+        assert faults_of(Path(config).parent) <= {"dangling link"}
 
     def _flip(self, number: int, *, hint: bool) -> None:
         before = self._remotes.state
@@ -310,6 +311,7 @@ class Campaign:
         code = self._unlocked(self._instance.config(this.recovery, jobs))
         this.logs.append(self._instance.log(size))
         assert code == 0, f"the run after the kill ended with {code}"
+        assert faults_of(self._instance.root) <= {"dangling link"}
         self._check(this, "after one more run")
 
     def _check(self, this: Round, when: str) -> None:

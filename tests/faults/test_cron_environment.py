@@ -14,7 +14,7 @@ import pytest
 
 from jens.commands import update
 from tests import TREE
-from tests.conftest import MODULE, Remote, Site, definition, git
+from tests.conftest import MODULE, Remote, Site, definition, faults_of, git
 from tests.faults.users import NOBODY, PARTS, as_user, give, instance_of, needs_root
 
 DUMMY = "modules/dummy"
@@ -63,7 +63,7 @@ class Place:
         """Do a run, which must print nothing and write nowhere else."""
         before = _listing(self.elsewhere)
         script = f'{caller.prefix}; exec "$@" {caller.suffix}'
-        tool = [sys.executable, "-B", f"{TREE}/bin/jens-update", "-c", str(self.site.config), "--strict", *arguments]
+        tool = [sys.executable, "-B", f"{TREE}/bin/jens-update", "-c", str(self.site.config), *arguments]
         variables = {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(TREE),
@@ -81,6 +81,7 @@ class Place:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), self.log()
+        assert faults_of(self.site.root) <= {"dangling link"}
         assert _listing(self.elsewhere) == before
 
     def log(self) -> str:
@@ -337,7 +338,7 @@ def test_bares_and_metadata_of_another_user_are_no_obstacle_for_root(site: Site)
         give(path, NOBODY)
     site.remotes[DUMMY].push({INIT: "# new\n"})
     site.define("another")
-    outcome = site.update("--strict")
+    outcome = site.update("--strict", "--as-root")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert site.read("another/modules/dummy/manifests/init.pp") == "# new\n"
 

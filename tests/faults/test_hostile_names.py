@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.conftest import MODULE, Outcome, Site, definition, git
+from tests.conftest import MODULE, Outcome, Site, definition, faults_of, git
 from tests.faults.decoy import Decoy, push_tree
 
 # The tables hold texts for double quotes in YAML. CANARY is a file that nothing may make.
@@ -127,13 +127,14 @@ _LINES = (
 #: Ill-formed definitions, complete.
 _TEXTS = (
     *("", "\n", "# nothing\n", "---\n", "null", "on", "1.10", "text", "- a\n", "[]", "{}", "default: master\n"),
-    *("'notifications: x'", "notifications", "Notifications: x\n", "{notifications: x", "!!set {notifications}"),
+    *("'notifications: x'", "notifications", "Notifications: x\ndefault: master\n", "{notifications: x"),
+    *("!!set {notifications}", "notifications: x\n", "notifications: x\ndefault: master\noverride: {}\n"),
     *(
         "!!python/object/apply:os.system ['touch CANARY']\n",
-        "!!python/object:jens.model.Definition {notifications: x}\n",
+        "!!python/object:jens.model.Definition {notifications: x, default: master}\n",
     ),
     *(
-        "%YAML 9.9\n---\nnotifications: x\n",
+        "%YAML 9.9\n---\nnotifications: x\ndefault: master\n",
         "%x",
         "&a [*a]",
         "*a",
@@ -145,7 +146,7 @@ _TEXTS = (
     ),
     *(
         "\udcff\udcfen\0o\0",
-        "notifications: \udce4\n",
+        "default: master\nnotifications: \udce4\n",
         "\x7fELF\0\udcff",
         "<?xml version='1.0'?>",
         "{" * 50_000,
@@ -331,7 +332,8 @@ def _definitions(decoy: Decoy, texts: dict[str, str]) -> None:
 
 
 def _ill_formed() -> dict[str, str]:
-    texts = {f"line{number}": f"notifications: ann@example.org\n{row}\n" for number, row in enumerate(_LINES)}
+    begin = "default: master\nnotifications: ann@example.org\n"
+    texts = {f"line{number}": f"{begin}{row}\n" for number, row in enumerate(_LINES)}
     texts.update((f"text{number}", row) for number, row in enumerate(_TEXTS))
     for number, row in enumerate(_REFS):
         texts[f"default{number}"] = f'notifications: x\ndefault: "{row}"\n'
@@ -366,7 +368,8 @@ def test_an_environment_whose_definition_turns_hostile_stays_as_it_was(decoy: De
 def test_a_file_of_a_hostile_name_is_one_error_and_makes_no_environment(decoy: Decoy) -> None:
     _definitions(decoy, dict.fromkeys(map(decoy.of, _FILES), definition()))
     outcome = _update(decoy)
-    assert len(outcome.lines("ERROR")) == len(_FILES)
+    hidden = [name for name in _FILES if f"{name}.yaml".startswith(".")]  # these are no definitions
+    assert len(outcome.lines("ERROR")) == len(_FILES) - len(hidden)
     assert all("bad name" in error for error in outcome.lines("ERROR"))
     assert decoy.site.environments() == ["another", "production"]
 
@@ -403,7 +406,7 @@ def test_one_hostile_url_alone_spoils_nothing_else(url: str, decoy: Decoy) -> No
     "text",
     [
         "default: !!python/object/apply:os.system ['touch CANARY']\nnotifications: x\n",
-        "notifications: !!python/object/apply:os.system ['touch CANARY']\n",
+        "default: master\nnotifications: !!python/object/apply:os.system ['touch CANARY']\n",
         "default: ../..\nnotifications: x\n",
         "notifications: x\noverrides: {modules: {dummy: --upload-pack=touch CANARY}}\n",
         "\0",
@@ -499,9 +502,10 @@ def test_a_branch_that_becomes_a_directory_of_branches_and_back_moves_nothing_el
             remote.delete(before)
         remote.push({"code/manifests/init.pp": f"# {now}\n"}, now, onto="master")
         decoy.before = decoy.around()
-        outcome = site.update("--strict")
+        outcome = site.update()
         decoy.check(outcome)
         assert outcome.code == 0
+        assert faults_of(site.root) == {"dangling link"}
         for name, ref in refs.items():
             assert bool(site.dangling(name)) == (ref != now)
         assert site.read(f"{next(n for n in refs if refs[n] == now)}/modules/dummy/manifests/init.pp") == f"# {now}\n"
@@ -559,7 +563,7 @@ def test_five_thousand_bad_entries_are_an_error_each_and_hold_nobody_up(decoy: D
 
 def test_two_thousand_definitions_most_of_them_ill_formed(decoy: Decoy) -> None:
     texts = {f"evil{number}": "default: ../..\nnotifications: x\n" for number in range(1900)}
-    texts.update({f"good{number}": definition(None) for number in range(100)})
+    texts.update({f"good{number}": definition(None, {"modules/dummy": "master"}) for number in range(100)})
     _definitions(decoy, texts)
     begin = time.monotonic()
     assert len(_update(decoy).lines("ERROR")) == 1900

@@ -103,9 +103,8 @@ def _sometimes(good: st.SearchStrategy[object], bad: st.SearchStrategy[object]) 
 
 
 _GOOD_DEFINITION = st.fixed_dictionaries(
-    {"notifications": st.one_of(_NAME, st.lists(_NAME, max_size=2))},
+    {"notifications": st.one_of(_NAME, st.lists(_NAME, max_size=2)), "default": _BRANCH},
     optional={
-        "default": _BRANCH,
         "parser": st.sampled_from(("current", "future")),
         "overrides": st.dictionaries(st.sampled_from(PARTITIONS), _mapping(_NAME, _REF), max_size=3),
     },
@@ -204,7 +203,7 @@ def test_whatever_a_library_says_is_told_and_leads_nowhere(source: bytes) -> Non
 @_PURE
 @given(st.text(_CHARACTERS, max_size=12))
 def test_whatever_a_file_is_called_its_environment_is_one_entry(name: str) -> None:
-    found = read_definition(f"{name}.yaml", b"notifications: x\n", "commit/")
+    found = read_definition(f"{name}.yaml", b"default: qa\nnotifications: x\n", "commit/")
     assert isinstance(found, Definition) == is_environment_name(name) == bool(re.fullmatch("[A-Za-z0-9_]+", name))
 
 

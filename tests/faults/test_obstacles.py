@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -130,9 +131,10 @@ def test_an_obstacle_in_the_place_of_a_directory_is_named_once_and_stops_nothing
         ("bare/modules/dummy", 0o500, 60),
         ("clone/modules/dummy", 0o000, 60),
         ("clone/modules/dummy", 0o500, 60),
-        ("environments/production", 0o500, 0),  # the run has nothing to do there
-        ("environments/production/modules", 0o500, 60),
-        ("environments/production/modules", 0o000, 60),
+        ("environments/production", 0o500, 0),  # put right, as all below
+        ("environments/production", 0o000, 0),
+        ("environments/production/modules", 0o500, 0),
+        ("environments/production/modules", 0o000, 0),
     ],
     ids=str,
 )
@@ -165,3 +167,188 @@ def test_what_jens_may_not_read_or_write_is_named_and_all_else_is_done(
     assert as_user(NOBODY, lambda: update.main(["-c", config, "--strict"])) == 0
     assert_right(site)
     assert site.read("production/modules/late/manifests/init.pp") == "# new in modules/late\n"
+
+
+# What somebody else made in the place of an environment. Puppet Server makes an empty, closed production.
+
+PUPPET = 12345
+
+
+@pytest.fixture
+def shared_site(open_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site whose instance belongs to a user that is not root; nothing has been built."""
+    site = open_site
+    site.settings["main.directory_environments"] = "True"
+    site.define("team")
+    for path in (site.root / "remotes", *instance_of(site)):
+        give(path, NOBODY)
+    monkeypatch.setenv("HOME", str(site.root))
+    return site
+
+
+def make(path: Path, mode: int, *content: str) -> None:
+    """Make a directory that belongs to Puppet Server."""
+    path.mkdir()
+    for name in content:
+        (path / name).write_text("precious\n")
+    give(path, PUPPET)
+    path.chmod(mode)
+
+
+def run(site: Site, *arguments: str) -> tuple[int, str]:
+    """Run jens-update as the owner of the instance. Returns the exit code and what it logged."""
+    log, config = site.root / "log" / "jens-update.log", str(site.config)
+    log.unlink(missing_ok=True)
+    code = as_user(NOBODY, lambda: update.main(["-c", config, *arguments]))
+    return code, log.read_text()
+
+
+def told(text: str, level: str) -> list[str]:
+    """The lines of this level, but for the one that each first run logs."""
+    lines = [line for line in text.splitlines() if f" {level} " in line]
+    return [line for line in lines if "Inventory on disk not found" not in line]
+
+
+def assert_taken_over(site: Site, name: str = "production") -> None:
+    """The environment is there, with the owner and the modes that Jens gives."""
+    top = site.root / "environments" / name
+    directories = [path for path in (top, *top.rglob("*")) if path.is_dir() and not path.is_symlink()]
+    assert len(directories) == 7
+    for path in directories:
+        assert (path.stat().st_uid, path.stat().st_mode & 0o7777) == (NOBODY, 0o755), path
+    assert (top / "environment.conf").stat().st_mode & 0o777 == 0o644
+    assert site.links(name).keys() == site.links("team").keys()
+    assert site.exists(f"{name}/modules/dummy/manifests/init.pp")
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o750, 0o755, 0o700, 0o1777], ids=oct)
+def test_an_empty_directory_of_somebody_else_gives_way_to_the_environment(shared_site: Site, mode: int) -> None:
+    site, top = shared_site, shared_site.root / "environments"
+    make(top / "production", mode)
+    code, text = run(site, "--strict")
+    assert (code, told(text, "ERROR")) == (0, [])
+    if mode == 0o1777:  # everybody can use it, so it stays
+        assert told(text, "WARNING") == []
+    else:
+        [line] = told(text, "WARNING")
+        assert all(word in line for word in ("'production'", str(top / "production"), f"'#{PUPPET}'", f"{mode:04o}"))
+        assert_taken_over(site)
+    assert sorted(os.listdir(top)) == ["production", "team"]
+    code, text = run(site, "--strict")
+    assert (code, told(text, "WARNING")) == (0, [])
+
+
+@needs_root
+def test_what_somebody_else_has_written_there_is_kept_aside_and_told(shared_site: Site) -> None:
+    site, top = shared_site, shared_site.root / "environments"
+    make(top / "production", 0o750, "site.pp")
+    code, text = run(site, "--strict")
+    assert (code, told(text, "ERROR")) == (0, [])
+    [line] = told(text, "WARNING")
+    [kept] = [path for path in top.iterdir() if path.name not in ("production", "team")]
+    assert f"'{kept}'" in line
+    assert (kept / "site.pp").read_text() == "precious\n"
+    assert_taken_over(site)
+    assert run(site, "--strict")[0] == 0
+    assert kept.exists()
+
+
+@needs_root
+def test_a_directory_that_cannot_be_replaced_is_told_in_one_line_and_all_else_is_made(shared_site: Site) -> None:
+    site, top = shared_site, shared_site.root / "environments"
+    make(top / "production", 0o750)
+    os.chown(top, 4242, NOBODY)
+    top.chmod(0o1775)  # whoever owns neither the directory nor what is in it cannot rename that
+    for _ in range(2):
+        code, text = run(site, "--strict")
+        assert code == 60
+        [line] = told(text, "ERROR")
+        expected = (str(top / "production"), f"'#{PUPPET}'", "0750", "expected", "'nobody'", "0755", "remove it")
+        assert all(word in line for word in expected), line
+        assert told(text, "WARNING") == []
+        assert sorted(os.listdir(top)) == ["production", "team"]
+        assert site.exists("team/modules/dummy/manifests/init.pp")
+    (top / "production").rmdir()
+    assert run(site, "--strict")[0] == 0
+    assert_taken_over(site)
+
+
+@needs_root
+@pytest.mark.parametrize("part", ["", "hieradata", "hieradata/fqdns"])
+def test_an_environment_that_was_given_away_is_made_anew(shared_site: Site, part: str) -> None:
+    site, top = shared_site, shared_site.root / "environments"
+    assert run(site, "--strict")[0] == 0
+    give(top / "production" / part, PUPPET)
+    (top / "production" / part).chmod(0o750)
+    code, text = run(site, "--strict", "--dry-run")
+    assert code == 0
+    assert (top / "production" / part).stat().st_uid == PUPPET
+    code, text = run(site, "--strict")
+    assert (code, told(text, "ERROR")) == (0, [])
+    assert_taken_over(site)
+
+
+@needs_root
+def test_modes_that_somebody_changed_are_put_right_and_links_are_left_alone(shared_site: Site) -> None:
+    site, top = shared_site, shared_site.root / "environments" / "production"
+    assert run(site, "--strict")[0] == 0
+    before = {path: path.lstat().st_ino for path in top.rglob("*")}
+    changed = {"hieradata/fqdns": 0, "hieradata": 0o700, "hostgroups": 0o777, "environment.conf": 0o600, "": 0o711}
+    for name, mode in changed.items():
+        (top / name).chmod(mode)
+    code, text = run(site, "--strict", "--dry-run")
+    assert (code, top.stat().st_mode & 0o777) == (0, 0o711)
+    code, text = run(site, "--strict")
+    assert (code, told(text, "ERROR")) == (0, [])
+    [line] = told(text, "WARNING")
+    assert all(f"'{name or '.'}'" in line for name in ("production", *changed))
+    assert_taken_over(site)
+    assert {path: path.lstat().st_ino for path in top.rglob("*")} == before
+    code, text = run(site, "--strict")
+    assert (code, told(text, "WARNING")) == (0, [])
+
+
+@needs_root
+def test_root_puts_the_modes_of_what_somebody_else_made_right(site: Site) -> None:
+    make(site.root / "environments" / "production", 0o750)
+    assert site.update("--strict").code == 0
+    assert (site.root / "environments" / "production").stat().st_mode & 0o777 == 0o755
+    assert site.exists("production/modules/dummy/manifests/init.pp")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o750, "Would make environment 'production' anew, in the place of what is there"),
+        (0o700, "Would put right the modes of ['.'] in environment 'production'"),
+        (0o000, "Would put right the modes of ['.'] in environment 'production'"),
+    ],
+)
+def test_a_dry_run_tells_of_a_directory_in_the_place_of_an_environment(shared_site: Site, mode: int, said: str) -> None:
+    site, place = shared_site, shared_site.root / "environments" / "production"
+    if mode == 0o750:
+        make(place, mode)
+    else:
+        assert run(site, "--strict")[0] == 0
+        place.chmod(mode)
+    output, config = site.root / "log" / "output", str(site.config)
+    before = place.lstat()
+
+    def dry_run() -> int:
+        with open(output, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            return update.main(["-c", config, "--dry-run"])
+
+    assert as_user(NOBODY, dry_run) == 0
+    assert said in output.read_text()
+    after = place.lstat()
+    assert (after.st_ino, after.st_mode, after.st_ctime_ns) == (before.st_ino, before.st_mode, before.st_ctime_ns)
+
+
+@needs_root
+def test_what_no_definition_declares_is_left_to_who_made_it(shared_site: Site) -> None:
+    place = shared_site.root / "environments" / "somebodys"
+    make(place, 0o750, "site.pp")
+    assert run(shared_site, "--strict")[0] == 0
+    assert (place.stat().st_uid, place.stat().st_mode & 0o777, os.listdir(place)) == (PUPPET, 0o750, ["site.pp"])

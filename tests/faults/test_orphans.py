@@ -26,11 +26,12 @@ from tests.faults.test_remotes import processes_with
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
 
-#: The third conversation is the fetch of the run that is killed. It never ends: ssh closes the descriptors that it
+#: The fourth conversation is the fetch of the run that is killed. It never ends: ssh closes the descriptors that it
 #: inherited, and its shell ignores one signal.
 SSH = """#!/bin/sh
 for last; do :; done
-if mkdir {top}/first 2>/dev/null || mkdir {top}/second 2>/dev/null || ! mkdir {top}/third 2>/dev/null; then
+if mkdir {top}/first 2>/dev/null || mkdir {top}/second 2>/dev/null || mkdir {top}/third 2>/dev/null ||
+    ! mkdir {top}/fourth 2>/dev/null; then
     exec sh -c "$last"
 fi
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
@@ -74,7 +75,7 @@ def test_a_git_that_hangs_for_ever_after_its_run_was_killed_is_ended(
     environment = {**os.environ, "PYTHONPATH": str(TREE), **dict([mark.split("=")])}
     with _ended_after(mark):
         with subprocess.Popen(command, env=environment) as process:
-            _wait_until(site.root / "third")
+            _wait_until(site.root / "fourth")
             process.kill()
         assert processes_with(mark), "Git and its ssh live on"
         monkeypatch.setattr(lock, "_MERCY", 0.5)
@@ -105,11 +106,11 @@ _RUN = """
 import os, pathlib, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from jens.git.lock import repository_lock
-with repository_lock(pathlib.Path(sys.argv[2])) as descriptor:
+with repository_lock(pathlib.Path(sys.argv[2]), sys.argv[5]) as descriptor:
     os.setuid(int(sys.argv[4]))
     child = subprocess.Popen(["sleep", "90"], pass_fds=(descriptor,), start_new_session=sys.argv[3] == "new")
     print(child.pid, flush=True)
-    sys.stdin.read()
+    child.wait() if sys.argv[5] else sys.stdin.read()
 """
 
 
@@ -125,9 +126,12 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def _left_at_work(bare: Path, *, killed: bool, session: str = "new", user: int = -1) -> Iterator[int]:
+def _left_at_work(
+    bare: Path, *, killed: bool, session: str = "new", user: int = -1, purpose: str = ""
+) -> Iterator[int]:
     """Start a child that holds the lock, of a run that is dead or alive; yield the child's process id."""
-    command = [sys.executable, "-c", _RUN, str(TREE), str(bare), session, str(user if user >= 0 else os.getuid())]
+    owner = str(user if user >= 0 else os.getuid())
+    command = [sys.executable, "-c", _RUN, str(TREE), str(bare), session, owner, purpose]
     with ExitStack() as stack:
         starter = stack.enter_context(
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True)
@@ -292,3 +296,65 @@ def test_the_lock_of_a_repository_may_be_a_file_of_another_user(bare: Path) -> N
     path.chmod(0o444)
     with lock.repository_lock(bare), open(path) as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# A Git that packs
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["of a dead run", "of a living run"])
+def test_a_git_that_packs_is_ended_at_once(
+    bare: Path, killed: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(lock, "_MERCY", 60)
+    monkeypatch.setattr(lock, "_PATIENCE", 30)
+    with _left_at_work(bare, killed=killed, purpose=lock.PACKING) as child:
+        assert lock.end_packing(bare)
+        assert not _is_alive(child)
+    [record] = caplog.records
+    assert record.levelno == logging.INFO
+    assert f"(process group {child}), which packs '{bare}'" in record.message
+    assert not lock.end_packing(bare), "it is over"
+
+
+@pytest.mark.parametrize(
+    "which", ["a living process that did not take it", "the same process before", "a dead process"]
+)
+def test_who_signed_as_packing_but_did_not_take_the_lock_has_nobody_ended(bare: Path, which: str) -> None:
+    """A run that may not write to the lock file leaves the record of an earlier jens-gc there."""
+    with _left_at_work(bare, killed=False) as child:
+        path = bare / "jens.lock"
+        pid, start, *world = path.read_text().split()
+        mine = processes.look(os.getpid())
+        assert mine is not None
+        records = {
+            "a living process that did not take it": (os.getpid(), mine.start),
+            "the same process before": (int(pid), int(start) + 10**6),
+            "a dead process": (_dead(), start),
+        }
+        path.write_text(" ".join([*map(str, records[which]), *world, lock.PACKING]) + "\n")
+        _assert_waited_for(bare, child)
+
+
+def test_a_packing_without_its_own_session_is_not_ended(bare: Path) -> None:
+    with _left_at_work(bare, killed=False, session="same", purpose=lock.PACKING) as child:
+        _assert_waited_for(bare, child)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+def test_another_users_packing_is_waited_for(bare: Path) -> None:
+    with _left_at_work(bare, killed=False, user=65534, purpose=lock.PACKING) as child:
+        _assert_waited_for(bare, child)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "killed", "expected"),
+    [(lock.PACKING, False, False), (lock.PACKING, True, True), ("", False, True), ("", True, True)],
+)
+def test_lock_files_of_a_packing_are_left_over_only_when_its_run_is_dead(
+    bare: Path, purpose: str, killed: bool, expected: bool
+) -> None:
+    with _left_at_work(bare, killed=killed, purpose=purpose):
+        assert not lock.has_left_overs(bare)
+        (bare / "gc.pid").touch()
+        assert lock.has_left_overs(bare) == expected

@@ -290,7 +290,7 @@ ON_A_TERMINAL = (
 
 
 def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
-    """Neither on the terminal where the run was started, nor with an askpass program of the caller or the user."""
+    """Neither on the terminal where the run was started, nor with a program of the user's or of ssh."""
     site.settings["git.ssh_cmd_path"] = str(lying.ssh())
     bad = {"modules/http-known-password", "modules/ssh-known-password"}
     for repo in sorted(bad):
@@ -304,7 +304,7 @@ def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
     program.write_text(f"#!/bin/sh\necho $0 $1 >> {canary}\necho secret\n")
     program.chmod(0o755)
     (Path(os.environ["HOME"]) / ".gitconfig").write_text(f"[core]\n\taskPass = {program}\n")
-    variables = {"GIT_ASKPASS": str(program), "SSH_ASKPASS": str(program), "GIT_TERMINAL_PROMPT": "1"}
+    variables = {"SSH_ASKPASS": str(program), "GIT_TERMINAL_PROMPT": "1"}
     variables |= {"SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":0"}
     ended = run(site, variables=variables, before=ON_A_TERMINAL)
     assert (ended.outcome.code, ended.survivors) == (0, [])
@@ -316,6 +316,26 @@ def test_nobody_is_asked_for_a_password(site: Site, lying: Servers) -> None:
     assert len(errors) == 2
     assert lying.reached() == {_place(repo) for repo in bad}, errors
     assert up_to_date(site) == set(site.remotes) - bad
+
+
+def test_an_askpass_program_of_the_caller_that_hangs_is_ended(site: Site, lying: Servers) -> None:
+    repo = "modules/http-known-password"
+    site.settings["git.timeout"] = "2"
+    add(site, repo, _server(lying, "http", repo, "password"))
+    site.publish()
+    assert site.update("--strict").code == 0
+    push_everywhere(site)
+    lying.lie()
+    program = site.root / "askpass"
+    program.write_text(f"#!/bin/sh\ntrap '' TERM\ntouch {site.root}/asked\nwhile :; do sleep 60; done\n")
+    program.chmod(0o755)
+    ended = run(site, variables={"GIT_ASKPASS": str(program)})
+    assert (site.root / "asked").exists()
+    assert (ended.outcome.code, ended.survivors) == (0, [])
+    assert ended.seconds < SOON
+    [error] = ended.outcome.lines("ERROR")
+    assert "no answer within 2 seconds" in error
+    assert up_to_date(site) == set(site.remotes) - {repo}
 
 
 def test_a_credential_helper_of_the_user_that_hangs_is_ended(site: Site, lying: Servers) -> None:

@@ -50,6 +50,7 @@ def test_a_push_is_visible_once_it_was_hinted(ondemand: Site) -> None:
 
 
 def test_the_log_has_the_lines_about_hints_in_their_place(ondemand: Site) -> None:
+    before = ondemand.remotes[DUMMY].commit()
     commit = ondemand.remotes[DUMMY].push({INIT: "# new\n"})
     ondemand.hint(DUMMY)
     lines = ondemand.update().lines()
@@ -63,7 +64,7 @@ def test_the_log_has_the_lines_about_hints_in_their_place(ondemand: Site) -> Non
         "INFO Expanding EXISTING bare repositories...",
         "INFO Fetching modules/dummy upon demand...",
         f"INFO Updating ref '{master}'",
-        f"INFO Updated ref '{master}' ({commit[:7]})",
+        f"INFO Updated ref '{master}' ({before[:7]}..{commit[:7]})",
         "INFO Executed 'refresh_environments' in ",
     ]
     positions = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in wanted]

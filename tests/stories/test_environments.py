@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jens.commands import check
 from tests.conftest import Remote, Site, definition, git
 
 DUMMY = "modules/dummy"
@@ -182,6 +183,10 @@ ILL_FORMED = {
     "commit_not_hex": "default: master\nnotifications: a@example.org\noverrides: {modules: {dummy: commit/xyz1}}\n",
     "commit_too_short": "default: master\nnotifications: a@example.org\noverrides: {modules: {dummy: commit/abc}}\n",
     "default_not_git": "default: 'a b'\nnotifications: a@example.org\n",
+    "default_misspelt": "defualt: master\nnotifications: a@example.org\n",
+    "overrides_misspelt": "default: master\nnotifications: a@example.org\noverride: {modules: {dummy: feature}}\n",
+    "nothing": "notifications: a@example.org\n",
+    "no_override": "notifications: a@example.org\noverrides: {modules: {}}\n",
     "parser_unknown": "default: master\nnotifications: a@example.org\nparser: past\n",
 }
 
@@ -238,7 +243,7 @@ def test_an_ill_formed_new_environment_is_not_made_until_its_definition_is_corre
     assert site.environments() == sorted(["production", *ILL_FORMED])
 
 
-@pytest.mark.parametrize("name", ["with-dash", "with.dot", "größe", "-f", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["with-dash", "with.dot", "größe", "-f", "a b"])
 def test_a_bad_name_makes_no_environment(site: Site, name: str) -> None:
     site.define(name)
     outcome = site.update()
@@ -247,6 +252,65 @@ def test_a_bad_name_makes_no_environment(site: Site, name: str) -> None:
     assert len(errors) == 1
     assert f"{name}.yaml" in errors[0]
     assert site.environments() == ["production"]
+
+
+@pytest.mark.parametrize("files", [(".pre-commit-config.yaml", ".gitlab-ci.yml"), (".yaml", ".hidden.yaml", "..yaml")])
+def test_a_hidden_file_is_no_definition(site: Site, files: tuple[str, ...]) -> None:
+    site.update()
+    for text in ("repos: []\n", definition(), "]"):
+        site.definitions.push(dict.fromkeys(files, text))
+        outcome = site.update("--strict")
+        assert (outcome.code, outcome.lines("ERROR"), outcome.lines("WARNING")) == (0, [], [])
+        assert site.environments() == os.listdir(site.root / "cache" / "environments") == ["production"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defualt: master\nnotifications: ann@example.org\n", "line 1: unknown key 'defualt', expected 'default'"),
+        ("notifications: ann@example.org\n", "neither 'default' nor an override, expected one at least"),
+    ],
+    ids=["a misspelt key", "no key at all"],
+)
+def test_a_typo_takes_no_module_away_from_production(
+    site: Site, dummy: Remote, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str
+) -> None:
+    site.update()
+    before = site.links("production")
+    assert "modules/dummy" in before
+    site.define("production", text)
+    site.add("modules/late")
+    site.publish()
+    dummy.push({INIT: "# master 2\n"})
+    for _ in range(2):
+        outcome = site.update("--strict")
+        assert outcome.code == 60
+        [error] = outcome.lines("ERROR")
+        assert error.endswith(f"Environment 'production' is ill-formed: production.yaml: {said}")
+        assert site.links("production").items() > before.items()
+        assert site.dangling("production") == []
+        assert manifest(site, "production") == "# master 2\n"
+        assert site.exists("production/modules/late")
+    (tmp_path / "production.yaml").write_text(text)
+    assert check.main(["--environments", str(tmp_path)]) == 1
+    assert said.rpartition(": ")[2] in capsys.readouterr().out
+
+
+def test_what_an_older_jens_has_built_stays_as_it_was(site: Site, dummy: Remote) -> None:
+    """An older Jens ignored misspelt keys: what it remembers has them."""
+    site.update()
+    text = definition(more="override: {modules: {dummy: feature}}\n")
+    site.define("production", text)
+    remembered(site, "production").write_text(text)
+    before = site.links("production")
+    site.add("modules/late")
+    site.publish()
+    dummy.push({INIT: "# master 2\n"})
+    outcome = site.update()
+    assert "'override', expected 'overrides'" in "".join(outcome.lines("ERROR"))
+    assert site.links("production").items() > before.items()
+    assert site.exists("production/modules/late")
+    assert manifest(site, "production") == "# master 2\n"
 
 
 def test_an_ill_formed_environment_whose_memory_is_lost_keeps_what_its_links_use(site: Site, dummy: Remote) -> None:
@@ -478,10 +542,10 @@ def test_a_definition_that_is_taken_back_while_it_waits(site: Site, dummy: Remot
 def test_a_probable_mistake_in_a_definition_is_a_warning_and_makes_nothing(site: Site, text: str, word: str) -> None:
     site.define("team", text)
     outcome = site.update("--strict")
-    assert outcome.code == 0
     warnings = [line for line in outcome.lines("WARNING") if "'team'" in line]
     assert len(warnings) == 1
     assert word in warnings[0]
+    assert outcome.code == (0 if "without" in warnings[0] else 60), "what means nothing is a fault"
     assert site.links("team") == site.links("production")
     assert [line for line in site.update().lines("WARNING") if "'team'" in line] == []
 

@@ -450,7 +450,7 @@ def test_exit_130_interrupted_ends_all_its_git_processes(
     before = site.listing("environments", "clone")
     port = server.getsockname()[1]
     for repo in ("modules/hangs", "modules/hangs_too"):
-        site.urls[repo] = HANGS.format(port)
+        site.urls[repo] = f"{HANGS.format(port)}/{repo}"  # the same one would be asked once
     site.publish()
     site.remotes[DUMMY].push({INIT: "# new\n"})
     command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config)]
@@ -556,7 +556,12 @@ def partition(name: str, new: list[str], middle: list[str] = [], deleted: list[s
 
 
 def taken_in(site: Site, repo: str) -> list[str]:
-    return [f"INFO Cloning and expanding {repo}...", f"INFO Populating new ref '{site.path(repo, 'master')}'"]
+    return [f"INFO Cloning and expanding {repo}...", populated(site, repo, "master")]
+
+
+def populated(site: Site, repo: str, branch: str) -> str:
+    commit = site.remotes[repo].commit(branch)
+    return f"INFO Populating new ref '{site.path(repo, branch)}' ({commit[:7]})"
 
 
 MS = r"in \d+\.\d\d ms"
@@ -576,7 +581,7 @@ def test_each_line_of_the_log_has_time_process_and_level(site: Site) -> None:
 def test_the_log_of_a_first_run(site: Site) -> None:
     site.define("test", definition(overrides={DUMMY: "test"}))
     site.remotes[DUMMY].branch("test")
-    dummy = [*taken_in(site, DUMMY), f"INFO Populating new ref '{site.path(DUMMY, 'test')}'"]
+    dummy = [*taken_in(site, DUMMY), populated(site, DUMMY, "test")]
     expected = [
         r"INFO Obtaining lock 'jens' \(attempt: 1\)\.\.\.",
         r"INFO Refreshing metadata\.\.\.",
@@ -622,6 +627,7 @@ def test_the_log_of_a_second_run_with_every_kind_of_news(site: Site) -> None:
     for name in ("gone", "test"):
         site.define(name)
     site.update()
+    before = site.remotes[DUMMY].commit()
     new = site.remotes[DUMMY].push({INIT: "# new\n"})
     site.remotes["hostgroups/myapp"].go_away()
     site.add("modules/fresh")
@@ -641,7 +647,7 @@ def test_the_log_of_a_second_run_with_every_kind_of_news(site: Site) -> None:
         r"INFO Fetching repositories inventory\.\.\.",
         *modules[:-1],
         rf"INFO Updating ref '{master}'",
-        rf"INFO Updated ref '{master}' \({new[:7]}\)",
+        rf"INFO Updated ref '{master}' \({before[:7]}\.\.{new[:7]}\)",
         modules[-1],
         r"INFO Deleting modules/old\.\.\.",
         rf"INFO Removing {re.escape(str(site.path('modules/old', 'master')))}",

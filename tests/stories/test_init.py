@@ -21,7 +21,9 @@ def test_an_example_instance_is_brought_up_to_date_at_once(tmp_path: Path, capsy
     place = tmp_path / "an example"
     assert init.main([str(place), "--example"]) == 0
     assert f"jens-update -c {place}/main.conf" in capsys.readouterr().out
-    assert load_config(place / "main.conf").warnings == ()
+    config = load_config(place / "main.conf")
+    assert config.warnings == ()
+    assert config.main.protectedenvironments == ("production", "qa")
     assert update.main(["-c", str(place / "main.conf"), "--strict"]) == 0
     production = place / "environments" / "production"
     assert (production / "modules" / "dummy" / "manifests" / "init.pp").is_file()

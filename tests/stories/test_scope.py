@@ -21,7 +21,7 @@ from jens.git import wrapper as git_wrapper
 from jens.metadata import clones
 from jens.update import baseline, fingerprints, scope
 from tests import TREE
-from tests.conftest import Outcome, Site, clock, definition, git
+from tests.conftest import Outcome, Site, clock, definition, faults_of, git
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
 INIT = "code/manifests/init.pp"
@@ -38,7 +38,7 @@ def settled(site: Site) -> Site:
     site.define("team", definition("master", {OTHER: "feature/x"}))
     pinned = site.remotes[DUMMY].commit()
     site.define("snap", definition(None, {DUMMY: f"commit/{pinned[:9]}", OTHER: "qa"}))
-    assert site.update("--strict").code == 0
+    assert strictly(site).code == 0
     return site
 
 
@@ -47,9 +47,16 @@ def had_a_narrow_scope(outcome: Outcome) -> bool:
     return was_narrow and not outcome.has("so the run looks at every repository")
 
 
+def strictly(site: Site, *arguments: str) -> Outcome:
+    """A run in which nothing failed, where a repository has no branch qa."""
+    outcome = site.update(*arguments)
+    assert faults_of(site.root) <= {"dangling link"}
+    return outcome
+
+
 def on_demand(site: Site) -> None:
     site.settings["main.mode"] = "ONDEMAND"
-    assert site.update("--strict").code == 0
+    assert strictly(site).code == 0
 
 
 def state(site: Site) -> dict[str, str]:
@@ -67,7 +74,7 @@ def assert_nothing_is_left_to_do(site: Site) -> None:
     """A run that looks at everything finds nothing to do."""
     before = state(site)
     (site.root / "cache" / "baseline.json").unlink(missing_ok=True)
-    outcome = site.update("--poll", "--strict")
+    outcome = strictly(site, "--poll")
     assert (outcome.code, outcome.lines("ERROR"), had_a_narrow_scope(outcome)) == (0, [], False)
     assert state(site) == before
 
@@ -83,9 +90,9 @@ def test_a_run_with_nothing_to_do_logs_the_same_whatever_its_scope(settled: Site
             line for line in said if "inventory" not in line and "Only repositories that were pushed to" not in line
         ]
 
-    narrow = settled.update("--strict")
+    narrow = strictly(settled)
     (settled.root / "cache" / "baseline.json").unlink()
-    full = settled.update("--strict")
+    full = strictly(settled)
     assert (had_a_narrow_scope(narrow), had_a_narrow_scope(full)) == (True, False)
     assert lines(narrow) == lines(full)
 
@@ -98,7 +105,7 @@ def test_pushes_are_followed_with_a_narrow_scope(settled: Site, mode: str) -> No
         settled.remotes[DUMMY].push({INIT: text})
         settled.remotes[OTHER].push({INIT: text}, "feature/x")
         settled.hint(DUMMY, OTHER)
-        outcome = settled.update("--strict")
+        outcome = strictly(settled)
         assert (outcome.code, had_a_narrow_scope(outcome)) == (0, True)
         assert settled.read("production/modules/dummy/manifests/init.pp") == text
         assert settled.read("team/modules/other/manifests/init.pp") == text
@@ -111,7 +118,7 @@ def test_whatever_is_pushed_each_scope_gives_the_same_result(settled: Site) -> N
     """Random changes. A run follows each of them, and then a run that looks at everything."""
     chance = random.Random(7)
     settled.settings["main.retention"] = "0"
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     narrow = 0
     for number in range(25):
         _anything(settled, chance, number)
@@ -214,15 +221,15 @@ def test_whatever_else_happens_the_run_looks_at_everything(
 ) -> None:
     if mode == "ONDEMAND":
         on_demand(settled)
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     change(settled)
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert (outcome.code, had_a_narrow_scope(outcome)) == (0, False)
     assert {name: settled.dangling(name) for name in ("production", "team")} == {"production": [], "team": []}
     assert not (settled.root / "environments" / ".new-0123456789ab").exists()
     assert "half-written" not in (settled.root / "metadata" / "environments" / "team.yaml").read_text()
     assert_nothing_is_left_to_do(settled)
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, True), (590, True), (610, False), (-10, False)])
@@ -276,9 +283,9 @@ def test_damage_inside_a_mirror_is_repaired_when_all_remotes_are_asked(
     remote, bare = settled.remotes[OTHER], settled.root / "bare" / OTHER
     remote.push({INIT: "# pushed\n"}, "feature/x")
     for _ in range(2):
-        assert had_a_narrow_scope(settled.update("--strict"))
+        assert had_a_narrow_scope(strictly(settled))
     damage(bare)
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     # A branch whose file is lost falls back to its packed commit, as if somebody had pushed since then.
     assert outcome.lines("WARNING") or damage is lose_a_pushed_branch, outcome.log
     assert git("rev-parse", "feature/x", directory=bare) == remote.commit("feature/x")
@@ -316,10 +323,10 @@ def put_into_the_baseline(site: Site, keys: tuple[str | int, ...], value: object
 def test_a_baseline_that_jens_cannot_have_saved_is_ignored(
     settled: Site, keys: tuple[str | int, ...], value: object
 ) -> None:
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     put_into_the_baseline(settled, keys, value)
     settled.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert (outcome.code, outcome.stderr) == (0, ""), outcome.log
     assert settled.read("team/modules/other/manifests/init.pp") == "# pushed\n"
     assert_nothing_is_left_to_do(settled)
@@ -339,8 +346,8 @@ def test_a_branch_that_somebody_moves_while_the_baseline_is_saved_is_seen(
 
     with monkeypatch.context() as moving:
         moving.setattr(fingerprints, "names_in_mirror", move)
-        assert had_a_narrow_scope(settled.update("--strict"))
-    assert settled.update("--strict").code == 0
+        assert had_a_narrow_scope(strictly(settled))
+    assert strictly(settled).code == 0
     assert git("rev-parse", "feature/x", directory=bare) == remote.commit("feature/x")
 
 
@@ -348,14 +355,14 @@ def test_a_branch_that_somebody_moves_while_the_baseline_is_saved_is_seen(
 def test_a_new_branch_of_any_name_widens_the_scope_once(settled: Site, name: str) -> None:
     settled.remotes[OTHER].push({INIT: "# pushed\n"}, name, onto="master")
     for _ in range(2):
-        assert settled.update("--strict").code == 0
-    outcome = settled.update("--strict")
+        assert strictly(settled).code == 0
+    outcome = strictly(settled)
     assert (outcome.code, had_a_narrow_scope(outcome)) == (0, True)
     before = (settled.root / "cache" / "baseline.json").stat().st_ino
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     assert (settled.root / "cache" / "baseline.json").stat().st_ino == before, "no baseline is saved anew"
     # Whoever runs it by hand may have another locale.
-    command = [sys.executable, str(TREE / "bin" / "jens-update"), "--strict", "-c"]
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c"]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(TREE)}
     inodes = []
     for _ in range(3):
@@ -376,9 +383,9 @@ def test_a_remote_may_sort_its_branches_in_another_order(settled: Site, monkeypa
     monkeypatch.setattr(git_wrapper, "listing", backwards)
     settled.remotes[OTHER].push({INIT: "# pushed\n"}, "feature/x")
     for _ in range(2):
-        assert settled.update("--strict").code == 0
+        assert strictly(settled).code == 0
     before = (settled.root / "cache" / "baseline.json").stat().st_ino
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     assert (settled.root / "cache" / "baseline.json").stat().st_ino == before, "nothing is followed"
 
 
@@ -388,10 +395,10 @@ def test_the_baseline_does_not_grow_with_packed_branches(settled: Site) -> None:
     lines = "".join(f"create refs/heads/feature/{number} {remote.commit()}\n" for number in range(300))
     command = ["git", f"--git-dir={remote.path}", "update-ref", "--stdin"]
     subprocess.run(command, input=lines, text=True, check=True)
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     git("pack-refs", "--all", directory=settled.root / "bare" / OTHER)
-    assert settled.update("--strict").code == 0
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert strictly(settled).code == 0
+    assert had_a_narrow_scope(strictly(settled))
     assert path.stat().st_size - before < 1000
 
 
@@ -423,14 +430,14 @@ def test_a_branch_that_is_gone_widens_the_scope(settled: Site) -> None:
     assert not had_a_narrow_scope(outcome)
     assert settled.dangling("team") == ["hieradata/module_names/other", "modules/other"]
     settled.remotes[OTHER].branch("feature/x")
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     assert settled.dangling("team") == []
 
 
 def test_a_hint_for_a_repository_that_the_library_does_not_have_is_a_warning(settled: Site) -> None:
     on_demand(settled)
     settled.hint("modules/unknown")
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert outcome.has("Hints for repositories that the library does not have: ['modules/unknown']")
     assert settled.hinted() == []
 
@@ -443,7 +450,7 @@ def test_a_remote_is_asked_once_though_the_scope_widens(settled: Site, monkeypat
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
     settled.remotes["common/site"].push({"code/new.pp": "# new\n"})
     (settled.root / "asked").unlink()
-    assert not had_a_narrow_scope(settled.update("--strict"))
+    assert not had_a_narrow_scope(strictly(settled))
     asked = (settled.root / "asked").read_text().splitlines()
     urls = [line.rpartition(" ")[2] for line in asked if line.startswith("ls-remote --heads ")]
     assert sorted(urls) == sorted(settled.urls.values())
@@ -453,11 +460,11 @@ def test_a_remote_is_asked_once_though_the_scope_widens(settled: Site, monkeypat
 def expired(settled: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     """A commit of MYAPP whose checkout is unneeded, and whose retention is over."""
     settled.settings["main.retention"] = "100"
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     old = settled.expanded(MYAPP)["master"]
     settled.remotes[MYAPP].push({INIT: "# new\n"})
-    assert had_a_narrow_scope(settled.update("--strict"))
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
+    assert had_a_narrow_scope(strictly(settled))
     assert old in settled.checkouts(MYAPP)
     now = time.time()
     for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
@@ -472,12 +479,12 @@ def test_an_expired_checkout_goes_in_a_run_with_a_narrow_scope(
     """Where somebody pushes each minute, some checkout expires in each run."""
     for repo in hinted:
         settled.remotes[repo].push({INIT: "# newer\n"})
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     assert expired not in settled.checkouts(MYAPP)
     assert not (settled.root / "bare" / MYAPP / "worktrees" / expired).exists()
     for repo in hinted:
         assert settled.expanded(repo)["master"] == settled.remotes[repo].commit()
-    assert had_a_narrow_scope(settled.update("--strict")), "the baseline is renewed"
+    assert had_a_narrow_scope(strictly(settled)), "the baseline is renewed"
     assert_nothing_is_left_to_do(settled)
 
 
@@ -496,9 +503,9 @@ def test_the_next_run_finishes_a_removal_of_checkouts_that_was_killed(
     with monkeypatch.context() as patches:
         patches.setattr(f"jens.{function}", Mock(side_effect=KeyboardInterrupt))
         assert settled.update("--strict").code == 130
-    assert not had_a_narrow_scope(settled.update("--strict"))
+    assert not had_a_narrow_scope(strictly(settled))
     assert expired not in settled.checkouts(MYAPP)
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     assert_nothing_is_left_to_do(settled)
 
 
@@ -515,10 +522,10 @@ def test_what_cannot_be_removed_yet_is_removed_as_soon_as_it_can(
 
     with monkeypatch.context() as patches:
         patches.setattr("shutil.rmtree", unless_it_is_busy)
-        assert not had_a_narrow_scope(settled.update("--strict"))
+        assert not had_a_narrow_scope(strictly(settled))
     assert expired not in settled.checkouts(MYAPP)
     assert len(list(settled.path(MYAPP).glob(".trash-*"))) == (what == "files")
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     assert list(settled.path(MYAPP).glob(".trash-*")) == []
     assert not record.exists()
     assert_nothing_is_left_to_do(settled)
@@ -528,7 +535,7 @@ def test_what_cannot_be_removed_yet_is_removed_as_soon_as_it_can(
 def test_damage_to_a_mirror_is_found_though_a_checkout_expires(settled: Site, expired: str, name: str) -> None:
     assert expired in settled.checkouts(MYAPP)
     (settled.root / "bare" / MYAPP / name).write_bytes(b"\0" * 24)
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert any("was made anew" in line for line in outcome.lines("WARNING")), outcome.log
     assert expired not in settled.checkouts(MYAPP)
     assert_nothing_is_left_to_do(settled)
@@ -559,13 +566,13 @@ def test_the_directory_of_a_repository_that_is_gone_goes_with_its_last_checkout(
     settled.define("snap", definition(None, {DUMMY: f"commit/{settled.remotes[DUMMY].commit()}"}))
     del settled.urls[OTHER], settled.remotes[OTHER]
     settled.publish()
-    assert settled.update("--strict").code == 0
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert strictly(settled).code == 0
+    assert had_a_narrow_scope(strictly(settled))
     assert settled.checkouts(OTHER)
     now = time.time()
     for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
         monkeypatch.setattr(f"{module}.time", clock(now + 101))
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     assert not settled.path(OTHER).exists()
     assert_nothing_is_left_to_do(settled)
 
@@ -582,7 +589,7 @@ def test_a_branch_and_then_its_definition_are_seen_together(settled: Site, monke
         return refresh(*arguments, **more)
 
     monkeypatch.setattr(clones, "refresh", after_a_team_has_pushed)
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     assert settled.read("team/hostgroups/hg_myapp/manifests/init.pp") == "# idea\n"
 
 
@@ -590,9 +597,9 @@ def test_a_long_reply_that_is_read_late_is_no_timeout(settled: Site, monkeypatch
     remote = settled.remotes[OTHER]
     refs = (f"{remote.commit()} refs/heads/team/{number:05}\n" for number in range(3000))
     (remote.path / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted \n" + "".join(refs))
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     settled.settings["git.timeout"] = "5"
-    assert settled.update("--strict").code == 0
+    assert strictly(settled).code == 0
     are_unchanged = clones.are_unchanged
 
     def slowly(*arguments: Any) -> bool:
@@ -600,14 +607,14 @@ def test_a_long_reply_that_is_read_late_is_no_timeout(settled: Site, monkeypatch
         return are_unchanged(*arguments)
 
     monkeypatch.setattr(clones, "are_unchanged", slowly)
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
 
 
 def test_a_commit_that_a_mirror_has_lost_is_noticed_by_the_next_poll(settled: Site) -> None:
     commit = settled.remotes[DUMMY].push({"code/new.pp": "# new\n"})
-    assert had_a_narrow_scope(settled.update("--strict"))
+    assert had_a_narrow_scope(strictly(settled))
     (settled.root / "bare" / DUMMY / "objects" / commit[:2] / commit[2:]).unlink()
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert outcome.has(f"The mirror of {DUMMY} is damaged (it has lost {commit}), it was made anew")
 
 
@@ -626,6 +633,6 @@ def test_an_inventory_that_goes_during_a_run_has_everything_looked_at(
         return found
 
     monkeypatch.setattr(scope, "find", and_damage)
-    outcome = settled.update("--strict")
+    outcome = strictly(settled)
     assert (outcome.code, had_a_narrow_scope(outcome)) == (0, False)
     assert settled.expanded(DUMMY)["master"] == commit

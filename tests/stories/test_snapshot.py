@@ -18,8 +18,8 @@ from jens.config import load_config
 from jens.layout import Layout
 from jens.links import Target
 from jens.locking import run_lock
-from jens.metadata.definition import parse_definition
-from jens.model import HIERADATA, SITE, Branch, Commit, Definition, RepoId
+from jens.metadata.definition import parse_definition, read_definition
+from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, RepoId
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.tools.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
@@ -103,11 +103,11 @@ def test_the_snapshot_shows_the_same_files_and_stays_when_the_environment_moves_
             remote.push({INIT: "# rewritten\n", "data/common.yaml": "x: 1\n"}, branch, rewrite=True)
         git("reflog", "expire", "--expire=now", "--all", directory=remote.path)
         git("gc", "--quiet", "--prune=now", directory=remote.path)
-    assert large.update("--strict").code == 0
+    assert large.update().lines("ERROR") == []
     for repo in large.remotes:
         git("gc", "--quiet", "--prune=now", directory=large.root / "bare" / repo)
     large.settings["main.retention"] = "0"
-    assert large.update("--strict").code == 0
+    assert large.update().lines("ERROR") == []
     assert shown(large, "production") != before
     assert large.read("production/modules/slashed/manifests/init.pp") == "# rewritten\n"
     assert shown(large, "snap") == before
@@ -476,6 +476,16 @@ def test_an_empty_environment_makes_a_definition_without_overrides() -> None:
     text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, ("ann@example.org",)), ()).render("commit/")
     assert text == "# Snapshot created on 2014-03-03 14:25:37 based on e\nnotifications: ann@example.org\n"
     assert parse_definition("e", text.encode(), "commit/").overrides == {}
+
+
+def test_a_snapshot_without_pins_is_told_for_a_run_would_refuse_it(site: Site) -> None:
+    site.update()
+    (site.root / "environments" / "empty").mkdir()
+    outcome = take(site, "empty")
+    assert outcome.code == 60
+    assert "there is no commit to pin" in outcome.stderr
+    assert isinstance(read_definition("empty.yaml", outcome.stdout.encode(), "commit/"), IllFormed)
+    assert "no commit to pin" not in take(site, "production").stderr
 
 
 def test_only_commits_are_pins() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import Future
+from pathlib import Path
 from threading import Event
 
 import pytest
 
 from jens.commands import update
+from jens.git import wrapper
 from jens.git.remotes import Remotes
 from jens.git.workers import results, workers
 from jens.layout import Layout
 from jens.repositories import prepare as repositories_prepare
 from jens.repositories.model import Prepared, Request
-from tests.conftest import Site
+from tests.conftest import Site, git
 
 
 def test_production_shows_exactly_the_links_of_the_layout(site: Site) -> None:
@@ -35,12 +38,39 @@ def test_production_shows_exactly_the_links_of_the_layout(site: Site) -> None:
 
 def test_a_push_is_visible_after_one_run(site: Site) -> None:
     site.update()
+    before = site.remotes["modules/dummy"].commit()
     commit = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "class dummy { notice(1) }\n"})
     outcome = site.update()
     assert site.read("production/modules/dummy/manifests/init.pp") == "class dummy { notice(1) }\n"
     assert site.expanded("modules/dummy") == {"master": commit}
-    assert outcome.has(f"INFO Updated ref '{site.root}/clone/modules/dummy/master' ({commit[:7]})")
+    assert outcome.has(f"INFO Updated ref '{site.root}/clone/modules/dummy/master' ({before[:7]}..{commit[:7]})")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def test_the_log_tells_from_where_to_where_a_branch_has_moved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, log_of = site.remotes["modules/dummy"], f"{site.root}/clone/modules/dummy"
+    first = remote.commit()
+    assert site.update().has(f"INFO Populating new ref '{log_of}/master' ({first[:7]})")
+    second = remote.push({"code/manifests/init.pp": "# second\n"})
+    third = remote.push({"code/manifests/init.pp": "# third\n"})
+    assert site.update().has(f"INFO Updated ref '{log_of}/master' ({first[:7]}..{third[:7]})")
+    git("update-ref", "refs/heads/master", second, directory=remote.path)
+    assert site.update().has(f"INFO Updated ref '{log_of}/master' ({third[:7]}..{second[:7]}, forced)")
+    rewritten = remote.push({"code/manifests/init.pp": "# rewritten\n"}, rewrite=True)
+    asked: list[str] = []
+    is_rewritten = wrapper.is_rewritten
+
+    def ask(bare: Path, old: str, new: str) -> bool:
+        asked.append(new)
+        return is_rewritten(bare, old, new)
+
+    monkeypatch.setattr(wrapper, "is_rewritten", ask)
+    assert site.update().has(f"INFO Updated ref '{log_of}/master' ({second[:7]}..{rewritten[:7]}, forced)")
+    shutil.rmtree(site.root / "bare" / "modules" / "dummy")  # the new mirror does not have the old commit
+    last = remote.push({"code/manifests/init.pp": "# last\n"}, rewrite=True)
+    assert site.update().has(f"INFO Updated ref '{log_of}/master' ({rewritten[:7]}..{last[:7]}, forced)")
+    site.update()
+    assert asked == [rewritten, last], "Git is asked once for a branch that moves, and not for others"
 
 
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])

@@ -158,6 +158,33 @@ def test_the_users_own_store_of_passwords_counts(web_site: Site, web: WebServer,
     assert web_site.exists("production/modules/dummy/manifests/init.pp")
 
 
+def test_a_netrc_counts(web_site: Site, web: WebServer, tmp_path: Path) -> None:
+    web_site.urls["modules/dummy"] = web.url(web_site.remotes["modules/dummy"], "private")
+    web_site.publish()
+    (tmp_path / "home" / ".netrc").write_text(f"machine {LOOPBACK}\nlogin {USER}\npassword {PASSWORD}\n")
+    (tmp_path / "home" / ".netrc").chmod(0o600)
+    assert web_site.update("--strict").code == 0
+    assert web_site.exists("production/modules/dummy/manifests/init.pp")
+
+
+def test_the_callers_askpass_program_is_asked(
+    web_site: Site, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web_site.urls["modules/dummy"] = web.url(web_site.remotes["modules/dummy"], "private")
+    web_site.publish()
+    program = tmp_path / "askpass"
+    program.write_text(f"#!/bin/sh\ncase $1 in Username*) echo {USER} ;; Password*) echo {PASSWORD} ;; esac\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("GIT_ASKPASS", str(program))
+    outcome = web_site.update("--strict")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+    assert web_site.exists("production/modules/dummy/manifests/init.pp")
+    web_site.remotes["modules/dummy"].push({INIT: "# new\n"})
+    assert web_site.update("--strict").code == 0
+    assert web_site.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+    assert PASSWORD not in (web_site.root / "log" / "jens-update.log").read_text()
+
+
 FAULTS = {
     "401": "Authentication failed for",
     "404": "not found",

@@ -133,8 +133,6 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
     made = Tutorial(sandbox)
     config = sandbox.root / "etc/jens/main.conf"
     text = config.read_text()
-    assert "directory_environments = False" in text
-    text = text.replace("directory_environments = False", "directory_environments = True")
     config.write_text(text.replace("operatingsystems, common.yaml", "operatingsystems, common.yaml, datacentres"))
     (sandbox.root / "hiera.yaml").write_text(sandbox.moved((TREE / "examples" / "hiera.yaml").read_text()))
     (sandbox.root / "facts.d").mkdir()

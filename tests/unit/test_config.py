@@ -40,6 +40,7 @@ _DEFAULTS: dict[str, Any] = {
     "git.ssh_cmd_path": "",
     "git.timeout": 120,
     "git.clonetimeout": 1800,
+    "git.gctimeout": 3600,
     "git.jobs": 0,
     "gitlabproducer.secret_token": "",
 }
@@ -50,6 +51,7 @@ _SHIPPED_VALUES = {
     "main.mandatorybranches": ("master",),
     "main.common_hieradata_items": ("environments", "hardware", "operatingsystems", "common.yaml"),
     "main.protectedenvironments": ("production", "qa"),
+    "main.directory_environments": True,
 }
 
 
@@ -133,6 +135,7 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         ("git.ssh_cmd_path", "/etc/jens/ssh", "/etc/jens/ssh"),
         ("git.timeout", "0", 0),
         ("git.clonetimeout", "5", 5),
+        ("git.gctimeout", "0", 0),
         ("git.jobs", "4", 4),
         ("gitlabproducer.secret_token", "'a, b#%(x)s$y'", "a, b#%(x)s$y"),
     ],
@@ -174,6 +177,7 @@ _BAD_VALUES = [
     ("git.ssh_cmd_path", "ssh", "an absolute path"),
     ("git.timeout", "-1", "a whole number of seconds"),
     ("git.clonetimeout", "never", "a whole number of seconds"),
+    ("git.gctimeout", "1h", "a whole number of seconds"),
     ("git.jobs", "-1", "a whole number"),
     ("git.jobs", "many", "a whole number"),
     ("gitlabproducer.secret_token", "a, b", "a string"),

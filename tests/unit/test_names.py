@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jens.model import Branch, Commit
-from jens.names import is_branch_name, is_environment_name, is_repository_name, parse_ref
+from jens.names import is_branch_name, is_environment_name, is_repository_name, parse_ref, resembled
 from jens.text import one_line
 from jens.urls import location_of, redact, server_of, url_problem
 from tests.conftest import git
@@ -198,6 +198,8 @@ def test_acceptable_urls(url: str) -> None:
         pytest.param("/srv/x\x9b2J", "control", id="a control character beyond ASCII"),
         pytest.param("https://", "host", id="no host"),
         pytest.param("https:///x", "host", id="no host but a path"),
+        pytest.param("https://example.org?token=s3cr3t/x", "HOST[:PORT]", id="a query in the place of a path"),
+        pytest.param("https://example.org/x?token=a b", "spaces in its query", id="a space in the query"),
         pytest.param("https://example.org", "path", id="no path"),
         pytest.param("file://", "path", id="no path of a file"),
         pytest.param("modules/apache", "neither", id="a relative path"),
@@ -265,6 +267,23 @@ def test_why_a_url_is_unacceptable_does_not_repeat_it() -> None:
             "fatal: unable to look up example.org (port 9418) (Name or service not known)",
             id="within Git's complaint about a host",
         ),
+        pytest.param("https://e.org/x?private_token=s3cr3t&x", "https://e.org/x", id="a query"),
+        pytest.param("https://ann@e.org/x?private_token=s3cr3t", "https://e.org/x", id="a user and a query"),
+        pytest.param("http://e.org/x#access_token=s3cr3t", "http://e.org/x", id="a fragment"),
+        pytest.param("https://e.org/x?t=s3'cr3t/a@b:c", "https://e.org/x", id="a query with all sorts of things"),
+        pytest.param(
+            "fatal: unable to access 'https://e.org/x?t=s3cr3t/': 403",
+            "fatal: unable to access 'https://e.org/x': 403",
+            id="a query within Git's complaint",
+        ),
+        pytest.param(
+            "(https://e.org/x?t=s3cr3t), <https://e.org/y?t=s3cr3t>.",
+            "(https://e.org/x), <https://e.org/y>.",
+            id="several queries",
+        ),
+        pytest.param("/srv/x?y#z", "/srv/x?y#z", id="a local path has no query"),
+        pytest.param("e.org:x?y", "e.org:x?y", id="scp has no query"),
+        pytest.param("Is https://e.org/x there? No.", "Is https://e.org/x there? No.", id="a question"),
     ],
 )
 def test_no_user_name_nor_password_survives(text: str, expected: str) -> None:
@@ -276,6 +295,14 @@ def test_whatever_a_password_holds_an_acceptable_url_is_redacted(password: str) 
     url = f"https://ann:hun{password}ter2@example.org/x"
     shown = redact(url) if url_problem(url) is None else ""
     assert not any(secret in shown for secret in ("ann", "hun", "ter2"))
+
+
+@pytest.mark.parametrize("sign", [*"!#$%&()*+,-./:;<=>?@[]^_`{|}~'\"\\", " ", "ä"])
+def test_whatever_a_token_holds_an_acceptable_url_is_redacted(sign: str) -> None:
+    for url in (f"https://example.org/x?token=t0p{sign}s3cr3t&x", f"https://ann@example.org/x#t0p{sign}s3cr3t"):
+        shown = redact(url) if url_problem(url) is None else ""
+        assert not any(secret in shown for secret in ("ann", "t0p", "s3cr3t"))
+        assert url_problem(url) is None or sign == " "
 
 
 @pytest.mark.parametrize(
@@ -314,6 +341,9 @@ def test_the_server_of_a_url_has_no_user_and_a_local_path_has_none(url: str, exp
         ("[git@Example.org:2222]:g/p.git", "example.org/g/p"),
         ("git@[2001:db8::1]:g/p", "[2001:db8::1]/g/p"),
         ("alias:p", "alias/p"),
+        ("https://ann@example.org/g/p.git?private_token=s3cr3t", "example.org/g/p"),
+        ("https://ann:se?cret@example.org/g/p.git#x", "example.org/g/p"),
+        ("/srv/x?y", "/srv/x?y"),
         ("https://example.org/g/p.github", "example.org/g/p.github"),
         ("https://example.org/g/p@1:2", "example.org/g/p@1:2"),
         ("file:///srv/x.git", "/srv/x"),
@@ -342,3 +372,29 @@ def test_where_a_url_leads_is_host_and_path_however_it_is_written(url: str, expe
 )
 def test_a_message_stays_one_line_and_steers_no_terminal(text: str, expected: str) -> None:
     assert one_line(text) == expected
+
+
+# Misspelt names
+
+_KEYS = ("default", "notifications", "overrides", "parser")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, "default") for name in ("defualt", "Default", "DEFAULT", "defaut", "deafult", "dfault", "defaults")),
+        *((name, "overrides") for name in ("override", "Overrides", "overides", "overrrides", "ovverides")),
+        *((name, "notifications") for name in ("notification", "notifcations", "Notifications", "notifications ")),
+        *((name, "parser") for name in ("Parser", "parsers", "praser", "parse")),
+        *((name, "") for name in ("x", "colour", "future", "description", "owner", "parent", "overview", "version")),
+        *((name, "") for name in ("modules", "branch", "result", "notes", "", " ", "<seq>", "d\u00e9fault" * 9)),
+        *((name, "") for name in ("_default", ".overrides", "x-overrides", "default" * 100_000)),
+    ],
+)
+def test_a_misspelt_name_resembles_the_right_one(name: str, expected: str) -> None:
+    assert resembled(name, _KEYS) == expected
+
+
+def test_of_several_names_the_nearest_one_is_meant() -> None:
+    assert resembled("module", ("models", "modules")) == "modules"
+    assert resembled("module", ()) == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands.exitcodes import DIRECTORY, OK
-from jens.preflight import Mount, judge, judge_lock, mount_of, parse_mounts
+from jens.preflight import Mount, Owned, judge, judge_lock, judge_user, mount_of, parse_mounts
 from tests.conftest import Site, assert_complaint
 from tests.faults.mounts import require_mounts
 
@@ -67,6 +67,42 @@ def test_what_a_file_system_cannot_do(mount: Mount, tells_case: bool, said: list
 )
 def test_a_lock_belongs_on_a_file_system_of_its_host(kind: str, is_doubtful: bool) -> None:
     assert bool(list(judge_lock(Mount(kind)))) is is_doubtful
+
+
+OURS, OTHER = 4711, 4712  # without names
+
+
+@pytest.mark.parametrize(
+    ("user", "bare", "cache", "as_root", "said"),
+    [
+        (0, 0, 0, False, []),
+        (OURS, OURS, OURS, False, []),
+        (0, OURS, OURS, False, ["baredir '/bare'", "'#4711'", "not 'root'", "sudo -u '#4711' jens-x -p", "--as-root"]),
+        (0, 0, OURS, False, ["cachedir '/cache'", "'#4711'", "baredir '/bare' to 'root'", "chown one", "--as-root"]),
+        (0, OURS, OURS, True, []),
+        (0, OURS, OTHER, True, []),
+        (
+            OTHER,
+            OURS,
+            OURS,
+            False,
+            ["baredir '/bare'", "belongs to '#4711'", "not '#4712'", "sudo -u '#4711' jens-x -p"],
+        ),
+        (OTHER, OURS, OURS, True, ["baredir '/bare'", "not '#4712'", "sudo -u '#4711' jens-x -p"]),
+        (OTHER, 0, 0, False, []),
+        (OURS, OURS, OTHER, False, ["cachedir '/cache'", "'#4712'", "baredir '/bare' to '#4711'", "chown one of them"]),
+    ],
+)
+def test_who_may_write_to_an_instance(user: int, bare: int, cache: int, as_root: bool, said: list[str]) -> None:
+    owned = [Owned("baredir", Path("/bare"), bare), Owned("cachedir", Path("/cache"), cache)]
+    refusal = judge_user(user, owned, ["jens-x", "-p"], as_root=as_root)
+    assert (refusal is not None) == bool(said)
+    assert all(words in str(refusal) for words in said), str(refusal)
+    assert user == 0 or "--as-root" not in str(refusal)
+
+
+def test_nothing_is_known_of_what_is_not_there() -> None:
+    assert judge_user(OURS, [], ["jens-x"], as_root=False) is None
 
 
 def test_an_ordinary_file_system_gives_no_warning_and_the_check_leaves_no_trace(site: Site) -> None:

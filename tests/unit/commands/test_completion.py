@@ -26,10 +26,20 @@ def test_tab_starts_no_run_without_argcomplete(site: Site) -> None:
     assert site.environments() == []
 
 
+#: The tools that write to an instance.
+WRITERS = ("jens-update", "jens-gc", "jens-reset", "jens-purge-queue", "jens-gitlab-producer-runner")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.name)
 def test_bash_completes_options(command: Path) -> None:
     pytest.importorskip("argcomplete")
-    line = f"{command.name} --ver"
+    assert "--version" in _completed(command, "--ver")
+    assert ("--as-root" in _completed(command, "--as")) == (command.name in WRITERS)
+
+
+def _completed(command: Path, typed: str) -> list[str]:
+    """What bash offers for the beginning of an option."""
+    line = f"{command.name} {typed}"
     asked = {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_SHELL": "bash",
@@ -40,4 +50,4 @@ def test_bash_completes_options(command: Path) -> None:
         "PYTHONPATH": str(TREE),
     }
     done = subprocess.run([sys.executable, str(command)], env={**os.environ, **asked}, capture_output=True, check=False)
-    assert "--version" in done.stdout.decode().split()
+    return done.stdout.decode().split()

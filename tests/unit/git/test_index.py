@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import subprocess
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from jens.git import index as git_index
 from jens.git import worktrees
-from tests.conftest import Site, git
+from tests.conftest import Site, definition, faults_of, git
 
 DUMMY = "modules/dummy"
 INIT, OTHER = "code/manifests/init.pp", "code/manifests/other.pp"
@@ -25,7 +26,8 @@ def pushed(site: Site, files: Mapping[str, str | None]) -> tuple[Path, Path]:
     assert site.update("--strict").code == 0
     before = site.path(DUMMY, f".{site.expanded(DUMMY)['master']}")
     site.remotes[DUMMY].push(files)
-    assert site.update("--strict").code == 0
+    assert site.update().code == 0
+    assert faults_of(site.root) <= {"repository content", "dangling link"}
     after = site.path(DUMMY, f".{site.expanded(DUMMY)['master']}")
     assert after != before
     return before, after
@@ -77,8 +79,29 @@ def test_the_first_run_shares_between_branches(site: Site) -> None:
     remote.branch("qa")
     remote.push({INIT: "# qa\n"}, "qa")
     site.define("qa", "default: qa\nnotifications: ann@example.org\n")
-    assert site.update("--strict").code == 0
+    assert site.update().code == 0
+    assert faults_of(site.root) == {"dangling link"}
     assert shared(site.path(DUMMY, "master"), site.path(DUMMY, "qa")) == {OTHER, "data/dummy.yaml"}
+
+
+def test_memory_does_not_grow_with_the_size_of_a_file(site: Site) -> None:
+    remote, large = site.remotes[DUMMY], 24 << 20
+    remote.push({"large": "x" * large})
+    for branch in ("one", "two", "three"):
+        remote.push({OTHER: f"# {branch}\n"}, branch, onto="master")
+        site.define(branch, definition(branch))
+    tracemalloc.start()
+    try:
+        assert site.update().code == 0
+        for branch in ("master", "one", "two", "three"):  # links have changed the ctime, so contents are compared
+            remote.push({OTHER: f"# {branch} again\n"}, branch)
+        assert site.update().code == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < large // 2
+    shown = [site.path(DUMMY, branch) / "large" for branch in ("master", "one", "two", "three")]
+    assert {path.stat().st_ino for path in shown} == {shown[0].stat().st_ino}, "and it is still shared"
 
 
 def test_what_somebody_has_changed_in_a_checkout_does_not_spread(site: Site, tmp_path: Path) -> None:

@@ -86,6 +86,41 @@ def test_what_makes_a_whole_library_unusable(source: str, said: str) -> None:
     assert said in caught.value.text
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        pytest.param(
+            "# all of them\nrepository: {}\n",
+            2,
+            "the library has an unknown key 'repository', expected 'repositories'",
+            id="the top",
+        ),
+        pytest.param(
+            LIBRARY.replace("modules:", "module:"),
+            7,
+            "'repositories' has an unknown key 'module', expected 'modules'",
+            id="modules",
+        ),
+        pytest.param(
+            LIBRARY.replace("hostgroups:", "Hostgroups:"),
+            5,
+            "'repositories' has an unknown key 'Hostgroups', expected 'hostgroups'",
+            id="hostgroups",
+        ),
+        pytest.param(
+            LIBRARY.replace("common:", "comon:"),
+            2,
+            "'repositories' has an unknown key 'comon', expected 'common'",
+            id="common",
+        ),
+    ],
+)
+def test_a_misspelt_key_of_a_library_is_named_with_what_was_meant(text: str, line: int, said: str) -> None:
+    with pytest.raises(YamlError) as caught:
+        parse_library(text.encode())
+    assert (caught.value.line, caught.value.text) == (line, said)
+
+
 def test_a_library_that_is_not_utf_8_is_unusable() -> None:
     with pytest.raises(YamlError, match="UTF-8"):
         parse_library(LIBRARY.encode("utf-16"))
@@ -188,36 +223,40 @@ def test_a_definition_is_what_it_says() -> None:
     )
 
 
+def _qa(*addresses: str) -> Definition:
+    return Definition("production", Branch("qa"), {}, addresses)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("notifications: x\n", Definition("production", None, {}, ("x",)), id="a snapshot of nothing"),
-        pytest.param("notifications:\n", Definition("production", None, {}), id="nobody to notify"),
+        pytest.param("default: qa\nnotifications:\n", _qa(), id="nobody to notify"),
+        pytest.param("default: qa\nnotifications: [x, y]\n", _qa("x", "y"), id="a list of addresses"),
+        pytest.param("default: qa\nnotifications: [x, null, 5]\n", _qa("x"), id="an odd list"),
+        pytest.param("default: qa\nnotifications: x\noverrides: {}\n", _qa("x"), id="no overrides"),
+        pytest.param("default: qa\nnotifications: x\noverrides: {modules: {}}\n", _qa("x"), id="an empty partition"),
         pytest.param(
-            "notifications: [x, y]\n", Definition("production", None, {}, ("x", "y")), id="a list of addresses"
-        ),
-        pytest.param("notifications: [x, null, 5]\n", Definition("production", None, {}, ("x",)), id="an odd list"),
-        pytest.param(
-            "notifications: x\noverrides: {}\n", Definition("production", None, {}, ("x",)), id="no overrides"
-        ),
-        pytest.param(
-            "notifications: x\noverrides: {modules: {}}\n",
-            Definition("production", None, {}, ("x",)),
-            id="an empty partition",
+            "notifications: x\noverrides: {common: {site: qa}}\n",
+            Definition("production", None, {SITE: Branch("qa")}, ("x",)),
+            id="a snapshot of common repositories alone",
         ),
         pytest.param(
             "notifications: x\ndefault: '123'\n", Definition("production", Branch("123"), {}, ("x",)), id="quoted"
         ),
         pytest.param(
-            "notifications: x\nparser: current\n",
-            Definition("production", None, {}, ("x",), "current"),
+            "default: qa\nnotifications: x\nparser: current\n",
+            _qa("x")._replace(parser="current"),
             id="the current parser",
         ),
         pytest.param(
-            "notifications: x\nfuture: {a: 1}\n", Definition("production", None, {}, ("x",)), id="an unknown key"
+            "default: qa\nnotifications: x\nfuture: {a: 1}\n",
+            _qa("x")._replace(unknown_keys=("future",)),
+            id="an unknown key",
         ),
         pytest.param(
-            "notifications: x\n[a]: b\n", Definition("production", None, {}, ("x",)), id="a key that is a list"
+            "default: qa\nnotifications: x\n[a]: b\n",
+            _qa("x")._replace(unknown_keys=("<seq>",)),
+            id="a key that is a list",
         ),
         pytest.param(
             "notifications: x\noverrides: {modules: {'../x': a}}\n",
@@ -225,19 +264,17 @@ def test_a_definition_is_what_it_says() -> None:
             id="an override of what cannot be in a library",
         ),
         pytest.param(
-            "notifications: x\nparser: current\nparser: future\n",
-            Definition("production", None, {}, ("x",), "future"),
+            "default: qa\nnotifications: x\nparser: current\nparser: future\n",
+            _qa("x")._replace(parser="future"),
             id="of a key given twice the last counts",
         ),
-        pytest.param(
-            "\ufeffnotifications: x\n", Definition("production", None, {}, ("x",)), id="a byte order mark in front"
-        ),
+        pytest.param("\ufeffdefault: qa\nnotifications: x\n", _qa("x"), id="a byte order mark in front"),
         pytest.param(
             "default: qa\r\nnotifications: x\r\noverrides:\r\n  modules:\r\n    dummy: test\r\n",
             Definition("production", Branch("qa"), {DUMMY: Branch("test")}, ("x",)),
             id="CRLF",
         ),
-        pytest.param("---\nnotifications: x\n...\n", Definition("production", None, {}, ("x",)), id="with markers"),
+        pytest.param("---\ndefault: qa\nnotifications: x\n...\n", _qa("x"), id="with markers"),
     ],
 )
 def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
@@ -288,10 +325,10 @@ def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
             "notifications: x\noverrides:\n  modules:\n    a: commit/4f0\n", 4, "4 to 40", id="a short commit"
         ),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: commit/main\n", 4, "4 to 40", id="no commit"),
-        pytest.param("notifications: x\nparser: past\n", 2, "'parser'", id="another parser"),
-        pytest.param("notifications: x\nparser:\n", 2, "'parser'", id="parser null"),
-        pytest.param("notifications: x\nparser: [future]\n", 2, "'parser'", id="parser a list"),
-        pytest.param("notifications: x\n<<: text\n", 2, "mapping", id="a text merged"),
+        pytest.param("notifications: x\nparser: past\ndefault: qa\n", 2, "'parser'", id="another parser"),
+        pytest.param("notifications: x\nparser:\ndefault: qa\n", 2, "'parser'", id="parser null"),
+        pytest.param("notifications: x\nparser: [future]\ndefault: qa\n", 2, "'parser'", id="parser a list"),
+        pytest.param("notifications: x\n<<: text\ndefault: qa\n", 2, "mapping", id="a text merged"),
         pytest.param("notifications: x\ndefault: !!str [a]\n", 2, "be a string", id="a list said to be a string"),
     ],
 )
@@ -303,20 +340,78 @@ def test_a_definition_is_ill_formed_and_the_file_and_line_are_named(text: str, l
     assert line is not None or "line" not in reason
 
 
+# Definitions that have lost their meaning: each was well-formed once, and took all modules away
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "meant"),
+    [
+        pytest.param("defualt: master\nnotifications: x\n", 1, "defualt", "default", id="letters exchanged"),
+        pytest.param("notifications: x\nDefault: master\n", 2, "Default", "default", id="upper case"),
+        pytest.param("notifications: x\ndefault: qa\noverride: {}\n", 3, "override", "overrides", id="the singular"),
+        pytest.param("notifications: x\ndefault: qa\noverides: {}\n", 3, "overides", "overrides", id="a letter lost"),
+        pytest.param("default: qa\nnotification: x\n", 2, "notification", "notifications", id="a mandatory key"),
+        pytest.param("notifications: x\ndefault: qa\nparsers: future\n", 3, "parsers", "parser", id="the plural"),
+        pytest.param("default: qa\nnotifications: x\ndefaults: {}\n", 3, "defaults", "default", id="beside the key"),
+        pytest.param("notifications: x\n<<: {defualt: qa}\n", 2, "defualt", "default", id="merged"),
+    ],
+)
+def test_a_misspelt_key_is_ill_formed_and_what_was_meant_is_named(text: str, line: int, key: str, meant: str) -> None:
+    assert _reason(text) == f"production.yaml: line {line}: unknown key '{key}', expected '{meant}'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("notifications: x\n", id="only an address"),
+        pytest.param("notifications: x\noverrides: {}\n", id="overrides {}"),
+        pytest.param("notifications: x\noverrides: {modules: {}, common: {}}\n", id="empty partitions"),
+        pytest.param("notifications: x\noverrides: {<<: {modules: {<<: {}}}}\n", id="nothing merged"),
+        pytest.param("notifications: x\nmodules: {dummy: qa}\n", id="overrides in a wrong place"),
+        pytest.param("notifications: x\nx-default: qa\n", id="a private key"),
+    ],
+)
+def test_a_definition_with_neither_default_nor_overrides_is_ill_formed(text: str) -> None:
+    assert _reason(text) == "production.yaml: neither 'default' nor an override, expected one at least"
+
+
+def test_a_misspelt_partition_is_ill_formed_and_what_was_meant_is_named() -> None:
+    said = "line 2: 'overrides' has an unknown partition"
+    reason = _reason("notifications: x\noverrides: {module: {dummy: qa}}\n")
+    assert reason == f"production.yaml: {said} 'module', expected 'modules'"
+    reason = _reason("notifications: x\noverrides: {classes: {dummy: qa}}\n")
+    assert reason == f"production.yaml: {said} 'classes', expected modules, hostgroups, common"
+
+
+@pytest.mark.parametrize("key", [b"defualt", b"override"])
+def test_what_an_older_jens_has_built_from_can_still_be_read(key: bytes) -> None:
+    source = b"notifications: x\n" + key + b": qa\n"
+    assert parse_definition("x", source, "commit/") == Definition(
+        "x", None, {}, ("x",), source=source, unknown_keys=(key.decode(),)
+    )
+
+
+def test_a_hundred_thousand_unknown_keys_hold_nobody_up() -> None:
+    begin = time.process_time()
+    keys = "".join(f"k{number:06}:\n" for number in range(100_000))
+    assert len(_well_formed(f"default: qa\nnotifications: x\n{keys}").unknown_keys) == 100_000
+    assert time.process_time() - begin < 30
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", "notifications: ä\n".encode("latin-1"), "a: b".encode("utf-16")])
 def test_a_definition_that_is_not_utf_8_is_ill_formed(content: bytes) -> None:
     assert "UTF-8" in _reason(content)
 
 
 def test_a_definition_with_a_nul_is_ill_formed() -> None:
-    assert "not YAML" in _reason(b"notifications: a\0b\n")
+    assert "not YAML" in _reason(b"default: qa\nnotifications: a\0b\n")
 
 
 @pytest.mark.parametrize(
     "file", ["a-b.yaml", "a.b.yaml", ".yaml", ".x.yaml", "a b.yaml", "ä.yaml", "\udcff.yaml"], ids=ascii
 )
 def test_an_environment_with_a_bad_name_is_ill_formed(file: str) -> None:
-    declared = _read("notifications: x\n", file)
+    declared = _read("default: qa\nnotifications: x\n", file)
     assert isinstance(declared, IllFormed)
     assert declared.name == file[: -len(".yaml")]
     assert "bad name" in declared.reason
@@ -433,7 +528,7 @@ def test_deep_nesting_is_ill_formed_and_does_not_crash(begin: str, end: str) -> 
 
 def test_nesting_as_people_write_it_is_well_formed() -> None:
     nested = "[" * 50 + "]" * 50
-    assert _well_formed(f"notifications: x\nx: {nested}\n").notifications == ("x",)
+    assert _well_formed(f"default: qa\nnotifications: x\nx: {nested}\n").notifications == ("x",)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +544,7 @@ def test_nesting_as_people_write_it_is_well_formed() -> None:
 )
 def test_a_tag_constructs_nothing(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _well_formed(f"notifications: x\nx: {value}\n").notifications == ("x",)
+    assert _well_formed(f"default: qa\nnotifications: x\nx: {value}\n").notifications == ("x",)
     assert "be a string" in _reason(f"notifications: x\ndefault: {value}\n")
     assert "antigravity" not in sys.modules
     assert not (tmp_path / "made").exists()
@@ -461,12 +556,12 @@ def test_a_tag_may_say_that_a_scalar_is_a_string() -> None:
 
 def test_a_huge_file_is_ill_formed_at_once() -> None:
     begin = time.process_time()
-    assert "larger than" in _reason(b"notifications: x\n" + b"#" * yamlnodes.LARGEST)
+    assert "larger than" in _reason(b"default: qa\nnotifications: x\n" + b"#" * yamlnodes.LARGEST)
     assert time.process_time() - begin < 0.5
 
 
 def test_a_file_of_the_largest_size_is_read() -> None:
-    text = b"notifications: x\n#"
+    text = b"default: qa\nnotifications: x\n#"
     assert _well_formed(text.ljust(yamlnodes.LARGEST, b"#")).notifications == ("x",)
 
 
@@ -493,15 +588,30 @@ def test_a_file_of_the_largest_size_is_read() -> None:
             ["overrides modules 'a\\nb', which the library does not have"],
             id="a name with a newline stays one line",
         ),
-        pytest.param("notifications: x\noverrides: {}\n", ["has 'overrides' without any override"], id="overrides {}"),
         pytest.param(
-            "notifications: x\noverrides: {modules: {}}\n",
+            "default: qa\nnotifications: x\noverrides: {}\n",
+            ["has 'overrides' without any override"],
+            id="overrides {}",
+        ),
+        pytest.param(
+            "default: qa\nnotifications: x\noverrides: {modules: {}}\n",
             ["has 'overrides' without any override"],
             id="an empty partition",
         ),
-        pytest.param("notifications:\n", ["has 'notifications' without an address"], id="null notifications"),
-        pytest.param("notifications: []\n", ["has 'notifications' without an address"], id="no notifications"),
-        pytest.param("notifications: x\noverride: {}\n", ["has an unknown key 'override'"], id="an unknown key"),
+        pytest.param(
+            "default: qa\nnotifications:\n", ["has 'notifications' without an address"], id="null notifications"
+        ),
+        pytest.param(
+            "default: qa\nnotifications: []\n", ["has 'notifications' without an address"], id="no notifications"
+        ),
+        pytest.param(
+            "default: qa\nnotifications: x\ncolour: red\n", ["has an unknown key 'colour'"], id="an unknown key"
+        ),
+        pytest.param(
+            "default: qa\nnotifications: x\n_overrides: {}\n",
+            ["has an unknown key '_overrides'"],
+            id="a key that was put aside",
+        ),
     ],
 )
 def test_doubts(text: str, expected: list[str]) -> None:

@@ -188,6 +188,37 @@ def test_a_tree_takes_the_place_of_whatever_is_there(here: Path, precious: Path,
     assert _names(precious) == ["file"]
 
 
+@pytest.mark.parametrize("in_one_step", [True, False])
+@pytest.mark.parametrize("kind", ["nothing", "file", "empty directory", "directory", "link", "dangling link"])
+def test_a_tree_is_put_and_what_was_there_is_handed_over(
+    here: Path, precious: Path, kind: str, in_one_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "file":
+        (here / "x").write_text("old")
+    elif kind.endswith("directory"):
+        (here / "x").mkdir()
+        if kind == "directory":
+            (here / "x" / "old").mkdir()
+    elif kind != "nothing":
+        (here / "x").symlink_to(precious if kind == "link" else "nowhere")
+    before = None if kind == "nothing" else os.lstat(here / "x").st_ino
+    staging = files.staging_name(here)
+    (staging / "new").mkdir(parents=True)
+
+    def refuse(*paths: Path) -> None:
+        raise OSError(errno.EINVAL, "a file system cannot do it", str(paths[1]))
+
+    if not in_one_step:
+        monkeypatch.setattr(files, "_exchange", refuse)
+    elif kind != "nothing":
+        monkeypatch.setattr(os, "rename", refuse)  # with two renames there would be nothing in between
+    old = files.put_tree(staging, here / "x")
+    assert _names(here / "x") == ["new"]
+    assert (old and os.lstat(old).st_ino) == before
+    assert _names(here) == sorted(["x"] + ([old.name] if old else []))
+    assert _names(precious) == ["file"]
+
+
 def test_staging_names_are_fresh_beside_their_target_and_read_by_nobody(here: Path) -> None:
     one, other = files.staging_name(here), files.staging_name(here)
     assert one != other

@@ -116,14 +116,14 @@ def test_the_shipped_examples_are_clean(capsys: pytest.CaptureFixture[str]) -> N
     [
         pytest.param(definition("qa", {"modules/apache": "ai456", "common/site": "COMMIT/FB96070C"}), id="dynamic"),
         pytest.param(definition(None, {"hostgroups/aimon": "commit/" + "a" * 40}), id="a snapshot"),
-        pytest.param("notifications: [x, y]\nparser: future\n", id="a list of addresses"),
-        pytest.param("\ufeffnotifications: x\n", id="a byte order mark"),
+        pytest.param("default: qa\nnotifications: [x, y]\nparser: future\n", id="a list of addresses"),
+        pytest.param("\ufeffdefault: qa\nnotifications: x\n", id="a byte order mark"),
         pytest.param("default: qa\r\nnotifications: x\r\noverrides:\r\n  modules:\r\n    apache: a\r\n", id="CRLF"),
         pytest.param(
             "notifications: x\noverrides: {modules: &a {apache: b}, hostgroups: {aimon: c}, common: {}}\n",
             id="an anchor",
         ),
-        pytest.param("notifications: x\n#".ljust(1024 * 1024, "#"), id="a mebibyte"),
+        pytest.param("default: qa\nnotifications: x\n#".ljust(1024 * 1024, "#"), id="a mebibyte"),
     ],
 )
 def test_a_well_formed_definition_is_clean(tree: Tree, text: str) -> None:
@@ -136,6 +136,16 @@ def test_a_library_alone_and_definitions_alone_are_checked(tree: Tree) -> None:
     assert_clean(tree.check(repositories=False))
 
 
+def test_a_directory_without_a_definition_is_an_error(tree: Tree) -> None:
+    (tree.definitions / "x.yaml").mkdir()
+    (tree.definitions / "README.md").write_text("no definition")
+    tree.write(".hidden.yaml", D)
+    where = "definitions:1: error"
+    assert_found(tree.check(), (where, "there is no definition"), ("x.yaml:1: warning", "directory"))
+    tree.write("y.yaml", D)
+    assert_found(tree.check(), ("x.yaml:1: warning", "directory"))
+
+
 def test_partitions_without_repositories_are_clean(tree: Tree) -> None:
     assert_clean(tree.check_library("repositories:\n  common: {}\n  hostgroups:\n  modules: ~\n"))
 
@@ -143,6 +153,8 @@ def test_partitions_without_repositories_are_clean(tree: Tree) -> None:
 # Problems of a definition
 
 N = "notifications: x\n"
+#: A well-formed definition.
+D = N + "default: qa\n"
 FAULTS = [
     pytest.param("a: [b\n", 2, "not YAML", id="not YAML"),
     pytest.param(N + "\tdefault: a\n", 2, "tab", id="a tab"),
@@ -175,8 +187,15 @@ FAULTS = [
     pytest.param(N + "overrides:\n  modules:\n    apache: commit/4f0\n", 4, "4 to 40", id="a short commit"),
     pytest.param(N + "overrides:\n  modules:\n    apache: commit/main\n", 4, "4 to 40", id="no digits"),
     pytest.param(N + f"overrides: {{modules: {{apache: commit/{'a' * 41}}}}}\n", 2, "4 to 40", id="a long commit"),
-    pytest.param(N + "parser: past\n", 2, "'parser'", id="another parser"),
-    pytest.param(N + "parser:\n", 2, "'parser'", id="parser null"),
+    pytest.param(N + "parser: past\ndefault: qa\n", 2, "'parser'", id="another parser"),
+    pytest.param(N + "parser:\ndefault: qa\n", 2, "'parser'", id="parser null"),
+    pytest.param(N + "defualt: qa\n", 2, "unknown key 'defualt', expected 'default'", id="a misspelt default"),
+    pytest.param(D + "override: {}\n", 3, "unknown key 'override', expected 'overrides'", id="misspelt overrides"),
+    pytest.param("notification: x\ndefault: qa\n", 1, "expected 'notifications'", id="misspelt notifications"),
+    pytest.param(D + "overrides: {module: {}}\n", 3, "'module', expected 'modules'", id="a misspelt partition"),
+    pytest.param("\n" + N, 2, "neither 'default' nor an override", id="neither default nor overrides"),
+    pytest.param(N + "overrides: {}\n", 1, "neither 'default' nor an override", id="overrides {} alone"),
+    pytest.param(N + "overrides: {modules: {}}\n", 1, "neither 'default' nor", id="an empty partition alone"),
     pytest.param("a: b\nnotifications: ä\n".encode("latin-1"), 2, "UTF-8", id="Latin 1"),
     pytest.param(N.encode("utf-16"), 1, "UTF-8", id="UTF-16"),
     pytest.param("a: ä\nnotifications: a\0b\n", 2, "not YAML", id="a NUL"),
@@ -213,11 +232,28 @@ def test_the_file_is_named_as_it_was_given(tree: Tree, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["a-b.yaml", "a.b.yaml", "a b.yaml", "ä.yaml", "\udcff.yaml"], ids=ascii)
 def test_a_bad_name_is_an_error(tree: Tree, name: str) -> None:
-    said = tree.check_definition(N, name=name)
+    said = tree.check_definition(D, name=name)
     assert said.code == 1
     assert len(said.lines) == 1
     assert "bad name" in said.lines[0]
     assert said.lines[0].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        pytest.param(("qa", "QA", "Qa", "qb"), {"Qa": "QA", "qa": "QA"}, id="three"),
+        pytest.param(("a_b", "a_B", "x"), {"a_b": "a_B"}, id="two"),
+        pytest.param(("a", "b"), {}, id="none"),
+    ],
+)
+def test_names_of_definitions_that_differ_in_case_only_are_warnings(
+    tree: Tree, names: tuple[str, ...], told: Mapping[str, str]
+) -> None:
+    for name in names:
+        tree.write(f"{name}.yaml", D)
+    expected = [(f"{name}.yaml:1: warning", f"'{told[name]}.yaml' in upper and lower case") for name in sorted(told)]
+    assert_found(tree.check(), *expected)
 
 
 def test_all_faults_are_found_and_not_only_the_first(tree: Tree) -> None:
@@ -246,7 +282,7 @@ def test_all_faults_are_found_and_not_only_the_first(tree: Tree) -> None:
         ("x.yaml:6: error", "Git"),
         ("x.yaml:6: warning", "'nope'"),
         ("x.yaml:7: warning", "'aimon'"),
-        ("x.yaml:8: error", "'hostgroup'"),
+        ("x.yaml:8: error", "'hostgroup', expected 'hostgroups'"),
         ("x.yaml:9: error", "common"),
         ("x.yaml:10: error", "float"),
         ("x.yaml:12: error", "'parser' is expected"),
@@ -258,7 +294,7 @@ def test_all_faults_are_found_and_not_only_the_first(tree: Tree) -> None:
     ("text", "line", "word"),
     [
         pytest.param(N + "default: a\ndefault: b\n", 3, "'default' is there already, in line 2", id="at the top"),
-        pytest.param(N + "overrides:\n  modules: {apache: a}\n  modules: {}\n", 4, "'modules'", id="a partition"),
+        pytest.param(D + "overrides:\n  modules: {apache: a}\n  modules: {}\n", 5, "'modules'", id="a partition"),
         pytest.param(
             N + "overrides:\n  modules:\n    apache: a\n    'apache': b\n", 5, "'apache'", id="an override, in quotes"
         ),
@@ -305,22 +341,29 @@ def test_a_pipe_or_a_socket_holds_nobody_up(tree: Tree, monkeypatch: pytest.Monk
         begin = time.perf_counter()
         said = tree.check()
     assert time.perf_counter() - begin < 50
-    where = ["repositories.yaml:1: error", "x.yaml:1: error", "y.yaml:1: error"]
-    assert sorted(line.partition(": expected a file")[0] for line in said.short()) == where
+    assert_found(
+        said,
+        ("x.yaml:1: error", "expected a file, not a pipe"),
+        ("y.yaml:1: error", "expected a file, not a socket"),
+        ("repositories.yaml:1: error", "expected a file, not a pipe"),
+    )
 
 
 def test_files_that_are_nearly_definitions_are_warnings_and_others_nothing(tree: Tree) -> None:
-    for name in ("README.md", "LICENSE", ".gitlab-ci.yml", ".gitignore", "Makefile", "check.sh", "yaml"):
+    hidden = (".gitlab-ci.yml", ".gitignore", ".pre-commit-config.yaml", ".lint.yaml", ".yaml", ".x.YML")
+    for name in ("README.md", "LICENSE", "Makefile", "check.sh", "yaml", *hidden):
         tree.write(name, "\0\tno YAML")
     (tree.definitions / "docs").mkdir()
-    (tree.definitions / ".github").mkdir()
+    for name in (".github", ".dir.yaml"):
+        (tree.definitions / name).mkdir()
     (tree.definitions / "docs" / "x.yaml").write_text("no definition")
+    (tree.definitions / ".link.yaml").symlink_to("nowhere")
+    tree.write("x.yaml", D)
     assert_clean(tree.check())
-    for name in ("a.yml", "b.YAML", "c.Yml", ".lint.yaml"):
-        tree.write(name, N)
+    for name in ("a.yml", "b.YAML", "c.Yml"):
+        tree.write(name, D)
     assert_found(
         tree.check(),
-        (".lint.yaml:1: warning", "bad name"),
         ("a.yml:1: warning", "does not end in .yaml"),
         ("b.YAML:1: warning", "does not end in .yaml"),
         ("c.Yml:1: warning", "does not end in .yaml"),
@@ -333,15 +376,16 @@ def test_files_that_are_nearly_definitions_are_warnings_and_others_nothing(tree:
 @pytest.mark.parametrize(
     ("text", "line", "word"),
     [
-        pytest.param(N + "default: qa\ncolour: red\n", 3, "unknown key 'colour'", id="an unknown key"),
-        pytest.param(N + "'a\\nb': c\n? [d]\n: e\n", 2, "unknown key 'a", id="an odd key"),
+        pytest.param(D + "colour: red\n", 3, "unknown key 'colour'", id="an unknown key"),
+        pytest.param(D + "'a\\nb': c\n? [d]\n: e\n", 3, "unknown key 'a", id="an odd key"),
+        pytest.param(D + "_overrides: {}\n", 3, "unknown key '_overrides'", id="a key that was put aside"),
         pytest.param(
             N + "overrides:\n  modules:\n    nope: a\n", 4, "overrides modules 'nope'", id="an unknown repository"
         ),
         pytest.param(N + "overrides: {hostgroups: {apache: a}}\n", 2, "'apache'", id="in the wrong partition"),
         pytest.param("default: qa\nnotifications:\n", 2, "without an address", id="null notifications"),
-        pytest.param(N + "overrides: {}\n", 2, "without any override", id="overrides {}"),
-        pytest.param(N + "overrides:\n  modules: {}\n", 2, "without any override", id="an empty partition"),
+        pytest.param(D + "overrides: {}\n", 3, "without any override", id="overrides {}"),
+        pytest.param(D + "overrides:\n  modules: {}\n", 3, "without any override", id="an empty partition"),
     ],
 )
 def test_a_doubt_is_a_warning_in_its_line(tree: Tree, text: str, line: int, word: str) -> None:
@@ -352,13 +396,22 @@ def test_a_doubt_is_a_warning_in_its_line(tree: Tree, text: str, line: int, word
     assert isinstance(read_definition("x.yaml", text.encode(), "commit/"), Definition)
 
 
+def test_a_misspelt_key_is_told_once(tree: Tree) -> None:
+    said = tree.check_definition("defualt: master\nnotification: x\n")
+    assert_found(
+        said,
+        ("x.yaml:1: error", "unknown key 'defualt', expected 'default'"),
+        ("x.yaml:2: error", "unknown key 'notification', expected 'notifications'"),
+    )
+
+
 @pytest.mark.parametrize("name", ["main", "master", "agent", "user"])
 def test_a_name_that_puppet_reserves_is_a_warning(tree: Tree, name: str) -> None:
-    assert_found(tree.check_definition(N, name=f"{name}.yaml"), (f"{name}.yaml:1: warning", f"'{name}'"))
+    assert_found(tree.check_definition(D, name=f"{name}.yaml"), (f"{name}.yaml:1: warning", f"'{name}'"))
 
 
 def test_a_parser_is_a_warning_where_no_environment_has_a_file_for_it(tree: Tree) -> None:
-    tree.write("x.yaml", N + "parser: future\n")
+    tree.write("x.yaml", N + "parser: future\ndefault: qa\n")
     assert_clean(tree.check())
     assert_clean(tree.check(*tree.configure(directory_environments="True")))
     warning = ("x.yaml:2: warning", "directory_environments")
@@ -417,8 +470,7 @@ def test_all_faults_of_a_library_are_found(tree: Tree) -> None:
     assert_found(
         said,
         ("repositories.yaml:1: warning", "unknown key 'a'"),
-        ("repositories.yaml:2: error", "no partition 'modules'"),
-        ("repositories.yaml:3: warning", "unknown key 'modulez'"),
+        ("repositories.yaml:3: error", "unknown key 'modulez', expected 'modules'"),
         ("repositories.yaml:4: error", "seq"),
         ("repositories.yaml:6: error", "empty"),
     )
@@ -460,16 +512,60 @@ def test_a_partition_given_twice_is_an_error(tree: Tree) -> None:
 
 def test_an_entry_of_common_that_nothing_uses_is_a_warning(tree: Tree) -> None:
     said = tree.check_library(LIBRARY.replace("    site:", "    sites:"))
-    assert_found(said, ("repositories.yaml:4: warning", "'sites'"))
+    assert_found(said, ("repositories.yaml:4: warning", "'sites', which nothing uses, expected 'site'"))
 
 
-def test_a_library_that_is_a_link_or_a_directory_is_an_error(tree: Tree) -> None:
+def test_a_misspelt_key_beside_the_right_one_is_a_warning(tree: Tree) -> None:
+    said = tree.check_library(LIBRARY + "  module: {bcache: /srv/bcache}\n")
+    assert_found(said, ("repositories.yaml:9: warning", "unknown key 'module', expected 'modules'"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git.example.org/apache.git",
+        "https://ann:hunter2@GIT.example.org/apache/",
+        "git@git.example.org:apache.git",
+        "ssh://git@git.example.org:22/apache",
+    ],
+)
+def test_one_url_under_two_names_is_a_warning(tree: Tree, url: str) -> None:
+    said = tree.check_library(f"{LIBRARY}    apache2: '{url}'\n    other: https://git.example.org/other\n")
+    assert_found(
+        said, ("repositories.yaml:9: warning", "modules/apache2 has the same URL as modules/apache, in line 8")
+    )
+    assert "git.example.org" not in said.lines[0]
+
+
+def test_one_path_under_two_names_in_two_partitions_is_a_warning(tree: Tree) -> None:
+    said = tree.check_library(f"{LIBRARY}    aimon: file:///srv/git/aimon.git\n    bad: ''\n    worse: ''\n")
+    assert_found(
+        said,
+        ("repositories.yaml:9: warning", "modules/aimon has the same URL as hostgroups/aimon, in line 6"),
+        ("repositories.yaml:10: error", "empty"),
+        ("repositories.yaml:11: error", "empty"),
+    )
+
+
+def test_names_of_repositories_that_differ_in_case_only_are_warnings(tree: Tree) -> None:
+    said = tree.check_library(f"{LIBRARY}    Apache: /srv/a\n    APACHE: /srv/b\n    Aimon: /srv/c\n")
+    assert_found(
+        said,
+        ("repositories.yaml:9: warning", "modules 'Apache' differs from 'apache' in upper and lower case"),
+        ("repositories.yaml:10: warning", "modules 'APACHE' differs from 'apache' in upper and lower case"),
+    )
+
+
+def test_a_library_that_is_a_link_or_a_directory_is_an_error_that_says_so(tree: Tree) -> None:
     tree.library.rename(tree.library.with_name("elsewhere"))
     tree.library.symlink_to("elsewhere")
     assert_found(tree.check(environments=False), ("repositories.yaml:1: error", "symbolic link"))
     tree.library.unlink()
     tree.library.mkdir()
-    assert_found(tree.check(environments=False), ("repositories.yaml:1: error", "expected a file"))
+    said = "expected a file such as repositories.yaml, not a directory"
+    assert_found(tree.check(environments=False), ("repositories.yaml:1: error", said))
+    (tree.library / ".git").mkdir()
+    assert_found(tree.check(environments=False), ("repositories.yaml:1: error", said))
 
 
 # Hostile texts
@@ -520,7 +616,7 @@ def test_credentials_are_never_printed(tree: Tree) -> None:
 
 
 def test_a_finding_is_one_line_whatever_it_quotes(tree: Tree) -> None:
-    tree.write("a\nb.yaml", N)
+    tree.write("a\nb.yaml", D)
     said = tree.check_definition(N + 'default: "a\\nb\\e[31m"\n"c\\rd": 1\n"e\\nf": 1\n"e\\nf": 2\n')
     assert len(said.lines) == 5
     assert all(line.isprintable() for line in said.lines)
@@ -531,7 +627,7 @@ def test_a_finding_is_one_line_whatever_it_quotes(tree: Tree) -> None:
 
 def test_json_is_a_list_of_what_the_lines_say(tree: Tree) -> None:
     tree.write("x.yaml", N + "default: 5\ncolour: red\n")
-    tree.write("\udcff.yaml", N)
+    tree.write("\udcff.yaml", D)
     lines = tree.check().lines
     said = tree.check("--json")
     found = json.loads("\n".join(said.lines))
@@ -548,6 +644,7 @@ def test_json_is_a_list_of_what_the_lines_say(tree: Tree) -> None:
 
 
 def test_json_of_nothing_is_an_empty_list(tree: Tree) -> None:
+    tree.write("x.yaml", D)
     said = tree.check("--json")
     assert (said.code, said.lines) == (0, ["[]"])
 
@@ -563,6 +660,7 @@ def test_json_of_nothing_is_an_empty_list(tree: Tree) -> None:
         (["--environments", ".", "--remote"], "--repositories"),
         (["--environments"], "--environments"),
         (["--environments", ".", "more"], "more"),
+        (["--environments", ".", "--mandatory-branches", "qa,a..b"], "'a..b'"),
     ],
 )
 def test_exit_2_wrong_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], word: str) -> None:
@@ -580,6 +678,7 @@ def test_exit_2_a_configuration_that_cannot_be_used(tree: Tree) -> None:
 
 
 def test_an_unknown_key_of_the_configuration_is_told(tree: Tree) -> None:
+    tree.write("x.yaml", D)
     said = tree.check(*tree.configure(hashprefixx="a"))
     assert (said.code, said.lines, len(said.stderr.splitlines())) == (0, [], 1)
     assert "hashprefixx" in said.stderr
@@ -640,7 +739,7 @@ def test_read_access_is_enough_and_what_cannot_be_read_is_an_error() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o755)
-        (root / "a.yaml").write_text(N)
+        (root / "a.yaml").write_text(D)
         for path in (root / "b.yaml", root / "library"):
             path.write_text(N)
             path.chmod(0)
@@ -687,8 +786,8 @@ class Pipeline:
                 text += f"    {repo.split('/')[1]}: '{url}'\n" if repo.startswith(partition) else ""
         self.tree.library.write_text(text)
 
-    def ask(self, *arguments: str) -> Said:
-        said = self.tree.check("--remote", *arguments)
+    def ask(self, *arguments: str, environments: bool = True) -> Said:
+        said = self.tree.check("--remote", *arguments, environments=environments)
         assert list(self.temporary.iterdir()) == []
         return said
 
@@ -735,11 +834,84 @@ def test_a_repository_that_lacks_a_mandatory_branch_is_an_error(pipeline: Pipeli
     assert_found(said, (f"repositories.yaml:{pipeline.line(DUMMY)}: error", "modules/dummy has no branch 'qa'"))
 
 
-def test_the_mandatory_branches_are_master_and_qa_unless_configured(pipeline: Pipeline) -> None:
-    pipeline.check()
-    said = pipeline.tree.check("--remote", environments=False)
-    assert said.code == 1
+@pytest.mark.parametrize(
+    ("given", "configured", "lacking"),
+    [
+        pytest.param(None, None, (), id="none without a configuration"),
+        pytest.param(None, "master, qa", ("qa",), id="the configured ones"),
+        pytest.param(None, "", (), id="an empty configuration"),
+        pytest.param("qa", None, ("qa",), id="the given one"),
+        pytest.param(" master , qa,dev", None, ("qa", "dev"), id="the given ones"),
+        pytest.param("dev", "master, qa", ("dev",), id="the given ones outrank the configured ones"),
+        pytest.param("", "master, qa", (), id="none when none is given"),
+    ],
+)
+def test_the_mandatory_branches_are_those_given_or_configured(
+    pipeline: Pipeline, given: str | None, configured: str | None, lacking: tuple[str, ...]
+) -> None:
+    pipeline.write_library()
+    arguments = [] if given is None else ["--mandatory-branches", given]
+    arguments += [] if configured is None else pipeline.tree.configure(mandatorybranches=f"{configured},")
+    said = pipeline.tree.check("--remote", *arguments, environments=False)
+    assert len(said.lines) == 4 * len(lacking)
+    assert said.code == bool(lacking)
+    assert all(len([line for line in said.lines if f"has no branch '{branch}'" in line]) == 4 for branch in lacking)
+
+
+def test_a_configuration_that_names_no_mandatory_branches_has_the_default_ones(pipeline: Pipeline) -> None:
+    pipeline.write_library()
+    said = pipeline.tree.check("--remote", *pipeline.tree.configure(), environments=False)
     assert len([line for line in said.lines if "'qa'" in line]) == 4
+
+
+def _with_default_branch(remote: Remote, branch: str) -> None:
+    remote.branch(branch)
+    git("symbolic-ref", "HEAD", f"refs/heads/{branch}", directory=remote.path)
+
+
+UNUSABLE = "modules/dummy has the default branch 'main', which no environment can use"
+
+
+def test_a_default_branch_that_no_environment_can_use_is_a_warning(pipeline: Pipeline) -> None:
+    _with_default_branch(pipeline.site.remotes[DUMMY], "main")
+    pipeline.site.remotes["common/site"].branch("main")
+    pipeline.write_library()
+    where = f"repositories.yaml:{pipeline.line(DUMMY)}: warning"
+    assert_found(pipeline.check(), (where, UNUSABLE))
+    assert_found(pipeline.check({"common/site": "main"}), (where, UNUSABLE))
+    assert_clean(pipeline.check({DUMMY: "main"}))
+    assert_clean(pipeline.check(default="main"))
+    assert_clean(pipeline.ask("--mandatory-branches", "master", environments=False))
+
+
+def test_a_default_branch_that_is_mandatory_can_be_used(pipeline: Pipeline) -> None:
+    for remote in pipeline.site.remotes.values():
+        remote.branch("main")
+    _with_default_branch(pipeline.site.remotes[DUMMY], "main")
+    assert_found(pipeline.check(), (f"repositories.yaml:{pipeline.line(DUMMY)}: warning", UNUSABLE))
+    assert_clean(pipeline.check(mandatorybranches="main,"))
+
+
+def test_snapshots_use_the_default_branch_of_the_common_repositories(pipeline: Pipeline) -> None:
+    pin = {"hostgroups/myapp": "master", DUMMY: "master"}
+    for remote in pipeline.site.remotes.values():
+        remote.branch("other")
+    assert_clean(pipeline.check(pin, default=None, mandatorybranches="other,"))
+
+
+def test_nothing_is_said_of_default_branches_while_a_definition_is_not_right(pipeline: Pipeline) -> None:
+    _with_default_branch(pipeline.site.remotes[DUMMY], "main")
+    pipeline.tree.write("y.yaml", "default: 5\nnotifications: x\n")
+    assert_found(pipeline.check(), ("y.yaml:1: error", "'default'"))
+
+
+def test_a_detached_or_unborn_head_names_no_branch(pipeline: Pipeline) -> None:
+    remote = pipeline.site.remotes[DUMMY]
+    remote.branch("other")
+    git("symbolic-ref", "HEAD", "refs/heads/unborn", directory=remote.path)
+    assert_clean(pipeline.check())
+    git("update-ref", "--no-deref", "HEAD", remote.commit("other"), directory=remote.path)
+    assert_clean(pipeline.check())
 
 
 def test_a_remote_that_cannot_be_asked_is_an_error_and_nothing_is_said_of_its_refs(pipeline: Pipeline) -> None:
@@ -866,7 +1038,7 @@ def test_a_silent_server_is_given_up_after_the_configured_time(pipeline: Pipelin
     config = pipeline.tree.library.with_name("main.conf")
     config.write_text("[main]\nmandatorybranches = master,\n[git]\ntimeout = 1\n")
     begin = time.perf_counter()
-    said = pipeline.ask("-c", str(config))
+    said = pipeline.ask("-c", str(config), environments=False)
     assert time.perf_counter() - begin < 50
     assert_found(said, ("repositories.yaml:9: error", "no answer within 1 seconds"))
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -322,6 +323,19 @@ def test_the_content_of_environment_conf_counts(a: Tree, b: Tree) -> None:
     [(kind, subject, here, there)] = differences(a, b)
     assert (kind, subject) == ("file", "environment.conf")
     assert here != there
+
+
+def test_a_large_file_is_never_in_memory_as_a_whole(a: Tree, b: Tree) -> None:
+    large = 16 << 20
+    for tree in (a, b):
+        (tree.root / "environments" / "production" / "large").write_bytes(bytes(large))
+    tracemalloc.start()
+    try:
+        assert differences(a, b) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < large // 2
 
 
 def test_a_branch_too_long_for_a_disk_disables_nothing(site: Site) -> None:

@@ -1,0 +1,318 @@
+"""Whatever is wrong is seen by everybody who looks: jens-stats, last-run.json, the monitoring recipe and --strict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jens.commands import stats
+from tests.conftest import Site, definition
+
+DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
+LATER = {f"modules/m{number}" for number in range(14)}
+
+
+def ill_formed(site: Site) -> None:
+    site.define("production", "default: master\n")
+
+
+def lost_meaning(site: Site) -> None:
+    site.define("production", "notifications: ann@example.org\n")
+
+
+def branch_in_use_deleted(site: Site) -> None:
+    site.remotes[DUMMY].branch("idea")
+    site.define("team", definition(overrides={DUMMY: "idea"}))
+    site.update()
+    site.remotes[DUMMY].delete("idea")
+
+
+def override_of_nothing(site: Site) -> None:
+    site.define("team", definition(overrides={"modules/nothing": "master"}))
+
+
+def unknown_commit(site: Site) -> None:
+    site.define("team", definition(overrides={DUMMY: f"commit/{'0123456789' * 4}"}))
+
+
+def remote_away(site: Site) -> None:
+    site.remotes[DUMMY].go_away()
+
+
+def no_mandatory_branch(site: Site) -> None:
+    site.remotes[DUMMY].branch("other")
+    site.remotes[DUMMY].delete("master")
+
+
+def new_without_mandatory_branch(site: Site) -> None:
+    site.add("modules/odd", {"code/x": "x"}).branch("other")
+    site.remotes["modules/odd"].delete("master")
+    site.publish()
+
+
+def new_that_cannot_be_cloned(site: Site) -> None:
+    site.add("modules/odd").go_away()
+    site.publish()
+
+
+def bad_entry(site: Site) -> None:
+    site.urls["modules/odd"] = "ext::sh -c x"
+    site.publish()
+
+
+def no_code(site: Site) -> None:
+    site.remotes[DUMMY].push({"code/manifests/init.pp": None})
+
+
+def submodules(site: Site) -> None:
+    site.remotes[DUMMY].push({".gitmodules": '[submodule "x"]\n\tpath = x\n\turl = ../x\n'})
+
+
+def large_files(site: Site) -> None:
+    site.remotes[DUMMY].push({".gitattributes": "*.iso filter=lfs diff=lfs merge=lfs -text\n"})
+
+
+def most_modules_gone(site: Site) -> None:
+    for repo in LATER:
+        del site.urls[repo]
+    site.publish()
+
+
+def most_modules_taken_away(site: Site) -> None:
+    site.define("production", definition(None, {DUMMY: "master"}))
+
+
+def metadata_away(site: Site) -> None:
+    site.definitions.go_away()
+
+
+def library_of_no_use(site: Site) -> None:
+    site.publish("repositories: []\n")
+
+
+FAULTS = [
+    (ill_formed, "definition", 60),
+    (lost_meaning, "definition", 60),
+    (branch_in_use_deleted, "dangling link", 60),
+    (override_of_nothing, "void override", 60),
+    (unknown_commit, "unknown commit", 60),
+    (remote_away, "repository not fetched", 60),
+    (no_mandatory_branch, "missing mandatory branch", 60),
+    (new_without_mandatory_branch, "repository refused", 60),
+    (new_that_cannot_be_cloned, "repository refused", 60),
+    (bad_entry, "library entry", 60),
+    (no_code, "repository content", 60),
+    (submodules, "repository content", 60),
+    (large_files, "repository content", 60),
+    (most_modules_gone, "purge guard", 31),
+    (most_modules_taken_away, "purge guard", 31),
+    (metadata_away, "metadata", 20),
+    (library_of_no_use, "repositories", 30),
+]
+
+
+@pytest.fixture
+def well(site: Site) -> Site:
+    """A site of fifteen modules at which all is well."""
+    for repo in sorted(LATER):
+        site.add(repo)
+    site.publish()
+    assert site.update("--strict").code == 0
+    return site
+
+
+def last_run(site: Site) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((site.root / "cache" / "last-run.json").read_text())["content"]
+    return found
+
+
+def is_green(site: Site) -> bool:
+    """What the recipe of docs/operation.md asks for."""
+    found = last_run(site)
+    return bool(found["status"] == 0 and found["failed"] == [] and found["faults"] == [])
+
+
+def told(site: Site, *options: str) -> str:
+    site.capture.readouterr()
+    assert stats.main(["-c", str(site.config), *options]) == 0
+    return site.capture.readouterr().out
+
+
+def test_where_all_is_well_nobody_says_otherwise(well: Site) -> None:
+    assert is_green(well)
+    assert "There are 0 open faults\n" in told(well)
+    assert told(well).startswith("Last run: ")
+
+
+@pytest.mark.parametrize(("make", "kind", "code"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_whatever_is_wrong_is_seen_by_all_who_look(
+    well: Site, make: Callable[[Site], None], kind: str, code: int
+) -> None:
+    make(well)
+    assert well.update("--strict").code == code
+    [found] = [fault for fault in last_run(well)["faults"] if fault["kind"] == kind]
+    assert not is_green(well)
+    assert f"\t- {kind}" in told(well)
+    assert found["text"] in told(well)
+    if code == 60:
+        assert well.update("--dry-run", "--strict").code == 60
+    assert json.loads(told(well, "--json", "-q"))["last_run"]["faults"] == last_run(well)["faults"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {".gitmodules": ""},
+        {".gitmodules": "# [submodule]\n"},
+        {".gitattributes": "# *.iso filter=lfs\n*.iso -filter\n*.pp filter=lfsx\n"},
+    ],
+)
+def test_what_only_looks_like_submodules_or_large_files_is_no_fault(well: Site, files: dict[str, str | None]) -> None:
+    well.remotes[DUMMY].push(files)
+    assert well.update("--strict").code == 0
+    assert is_green(well)
+
+
+@pytest.mark.parametrize("began", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59-14:00", "1e3"])
+def test_times_that_are_none_spoil_nothing(well: Site, began: str) -> None:
+    override_of_nothing(well)
+    well.update()
+    path = well.root / "cache" / "last-run.json"
+    document = json.loads(path.read_text())
+    document["content"]["began"] = began
+    for fault in document["content"]["faults"]:
+        fault["since"] = began
+    path.write_text(json.dumps(document))
+    assert told(well).startswith("Last run: ")
+
+
+def test_a_fault_stays_open_with_its_time_until_it_is_gone(well: Site) -> None:
+    override_of_nothing(well)
+    well.update()
+    [since] = [fault["since"] for fault in last_run(well)["faults"]]
+    for _ in range(2):  # what a run does not look at is as it was
+        assert well.update("--strict").code == 60
+        assert [fault["since"] for fault in last_run(well)["faults"]] == [since]
+    well.remotes[DUMMY].push({"code/manifests/init.pp": "# pushed\n"})
+    assert well.update("--strict").code == 60
+    assert [fault["since"] for fault in last_run(well)["faults"]] == [since]
+    well.retire("team")
+    assert well.update("--strict").code == 0
+    assert is_green(well)
+
+
+def test_a_run_that_fails_as_a_whole_tells_the_other_faults_too(well: Site) -> None:
+    override_of_nothing(well)
+    well.update()
+    metadata_away(well)
+    assert well.update().code == 20
+    assert [fault["kind"] for fault in last_run(well)["faults"]] == ["metadata", "void override"]
+    well.definitions.come_back()
+    well.update()
+    assert [fault["kind"] for fault in last_run(well)["faults"]] == ["void override"]
+
+
+def test_a_fault_names_environment_repository_and_addresses(well: Site) -> None:
+    branch_in_use_deleted(well)
+    well.update()
+    [fault] = last_run(well)["faults"]
+    assert (fault["environment"], fault["repository"], fault["addresses"]) == ("team", DUMMY, ["ann@example.org"])
+    assert "dangling link team modules/dummy since " in told(well)
+    assert "(ann@example.org)" in told(well)
+
+
+def test_a_definition_that_takes_most_away_changes_nothing_until_it_is_allowed(well: Site) -> None:
+    before = well.links("production")
+    most_modules_taken_away(well)
+    outcome = well.update()
+    assert outcome.code == 31
+    assert outcome.has("ERROR Refusing to take 15 of 16 modules and hostgroups away from environment 'production'")
+    assert well.links("production") == before
+    assert well.update().code == 31
+    assert well.update("--allow-purge").code == 0
+    assert set(well.links("production")) < set(before)
+    assert well.update("--strict").code == 0
+
+
+def test_a_library_that_loses_what_an_override_names_is_told_of_once(well: Site) -> None:
+    well.define("team", definition(overrides={"modules/m1": "master"}))
+    well.update()
+    del well.urls["modules/m1"]
+    well.publish()
+    outcome = well.update()
+    assert outcome.has(
+        "WARNING Environment 'team' (ann@example.org) overrides modules 'm1', which the library does not have"
+    )
+    assert not well.update("--poll").has("which the library does not have")
+    assert [fault["kind"] for fault in last_run(well)["faults"]] == ["void override"]
+
+
+def test_a_snapshot_keeps_a_module_that_the_library_has_lost(well: Site) -> None:
+    pinned = well.remotes["modules/m1"].commit()
+    well.define("snap", definition(None, {DUMMY: "master", "modules/m1": f"commit/{pinned}"}))
+    assert well.update("--strict").code == 0
+    before = well.links("snap")
+    del well.urls["modules/m1"]
+    well.remotes["modules/m1"].go_away()
+    well.publish()
+    for _ in range(2):
+        well.update("--poll")
+        assert well.links("snap") == before
+        assert well.exists("snap/modules/m1/manifests/init.pp")
+        assert "modules/m1" not in well.links("production")
+    shutil.rmtree(well.root / "bare/modules/m1")
+    assert well.update("--poll").has("ERROR The mirror of modules/m1 is gone")
+    assert well.exists("snap/modules/m1/manifests/init.pp")
+    well.retire("snap")
+    assert well.update("--strict").code == 0
+    assert not (well.root / "bare/modules/m1").exists()
+
+
+def preview(site: Site) -> tuple[int, list[str]]:
+    """What a dry run says, and its exit code with --strict."""
+    before = site.listing("clone", "bare", "environments", "cache")
+    outcome = site.update("--dry-run", "--strict")
+    assert site.listing("clone", "bare", "environments", "cache") == before
+    return outcome.code, outcome.stdout.splitlines()
+
+
+def test_a_dry_run_says_that_links_would_dangle(well: Site) -> None:
+    branch_in_use_deleted(well)
+    code, lines = preview(well)
+    assert code == 60
+    assert "Would leave links of environment 'team' to modules/dummy dangling: there is no branch 'idea'" in lines
+    assert "Would remove modules/dummy idea" in lines
+    well.update()
+    assert preview(well) == (60, ["Nothing would change."])
+
+
+def test_a_dry_run_does_not_promise_a_commit_that_nobody_has(well: Site) -> None:
+    unknown_commit(well)
+    code, lines = preview(well)
+    assert code == 60
+    assert "modules/dummy: commit 0123456789012345678901234567890123456789 is unknown" in lines
+    assert not [line for line in lines if "Would expand" in line]
+
+
+def test_a_dry_run_promises_a_commit_that_only_the_remote_has(well: Site) -> None:
+    commit = well.remotes[DUMMY].push({"code/x": "x"}, "aside")
+    well.remotes[DUMMY].delete("aside")
+    well.define("team", definition(overrides={DUMMY: f"commit/{commit}"}))
+    code, lines = preview(well)
+    assert code == 0
+    assert f"Would expand modules/dummy .{commit} at {commit[:7]}" in lines
+
+
+def test_a_dry_run_says_what_would_be_refused(well: Site) -> None:
+    most_modules_taken_away(well)
+    code, lines = preview(well)
+    assert code == 60
+    assert [line for line in lines if line.startswith("Refusing to take 15 of 16 modules and hostgroups away")]
+
+
+def test_a_dry_run_of_a_site_at_which_all_is_well_is_well(well: Site) -> None:
+    assert preview(well) == (0, ["Nothing would change."])

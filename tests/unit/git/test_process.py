@@ -1,0 +1,183 @@
+"""What Git complains of, in one line: the reason first, nothing that only decorates, and no secrets."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jens.git import process
+
+GITLAB = """remote:
+remote: ========================================================================
+remote:
+remote: ERROR: The project you were looking for could not be found or you don't have permission to view it.
+remote:
+remote: ========================================================================
+remote:
+fatal: Could not read from remote repository.
+
+Please make sure you have the correct access rights
+and the repository exists.
+"""
+GITLAB_HTTPS = """remote: The project you were looking for could not be found or you don't have permission to view it.
+fatal: repository 'https://git.example.org/a/b/' not found
+"""
+GITHUB = """ERROR: Repository not found.
+fatal: Could not read from remote repository.
+
+Please make sure you have the correct access rights
+and the repository exists.
+"""
+BANNER = "".join(f"This is line {number} of the banner, unauthorized use is forbidden.\r\n" for number in range(20))
+READ = "fatal: Could not read from remote repository."
+CHANGED = """@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Host key for git.example.org has changed and you have requested strict checking.
+Host key verification failed.
+fatal: Could not read from remote repository.
+"""
+QUANTUM = """** WARNING: connection is not using a post-quantum key exchange algorithm.
+** This session may be vulnerable to "store now, decrypt later" attacks.
+"""
+
+
+@pytest.mark.parametrize(
+    ("complaint", "expected"),
+    [
+        pytest.param(
+            GITLAB,
+            "ERROR: The project you were looking for could not be found or you don't have permission to view it.; "
+            f"{READ}",
+            id="GitLab over ssh",
+        ),
+        pytest.param(
+            GITLAB_HTTPS,
+            "The project you were looking for could not be found or you don't have permission to view it.; "
+            "fatal: repository 'https://git.example.org/a/b/' not found",
+            id="GitLab over HTTPS",
+        ),
+        pytest.param(
+            "remote: Line 1 of 9\n" * 9 + GITLAB,
+            "ERROR: The project you were looking for could not be found or you don't have permission to view it.; "
+            f"{READ}; Line 1 of 9; Line 1 of 9",
+            id="GitLab below what it tells everybody",
+        ),
+        pytest.param(GITHUB, f"ERROR: Repository not found.; {READ}", id="GitHub"),
+        pytest.param(
+            f"FATAL: R any modules/dummy ann DENIED by fallthru\n(or you mis-spelled the reponame)\n{READ}\n",
+            f"FATAL: R any modules/dummy ann DENIED by fallthru; (or you mis-spelled the reponame); {READ}",
+            id="Gitolite",
+        ),
+        pytest.param(
+            f"Repository not found\nThe requested repository does not exist.\n{READ}\n",
+            f"The requested repository does not exist.; {READ}; Repository not found",
+            id="Bitbucket",
+        ),
+        pytest.param(
+            f"{BANNER}git.example.org: Permission denied (publickey).\r\n{READ}\n",
+            f"git.example.org: Permission denied (publickey).; {READ}; "
+            "This is line 18 of the banner, unauthorized use is forbidden.; "
+            "This is line 19 of the banner, unauthorized use is forbidden.",
+            id="ssh below a banner",
+        ),
+        pytest.param(f"{BANNER}{GITHUB}", f"ERROR: Repository not found.; {READ}; ", id="a server below a banner"),
+        pytest.param(
+            f'Load key "/home/jens/.ssh/id": bad permissions\ngit.example.org: Permission denied.\n{READ}\n',
+            f'git.example.org: Permission denied.; {READ}; Load key "/home/jens/.ssh/id": bad permissions',
+            id="ssh says more before",
+        ),
+        pytest.param(
+            CHANGED,
+            f"Host key verification failed.; {READ}; IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!; "
+            "Host key for git.example.org has changed and you have requested strict checking.",
+            id="ssh in a frame",
+        ),
+        pytest.param(f"{QUANTUM}{GITHUB}", f"ERROR: Repository not found.; {READ}", id="ssh about its algorithms"),
+        pytest.param(
+            f"Warning: Permanently added 'x' to the list of known hosts.\n{GITHUB}",
+            f"ERROR: Repository not found.; {READ}",
+            id="ssh about a new host",
+        ),
+        pytest.param(
+            f"ssh: connect to host x port 22: Connection refused\n{READ}\n",
+            f"ssh: connect to host x port 22: Connection refused; {READ}",
+            id="ssh",
+        ),
+        pytest.param(
+            "hint: Using 'master' as the name\nhint: for the initial branch\nfatal: not a git repository\n",
+            "fatal: not a git repository",
+            id="hints",
+        ),
+        pytest.param("hint: only this\n", "hint: only this", id="nothing but a hint"),
+        pytest.param(
+            f"fatal: '/srv/x' does not appear to be a git repository\n{READ}\n",
+            f"fatal: '/srv/x' does not appear to be a git repository; {READ}",
+            id="fatal",
+        ),
+        pytest.param(
+            "error: unable to write file x: No space left on device\nfatal: cannot create directory\n",
+            "error: unable to write file x: No space left on device; fatal: cannot create directory",
+            id="error before fatal",
+        ),
+        pytest.param(
+            "noise\nfatal: unable to access 'https://x/': Could not resolve host\n",
+            "fatal: unable to access 'https://x/': Could not resolve host; noise",
+            id="fatal with the reason behind noise",
+        ),
+        pytest.param(f"{READ}\n", READ, id="no reason"),
+        pytest.param("complaint\nanother\n", "complaint; another", id="without a label"),
+        pytest.param("", "ended with status 128", id="nothing"),
+        pytest.param("remote: =====\n-----\n", "ended with status 128", id="rulers only"),
+        pytest.param("remote:   remote: ERROR: no   \n", "ERROR: no", id="passed on twice"),
+        pytest.param("error: a \x1b[31mred\x1b[m b\n", "error: a \\x1b[31mred\\x1b[m b", id="colours"),
+    ],
+)
+def test_the_reason_comes_first_and_nothing_only_decorates(complaint: str, expected: str) -> None:
+    said = process.summary(complaint.encode(), 128, ["git", "fetch"])
+    assert said.startswith(expected) if expected.endswith("; ") else said == expected
+
+
+URL = "https://ann:hunter2@example.org/x?private_token=t0p's3cr3t&x"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "expected"),
+    [
+        (f"fatal: unable to access '{URL}/': 403", "fatal: unable to access 'https://example.org/x/': 403"),
+        (f"fatal: asked for: {URL}/info/refs?service=x", "fatal: asked for: https://example.org/x/info/refs"),
+        ("fatal: no ?private_token=t0p's3cr3t&x there", "fatal: no  there"),
+        ("fatal: redirect: https://other.example.org/?t=a'b: no", "fatal: redirect: https://other.example.org/: no"),
+    ],
+)
+def test_neither_user_nor_query_of_a_url_is_told(complaint: str, expected: str) -> None:
+    assert process.summary(complaint.encode(), 128, ["git", "ls-remote", "--", URL]) == expected
+    assert process.remarks(complaint.encode(), ["git", "fetch", "--", URL]) == expected
+
+
+def test_of_a_success_the_warnings_are_told() -> None:
+    complaint = f"{QUANTUM}Warning: Permanently added 'x'.\nremote: ====\nhint: no\nwarning: rejected {URL}\n"
+    assert process.remarks(complaint.encode(), ["git", "fetch"]) == "warning: rejected https://example.org/x"
+    assert process.remarks(b"", ["git", "fetch"]) == ""
+    complaint = "error: Could not read 1234\nwarning: rejected refs/heads/master because\n"
+    expected = "warning: rejected refs/heads/master because; error: Could not read 1234"
+    assert process.remarks(complaint.encode(), ["git", "fetch"]) == expected
+
+
+def test_a_flood_of_complaints_keeps_its_end() -> None:
+    complaints = bytearray(b"banner\n" * process.ENOUGH)
+    process.bound(complaints)
+    complaints += GITHUB.encode()
+    process.bound(complaints)
+    assert len(complaints) == process.ENOUGH
+    assert process.summary(bytes(complaints), 128, ["git"]).startswith("ERROR: Repository not found.; ")
+
+
+@pytest.mark.parametrize("piece", ["'", "http://", "http://x?'", "remote:", "@ ", "x@", "://", "=", "error: "])
+def test_no_complaint_takes_long(piece: str) -> None:
+    complaint = (piece * process.ENOUGH)[: process.ENOUGH]
+    begin = time.process_time()
+    process.summary(f"fatal: http://x?{complaint}".encode(), 128, ["git", "--", URL])
+    assert time.process_time() - begin < 2
