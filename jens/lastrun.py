@@ -94,6 +94,14 @@ def load_faults(layout: Layout) -> tuple[OpenFault, ...]:
         return ()
 
 
+def is_usable(layout: Layout) -> bool:
+    """Whether the record tells which faults are open."""
+    try:
+        return isinstance(statefile.load(layout, LAST_RUN), dict)
+    except StateError:
+        return False
+
+
 def _decode(content: Any) -> LastRun:
     from datetime import datetime  # noqa: PLC0415 - only readers need it
 

@@ -31,7 +31,12 @@ ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the 
 REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
 BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
-LAST_RUN = StateFile("last-run.json", 1, "lastrun", "jens-stats does not tell how the last run went")
+LAST_RUN = StateFile(
+    "last-run.json",
+    1,
+    "lastrun",
+    "jens-stats does not tell how the last run went, and the next run looks at everything",
+)
 
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
 STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN)

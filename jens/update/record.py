@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
+from jens.events import COMMIT, CONTENT, MANDATORY_BRANCH
 from jens.metadata.clones import Revisions
 from jens.model import Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
@@ -65,6 +66,10 @@ def save_baseline(
 _OF_RUNS = ("metadata", "hints queue", "repositories", "environments", "run")
 
 
+#: Kinds of faults that only a run sees which can work on the repository.
+_OF_COMMITS = (COMMIT, CONTENT, MANDATORY_BRANCH)
+
+
 def open_faults(
     context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage, applied: Applied
 ) -> tuple[OpenFault, ...]:
@@ -83,7 +88,10 @@ def open_faults(
     found += deferred.environments_faults.plan_faults(
         plans.environments, plans.previous, applied, plans.work.library, dangling
     )
-    faults = lastrun.still_open(found, before, lambda _fault: True, now)
+    failed = set(map(str, repositories.failed()))
+    faults = lastrun.still_open(
+        found, before, lambda fault: not (fault.kind in _OF_COMMITS and fault.repository in failed), now
+    )
     _warn_of_news(plans, faults, before)
     return faults
 

@@ -8,7 +8,7 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from jens import deferred
+from jens import deferred, lastrun
 from jens.config import Config
 from jens.errors import GitError
 from jens.git import wrapper
@@ -45,7 +45,7 @@ def look(context: Context) -> Baseline | None:
     if context.options.allow_purge:
         return None
     baseline = baselines.load(context.config, context.layout)
-    if baseline is None:
+    if baseline is None or not lastrun.is_usable(context.layout):  # faults are told by runs that look at everything
         return None
     _begin_to_ask(context, baseline)
     if baseline.is_untouched(context.config, context.layout, context.remotes.go_on):

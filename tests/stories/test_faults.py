@@ -205,6 +205,33 @@ def test_a_fault_stays_open_with_its_time_until_it_is_gone(well: Site) -> None:
     assert is_green(well)
 
 
+def test_what_a_run_cannot_look_at_stays_open(well: Site) -> None:
+    unknown_commit(well)
+    well.update()
+    [before] = [fault for fault in last_run(well)["faults"] if fault["kind"] == "unknown commit"]
+    well.remotes[DUMMY].go_away()
+    well.update("--poll")
+    assert before in last_run(well)["faults"]
+    well.remotes[DUMMY].come_back()
+    well.update("--poll")
+    assert before in last_run(well)["faults"]
+    well.retire("team")
+    assert well.update("--strict").code == 0
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{"])
+def test_a_lost_record_of_faults_is_made_anew_by_the_next_run(well: Site, damage: str) -> None:
+    override_of_nothing(well)
+    for _ in range(2):
+        well.update()
+    path = well.root / "cache" / "last-run.json"
+    path.unlink()
+    if damage:
+        path.write_text(damage)
+    assert well.update("--strict").code == 60
+    assert [fault["kind"] for fault in last_run(well)["faults"]] == ["void override"]
+
+
 def test_a_run_that_fails_as_a_whole_tells_the_other_faults_too(well: Site) -> None:
     override_of_nothing(well)
     well.update()
