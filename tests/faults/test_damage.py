@@ -271,7 +271,7 @@ def test_an_emptied_remote_takes_nothing_away_even_if_the_mirror_is_damaged(worn
 
 
 def test_a_damaged_mirror_of_a_silent_remote_costs_no_more_than_asking_does(worn: Site) -> None:
-    worn.settings |= {"git.timeout": "1", "git.clonetimeout": "60"}
+    worn.settings |= {"git.timeout": "1", "git.clonetimeout": "200"}
     with socket.create_server(("127.0.0.1", 0)) as silent:
         worn.urls[DUMMY] = f"git://127.0.0.1:{silent.getsockname()[1]}/dummy"
         worn.publish()
@@ -279,7 +279,7 @@ def test_a_damaged_mirror_of_a_silent_remote_costs_no_more_than_asking_does(worn
         begin = time.monotonic()
         [error] = worn.update().lines("ERROR")
     assert "no answer within 1 seconds" in error
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 90
     assert worn.read("team/modules/dummy/manifests/init.pp") == "# feature\n"
 
 

@@ -146,7 +146,7 @@ def test_a_push_is_visible_at_once_while_its_mirror_is_packed_for_ever(
         built.hint(MYAPP)
         begin = time.monotonic()
         outcome = built.update("--strict")
-        assert time.monotonic() - begin < 15
+        assert time.monotonic() - begin < 40  # a run that waits for the pack gives up after 60
         assert outcome.code == 0, outcome.log
         assert built.read("production/hostgroups/hg_myapp/manifests/init.pp") == "# new\n"
         assert any("which packs" in line and str(bare(built, MYAPP)) in line for line in outcome.lines("INFO Ending"))

@@ -611,12 +611,12 @@ def test_user_names_and_passwords_in_urls_are_not_logged(site: Site) -> None:
 
 def test_an_enormous_url_makes_no_enormous_line_and_takes_no_time(site: Site) -> None:
     client = logging_client_of(site)
-    begin = time.monotonic()
+    begin = time.process_time()
     for piece in ("a", "@", ":", "a:@", "/", "'", " a@", "://", ".git/"):
         url = "https://git.example.org/" + piece * (2**20 // len(piece))
         assert post(client, payload=pushed_to(url)) == NOT_FOUND
         assert post(client, payload=pushed_to(url.partition("//")[2])) == NOT_FOUND
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
     assert max(len(line) for line in log_of(site)) < 2000
 
 
