@@ -5,6 +5,7 @@ A run's own checks are in ``jens.metadata``. This module adds what is only worth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -132,6 +133,17 @@ class _Findings(list[Finding]):
         self._room -= len(text)
         self.append(finding(self.file, line, level, text))
 
+    @contextlib.contextmanager
+    def whatever_ends_it(self) -> Iterator[None]:
+        """Look through the file until it cannot be read, or until there is too much."""
+        with contextlib.suppress(_TooManyError):
+            try:
+                yield
+            except YamlError as problem:
+                self.report(problem)
+            except OSError as error:
+                self.add(ERROR, 1, f"cannot be read: {error.strerror}")
+
     def doubt(self, doubts: Iterable[Doubt]) -> None:
         for line, text in doubts:
             self.add(WARNING, line, text)
@@ -153,7 +165,7 @@ def check_library(path: Path) -> CheckedLibrary:
     found = _Findings(str(path))
     entries: dict[RepoId, Entry] = {}
     is_whole = False
-    try:
+    with found.whatever_ends_it():
         if path.is_dir() and not path.is_symlink():
             raise YamlError("expected a file such as repositories.yaml, not a directory")
         source = _read(path)
@@ -165,12 +177,6 @@ def check_library(path: Path) -> CheckedLibrary:
         _repeated(found, source)
         found.doubt(library_doubts(source or b""))
         found.doubt(_same_twice(entries))
-    except YamlError as problem:
-        found.report(problem)
-    except OSError as error:
-        found.add(ERROR, 1, f"cannot be read: {error.strerror}")
-    except _TooManyError:
-        pass
     return CheckedLibrary(str(path), entries, tuple(found), is_whole)
 
 
@@ -267,7 +273,7 @@ def _check_definition(path: Path, library: Library | None, site: Site) -> Checke
     found = _Findings(str(path))
     definition = Definition(path.name, None, {})
     lines: Lines = {}
-    try:
+    with found.whatever_ends_it():
         source = _read(path)
         definition = inspect_definition(path.name, source, site.hashprefix, found.report)
         lines = lines_of(definition.source)
@@ -276,12 +282,6 @@ def _check_definition(path: Path, library: Library | None, site: Site) -> Checke
         _repeated(found, source)
         found.doubt(unknown_names(lines, library))
         found.doubt(_unwise(definition, lines, site))
-    except YamlError as problem:
-        found.report(problem)
-    except OSError as error:
-        found.add(ERROR, 1, f"cannot be read: {error.strerror}")
-    except _TooManyError:
-        pass
     return CheckedDefinition(str(path), definition, lines, tuple(found))
 
 
