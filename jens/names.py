@@ -19,6 +19,8 @@ _COMMIT = re.compile(r"[0-9a-f]{4,40}")
 _PRIVATE = (".", "_", "x-")
 #: How much a misspelt name has in common with the right one, from 0 to 1: two letters of seven may be exchanged.
 _ALIKE = 0.8
+#: What stands between the words of a key.
+_WORDS = re.compile(r"[_.-]")
 _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 
 
@@ -56,12 +58,15 @@ def is_branch_name(name: str) -> bool:
 
 
 def resembled(name: str, known: Iterable[str]) -> str:
-    """The known name that a misspelt one resembles, '' for none. Upper and lower case are the same."""
+    """The known name that a misspelt one resembles, '' for none. Upper and lower case are the same.
+
+    A known name with one more word (``overrides_old``) is no slip of the keyboard.
+    """
     import difflib  # noqa: PLC0415 - few runs need it
 
-    if name.startswith(_PRIVATE):
-        return ""
-    return next(iter(difflib.get_close_matches(name.casefold(), known, 1, _ALIKE)), "")
+    meant = next(iter(difflib.get_close_matches(name.casefold(), known, 1, _ALIKE)), "")
+    is_apart = name.startswith(_PRIVATE) or (len(name) > len(meant) and meant in _WORDS.split(name.casefold()))
+    return "" if is_apart else meant
 
 
 def parse_ref(text: str, hashprefix: str) -> Ref:

@@ -389,6 +389,8 @@ _KEYS = ("default", "notifications", "overrides", "parser")
         *((name, "") for name in ("x", "colour", "future", "description", "owner", "parent", "overview", "version")),
         *((name, "") for name in ("modules", "branch", "result", "notes", "", " ", "<seq>", "d\u00e9fault" * 9)),
         *((name, "") for name in ("_default", ".overrides", "x-overrides", "default" * 100_000)),
+        *((name, "") for name in ("overrides_old", "old-overrides", "Default.1", "parser_")),
+        ("over-rides", "overrides"),
     ],
 )
 def test_a_misspelt_name_resembles_the_right_one(name: str, expected: str) -> None:
