@@ -252,15 +252,14 @@ def create(path: Path, tree: Tree) -> None:
             if tree.conf is not None:
                 (staging / ENVIRONMENT_CONF).write_bytes(tree.conf)
             before = files.put_tree(staging, path)
-        if before is not None and there is not None:
-            _let_go(path, before, there)
-    except OSError as error:
-        reason = _obstacle(path, there, error)
+    except BaseException as error:
+        files.remove_tree(staging)
+        reason = _obstacle(path, there, error) if isinstance(error, OSError) else ""
         if not reason:
             raise
         raise OSError(reason) from error
-    finally:
-        files.remove_tree(staging)
+    if before is not None:
+        _let_go(path, before, os.lstat(before))
 
 
 def _let_go(path: Path, before: Path, status: os.stat_result) -> None:
