@@ -78,6 +78,19 @@ def save(layout: Layout, last_run: LastRun) -> None:
     statefile.save(layout, LAST_RUN, last_run.encode())
 
 
+def save_faults(layout: Layout, faults: Iterable[OpenFault]) -> None:
+    """Save the faults that are open before the run has ended: a run after one that was killed may not look for them.
+
+    Raises OSError.
+    """
+    try:
+        before = statefile.load(layout, LAST_RUN)
+    except StateError:
+        before = None
+    content = before if isinstance(before, dict) else {}
+    statefile.save(layout, LAST_RUN, {**content, "faults": [encode_fault(fault) for fault in faults]})
+
+
 def load(layout: Layout) -> LastRun | None:
     """The record of the last run; None when the file is missing or unusable."""
     try:

@@ -54,6 +54,11 @@ def links_of(layout: Layout, repo: RepoId) -> dict[str, str]:
     return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
 
 
+def code_of(repo: RepoId) -> str:
+    """The directory below a checkout with the Puppet code, '' for a repository without any."""
+    return "code" if repo == SITE else next((below for _, below in _LINKS.get(repo.partition, ())), "")
+
+
 def link_prefix(layout: Layout, depth: int) -> str:
     """The relative path to clonedir from a link that is ``depth`` directories below its environment.
 

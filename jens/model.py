@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Union
 
@@ -63,8 +63,13 @@ class Commit(NamedTuple):
 
 Ref = Union[Branch, Commit]
 
-#: The ref of each ``common`` repository that a snapshot does not override.
+#: The ref of each ``common`` repository that a snapshot does not override, where there is such a branch.
 SNAPSHOT_COMMON = Branch("master")
+
+
+def common_branch(mandatory: Sequence[str]) -> Branch:
+    """The branch that a snapshot has of a ``common`` repository without SNAPSHOT_COMMON: every repository has it."""
+    return Branch(mandatory[0]) if mandatory else SNAPSHOT_COMMON
 
 
 def ref_order(ref: Ref) -> tuple[bool, str]:
@@ -129,19 +134,24 @@ class Expansion(NamedTuple):
 
     ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs that may or may not
     exist: their remote could not be asked, or their checkout could not be made. No link moves to such a ref yet.
-    Only snapshots hold ``pinned`` repositories.
+    Only snapshots hold ``pinned`` repositories. Snapshots have the branch ``common`` of site and Hiera data where
+    there is no SNAPSHOT_COMMON.
     """
 
     inventory: Inventory
     missing: frozenset[tuple[RepoId, Ref]] = frozenset()
     undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
     pinned: frozenset[RepoId] = frozenset()
+    common: Branch = SNAPSHOT_COMMON
 
     def ref_of(self, definition: Definition, repo: RepoId) -> Ref | None:
         """The ref of a repository in an environment, or None when it does not hold the repository."""
         if repo in self.pinned and (definition.default is not None or repo not in definition.overrides):
             return None
-        return definition.ref_of(repo)
+        ref = definition.ref_of(repo)
+        if definition.default is None and repo not in definition.overrides and (repo, ref) in self.missing:
+            return self.common
+        return ref
 
 
 class Fault(NamedTuple):
@@ -173,10 +183,12 @@ class OpenFault(NamedTuple):
 class Report(NamedTuple):
     """How a run went: what failed, one sentence each, what is wrong now, and whether the purge guard refused removals.
 
-    ``changed`` counts the repositories and the environments that Puppet now sees differently.
+    ``changed`` counts the repositories and the environments that Puppet now sees differently. ``is_idle``: there was
+    neither a hint, nor a change of a repository or a definition.
     """
 
     failures: tuple[str, ...] = ()
     purge_refused: bool = False
     faults: tuple[OpenFault, ...] = ()
     changed: tuple[int, int] = (0, 0)
+    is_idle: bool = False

@@ -21,7 +21,7 @@ from jens.commands.exitcodes import (
     REPOSITORIES,
     status_of,
 )
-from jens.commands.logs import set_up_logging
+from jens.commands.logs import lines_held_back, set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import Config, load_config
 from jens.git.workers import Progress, no_progress
@@ -67,24 +67,30 @@ def _main(arguments: argparse.Namespace) -> int:
     preflight.check_directories(config)
     if is_on_demand(config, options):
         preflight.check_queue(config)
-    with run_lock(config):
-        preflight.make_directories(config)
-        for doubt in preflight.filesystem_doubts(config):
-            log.warning("%s", doubt)
-        do = _dry_run if arguments.dry_run else _run
-        code = do(config, options, strict=arguments.strict)
+    do = _dry_run if arguments.dry_run else _run
+    with lines_held_back() as drop:
+        with run_lock(config):
+            preflight.make_directories(config)
+            for doubt in preflight.filesystem_doubts(config):
+                log.warning("%s", doubt)
+            code, is_idle = do(config, options, strict=arguments.strict)
+        if is_idle:
+            drop()
+            log.info("Nothing new")
     log.info("Done")
     return code
 
 
-def _dry_run(config: Config, options: Options, *, strict: bool) -> int:
+def _dry_run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
+    """The exit code, and that all is to be logged."""
     preview = deferred.preview.run(config, options)
     for line in preview.lines:
         print(line)
-    return OK if preview.is_well or not strict else NOT_ALL_WELL
+    return OK if preview.is_well or not strict else NOT_ALL_WELL, False
 
 
-def _run(config: Config, options: Options, *, strict: bool) -> int:
+def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
+    """The exit code, and whether the run had nothing to do."""
     begin = time.time()
     try:
         report = run.run(config, options)
@@ -96,7 +102,7 @@ def _run(config: Config, options: Options, *, strict: bool) -> int:
     code = _code(report, strict=strict)
     _record(config, LastRun(begin, time.time() - begin, code, report.failures, report.faults))
     _summarise(config, report)
-    return code
+    return code, report.is_idle
 
 
 #: The kind of fault that a run is which did not come to its end, by exit code; any other code is one of "run".

@@ -48,9 +48,13 @@ def find(layout: Layout, definitions: Collection[Definition], expansion: Expansi
         if ref_of_data is not None and ref_of_data in expansion.inventory.get(HIERADATA, ()):
             if ref_of_data not in items:
                 items[ref_of_data] = _missing_items(layout, ref_of_data, expansion.inventory[HIERADATA][ref_of_data])
-            lacking = (f"'data/{item}' in {describe_ref(ref_of_data)}" for item in items[ref_of_data])
-            found |= {Dangling(definition.name, str(HIERADATA), item) for item in lacking}
+            found |= {absent_item(definition.name, ref_of_data, f"data/{item}") for item in items[ref_of_data]}
     return found
+
+
+def absent_item(environment: str, ref: Ref, item: str) -> Dangling:
+    """A link to what the common Hiera data do not have at ``ref``."""
+    return Dangling(environment, str(HIERADATA), f"'{item}' in {describe_ref(ref)}")
 
 
 def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:

@@ -49,6 +49,11 @@ class EnvironmentsPlan(NamedTuple):
         """The definitions that environments are to be built from."""
         return (*self.new, *self.changed, *self.unchanged)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a definition is new, changed or gone."""
+        return bool(self.new or self.changed or self.deleted or self.protected)
+
 
 class Applied(NamedTuple):
     """The definitions that environments are built from now, and what failed.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from jens.environments.model import EnvironmentsPlan, Previous
-from jens.model import COMMON, Declared, Definition, RepoId
+from jens.model import COMMON, Declared, Definition, Expansion, RepoId
 from jens.purgeguard import PurgeGuard
+
+#: Repositories that a message names.
+_MOST_NAMED = 5
 
 
 def plan_environments(
@@ -14,26 +17,15 @@ def plan_environments(
     previous: Previous,
     protected: Collection[str],
     guard: PurgeGuard,
-    repos: Collection[RepoId] = (),
 ) -> EnvironmentsPlan:
-    """Compare definitions with what is there; ``repos`` are those that the library has.
-
-    Neither an ill-formed definition nor one that takes too much away changes an environment.
-    """
+    """Compare definitions with what is there. An ill-formed definition does not change an environment."""
     wanted: dict[str, Definition] = {}
     ill_formed = []
-    refused_changes = {}
     for name, definition in sorted(declared.items()):
-        if not isinstance(definition, Definition):
-            ill_formed.append(definition)
-            continue
-        before = previous.definition(name) if name in previous.existing else None
-        lost = _lost(before, definition, repos) if before is not None else set()
-        if before is not None and guard.refuses(lost, _held(before, repos)):
-            refused_changes[name] = _refused_change(name, len(lost), len(_held(before, repos)))
-            wanted[name] = before
-        else:
+        if isinstance(definition, Definition):
             wanted[name] = definition
+        else:
+            ill_formed.append(definition)
     undeclared = previous.names - set(declared)
     spared = undeclared & set(protected)
     deleted = undeclared - spared
@@ -58,26 +50,48 @@ def plan_environments(
         protected=tuple(sorted(undeclared & set(protected))),
         refusals=tuple(refusals),
         ill_formed=tuple(ill_formed),
-        refused_changes=refused_changes,
     )
 
 
-def _held(definition: Definition, repos: Collection[RepoId]) -> set[RepoId]:
-    """The modules and hostgroups that an environment of a definition holds."""
-    return {repo for repo in repos if repo.partition != COMMON and definition.ref_of(repo) is not None}
+def refuse_losses(
+    plan: EnvironmentsPlan, previous: Previous, expansion: Expansion, guard: PurgeGuard
+) -> EnvironmentsPlan:
+    """Keep environments as they are whose new definitions would take too many modules and hostgroups away.
+
+    That is known only when remotes have replied: a default that no repository has takes everything away.
+    """
+    changed, kept, refusals = [], [], {}
+    for after in plan.changed:
+        before = previous.definition(after.name)
+        held = _held(before, expansion) if before is not None else set()
+        lost = held - _held(after, expansion)
+        if before is not None and guard.refuses(lost, held):
+            refusals[after.name] = _refused_change(after.name, lost, held)
+            kept.append(before)
+        else:
+            changed.append(after)
+    if not refusals:
+        return plan
+    unchanged = sorted((*plan.unchanged, *kept), key=lambda definition: definition.name)
+    return plan._replace(changed=tuple(changed), unchanged=tuple(unchanged), refused_changes=refusals)
 
 
-def _lost(before: Definition, after: Definition, repos: Collection[RepoId]) -> set[RepoId]:
-    """The modules and hostgroups that a change of definition takes away from an environment."""
-    if before.source == after.source or after.default is not None:
-        return set()
-    return _held(before, repos) - _held(after, repos)
+def _held(definition: Definition, expansion: Expansion) -> set[RepoId]:
+    """The modules and hostgroups of which an environment of a definition has files."""
+    refs = {repo: expansion.ref_of(definition, repo) for repo in expansion.inventory if repo.partition != COMMON}
+    return {
+        repo
+        for repo, ref in refs.items()
+        if ref is not None and (ref in expansion.inventory[repo] or (repo, ref) in expansion.undetermined)
+    }
 
 
-def _refused_change(name: str, lost: int, held: int) -> str:
+def _refused_change(name: str, lost: Collection[RepoId], held: Collection[RepoId]) -> str:
+    names = sorted(map(str, lost))
+    examples = ", ".join(names[:_MOST_NAMED]) + (", …" if names[_MOST_NAMED:] else "")
     return (
-        f"Refusing to take {lost} of {held} modules and hostgroups away from environment '{name}' at once; "
-        "if that is what its definition means, run jens-update --allow-purge"
+        f"Refusing to take {len(lost)} of {len(held)} modules and hostgroups away from environment '{name}' at once "
+        f"({examples}); if that is what its definition means, run jens-update --allow-purge"
     )
 
 

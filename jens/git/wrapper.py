@@ -30,8 +30,6 @@ _SYMBOLIC = re.compile(rf"^ref: {HEADS}(?P<branch>[^\n]+)\tHEAD$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
 #: Git's exit status when an object is missing. A killed Git or a time limit gives another status.
 _FATAL = 128
-#: The exit status of ``git merge-base --is-ancestor`` for no, and its complaint about a commit that is not there.
-_NO, _UNKNOWN = 1, "Not a valid commit name"
 _REFUSALS = ("not our ref", "unadvertised object")
 #: Seconds since the epoch, and the last of them that are a date: the end of the year 9999.
 _DATE, _LAST_DATE = re.compile(r"[0-9]{1,12}"), 253402300799
@@ -209,17 +207,6 @@ def lacks_parts(bare: Path, commit: str) -> bool:
         run(arguments, git_dir=bare, shared=True)
     except GitError as error:
         if error.status == _FATAL:
-            return True
-        raise
-    return False
-
-
-def is_rewritten(bare: Path, old: str, new: str) -> bool:
-    """Whether the history of a commit lacks an older one, which the repository may have lost. Raises GitError."""
-    try:
-        run(["merge-base", "--is-ancestor", old, new], git_dir=bare, shared=True)
-    except GitError as error:
-        if error.status == _NO or _UNKNOWN in error.problem:
             return True
         raise
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,7 @@ from typing import NamedTuple
 from jens.git import worktrees
 from jens.git.head import commit_of
 from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.links import links_of
-from jens.model import HIERADATA, RepoId
+from jens.model import RepoId
 from jens.repositories import legacy
 from jens.repositories.model import OnDisk
 from jens.system import files
@@ -83,28 +81,3 @@ def look_up(layout: Layout, repo: RepoId, entry: str) -> Expanded:
     if is_checkout_name(place):
         return Expanded(place[1:], there)
     return Expanded(commit_of(clone / entry) if there else None, there)
-
-
-def content_problems(layout: Layout, repo: RepoId, checkout: Path) -> list[str]:
-    """What a checkout lacks that environments link to, or that Git does not lay out; a clause each."""
-    found = []
-    if repo != HIERADATA:  # each item of which is a link that may dangle
-        code = next(iter(links_of(layout, repo).values()), "")
-        found += [] if os.path.lexists(f"{checkout}/{code}") else [f"there is no '{code}', which environments link to"]
-    if _has(f"{checkout}/.gitmodules", _SUBMODULE):
-        found.append("it has submodules, which are not laid out")
-    if _has(f"{checkout}/.gitattributes", _LFS):
-        found.append("it has files in Git LFS, of which only the pointers are laid out")
-    return found
-
-
-#: What says in .gitmodules that there is a submodule, and in .gitattributes that Git LFS has files.
-_SUBMODULE = re.compile(rb"^\s*\[submodule\b", re.MULTILINE)
-_LFS = re.compile(rb"^[^#\n][^\n]*\sfilter=lfs\b", re.MULTILINE)
-
-
-def _has(path: str, sign: re.Pattern[bytes]) -> bool:
-    try:
-        return sign.search(files.read_file(path)) is not None
-    except OSError:
-        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -123,6 +123,7 @@ class Prepared(NamedTuple):
     """A worker's result: a plan, and the new checkouts, still under the names in ``staged`` (commit to path).
 
     ``failed``: some of the work could not be done. Otherwise ``lacking`` has the needed refs that the remote lacks.
+    A dry run tells which linked items of the common Hiera data refs have not (``absent``).
     """
 
     repo: RepoId
@@ -133,3 +134,4 @@ class Prepared(NamedTuple):
     is_known: bool = True
     failed: bool = False
     lacking: frozenset[Ref] = frozenset()
+    absent: Mapping[Ref, Sequence[str]] = MappingProxyType({})

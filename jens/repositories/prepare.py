@@ -9,22 +9,22 @@ from typing import NamedTuple
 
 from jens.errors import GitError, WayOutError
 from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
-from jens.git import worktrees, wrapper
+from jens.git import history, worktrees, wrapper
 from jens.git.remotes import Remotes
 from jens.layout import Layout, ref_entry
 from jens.links import refuse_ways_out
-from jens.model import Branch, Commit, Ref, RepoId, ref_order
+from jens.model import Branch, Ref, RepoId, ref_order
 from jens.names import describe_ref
-from jens.repositories import commits, repair
+from jens.repositories import commits, content, repair
 from jens.repositories import mirror as repositories_mirror
 from jens.repositories.commits import Resolution
-from jens.repositories.disk import content_problems, scan
+from jens.repositories.content import Look
+from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
-from jens.repositories.model import Needs, OnDisk, Prepared, RefsPlan, Reply, Request
+from jens.repositories.model import Needs, OnDisk, Prepared, RefsPlan, Request
 from jens.repositories.refs import (
     commits_to_check_out,
     describe,
-    missing_mandatory,
     plan_refs,
     plan_without_changes,
     predecessors,
@@ -55,7 +55,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             if request.url is None:
                 text = f"The mirror of {repo} is gone, and the library has no URL to make it anew: its checkouts stay"
                 events.append(Event(logging.ERROR, text, NOT_FETCHED))
-            return _prepared(
+            return outcome(
                 request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
             )
         attempt = _lay_out(layout, remotes, request, disk, mirror)
@@ -65,44 +65,13 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             events += mirror.events
             attempt = _lay_out(layout, remotes, request, disk, mirror)
         failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
-        work = _prepared(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
+        work = outcome(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
         return work._replace(lacking=attempt.lacking)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
         events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}", NOT_FETCHED))
-        return _prepared(
-            request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
-        )
-
-
-def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
-    """Predict the result of ``prepare``, as far as that is possible without a fetch."""
-    repo, bare, disk = request.repo, layout.bare(request.repo), OnDisk()
-    try:
-        disk = scan(layout, repo)
-        mirror = Mirror(repositories_mirror.read_heads(bare), Reply.NONE)
-        if request.url is not None:
-            mirror = mirror._replace(reply=Reply.BEFORE)
-            if repositories_mirror.must_ask(bare, request, sorted(disk.checkouts)):
-                mirror = repositories_mirror.ask(bare, request.url, repo, remotes)
-        missing = missing_mandatory(request.needs.mandatory, mirror.heads)
-        if request.is_new and missing:
-            raise RefusedError(repositories_mirror.refusal_event(repo, missing))
-        resolution = Resolution({ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)})
-        if wrapper.is_repository(bare):
-            resolution = commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
-        plan = _plan(request, mirror, resolution, disk)
-        here = {ref: commit for ref, commit in plan.targets.items() if commit in disk.checkouts}
-        content = _content(layout, repo, request.needs, plan._replace(targets=here), {})
-        return Prepared(repo, disk, plan, {}, (*mirror.events, *resolution.events, *plan.events, *content))
-    except RefusedError as refused:
-        return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
-    except (GitError, OSError) as error:
-        event = Event(logging.ERROR, f"Unable to ask the remote of {repo}: {error}")
-        return _prepared(
-            request, disk, plan_without_changes(request.needs, request.recorded, disk), [event], failed=True
-        )
+        return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True)
 
 
 class _Attempt(NamedTuple):
@@ -117,7 +86,8 @@ class _Attempt(NamedTuple):
     lacking: frozenset[Ref]
 
 
-def _plan(request: Request, mirror: Mirror, resolution: Resolution, disk: OnDisk) -> RefsPlan:
+def plan_of(request: Request, mirror: Mirror, resolution: Resolution, disk: OnDisk) -> RefsPlan:
+    """What becomes of the refs of a repository, now that its remote was asked."""
     return plan_refs(
         request.repo,
         request.needs,
@@ -134,7 +104,7 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     disk, events = repair.restore_ties(layout, repo, on_disk)
     bare = layout.bare(repo)
     resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
-    plan = _plan(request, mirror, resolution, disk)
+    plan = plan_of(request, mirror, resolution, disk)
     events += [*resolution.events, *plan.events, *repair.warn_of_repairs(layout, repo, request.recorded, on_disk, plan)]
     events += _announcements(layout, repo, disk, plan)
     staged: dict[str, Path] = {}
@@ -155,18 +125,25 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
 
 
 def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged: Mapping[str, Path]) -> list[Event]:
-    """Faults of what refs have that environments may use; a warning when the commit is laid out now."""
     events = []
-    for ref in sorted(needs.overrides | needs.implied, key=ref_order):
-        commit = plan.targets.get(ref)
-        if commit is None:
-            continue
-        problems = content_problems(layout, repo, staged.get(commit) or layout.checkout(repo, commit))
-        if problems:
-            level = logging.WARNING if commit in staged else logging.DEBUG
-            text = f"{repo} {describe_ref(ref)}: {'; '.join(problems)}"
-            events.append(Event(level, text, CONTENT, ref_entry(ref, commit)))
+    for ref, commit in used_targets(needs, plan):
+        look = content.in_checkout(staged.get(commit) or layout.checkout(repo, commit))
+        events += content_events(repo, ref, commit, look, is_new=commit in staged)
     return events
+
+
+def used_targets(needs: Needs, plan: RefsPlan) -> list[tuple[Ref, str]]:
+    """The refs that environments may use, with their commits."""
+    used = sorted(needs.overrides | needs.implied, key=ref_order)
+    return [(ref, plan.targets[ref]) for ref in used if ref in plan.targets]
+
+
+def content_events(repo: RepoId, ref: Ref, commit: str, look: Look, *, is_new: bool) -> list[Event]:
+    """The fault of what a ref has, as no event or one: a warning when the commit is laid out now (``is_new``)."""
+    problems = content.problems(repo, look)
+    text = f"{repo} {describe_ref(ref)}: {'; '.join(problems)}"
+    level = logging.WARNING if is_new else logging.DEBUG
+    return [Event(level, text, CONTENT, ref_entry(ref, commit))] if problems else []
 
 
 def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[Ref]:
@@ -180,7 +157,7 @@ def _give_up(attempt: _Attempt) -> None:
         files.remove_tree(staging)
 
 
-def _prepared(
+def outcome(
     request: Request,
     disk: OnDisk,
     plan: RefsPlan,
@@ -189,6 +166,7 @@ def _prepared(
     *,
     failed: bool,
 ) -> Prepared:
+    """The result of a worker."""
     # A new repository is known once one of its refs is expanded. Environments do not hold it before.
     known = request.is_known or bool(plan.targets)
     return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
@@ -235,7 +213,7 @@ def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list
 def _way(bare: Path, old: str, new: str) -> str:
     """The move of a branch as ``git fetch`` prints it, and whether history was rewritten."""
     try:
-        forced = ", forced" if wrapper.is_rewritten(bare, old, new) else ""
+        forced = ", forced" if history.is_rewritten(bare, old, new) else ""
     except GitError:  # a damaged history: the files of the new commit are there nevertheless
         forced = ""
     return f"{old[:7]}..{new[:7]}{forced}"

@@ -11,7 +11,7 @@ from jens.events import LIBRARY_ENTRY, NOT_FETCHED, PURGE_GUARD, Event
 from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
-from jens.model import PARTITIONS, Expansion, Fault, Inventory, Library, Ref, RepoId
+from jens.model import PARTITIONS, SNAPSHOT_COMMON, Branch, Expansion, Fault, Inventory, Library, Ref, RepoId
 from jens.repositories.model import Needs, Prepared, RepositoriesPlan, Request
 from jens.text import one_line
 
@@ -34,13 +34,14 @@ class OnDemand(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the stage is to do. Without ``on_demand`` every remote is asked."""
+    """What the stage is to do. Without ``on_demand`` every remote is asked. ``common``: see ``Expansion``."""
 
     library: Library
     plan: RepositoriesPlan
     inventory: Inventory
     needs: Mapping[RepoId, Needs]
     on_demand: OnDemand | None = None
+    common: Branch = SNAPSHOT_COMMON
 
     def requests(self) -> list[Request]:
         """A request for each repository that is not removed."""
@@ -75,7 +76,8 @@ class RepositoriesStage:
         self._prepared: list[Prepared] = []
         self._removed: dict[RepoId, set[Ref]] = {}
         self._has_trash = False
-        self.changed = len(work.plan.deleted)
+        #: The repositories that Puppet sees differently.
+        self.changed: set[RepoId] = set()
 
     # Prepare: everything is fetched and laid out, nothing is visible yet
 
@@ -159,7 +161,7 @@ class RepositoriesStage:
         if not self._prepared:
             return []
         deferred.retention.reclaim(self._layout, {work.repo: set(work.plan.targets.values()) for work in self._known()})
-        self.changed += sum(any(deferred.refs.describe(work.disk, work.plan)) for work in self._prepared)
+        self.changed |= {work.repo for work in self._prepared if any(deferred.refs.describe(work.disk, work.plan))}
         self._prepared, events = deferred.publish.put_in_place(self._layout, self._prepared)
         obstacles = deferred.publish.directories_to_replace(self._prepared)
         if obstacles:
@@ -209,6 +211,7 @@ class RepositoriesStage:
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.missing),
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
             frozenset(self._work.plan.pinned),
+            self._work.common,
         )
 
     def faults(self) -> list[Fault]:
@@ -250,9 +253,9 @@ class RepositoriesStage:
         for work in self._known():
             kept = kept_refs(work, needs[work.repo])
             self._removed[work.repo] = set(work.plan.targets) - kept
-            events += deferred.publish.remove_entries(
-                self._layout, work.repo, deferred.refs.entries_to_remove(work.disk, kept)
-            )
+            if over := deferred.refs.entries_to_remove(work.disk, kept):
+                self.changed.add(work.repo)
+                events += deferred.publish.remove_entries(self._layout, work.repo, over)
         used = set(filter(is_used, self._work.plan.deleted))
         for repo in self._work.plan.deleted:
             if repo in used:
@@ -262,6 +265,7 @@ class RepositoriesStage:
             entries, problems = self._entries_of(repo)
             events += [*problems, *deferred.publish.remove_entries(self._layout, repo, entries)]
             events += deferred.publish.remove_mirror(self._layout, repo)
+            self.changed.add(repo)
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
         spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
         return events + deferred.retention.retire_checkouts(self._layout, needed, spared, retention_time, only)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jens.errors import GitError
-from jens.git import wrapper
+from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
 from jens.git.workers import workers
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
+from jens.repositories import content
 from jens.repositories.refs import missing_mandatory, resolve
 from jens.tools.check import ERROR, WARNING, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 
@@ -21,11 +22,13 @@ from jens.tools.check import ERROR, WARNING, CheckedDefinition, CheckedLibrary, 
 class Reply:
     """What a remote replied: its branches, and why it cannot give commits; ``problem`` says why it did not reply.
 
-    ``unused`` is its default branch, if no environment can use it.
+    ``unused`` is its default branch, if no environment can use it. ``content`` tells what is wrong with the files of
+    branches that environments can use.
     """
 
     heads: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[Commit, str] = field(default_factory=dict)
+    content: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unused: str = ""
     problem: str = ""
 
@@ -34,9 +37,11 @@ class Reply:
 class Wanted:
     """What definitions say of a repository: commits to look for, and the branches of it that environments can use.
 
-    ``branches`` is None when that is unknown.
+    ``branches`` is None when that is unknown. Then the files of the ``mandatory`` ones are looked at.
     """
 
+    repo: RepoId
+    mandatory: Sequence[Branch] = ()
     commits: Collection[Commit] = ()
     branches: Set[str] | None = None
 
@@ -46,7 +51,10 @@ def check_remotes(
 ) -> list[Finding]:
     """Ask all remotes of the library, many at once, and find the branches and commits that do not exist."""
     commits = _commits(definitions)
-    wanted = {repo: Wanted(commits.get(repo, ()), _branches(repo, definitions, site)) for repo in library.urls}
+    wanted = {
+        repo: Wanted(repo, site.mandatory, commits.get(repo, ()), _branches(repo, definitions, site))
+        for repo in library.urls
+    }
     replies = _ask_all(library.urls, wanted, remotes, jobs)
     found = [
         finding(library.file, library.entries[repo].line, level, text)
@@ -54,7 +62,7 @@ def check_remotes(
         for level, text in _of_repository(repo, reply, site)
     ]
     for checked in definitions:
-        found += (finding(checked.file, line, ERROR, text) for line, text in _of_definition(checked, replies))
+        found += (finding(checked.file, line, ERROR, text) for line, text in _of_definition(checked, replies, site))
     return found
 
 
@@ -82,12 +90,16 @@ def _of_repository(repo: RepoId, reply: Reply, site: Site) -> Iterator[tuple[str
         return
     for branch in missing_mandatory(site.mandatory, reply.heads):
         yield ERROR, f"{repo} has no branch {branch!r}, which every repository must have"
+    for branch, problems in reply.content.items():
+        yield ERROR, f"{repo} branch {branch!r}: {'; '.join(problems)}"
     if reply.unused:
         uses = "it is no mandatory branch, no default and no override"
         yield WARNING, f"{repo} has the default branch {reply.unused!r}, which no environment can use: {uses}"
 
 
-def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) -> Iterator[tuple[int, str]]:
+def _of_definition(
+    checked: CheckedDefinition, replies: Mapping[RepoId, Reply], site: Site
+) -> Iterator[tuple[int, str]]:
     definition = checked.definition
     for repo, ref in definition.overrides.items():
         reply = replies.get(repo)
@@ -97,7 +109,8 @@ def _of_definition(checked: CheckedDefinition, replies: Mapping[RepoId, Reply]) 
             yield checked.lines[repo], f"{repo}: {ref} {reply.problems[ref]}"
         if isinstance(ref, Branch) and ref.name not in reply.heads:
             yield checked.lines[repo], f"{repo} has no branch {ref.name!r}"
-    for repo in (SITE, HIERADATA) if definition.default is None else ():
+    # Where there is no such branch, a snapshot has the first mandatory one.
+    for repo in (SITE, HIERADATA) if definition.default is None and not site.mandatory else ():
         reply = replies.get(repo, Reply(problem="unknown"))
         if repo not in definition.overrides and not reply.problem and SNAPSHOT_COMMON.name not in reply.heads:
             yield 1, f"{repo} has no branch {SNAPSHOT_COMMON.name!r}, which is used without default and override"
@@ -124,9 +137,23 @@ def _ask(url: str, wanted: Wanted, remotes: Remotes) -> Reply:
         heads = remotes.heads(url)
         unsure = [commit for commit in wanted.commits if commit.digits not in heads.values()]
         unused = _unused_default(url, heads.keys() - wanted.branches, remotes) if wanted.branches is not None else ""
-        return Reply(heads, _look_for(url, unsure, remotes) if unsure else {}, unused)
+        problems = _look_for(url, unsure, remotes) if unsure else {}
+        return Reply(heads, problems, _content(url, wanted, heads, remotes), unused)
     except (GitError, OSError) as error:
         return Reply(problem=error.problem if isinstance(error, GitError) else str(error))
+
+
+def _content(url: str, wanted: Wanted, heads: Mapping[str, str], remotes: Remotes) -> dict[str, list[str]]:
+    """What is wrong with the files of branches. Those that are known to be used are looked at, or mandatory ones."""
+    names = wanted.branches if wanted.branches is not None else {branch.name for branch in wanted.mandatory}
+    tips = {name: heads[name] for name in sorted(names) if name in heads}
+    if not tips:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="jens-check-") as directory, remotes.speaking_to(url) as options:
+        bare = Path(directory, "tips")
+        peek.fetch_tips(bare, url, sorted({*tips.values()}), options)
+        found = {name: content.problems(wanted.repo, content.in_commit(bare, tips[name])) for name in tips}
+    return {name: problems for name, problems in found.items() if problems}
 
 
 def _unused_default(url: str, unused: Set[str], remotes: Remotes) -> str:

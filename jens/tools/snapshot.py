@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
-from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Commit, Definition, RepoId
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, Definition, RepoId, common_branch
 from jens.names import describe_ref
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
@@ -108,7 +109,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
     if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
-        commits.update(_hieradata(layout, definition))
+        commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
     if not commits:
         doubts.append("there is no commit to pin, and jens-update refuses a definition without default and overrides")
     overrides = {repo: Commit(commit) for repo, commit in commits.items()}
@@ -148,7 +149,9 @@ def _loss(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
     entries = sorted({here.target.entry for here in shown.values() if here is not None and here.target.repo == repo})
     refs = [describe_ref(ref) for ref in map(entry_ref, entries) if ref is not None]
     reason = f"there is no checkout of {' and '.join(refs)}" if refs else "no link leads to it"
-    return f"{reason} (a snapshot then has it from {SNAPSHOT_COMMON})" if repo in (SITE, HIERADATA) else reason
+    if repo not in (SITE, HIERADATA):
+        return reason
+    return f"{reason} (a snapshot then has it from {SNAPSHOT_COMMON}, or else from the first mandatory branch)"
 
 
 def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None) -> list[str]:
@@ -223,13 +226,16 @@ def _definition(config: Config, layout: Layout, environment: str) -> Definition 
     return declared if isinstance(declared, Definition) else None
 
 
-def _hieradata(layout: Layout, definition: Definition) -> dict[RepoId, str]:
-    """The commit of the common Hiera data when no item of it is linked: the one of the definition's ref."""
+def _hieradata(layout: Layout, definition: Definition, common: Branch) -> dict[RepoId, str]:
+    """The commit of the common Hiera data when no item of it is linked: the one of the definition's ref.
+
+    Without default and override that is SNAPSHOT_COMMON, or else ``common``.
+    """
     ref = definition.ref_of(HIERADATA)
-    if ref is None:
-        return {}
-    try:
-        found = disk.look_up(layout, HIERADATA, ref_entry(ref, None))
-    except OSError:
-        return {}
-    return {HIERADATA: found.commit} if found.commit and found.place else {}
+    is_said = definition.default is not None or HIERADATA in definition.overrides
+    for each in (ref,) if is_said else (ref, common):
+        with contextlib.suppress(OSError):
+            found = disk.look_up(layout, HIERADATA, ref_entry(each, None)) if each else None
+            if found and found.commit and found.place:
+                return {HIERADATA: found.commit}
+    return {}

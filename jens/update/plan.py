@@ -12,7 +12,7 @@ from jens.events import Event
 from jens.git import wrapper
 from jens.layout import Layout
 from jens.metadata.clones import Revisions
-from jens.model import Branch, Library, RepoId
+from jens.model import Branch, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Needs, RepositoriesPlan
 from jens.repositories.stage import OnDemand, Work
@@ -28,11 +28,12 @@ log = logging.getLogger(__name__)
 
 
 class Plans(NamedTuple):
-    """What is to be done with the repositories and environments in the scope of the run."""
+    """What is to be done with the repositories and environments in the scope of the run, and what guards them."""
 
     work: Work
     environments: EnvironmentsPlan
     previous: Previous
+    guard: PurgeGuard
 
     @property
     def is_refused(self) -> bool:
@@ -55,7 +56,8 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
     library = Library({repo: baseline.urls[repo] for repo in repos})
     on_demand = None if hints is None else OnDemand(frozenset(repos), {}, needs)
     work = Work(library, RepositoriesPlan(existing=repos), recorded, needs, on_demand)
-    return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments))
+    guard = PurgeGuard(context.config.main.purgelimit)
+    return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments), guard)
 
 
 def plan_everything(context: Context, revisions: Revisions, hints: Hints | None) -> Plans:
@@ -66,9 +68,7 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     library = deferred.reader.read_library(config, revisions.repositories)
     declared = deferred.reader.read_definitions(config, revisions.environments)
     previous = deferred.previous.look(layout, declared, main.hashprefix)
-    environments = deferred.environments_plan.plan_environments(
-        declared, previous, main.protectedenvironments, guard, [*library.urls, *library.unusable]
-    )
+    environments = deferred.environments_plan.plan_environments(declared, previous, main.protectedenvironments, guard)
     known = deferred.inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
     held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
@@ -78,8 +78,8 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     needs = deferred.repositories_plan.plan_needs(
         repositories.remaining, main.mandatorybranches, environments.definitions, former, repositories.pinned
     )
-    work = Work(library, repositories, recorded, needs)
-    plans = Plans(work, environments, previous)
+    work = Work(library, repositories, recorded, needs, common=common_branch(main.mandatorybranches))
+    plans = Plans(work, environments, previous, guard)
     return plans if hints is None else _on_demand(context, plans, hints)
 
 
@@ -101,6 +101,14 @@ def remember_refusals(layout: Layout, plans: Plans) -> None:
     known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
     environments = previous.names if plans.environments.refusals else set()
     purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
+
+
+def without_losses(plans: Plans, expansion: Expansion) -> Plans:
+    """The plans, in which environments stay as they are that would lose too much."""
+    if not plans.environments.changed:
+        return plans
+    environments = deferred.environments_plan.refuse_losses(plans.environments, plans.previous, expansion, plans.guard)
+    return plans._replace(environments=environments)
 
 
 def doubts(plans: Plans) -> Iterator[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from jens import lastrun
 from jens.config import Config
 from jens.environments import dangling, tree
 from jens.environments.dangling import Dangling
@@ -13,16 +14,17 @@ from jens.environments.model import Applied, EnvironmentsPlan
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git.workers import result, workers
+from jens.layout import Layout
 from jens.messaging.queue import Queue
 from jens.metadata import clones
-from jens.model import Expansion
-from jens.repositories import mirror, prepare
+from jens.model import HIERADATA, Definition, Expansion
+from jens.repositories import foresee, mirror
 from jens.repositories.model import Prepared
 from jens.repositories.refs import describe, entries_to_remove
 from jens.repositories.stage import complaints, kept_refs
 from jens.text import one_line
 from jens.update.options import Context, Options, failing_as, opened
-from jens.update.plan import Plans, doubts, plan_everything
+from jens.update.plan import Plans, doubts, plan_everything, without_losses
 
 
 class Preview(NamedTuple):
@@ -48,12 +50,13 @@ def _preview(context: Context) -> Preview:
     for _ in remotes.replies_to(mirror.questions(requests)):
         pass
     with workers(config.git.jobs) as pool:
-        futures = [pool.submit(prepare.foresee, layout, remotes, request) for request in requests]
+        futures = [pool.submit(foresee.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]
     with failing_as(EnvironmentsError):
         expansion = _expansion(plans, foreseen)
+        plans = without_losses(plans, expansion)
         definitions = plans.environments.definitions
-        missing = dangling.find_missing(definitions, expansion)
+        missing = {*dangling.find_missing(definitions, expansion), *_absent_items(definitions, expansion, foreseen)}
         applied = Applied(definitions)
         faults = plan_faults(plans.environments, plans.previous, applied, plans.work.library, missing)
         events = [*(hints.events if hints else ()), *complaints(plans.work)]
@@ -61,6 +64,7 @@ def _preview(context: Context) -> Preview:
         lines = [event.text for event in (*events, *doubts(plans))]
         lines += [*_repositories(plans, foreseen), *_environments(plans.environments)]
         lines += [*_links(context, plans, expansion), *_dangling(missing - dangling.load(layout))]
+        lines += _new_faults(layout, foreseen)
     events += [event for work in foreseen for event in work.events if event.kind]
     is_well = not (faults or any(event.kind or event.is_failure for event in events))
     return Preview(tuple(lines) or ("Nothing would change.",), is_well)
@@ -74,7 +78,19 @@ def _expansion(plans: Plans, foreseen: Iterable[Prepared]) -> Expansion:
         frozenset((work.repo, ref) for work in works for ref in work.plan.missing),
         frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
         frozenset(plans.work.plan.pinned),
+        plans.work.common,
     )
+
+
+def _absent_items(
+    definitions: Iterable[Definition], expansion: Expansion, foreseen: Iterable[Prepared]
+) -> Iterator[Dangling]:
+    """The items of the common Hiera data that environments would lack."""
+    absent = {ref: items for work in foreseen for ref, items in work.absent.items()}
+    for definition in definitions:
+        ref = expansion.ref_of(definition, HIERADATA)
+        if ref is not None:
+            yield from (dangling.absent_item(definition.name, ref, item) for item in absent.get(ref, ()))
 
 
 def _repositories(plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
@@ -108,6 +124,15 @@ def _dangling(found: Iterable[Dangling]) -> Iterator[str]:
     for entry in sorted(found):
         link = f"links of environment '{entry.environment}' to {entry.repository}"
         yield f"Would leave {link} dangling: there is no {entry.lacks}"
+
+
+def _new_faults(layout: Layout, foreseen: Iterable[Prepared]) -> Iterator[str]:
+    """What would be wrong with repositories and is not known yet."""
+    known = {opened.fault.identity for opened in lastrun.load_faults(layout)}
+    for work in foreseen:
+        for event in work.events:
+            if event.kind and not event.is_failure and (event.kind, "", str(work.repo), event.ref) not in known:
+                yield f"Would have a fault: {event.text}"
 
 
 def _links(context: Context, plans: Plans, expansion: Expansion) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -73,8 +74,26 @@ _OF_COMMITS = (COMMIT, CONTENT, MANDATORY_BRANCH)
 def open_faults(
     context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage, applied: Applied
 ) -> tuple[OpenFault, ...]:
-    """What is wrong now, and since when. Faults of what the run did not look at stay open."""
+    """What is wrong now, and since when. Faults of what the run did not look at stay open.
+
+    They are saved when they have changed, before there is a baseline that lets the next run not look for them.
+    """
     before = lastrun.load_faults(context.layout)
+    faults = _open_faults(context, scope, plans, repositories, applied, before)
+    if faults != before:
+        with contextlib.suppress(OSError):  # whoever records the run tells
+            lastrun.save_faults(context.layout, faults)
+    return faults
+
+
+def _open_faults(
+    context: Context,
+    scope: Scope,
+    plans: Plans,
+    repositories: RepositoriesStage,
+    applied: Applied,
+    before: tuple[OpenFault, ...],
+) -> tuple[OpenFault, ...]:
     now = lastrun.timestamp(time.time())
     found = repositories.faults()
     if scope.baseline is not None:

@@ -23,7 +23,7 @@ from jens.update import record
 from jens.update import scope as scopes
 from jens.update.baseline import Baseline
 from jens.update.options import Context, Options, failing_as, opened, timed
-from jens.update.plan import Plans, doubts, plan, remember_refusals
+from jens.update.plan import Plans, doubts, plan, remember_refusals, without_losses
 from jens.update.scope import EVERYTHING, Scope
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _run(context: Context) -> Report:
             scope, is_tidy = EVERYTHING, _clear_left_overs(context)
             plans, repositories, events = _prepare(context, scope, revisions, hints)
         failures = [*revisions.failures, *tell(log, events)]
+        plans = without_losses(plans, repositories.expansion())
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
         record.save_published(context, scope, repositories)
 
@@ -68,11 +69,15 @@ def _run(context: Context) -> Report:
 
     if hints is not None:
         failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, repositories.failed())
+    faults = record.open_faults(context, scope, plans, repositories, applied)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
         record.save_baseline(context, scope, revisions, plans, needs, applied)
-    faults = record.open_faults(context, scope, plans, repositories, applied)
-    return Report(tuple(failures), plans.is_refused, faults, (repositories.changed, applied.changed))
+    changed = (len(repositories.changed), applied.changed)
+    is_idle = not (
+        failures or plans.is_refused or any(changed) or plans.environments.has_news or (hints and hints.found)
+    )
+    return Report(tuple(failures), plans.is_refused, faults, changed, is_idle)
 
 
 def _clear_left_overs(context: Context) -> bool:

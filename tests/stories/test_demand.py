@@ -19,7 +19,8 @@ INIT = "code/manifests/init.pp"
 
 @pytest.fixture
 def ondemand(site: Site) -> Site:
-    """A site on demand, after its first run."""
+    """A site on demand, after its first run. Its log tells what a run did that had nothing to do."""
+    site.settings["main.debuglevel"] = "DEBUG"
     site.settings["main.mode"] = "ONDEMAND"
     assert site.update().code == 0
     return site

@@ -683,7 +683,7 @@ def test_the_log_of_a_second_run_with_every_kind_of_news(site: Site) -> None:
 
 def test_the_log_of_a_run_without_news_names_no_ref_and_no_environment(site: Site) -> None:
     site.update()
-    lines = site.update().lines()
+    lines = site.update("-v").lines()
     words = ("Populating", "Updat", "Removing", "Delet", "Creating new environment '", "Recreating environment '")
     quiet = ("INFO Deleted repositories: []", "INFO Deleted environments: []")
     assert [line for line in lines if any(word in line for word in words) and line not in quiet] == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jens import lastrun
 from jens.commands import stats
 from tests.conftest import Site, definition
 
@@ -86,6 +87,10 @@ def most_modules_taken_away(site: Site) -> None:
     site.define("production", definition(None, {DUMMY: "master"}))
 
 
+def default_that_no_repository_has(site: Site) -> None:
+    site.define("production", "default: maste\nnotifications: ann@example.org\n")
+
+
 def metadata_away(site: Site) -> None:
     site.definitions.go_away()
 
@@ -110,6 +115,7 @@ FAULTS = [
     (large_files, "repository content", 60),
     (most_modules_gone, "purge guard", 31),
     (most_modules_taken_away, "purge guard", 31),
+    (default_that_no_repository_has, "purge guard", 31),
     (metadata_away, "metadata", 20),
     (library_of_no_use, "repositories", 30),
 ]
@@ -265,6 +271,48 @@ def test_a_definition_that_takes_most_away_changes_nothing_until_it_is_allowed(w
     assert well.update("--strict").code == 0
 
 
+def test_a_default_that_no_repository_has_changes_nothing_until_it_is_allowed(well: Site) -> None:
+    before = well.links("production")
+    default_that_no_repository_has(well)
+    outcome = well.update()
+    assert outcome.code == 31
+    assert outcome.has("ERROR Refusing to take 16 of 16 modules and hostgroups away from environment 'production'")
+    assert well.update("--poll").code == 31
+    assert well.links("production") == before
+    assert well.exists("production/modules/m1/manifests/init.pp")
+    assert well.update("--allow-purge").code == 0
+    assert not well.exists("production/modules/m1/manifests/init.pp")
+
+
+def test_a_default_that_is_pushed_together_with_its_branches_is_followed(well: Site) -> None:
+    for remote in well.remotes.values():
+        remote.branch("next")
+    well.define("production", definition("next"))
+    assert well.update("--strict").code == 0
+    assert well.links("production")["modules/m1"].endswith("/m1/next/code")
+
+
+def test_a_snapshot_has_the_first_mandatory_branch_of_site_and_hiera_data_without_a_master(site: Site) -> None:
+    site.settings["main.mandatorybranches"] = "production, qa"
+    for repo, remote in site.remotes.items():
+        remote.branch("production")
+        remote.branch("qa")
+        if repo != "common/hieradata":
+            remote.delete("master")
+    site.define("production", definition("production"))
+    site.define("snap", definition(None, {DUMMY: "qa"}))
+    assert site.update("--dry-run", "--strict").code == 0
+    assert site.update("--strict").code == 0
+    links = site.links("snap")
+    assert (links["site"], links["hieradata/common.yaml"]) == (
+        "../../clone/common/site/production/code",
+        "../../../clone/common/hieradata/master/data/common.yaml",
+    )
+    site.remotes["common/hieradata"].delete("master")
+    assert site.update("--strict", "--poll").code == 0
+    assert site.links("snap")["hieradata/common.yaml"].split("/")[-3] == "production"
+
+
 def test_a_library_that_loses_what_an_override_names_is_told_of_once(well: Site) -> None:
     well.define("team", definition(overrides={"modules/m1": "master"}))
     well.update()
@@ -332,6 +380,48 @@ def test_a_dry_run_promises_a_commit_that_only_the_remote_has(well: Site) -> Non
     code, lines = preview(well)
     assert code == 0
     assert f"Would expand modules/dummy .{commit} at {commit[:7]}" in lines
+
+
+def test_a_dry_run_looks_into_what_was_pushed(well: Site) -> None:
+    submodules(well)
+    well.remotes["common/hieradata"].push({"data/hardware/kvm.yaml": None})
+    code, lines = preview(well)
+    assert code == 60
+    assert (
+        "Would leave links of environment 'production' to common/hieradata dangling: "
+        "there is no 'data/hardware' in branch 'master'" in lines
+    )
+    assert "Would have a fault: modules/dummy branch 'master': it has submodules, which are not laid out" in lines
+    well.remotes["common/hieradata"].push({"data/hardware/kvm.yaml": "--- {}\n"})
+    well.remotes[DUMMY].push({".gitmodules": None})
+    assert preview(well)[0] == 0
+
+
+@pytest.mark.parametrize("length", [40, 10])
+def test_a_dry_run_knows_the_commits_of_a_new_repository(well: Site, length: int) -> None:
+    first = well.add("modules/later").commit()
+    tip = well.remotes["modules/later"].push({"code/x": "x"})
+    well.publish()
+    well.define("team", definition(overrides={"modules/later": f"commit/{first[:length]}"}))
+    code, lines = preview(well)
+    assert (code, f"Would expand modules/later .{first} at {first[:7]}" in lines) == (0, True)
+    assert f"Would expand modules/later master at {tip[:7]}" in lines
+    nobody = "0123456789" * 4
+    well.define("team", definition(overrides={"modules/later": f"commit/{nobody[:length]}"}))
+    code, lines = preview(well)
+    assert (code, f"modules/later: commit {nobody[:length]} is unknown" in lines) == (60, True)
+
+
+def test_faults_are_saved_before_the_next_run_need_not_look_for_them(
+    well: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well.update("--poll")
+    no_code(well)
+    with monkeypatch.context() as patch:  # as if the run were killed when it has saved its baseline
+        patch.setattr(lastrun, "save", lambda *_: None)
+        well.update()
+    assert well.update("--strict").code == 60
+    assert [fault["kind"] for fault in last_run(well)["faults"]] == ["repository content"]
 
 
 def test_a_dry_run_says_what_would_be_refused(well: Site) -> None:

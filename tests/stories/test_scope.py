@@ -30,7 +30,11 @@ MADE = ("clone", "environments", "cache")
 
 @pytest.fixture
 def settled(site: Site) -> Site:
-    """A site that is up to date, with overrides, a snapshot, and a default branch that not every repository has."""
+    """A site that is up to date, with overrides, a snapshot, and a default branch that not every repository has.
+
+    Its log tells how much a run has looked at, also when there was nothing to do.
+    """
+    site.settings["main.debuglevel"] = "DEBUG"
     site.add(OTHER, branches=("qa", "feature/x"))
     site.remotes[DUMMY].branch("qa")
     site.publish()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from jens.commands import update
-from jens.git import wrapper
+from jens import preflight
+from jens.commands import logs, update
+from jens.git import history
 from jens.git.remotes import Remotes
 from jens.git.workers import results, workers
 from jens.layout import Layout
 from jens.repositories import prepare as repositories_prepare
 from jens.repositories.model import Prepared, Request
-from tests.conftest import Site, git
+from tests.conftest import Site, definition, git
 
 
 def test_production_shows_exactly_the_links_of_the_layout(site: Site) -> None:
@@ -47,6 +50,93 @@ def test_a_push_is_visible_after_one_run(site: Site) -> None:
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
 
 
+NOTHING = ["INFO Nothing new", "INFO Done"]
+
+
+def test_a_run_with_nothing_to_do_logs_two_lines(site: Site) -> None:
+    assert len(site.update().lines()) > 20
+    for arguments in ([], ["--poll"], ["--allow-purge"]):
+        assert site.update(*arguments).lines() == NOTHING
+    verbose = site.update("-v").lines()
+    assert verbose[0] == "INFO Obtaining lock 'jens' (attempt: 1)..."
+    assert verbose[-3:] == ["INFO Releasing lock 'jens'...", *NOTHING]
+    site.settings["main.debuglevel"] = "DEBUG"
+    assert len(site.update().lines()) > len(NOTHING)
+    site.settings["main.debuglevel"] = "WARNING"
+    assert site.update().lines() == []
+
+
+def _push(site: Site) -> None:
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "class dummy { notice(2) }\n"})
+
+
+def _change_the_address(site: Site) -> None:
+    site.define("production", definition(mail="bob"))
+
+
+def _lose_a_branch(site: Site) -> None:
+    site.remotes["modules/dummy"].delete("qa")
+
+
+def _damage_an_environment(site: Site) -> None:
+    (site.root / "environments/production/modules/dummy").unlink()
+
+
+def _fail(site: Site) -> None:
+    site.remotes["modules/dummy"].go_away()
+
+
+@pytest.mark.parametrize(
+    ("happen", "line"),
+    [
+        (_push, "INFO Updating ref"),
+        (_change_the_address, "INFO Recreating environment 'production'"),
+        (_lose_a_branch, "INFO Removing"),
+        (_damage_an_environment, "INFO Refreshing not changed environments..."),
+        (_fail, "ERROR Unable to fetch 'dummy'"),
+        (lambda site: site.retire("team"), "INFO Deleting environment 'team'"),
+    ],
+)
+def test_a_run_that_does_something_logs_all_lines(site: Site, happen: Callable[[Site], None], line: str) -> None:
+    site.remotes["modules/dummy"].branch("qa")
+    site.define("team", definition(overrides={"modules/dummy": "qa"}))
+    site.update()
+    happen(site)
+    outcome = site.update("--poll")
+    assert outcome.lines()[0] == "INFO Obtaining lock 'jens' (attempt: 1)..."
+    assert outcome.has(line)
+    assert not outcome.has("Nothing new")
+
+
+def test_a_run_that_found_a_hint_logs_all_lines(site: Site) -> None:
+    site.settings["main.mode"] = "ONDEMAND"
+    site.update()
+    assert site.update().lines() == NOTHING
+    site.hint("modules/dummy")
+    assert site.update().has("INFO 1 messages found")
+
+
+def test_the_lines_of_a_run_that_takes_long_are_in_the_log_while_it_works(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.update()
+    monkeypatch.setattr(logs, "HELD_BACK", 0.01)
+    seen = Event()
+    log = site.root / "log/jens-update.log"
+    before = log.read_text().count("Obtaining lock")
+
+    def wait_for_the_log(*_: object) -> None:
+        for _attempt in range(3000):
+            if log.read_text().count("Obtaining lock") > before:
+                seen.set()
+                return
+            time.sleep(0.01)
+
+    monkeypatch.setattr(preflight, "make_directories", wait_for_the_log)
+    site.update()
+    assert seen.is_set()
+
+
 def test_the_log_tells_from_where_to_where_a_branch_has_moved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     remote, log_of = site.remotes["modules/dummy"], f"{site.root}/clone/modules/dummy"
     first = remote.commit()
@@ -58,13 +148,13 @@ def test_the_log_tells_from_where_to_where_a_branch_has_moved(site: Site, monkey
     assert site.update().has(f"INFO Updated ref '{log_of}/master' ({third[:7]}..{second[:7]}, forced)")
     rewritten = remote.push({"code/manifests/init.pp": "# rewritten\n"}, rewrite=True)
     asked: list[str] = []
-    is_rewritten = wrapper.is_rewritten
+    is_rewritten = history.is_rewritten
 
     def ask(bare: Path, old: str, new: str) -> bool:
         asked.append(new)
         return is_rewritten(bare, old, new)
 
-    monkeypatch.setattr(wrapper, "is_rewritten", ask)
+    monkeypatch.setattr(history, "is_rewritten", ask)
     assert site.update().has(f"INFO Updated ref '{log_of}/master' ({second[:7]}..{rewritten[:7]}, forced)")
     shutil.rmtree(site.root / "bare" / "modules" / "dummy")  # the new mirror does not have the old commit
     last = remote.push({"code/manifests/init.pp": "# last\n"}, rewrite=True)

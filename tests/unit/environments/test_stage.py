@@ -10,7 +10,7 @@ import pytest
 
 from jens.environments import tree as environments_tree
 from jens.environments.model import EnvironmentsPlan, Previous
-from jens.environments.plan import plan_environments
+from jens.environments.plan import plan_environments, refuse_losses
 from jens.environments.previous import former_definitions, infer, look, resolved_before
 from jens.environments.stage import EnvironmentsStage, bypass
 from jens.environments.tree import Changes, Found, Planner, Tree
@@ -379,6 +379,43 @@ def test_what_was_built_can_be_inferred(layout: Layout) -> None:
     assert inferred.overrides == {**definition.overrides, HIERADATA: MASTER}
 
 
+_MODULES = [RepoId(MODULES, f"m{number:02}") for number in range(14)]
+_ALL_AT_MASTER: Inventory = {**{repo: {MASTER: A} for repo in _MODULES}, SITE: {MASTER: A, QA: A}}
+_ONE_AT_QA: Inventory = {**_ALL_AT_MASTER, _MODULES[0]: {MASTER: A, QA: B}}
+_AT_QA = frozenset((repo, QA) for repo in _MODULES)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expansion", "guard", "lost"),
+    [
+        pytest.param(dynamic("x"), snapshot("x", {_MODULES[0]: "master"}), Expansion(_ALL_AT_MASTER), _GUARD, 13),
+        pytest.param(dynamic("x"), dynamic("x", "qa"), Expansion(_ALL_AT_MASTER, _AT_QA), _GUARD, 14),
+        pytest.param(dynamic("x"), dynamic("x", "qa"), Expansion(_ONE_AT_QA), _GUARD, 13),
+        pytest.param(dynamic("x"), dynamic("x", "qa"), Expansion(_ONE_AT_QA), PurgeGuard(95), 0, id="within limit"),
+        pytest.param(
+            dynamic("x"), dynamic("x", "qa"), Expansion(_ONE_AT_QA), PurgeGuard(50, allowed=True), 0, id="allowed"
+        ),
+        pytest.param(
+            dynamic("x"), dynamic("x", "qa"), Expansion(_ALL_AT_MASTER, undetermined=_AT_QA), _GUARD, 0, id="unknown"
+        ),
+        pytest.param(dynamic("x", "qa"), dynamic("x"), Expansion(_ALL_AT_MASTER, _AT_QA), _GUARD, 0, id="a cure"),
+        pytest.param(
+            dynamic("x"), snapshot("x", dict.fromkeys(_MODULES[:9], "master")), Expansion(_ALL_AT_MASTER), _GUARD, 0
+        ),
+        pytest.param(None, dynamic("x", "qa"), Expansion(_ALL_AT_MASTER, _AT_QA), _GUARD, 0, id="nothing to compare"),
+    ],
+)
+def test_a_change_that_takes_too_much_away_is_refused(
+    before: Definition | None, after: Definition, expansion: Expansion, guard: PurgeGuard, lost: int
+) -> None:
+    previous = _previous(before) if before is not None else _previous(lost=("x",))
+    plan = refuse_losses(_plan(after, previous=previous), previous, expansion, guard)
+    assert [text.split(" of ")[0] for text in plan.refused_changes.values()] == [f"Refusing to take {lost}"] * bool(
+        lost
+    )
+    assert (plan.changed, plan.unchanged) == (((), (before,)) if lost else ((after,), ()))
+
+
 # What an environment is made of
 
 
@@ -464,6 +501,23 @@ def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
 )
 def test_the_links_of_an_environment(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
     assert _planner(layout).tree(definition) == Tree(expected)
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        pytest.param(snapshot("x"), _common("qa"), id="the branch that every repository has"),
+        pytest.param(snapshot("x", {SITE: "master"}), _common(), id="an override means what it says"),
+        pytest.param(
+            dynamic("x", overrides={DUMMY: ":cccc", MYAPP: f":{A}"}),
+            {**_dummy(f".{C}"), **_myapp(f".{A}"), **_common()},
+            id="a default, too",
+        ),
+    ],
+)
+def test_a_snapshot_of_a_site_without_master(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
+    expansion = Expansion(_INVENTORY, frozenset({(SITE, MASTER)}), common=QA)
+    assert Planner(layout, expansion, with_conf=False).tree(definition) == Tree(expected)
 
 
 @pytest.mark.parametrize(

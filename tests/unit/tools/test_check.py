@@ -914,6 +914,36 @@ def test_a_detached_or_unborn_head_names_no_branch(pipeline: Pipeline) -> None:
     assert_clean(pipeline.check())
 
 
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({"code/manifests/init.pp": None}, "there is no 'code', which environments link to"),
+        ({".gitmodules": '[submodule "x"]\n'}, "it has submodules, which are not laid out"),
+        ({".gitattributes": "*.iso filter=lfs\n"}, "it has files in Git LFS, of which only the pointers are laid out"),
+    ],
+)
+@pytest.mark.parametrize("can_filter", ["true", "false"])
+def test_a_branch_in_use_without_what_links_lead_to_is_an_error(
+    pipeline: Pipeline, files: dict[str, str | None], text: str, can_filter: str
+) -> None:
+    remote = pipeline.site.remotes[DUMMY]
+    git("config", "uploadpack.allowFilter", can_filter, directory=remote.path)
+    remote.branch("aside")
+    remote.push({"big": "x" * 100_000, **files}, "aside")
+    assert_clean(pipeline.check())  # no environment uses that branch
+    found = (f"repositories.yaml:{pipeline.line(DUMMY)}: error", f"modules/dummy branch 'aside': {text}")
+    assert_found(pipeline.check({DUMMY: "aside"}), found)
+    found = (f"repositories.yaml:{pipeline.line(DUMMY)}: error", f"modules/dummy branch 'aside': {text}")
+    said = pipeline.tree.check("--remote", "--mandatory-branches", "aside", environments=False)
+    assert [line for line in said.lines if text in line and "modules/dummy" in line]
+
+
+def test_the_common_hiera_data_need_no_code(pipeline: Pipeline) -> None:
+    pipeline.site.remotes["common/hieradata"].push({"code/x": "x"})
+    pipeline.site.remotes["common/hieradata"].push({"code/x": None})
+    assert_clean(pipeline.check())
+
+
 def test_a_remote_that_cannot_be_asked_is_an_error_and_nothing_is_said_of_its_refs(pipeline: Pipeline) -> None:
     pipeline.site.remotes[DUMMY].go_away()
     said = pipeline.check({DUMMY: "nope", "hostgroups/myapp": "nope"}, default="neither")

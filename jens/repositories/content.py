@@ -1,0 +1,58 @@
+"""What a repository must have for environments to be of use, and what Git does not lay out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Callable
+
+from jens.git import peek
+from jens.layout import Layout
+from jens.links import code_of, links_of
+from jens.model import HIERADATA, RepoId
+from jens.system import files
+
+#: Gives what is at a path: the content of a file, b'' for all else that is there, None for nothing.
+Look = Callable[[str], "bytes | None"]
+
+_MODULES, _ATTRIBUTES = ".gitmodules", ".gitattributes"
+#: What says in .gitmodules that there is a submodule, and in .gitattributes that Git LFS has files.
+_SUBMODULE = re.compile(rb"^\s*\[submodule\b", re.MULTILINE)
+_LFS = re.compile(rb"^[^#\n][^\n]*\sfilter=lfs\b", re.MULTILINE)
+
+
+def problems(repo: RepoId, look: Look) -> list[str]:
+    """What a commit lacks that environments link to, or has that Git does not lay out; a clause each."""
+    found = []
+    code = code_of(repo)
+    if code and look(code) is None:
+        found.append(f"there is no '{code}', which environments link to")
+    if _SUBMODULE.search(look(_MODULES) or b""):
+        found.append("it has submodules, which are not laid out")
+    if _LFS.search(look(_ATTRIBUTES) or b""):
+        found.append("it has files in Git LFS, of which only the pointers are laid out")
+    return found
+
+
+def absent_items(layout: Layout, look: Look) -> list[str]:
+    """The items of the common Hiera data that a commit lacks: links to them dangle."""
+    return [below for below in links_of(layout, HIERADATA).values() if look(below) is None]
+
+
+def in_checkout(checkout: Path) -> Look:
+    """What a checkout has."""
+
+    def look(path: str) -> bytes | None:
+        where = f"{checkout}/{path}"
+        try:
+            return files.read_file(where)
+        except OSError:
+            return b"" if os.path.lexists(where) else None
+
+    return look
+
+
+def in_commit(bare: Path, commit: str, items: tuple[str, ...] = ()) -> Look:
+    """What a commit of a repository has; only ``items``, and what ``problems`` looks at. Raises GitError."""
+    return peek.read(bare, commit, [*dict.fromkeys(("code", _MODULES, _ATTRIBUTES, *items))]).get
