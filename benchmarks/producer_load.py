@@ -41,7 +41,7 @@ _OK = (
 
 
 @contextmanager
-def _listening(*command: str) -> Iterator[int]:
+def listening(*command: str) -> Iterator[int]:
     """Run a server in a process of its own; yield its port."""
     environment = {**os.environ, "PYTHONPATH": str(_TREE)}
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{'':12}{'answers/s':>12}{'median ms':>12}{'p99 ms':>12}{'worst ms':>12}  statuses")
         loads = []
         for name, command in (("says OK", ("-c", _OK)), ("producer", (runner, "-c", str(path), "-p", "0"))):
-            with _listening(*command) as port:
+            with listening(*command) as port:
                 loads.append(_Load(port, body, arguments.rate, arguments.seconds))
                 print(_row(name, loads[-1], loads[-1].run()))
         hints = len(Queue(load_config(path).messaging.queuedir).names())

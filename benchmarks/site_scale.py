@@ -26,16 +26,16 @@ from benchmarks.site import Site
 from jens.messaging.queue import Queue
 from jens.model import RepoId
 
-_TREE = Path(__file__).resolve().parent.parent
+TREE = Path(__file__).resolve().parent.parent
 _AT_ONCE = 8
 _PUSHED = 20
 _DELAY = 0.05
 #: The most that a run on demand may take longer (a factor) when the site is larger by the second factor.
 _GROWTH, _LARGEST = 1.5, 3.0
 #: Without the module site: an editable installation makes it slow at each start of Python, and sites have none.
-_PYTHON = (sys.executable, "-S")
-_PATHS = (str(_TREE), *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
-_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS), "PYTHONDONTWRITEBYTECODE": ""}
+PYTHON = (sys.executable, "-S")
+_PATHS = (str(TREE), *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS), "PYTHONDONTWRITEBYTECODE": ""}
 _IMPORTS = "import git, yaml, configobj, dirq.queue"
 
 
@@ -72,7 +72,7 @@ def run(*command: str, stdin: bytes = b"", watched: bool = False, cwd: Path | No
     os.sync()
     begin = time.perf_counter()
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_ENVIRONMENT, cwd=cwd
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd=cwd
     ) as process:
         peak = _Peak(process.pid) if watched else None
         process.communicate(stdin)
@@ -137,8 +137,8 @@ class Bench:
 
     def jens(self, mode: str, *, watched: bool = False) -> Ran:
         """Do one run of jens-update, which must succeed."""
-        tool = str(_TREE / "bin" / "jens-update")
-        return run(*_PYTHON, tool, "--strict", "-c", self._configs[mode], watched=watched)
+        tool = str(TREE / "bin" / "jens-update")
+        return run(*PYTHON, tool, "--strict", "-c", self._configs[mode], watched=watched)
 
     def measure(
         self, work: str, reach: float, times: int, before: Callable[[], object], floor: Callable[[], Ran], mode: str
@@ -218,7 +218,7 @@ class Bench:
         return run("sh", "-c", command, stdin=self._urls)
 
     def _import_and_sync(self) -> Ran:
-        return run("sh", "-c", f'{" ".join(_PYTHON)} -c "{_IMPORTS}" && sync -f {self.site.root}')
+        return run("sh", "-c", f'{" ".join(PYTHON)} -c "{_IMPORTS}" && sync -f {self.site.root}')
 
     def _clone_and_lay_out(self) -> Ran:
         """Clone all mirrors, then lay out each commit that has a checkout of Jens."""
@@ -287,7 +287,7 @@ def _nothing(*_: object) -> None:
 
 
 def _import() -> Ran:
-    return run(*_PYTHON, "-c", _IMPORTS)
+    return run(*PYTHON, "-c", _IMPORTS)
 
 
 def _bytes(top: Path) -> int:

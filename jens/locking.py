@@ -21,8 +21,8 @@ _GRACE = 0.9
 
 
 @contextlib.contextmanager
-def run_lock(config: Config, attempts: int = 1, pause: float = 10) -> Iterator[None]:
-    """Hold the lock; try ``attempts`` times, ``pause`` seconds apart.
+def run_lock(config: Config, attempts: int = 1, pause: float = 10, wait: float = 0) -> Iterator[None]:
+    """Hold the lock; try ``attempts`` times, ``pause`` seconds apart, or until ``wait`` seconds are over.
 
     Raises LockHeldError when somebody else holds it at the last attempt, LockFailedError when it cannot be tried.
     """
@@ -31,7 +31,7 @@ def run_lock(config: Config, attempts: int = 1, pause: float = 10) -> Iterator[N
         yield
         return
     path = config.filelock.lockdir / name
-    descriptor = _obtain(path, name, attempts, pause)
+    descriptor = _obtain(path, name, attempts, pause, wait)
     try:
         yield
     finally:
@@ -39,11 +39,11 @@ def run_lock(config: Config, attempts: int = 1, pause: float = 10) -> Iterator[N
         os.close(descriptor)
 
 
-def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
+def _obtain(path: Path, name: str, attempts: int, pause: float, wait: float) -> int:
     for attempt in range(1, attempts + 1):
         log.info("Obtaining lock '%s' (attempt: %d)...", name, attempt)
         try:
-            return _lock_with_grace(path)
+            return _lock_with_grace(path, wait)
         except BlockingIOError:
             if attempt < attempts:
                 time.sleep(pause)
@@ -52,14 +52,15 @@ def _obtain(path: Path, name: str, attempts: int, pause: float) -> int:
     raise LockHeldError(path)
 
 
-def _lock_with_grace(path: Path) -> int:
-    """Lock the file. Wait for a holder only when the process that took the lock is certainly dead."""
-    end = time.monotonic() + _GRACE
+def _lock_with_grace(path: Path, wait: float) -> int:
+    """Lock the file. Wait for a holder so many seconds, or a moment when the process that took it is certainly dead."""
+    begin = time.monotonic()
     while True:
         try:
             return _lock(path)
         except BlockingIOError:
-            if time.monotonic() > end or not _taker_is_dead(path):
+            waited = time.monotonic() - begin
+            if waited >= wait and (waited > _GRACE or not _taker_is_dead(path)):
                 raise
         time.sleep(0.01)
 

@@ -32,6 +32,14 @@ def add_as_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as-root", action="store_true", help=help_text)
 
 
+def seconds(text: str) -> float:
+    """A number of seconds, zero or more. Raises ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
+
+
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """The usual formatter with a given width. To find the width itself, it would import more than argparse needs."""
     columns = os.environ.get("COLUMNS", "")

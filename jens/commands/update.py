@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from jens import deferred, lastrun, preflight
-from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments, seconds
 from jens.commands.exitcodes import (
     ENVIRONMENTS,
     HINTS,
@@ -28,6 +28,7 @@ from jens.git.workers import Progress, no_progress
 from jens.lastrun import LastRun
 from jens.layout import Layout
 from jens.locking import run_lock
+from jens.messaging import wake
 from jens.model import Fault, OpenFault, Report
 from jens.update import run
 from jens.update.options import Options, is_on_demand
@@ -55,6 +56,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--strict", action="store_true", help=f"exit {NOT_ALL_WELL} when anything failed or a fault is open"
     )
     parser.add_argument("--allow-purge", action="store_true", help="remove even more at once than purgelimit allows")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=seconds, default=0, help="wait so long for another run to end (default: 0)"
+    )
     add_as_root(parser)
     return parse_arguments(parser, argv)
 
@@ -69,7 +73,9 @@ def _main(arguments: argparse.Namespace) -> int:
         preflight.check_queue(config)
     do = _dry_run if arguments.dry_run else _run
     with lines_held_back() as drop:
-        with run_lock(config):
+        with run_lock(config, wait=arguments.wait):
+            if not arguments.dry_run:
+                wake.remove(config.messaging.queuedir)
             preflight.make_directories(config)
             for doubt in preflight.filesystem_doubts(config):
                 log.warning("%s", doubt)

@@ -18,7 +18,7 @@ from jens.config import Config
 from jens.errors import JensError, QueueError
 from jens.gitlabproducer import webhooks
 from jens.gitlabproducer.webhooks import Index, MalformedError, Provider
-from jens.messaging import message
+from jens.messaging import message, wake
 from jens.messaging.queue import Queue
 from jens.metadata import clones, reader
 from jens.urls import redact, url_problem
@@ -142,6 +142,7 @@ def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, q
         for repo in repos:
             when = message.timestamp()
             log.info("%s - %s - '%s' added to the queue", when, repo, queue.add([repo], when))
+            wake.make(queue.path)
     except QueueError as error:
         log.error("%s", error)
         return _text(500, "Queue not accessible")

@@ -11,7 +11,7 @@ import pytest
 from tests import TREE
 from tests.packaging.host import Host
 
-UNITS = sorted(path.name for pattern in ("*.service", "*.timer") for path in (TREE / "systemd").glob(pattern))
+UNITS = sorted(path.name for pattern in ("*.service", "*.timer", "*.path") for path in (TREE / "systemd").glob(pattern))
 COMMANDS = sorted(path.name for path in (TREE / "bin").glob("jens-*"))
 LIB = "/var/lib/jens"
 OWN_DIRECTORIES = [
@@ -110,7 +110,7 @@ def test_systemd_finds_no_fault_with_a_unit(host: Host, unit: str) -> None:
 
 def test_nothing_is_enabled_before_somebody_enables_it(host: Host) -> None:
     states = {unit: host.try_("systemctl", "is-enabled", unit).stdout.strip() for unit in UNITS}
-    assert states == {unit: "disabled" if unit.endswith(".timer") else "static" for unit in UNITS}
+    assert states == {unit: "static" if unit.endswith(".service") else "disabled" for unit in UNITS}
     assert {host.show(unit, "ActiveState")["ActiveState"] for unit in UNITS} == {"inactive"}
 
 

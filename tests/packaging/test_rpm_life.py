@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,13 +110,13 @@ def test_a_service_cannot_write_to_directories_of_the_system(host: Host, service
 
 
 def test_runs_never_overlap(host: Host) -> None:
-    """A second start of the service joins the first; a run from cron or by hand ends with 50 and changes nothing."""
-    began = host.run("grep", "-c", "INFO Obtaining lock", LOG)
+    """A second start of the service joins the first. The service waits for other runs, which end with 50 themselves."""
+    began = host.run("grep", "-c", "INFO Done", LOG)
     host.write("/run/systemd/system/jens-update.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 2\n")
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "start", "--no-block", "jens-update.service")
     host.run("systemctl", "start", "jens-update.service")
-    now = host.run("grep", "-c", "INFO Obtaining lock", LOG)
+    now = host.run("grep", "-c", "INFO Done", LOG)
     assert int(now) == int(began) + 1
     host.run("rm", "/run/systemd/system/jens-update.service.d/slow.conf")
     host.run("systemctl", "daemon-reload")
@@ -124,10 +125,98 @@ def test_runs_never_overlap(host: Host) -> None:
     host.run("systemd-run", "--unit=holder", *holding, "sleep", "60")
     wait_for(lambda: host.try_("flock", "--nonblock", "/run/lock/jens/jens", "true").returncode == 1)
     assert host.try_("jens-update", user="jens").returncode == 50
-    host.start("jens-update.service")
-    tail = host.run("tail", "-n", "1", LOG)
-    assert "is held by another process" in tail
+    assert "is held by another process" in host.run("tail", "-n", "1", LOG)
+    host.run("systemctl", "start", "--no-block", "jens-update.service")
+    time.sleep(1)
+    assert host.show("jens-update.service", "ActiveState") == {"ActiveState": "activating"}
+    before = host.run("grep", "-c", "INFO Done", LOG)
     host.run("systemctl", "stop", "holder.service")
+    wait_for(lambda: host.show("jens-update.service", "ActiveState") == {"ActiveState": "inactive"})
+    assert host.run("grep", "-c", "INFO Done", LOG) != before
+
+
+WAKE = "/var/spool/jens-update/wake"
+#: What a producer does, for each line on stdin: adds a hint for modules/dummy, and asks for a run.
+HINT = """
+import sys
+from pathlib import Path
+from jens.messaging import wake
+from jens.messaging.queue import Queue
+from jens.model import RepoId
+for line in sys.stdin:
+    Queue(Path("/var/spool/jens-update")).add([RepoId("modules", "dummy")])
+    wake.make(Path("/var/spool/jens-update"))
+"""
+
+
+def hint(host: Host, count: int = 1) -> None:
+    host.run("/usr/bin/python3", "-c", HINT, user="jens", stdin="x\n" * count)
+
+
+def is_idle(host: Host) -> bool:
+    """Whether no run is under way or asked for."""
+    state = host.show("jens-update.service", "ActiveState")["ActiveState"]
+    return state in ("inactive", "failed") and host.try_("test", "-e", WAKE).returncode == 1
+
+
+@pytest.fixture
+def told(host: Host) -> Iterator[None]:
+    """The path unit at work, in mode ONDEMAND, and no timer."""
+    text = host.read(CONFIGURATION)
+    host.write(CONFIGURATION, re.sub(r"^mode = .*$", "mode = ONDEMAND", text, count=1, flags=re.MULTILINE))
+    assert "\nmode = ONDEMAND\n" in host.read(CONFIGURATION)
+    host.run("systemctl", "enable", "--now", "jens-update.path")
+    yield
+    host.run("systemctl", "disable", "--now", "jens-update.path")
+    host.write(CONFIGURATION, text)
+
+
+@pytest.mark.usefixtures("told")
+def test_a_hint_starts_a_run_at_once(host: Host) -> None:
+    push(host, "told")
+    hint(host)
+    wait_for(lambda: visible(host, "told"))
+    wait_for(lambda: is_idle(host))
+
+
+@pytest.mark.usefixtures("told")
+def test_a_burst_of_hints_trips_no_limit_and_is_done(host: Host) -> None:
+    push(host, "burst")
+    hint(host, 300)
+    wait_for(lambda: "There are '0' messages in the hints queue" in host.run("jens-stats", "-q", user="jens"), 120)
+    wait_for(lambda: is_idle(host))
+    assert visible(host, "burst")
+    assert host.show("jens-update.path", "ActiveState") == {"ActiveState": "active"}
+    assert host.show("jens-update.service", "Result") == {"Result": "success"}
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("true", 0), ("exit 2", 2), ("exit 3", 3), ("exit 20", 20), ("exit 50", 50), ("exit 70", 70), ("kill -9 $$", 9)],
+)
+def test_however_a_run_ends_it_does_not_start_again_by_itself(host: Host, command: str, status: int) -> None:
+    dropin = "/run/systemd/system/jens-update.service.d/end.conf"
+    script = f"echo run >>/tmp/runs; {command.replace('$', '$$')}"
+    host.write(dropin, f"[Service]\nPrivateTmp=no\nExecStart=\nExecStart=/bin/sh -c '{script}'\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("rm", "-f", "/tmp/runs")
+    host.run("touch", WAKE, user="jens")
+    wait_for(lambda: host.try_("test", "-s", "/tmp/runs").returncode == 0 and is_idle(host))
+    time.sleep(1)
+    assert host.read("/tmp/runs") == "run\n"
+    assert host.show("jens-update.service", "ExecMainStatus") == {"ExecMainStatus": str(status)}
+    host.run("rm", dropin)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "reset-failed")
+
+
+def test_without_the_path_unit_the_timer_does_the_work(host: Host) -> None:
+    push(host, "by_the_clock")
+    hint(host)
+    host.start("jens-update.service")  # as the timer does
+    assert visible(host, "by_the_clock")
+    assert is_idle(host)
 
 
 def test_the_timer_brings_a_push_to_puppet(host: Host) -> None:

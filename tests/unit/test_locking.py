@@ -122,6 +122,25 @@ def test_a_held_lock_is_tried_as_often_as_told(
     assert caplog.messages == [f"Obtaining lock 'jens-7' (attempt: {attempt})..." for attempt in (1, 2, 3)]
 
 
+def test_a_run_waits_so_long_for_another_one(config: Config, lockdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with _held_elsewhere(lockdir / "jens-7") as holder:
+        with pytest.raises(LockHeldError), run_lock(config, wait=7):
+            pytest.fail("the lock was obtained twice")
+        assert len(pauses) == 6
+
+        def end_of_the_other_run(_seconds: float) -> None:
+            holder.kill()
+            holder.wait()
+
+        monkeypatch.setattr(time, "sleep", end_of_the_other_run)
+        with run_lock(config, wait=7):
+            assert _is_held(lockdir / "jens-7")
+
+
 def test_a_lock_that_is_released_meanwhile_is_obtained(
     config: Config, lockdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
