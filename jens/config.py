@@ -52,7 +52,7 @@ def _seconds(default: int, meaning: str) -> Any:
 
 
 class Main(NamedTuple):
-    """[main]; ``retention`` in seconds, ``purgelimit`` in percent."""
+    """[main]; ``retention`` in seconds, ``purgelimit`` in percent, ``maxbytes`` in bytes."""
 
     baredir: Path = _path("/var/lib/jens/bare", "mirrors")
     clonedir: Path = _path("/var/lib/jens/clone", "files of commits, read by Puppet servers")
@@ -95,6 +95,16 @@ class Main(NamedTuple):
         "integer(min=0, max=100, default=50)", "a percentage, 0 to 100", "percent, see the purge guard"
     )
     retention: int = _seconds(300, "seconds that files stay after they were in use")
+    maxfiles: int = _key(
+        "integer(min=1, default=500000)",
+        "a whole number, 1 or more",
+        "files of a commit; one that has more is not laid out",
+    )
+    maxbytes: int = _key(
+        "integer(min=1, default=8589934592)",
+        "a whole number of bytes, 1 or more",
+        "bytes of all files of a commit; one that has more is not laid out",
+    )
 
 
 class Lock(NamedTuple):
@@ -121,12 +131,19 @@ class Messaging(NamedTuple):
 
 
 class Git(NamedTuple):
-    """[git]; time limits in seconds, 0 for none; ``jobs`` 0 lets Jens choose; ``ssh_cmd_path`` may be ''."""
+    """[git]; time limits in seconds, ``memory`` in MiB, 0 for none; ``jobs`` 0: Jens chooses."""
 
     ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
     timeout: int = _seconds(120, "seconds that asking a remote or fetching may take; 0: no limit")
-    clonetimeout: int = _seconds(1800, "the same for the first clone of a repository")
+    clonetimeout: int = _seconds(
+        1800, "the same for the first clone of a repository, and for each Git that asks no remote"
+    )
     gctimeout: int = _seconds(3600, "seconds that packing one mirror may take in jens-gc; 0: no limit")
+    memory: int = _key(
+        "integer(min=0, max=1048576, default=1024)",
+        "a whole number of MiB, 0 or more",
+        "MiB of memory that each Git may take; 0: no limit",
+    )
     jobs: int = _key(
         "integer(min=0, max=256, default=0)",
         "a whole number, 0 to 256",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import jens.environments.faults
     import jens.environments.plan
     import jens.git.lock
+    import jens.git.process
     import jens.repositories.plan
     from jens.environments import dangling as dangling
     from jens.environments import previous as previous
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from jens.update import preview as preview
 
     git_lock = jens.git.lock
+    git_process = jens.git.process
     environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
@@ -43,6 +45,7 @@ MODULES = {
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
     "git_lock": "jens.git.lock",
+    "git_process": "jens.git.process",
     "hints": "jens.messaging.hints",
     "definition": "jens.metadata.definition",
     "reader": "jens.metadata.reader",

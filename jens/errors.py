@@ -145,6 +145,11 @@ class GitError(JensError):
         self.problem = problem
         self.status = status
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether Git did not come to an end of its own: somebody has ended it, or a limit has."""
+        return self.status is not None and self.status < 0
+
     def __str__(self) -> str:
         return f"git {self.verb}: {self.problem}"
 
@@ -164,5 +169,24 @@ class WayOutError(JensError):
         return f"its symbolic links make {', '.join(map(repr, self.paths))} lead out of it"
 
 
+class GitLimitError(GitError):
+    """Git exceeded a limit: it got no more memory, or printed more than Jens takes."""
+
+    is_cut_short = True
+
+
 class GitTimeoutError(GitError):
     """Git exceeded its time limit, and Jens ended it."""
+
+    is_cut_short = True
+
+
+class BudgetError(JensError):
+    """A commit exceeds what Jens lays out; the problem is a clause."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem

@@ -117,6 +117,12 @@ def git(*arguments: str, directory: Path, stdin: bytes | None = None) -> str:
     return done.stdout.decode("utf-8", "surrogateescape").strip()
 
 
+def take_over(clone: Path) -> None:
+    """Fetch into a clone of metadata, and move its branch as a run does."""
+    git("fetch", "-q", directory=clone)
+    git("reset", "-q", "--soft", "origin/master", directory=clone)
+
+
 def clock(now: float) -> SimpleNamespace:
     """A replacement for the module ``time`` that shows another time (seconds since the epoch)."""
     return SimpleNamespace(time=lambda: now, localtime=time.localtime, strftime=time.strftime)

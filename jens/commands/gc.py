@@ -12,7 +12,7 @@ from jens import preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, LOCKED, OK
 from jens.commands.logs import set_up_logging
-from jens.commands.runner import complain, run_tool
+from jens.commands.runner import bound_git, complain, run_tool
 from jens.config import load_config
 from jens.errors import LockHeldError
 from jens.text import one_line
@@ -52,6 +52,7 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     set_up_logging(config, "jens-gc")
+    bound_git(config)
     preflight.check_directories(config)
     orders = Orders(arguments.all or arguments.bare, arguments.all or arguments.clones, arguments.aggressive)
     try:

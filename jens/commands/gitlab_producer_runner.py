@@ -20,7 +20,7 @@ from jens import preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, INTERRUPTED, OK
 from jens.commands.logs import LogFile, set_up_logging
-from jens.commands.runner import complain, run_tool
+from jens.commands.runner import bound_git, complain, run_tool
 from jens.config import DEFAULT_PATH, Config, load_config
 from jens.errors import JensError
 from jens.gitlabproducer.app import LARGEST_BODY, create_app
@@ -59,6 +59,7 @@ def application(path: str | None = None) -> WSGIApplication:
 
 def _application(config: Config) -> WSGIApplication:
     set_up_logging(config, LOG, log_file=_LastingLog)
+    bound_git(config)
     # Werkzeug's own server would log whole request lines, and their queries may have secrets.
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     return create_app(config)

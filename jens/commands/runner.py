@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Callable, NoReturn
 
+from jens import deferred
 from jens.commands.exitcodes import INTERRUPTED, LOCKED, OK, UNFORESEEN, exit_code
 from jens.commands.logs import our_handlers, tear_down_logging
 from jens.config import Config, load_config
@@ -114,7 +115,14 @@ def load(path: Path) -> Config:
     config = load_config(path)
     for warning in config.warnings:
         complain(warning, OK)
+    bound_git(config)
     return config
+
+
+def bound_git(config: Config) -> None:
+    """Set the limits of time and memory for each Git that this program starts."""
+    git = deferred.git_process
+    git.set_limits(git.Limits(config.git.clonetimeout, config.git.memory))
 
 
 def complain(text: str, code: int) -> int:

@@ -1,11 +1,11 @@
-"""Clones with a work tree, such as those of the metadata: make, refresh and reset them, and read their commits."""
+"""The ordinary clones of the metadata: make and refresh them, move their branches, and read their commits."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,10 @@ _USUAL = re.compile(
 )
 #: Author and committer in the repositories that Jens makes.
 _MISMATCH = "mismatched algorithms"
+#: A key in the configuration of a clone that was made with ``--filter``: its remote has the rest.
+_PARTIAL = re.compile(rb"^\s*promisor\b", re.MULTILINE | re.IGNORECASE)
+#: How many files of a commit are read, and how many bytes in all of them.
+_MOST_FILES, _MOST_BYTES = 20_000, 1 << 26
 _NOT_SHA1 = "expected SHA-1 commit ids, it is a repository with SHA-256 ones"
 _MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
@@ -48,7 +52,11 @@ def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     before = _loose(git_dir, fetched)
     try:
+        is_partial = _PARTIAL.search(read_file(git_dir / "config")) is not None
+        arguments += ["--no-filter"] if is_partial else []
         complaint = transfer([*arguments, "--", remote, f"+{ref}:{fetched}"], git_dir, options)
+        if is_partial and not _is_whole(git_dir, fetched):  # once: from then on it gets everything
+            transfer([*arguments, "--refetch", "--", remote, f"+{ref}:{fetched}"], git_dir, options)
     except GitError as error:
         if _MISMATCH in error.problem:
             raise GitError("fetch", f"expected SHA-1 commit ids from the remote ({error.problem})") from error
@@ -57,6 +65,17 @@ def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
     if complaint and before in (None, upstream.commit):  # packed, or where it was
         _expect_up_to_date(directory, upstream, complaint, options)
     return upstream
+
+
+def _is_whole(git_dir: Path, ref: str) -> bool:
+    """Whether a clone has all files of a commit. No local Git fetches what is missing. Raises GitError."""
+    try:
+        run(["rev-list", "--quiet", "--objects", f"{ref}^{{tree}}"], git_dir=git_dir, shared=True)
+    except GitError as error:
+        if error.is_cut_short:
+            raise
+        return False
+    return True
 
 
 def _expect_up_to_date(directory: Path, upstream: Upstream, complaint: str, options: GitOptions) -> None:
@@ -98,30 +117,23 @@ def has_moved(upstream: Upstream, output: bytes) -> bool:
 def head(directory: Path) -> str:
     """The commit that a clone has checked out, read from its files if they are as usual, or from Git."""
     git_dir = directory / ".git"
+    return _branch_commit(git_dir) or _resolve(git_dir, "HEAD")
+
+
+def _branch_commit(git_dir: Path) -> str | None:
+    """The commit of the branch that a clone has checked out, read from its files; None when they do not tell."""
     try:
         branch = (git_dir / "HEAD").read_text("utf-8").strip().removeprefix(f"ref: {HEADS}")
-        commit = heads(git_dir).get(branch)
+        return heads(git_dir).get(branch)
     except (OSError, UnicodeDecodeError):
-        commit = None
-    return commit or _resolve(git_dir, "HEAD")
+        return None
 
 
-def reset_clone(directory: Path, commit: str) -> None:
-    """Reset a clone's branch and work tree to a commit.
-
-    Raises GitError when Git could not lay out every file. The branch has moved even then, if that was possible.
-    """
+def move_branch(directory: Path, commit: str) -> None:
+    """Move the branch of a clone to a commit. The work tree, if there is one, stays as it is. Raises GitError."""
     git_dir = directory / ".git"
-    arguments = ["reset", "--quiet", "--hard", commit]
-    try:
-        run(arguments, git_dir=git_dir, work_tree=directory)
-    except GitError:
-        (git_dir / "index").unlink(missing_ok=True)  # a power failure may have emptied it; Git makes it anew
-        try:
-            run(arguments, git_dir=git_dir, work_tree=directory)
-        except GitError:
-            run(["reset", "--quiet", "--soft", commit], git_dir=git_dir, work_tree=directory)
-            raise
+    if _branch_commit(git_dir) != commit:
+        run(["update-ref", "HEAD", commit], git_dir=git_dir)
 
 
 def _upstream(git_dir: Path) -> tuple[str, str, str]:
@@ -152,9 +164,9 @@ def _branch(git_dir: Path) -> str:
         raise GitError("symbolic-ref", "no branch is checked out, expected one that tracks a remote branch") from error
 
 
-def clone_work_tree(url: str, directory: Path, options: GitOptions) -> None:
-    """Make an ordinary clone. Raises GitError."""
-    arguments = ["clone", "--quiet", "--origin=origin", "--template="]
+def clone_metadata(url: str, directory: Path, options: GitOptions) -> None:
+    """Make an ordinary clone, whose work tree is not checked out. Raises GitError."""
+    arguments = ["clone", "--quiet", "--no-checkout", "--origin=origin", "--template="]
     run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
     if run(["rev-parse", "--show-object-format"], git_dir=directory / ".git", shared=True) != b"sha1\n":
         raise GitError("clone", _NOT_SHA1)
@@ -209,19 +221,41 @@ def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, lar
     """The files at the top of a commit (or only the one at ``path``) whose names end with ``suffix``, name to content.
 
     What is neither file nor directory (a symbolic link, a submodule) has the content None. A file of more than
-    ``largest`` bytes is not read; its content is ``largest`` + 1 NULs.
+    ``largest`` bytes is not read; its content is ``largest`` + 1 NULs. So is that of the largest files, when all files
+    have too many bytes in sum. Raises GitError.
     """
     git_dir = directory / ".git"
     arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]
     found: dict[str, str | None] = {}
+    sizes: dict[str, int] = {}
     for line in run(arguments, git_dir=git_dir, shared=True).decode("utf-8", "surrogateescape").split("\0")[:-1]:
         attributes, _, name = line.partition("\t")
         mode, _, blob, size = attributes.split()
         if name.endswith(suffix) and mode != "040000":
-            is_too_large = size.isdigit() and int(size) > largest
-            found[name] = None if not mode.startswith("100") else "" if is_too_large else blob
-    contents = {"": bytes(largest + 1), **_read_blobs(git_dir, sorted(set(filter(None, found.values()))))}
-    return {name: None if blob is None else contents[blob] for name, blob in found.items()}
+            found[name] = blob if mode.startswith("100") else None
+            sizes[name] = int(size) if size.isdigit() else 0
+    if len(found) > _MOST_FILES:
+        raise GitError("ls-tree", f"expected no more than {_MOST_FILES} files, there are {len(found)}")
+    read = set(some(sizes, largest, _MOST_BYTES))
+    contents = _read_blobs(git_dir, sorted({blob for name, blob in found.items() if blob and name in read}))
+    too_large = bytes(largest + 1)
+    return {
+        name: None if blob is None else contents[blob] if name in read else too_large for name, blob in found.items()
+    }
+
+
+def some(sizes: Mapping[str, int], largest: int, most: int) -> list[str]:
+    """The names of the files to read, by their sizes: up to ``largest`` bytes each, and ``most`` bytes in all.
+
+    The small ones come first, so that no large file keeps others from being read.
+    """
+    read: list[str] = []
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        most -= sizes[name]
+        if sizes[name] > largest or most < 0:
+            break
+        read.append(name)
+    return read
 
 
 def _read_blobs(git_dir: Path, blobs: list[str]) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitError
 from jens.git import derived, lock, wrapper
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Packing:
         try:
             self._try(aggressive=aggressive)
         except GitError as error:
-            if is_ended(error) or not derived.remove_all(self._bare):
+            if error.is_cut_short or not derived.remove_all(self._bare):
                 raise
             log.warning("Packing '%s' again without commit-graph and reverse indexes: %s", self._bare, error)
             self._try(aggressive=aggressive)
@@ -47,8 +47,3 @@ class Packing:
     def is_intact(self) -> bool:
         """Whether the repository has all its objects, undamaged. Raises GitError when nobody can tell now."""
         return wrapper.is_intact(self._bare, held=self._held, limit=self._left())
-
-
-def is_ended(error: GitError) -> bool:
-    """Whether Git did not come to an end of its own: its time was over, or somebody has ended it."""
-    return isinstance(error, GitTimeoutError) or (error.status is not None and error.status < 0)

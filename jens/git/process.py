@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jens import deferred
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
 from jens.urls import redact, secrets_of
@@ -35,8 +35,10 @@ _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 _DRAIN = 0.5
 #: Bytes of Git's complaints that are kept.
 ENOUGH = 1 << 16
-#: Bytes of memory for the list of a remote's branches, enough for millions of them.
-_LONG_LIST = 1 << 30
+#: Bytes that Jens takes of what a Git prints. The list of a large tree, or of what a mirror lacks, is far shorter.
+_LONGEST_OUTPUT = 1 << 28
+#: What Git says when it gets no more memory.
+_NO_MEMORY = re.compile(r"out of memory|cannot allocate memory|unable to create thread", re.IGNORECASE)
 
 #: Lines of a complaint that are quoted.
 _MOST_LINES = 6
@@ -62,8 +64,11 @@ _ALWAYS = {
     "SSH_ASKPASS_REQUIRE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",  # a commit is what its id says
 }
+_LARGE_FILE = "16m"
 _SETTINGS = {
+    "core.bigFileThreshold": _LARGE_FILE,  # larger files go through Git piece by piece, whatever they unpack to
     "core.hooksPath": "/dev/null",
     "core.attributesFile": "/dev/null",
     "core.excludesFile": "/dev/null",
@@ -77,6 +82,8 @@ _SETTINGS = {
     "init.defaultRefFormat": "files",
     "maintenance.auto": "false",
     "pack.indexVersion": "2",
+    "pack.threads": str(min(4, os.cpu_count() or 1)),  # each takes memory
+    "pack.windowMemory": "64m",
     "submodule.recurse": "false",
     "transfer.fsckObjects": "false",
 }
@@ -92,8 +99,40 @@ def _as_environment(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 _SET = dict(_as_environment(_SETTINGS))
 
-#: For a Git that speaks to no remote: only the configuration of the repository and of Jens counts.
-LOCAL = {**_SET, **_ALWAYS, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+#: For a Git that speaks to no remote, not even to fetch what a partial clone lacks: only the configuration of the
+#: repository and of Jens counts.
+LOCAL = {
+    **_SET,
+    **_ALWAYS,
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+}
+
+
+class Limits(NamedTuple):
+    """What a Git may take: ``seconds`` when it speaks to no remote, and ``mebibytes`` of memory; 0 is no limit."""
+
+    seconds: float = 1800
+    mebibytes: int = 1024
+
+
+_limits = Limits()
+
+
+def set_limits(limits: Limits) -> None:
+    """Set the limits for each Git that this program starts from now on.
+
+    They are a property of the program, like the limits that the kernel keeps for it: no Git may be forgotten.
+    """
+    global _limits  # noqa: PLW0603
+    _limits = limits
+
+
+def limits() -> Limits:
+    """The limits for each Git that this program starts now."""
+    return _limits
 
 
 class GitOptions(NamedTuple):
@@ -126,7 +165,7 @@ def run(
     held: int | None = None,
     shared: bool = False,
     remote: GitOptions | None = None,
-    limit: float = 0,
+    limit: float | None = None,
     stdin: bytes = b"",
     settings: Sequence[str] = (),
 ) -> bytes:
@@ -134,7 +173,8 @@ def run(
 
     ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``), whose descriptor
     is ``held`` if the caller has taken it. The user's configuration counts only for commands that speak to a remote.
-    Raises GitError, GitTimeoutError.
+    ``limit`` in seconds, 0 for none; without it, that of ``set_limits``.
+    Raises GitError, GitTimeoutError, GitLimitError.
     """
     command = ["git", *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
@@ -145,7 +185,8 @@ def run(
         if git_dir and held is None and not shared:
             descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
-        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, limit)[0]
+        seconds = _limits.seconds if limit is None else limit
+        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, seconds)[0]
 
 
 def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str:
@@ -158,6 +199,12 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
         _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout)
     return remarks(complaints, command)
+
+
+def server_of_path(url: str) -> list[str]:
+    """Options for a remote on this host, whose Git runs beside ours: large files go through it piece by piece, too."""
+    is_here = url.startswith(("/", "file://"))
+    return [f"--upload-pack=git -c core.bigFileThreshold={_LARGE_FILE} upload-pack"] if is_here else []
 
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
@@ -181,9 +228,10 @@ def _ssh_environment(configured: str) -> dict[str, str]:
 @functools.cache
 def _user_ssh_command() -> bool:
     command = ["git", "config", "--get", "core.sshCommand"]
-    environment = {**inherited_environment(), **_ALWAYS}
-    done = subprocess.run(command, cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return bool(done.stdout)
+    try:
+        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds)[0])
+    except GitError:  # it is not set
+        return False
 
 
 @contextlib.contextmanager
@@ -211,10 +259,19 @@ def _finish(
     except OSError as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     with watched(process):
+        bound_memory(process.pid)
         output, complaints = _communicate(verb, process, limit)
     if process.returncode != 0:
-        raise GitError(verb, summary(complaints, process.returncode, command), process.returncode)
+        raise failure(verb, complaints, process.returncode, command)
     return output, complaints
+
+
+def failure(verb: str, complaints: bytes, status: int, command: Sequence[str]) -> GitError:
+    """The error of a Git that ended with this status."""
+    text = summary(complaints, status, command)
+    if _NO_MEMORY.search(text) and _limits.mebibytes:
+        return GitLimitError(verb, f"{text} (the limit is {_limits.mebibytes} MiB)", status)
+    return GitError(verb, text, status)
 
 
 def start(
@@ -238,11 +295,20 @@ def start(
 
 
 def bound_memory(pid: int) -> None:
-    """Limit the memory of a Git: it collects the whole list of a remote before it prints, and a list may be endless."""
+    """Limit the memory of a Git that was just started, and of each process that it starts.
+
+    A commit may unpack to any size, and the list of a remote's branches may be endless.
+    """
+    most = _limits.mebibytes << 20
+    if not most:
+        return
     with contextlib.suppress(OSError, ValueError):
-        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
-        if most == resource.RLIM_INFINITY or most > _LONG_LIST:
-            resource.prlimit(pid, resource.RLIMIT_DATA, (_LONG_LIST, most))
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        if soft == resource.RLIM_INFINITY or soft > most:
+            resource.prlimit(pid, resource.RLIMIT_DATA, (most, hard))
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb", buffering=0) as file:
+        for child in file.read().split():  # started while nobody gave this thread a processor
+            bound_memory(int(child))
 
 
 _running: dict[int, subprocess.Popen[bytes]] = {}
@@ -290,6 +356,8 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
             _read_or_wait(pipes, process, min(_DRAIN, left))
             bound(complaints)
+            if len(output) > _LONGEST_OUTPUT:
+                raise GitLimitError(verb, f"printed more than {_LONGEST_OUTPUT >> 20} MiB")
         if end_of_process is not None:
             pipes.unregister(end_of_process)
         last = time.monotonic() + _DRAIN
@@ -320,7 +388,8 @@ def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
     """Git's complaint in one line: what names the reason first, without hints, frames, and secrets of the command."""
     lines = _lines(complaints)
     said = [line for line in lines if not line.text.lower().startswith(_CHATTER)] or lines
-    text = "; ".join(_from_the_reason(said)[:_MOST_LINES]) or f"ended with status {status}"
+    end = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
+    text = "; ".join(_from_the_reason(said)[:_MOST_LINES]) or end
     return _without_secrets(text, command)
 
 

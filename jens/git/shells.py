@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import Callable, Optional, Union
 
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import process as git_process
 from jens.git.process import GitOptions
 from jens.system import processes
@@ -55,6 +55,8 @@ _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 _PATIENCE = 2.0
 #: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
 _SOME, _MOST_AT_ONCE = 1 << 16, 16
+#: Bytes of a remote's reply: hundreds of thousands of branches. Such lists of several remotes are in memory at once.
+LONGEST_REPLY = 1 << 25
 
 
 class Shells:
@@ -227,19 +229,29 @@ class _Shell:
 
     def receive(self) -> Result | None:
         """Read what was printed. Returns the result of the command when it has ended, None before."""
-        self.has_ended = not _take(self._printed, self._output)
+        self.has_ended |= not _take(self._printed, self._output)
         _take(self._complained, self._complaints)
         git_process.bound(self._complaints)
         match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
+        if len(self._output) > LONGEST_REPLY:
+            return self._refuse()
         if match and match["word"].decode() == self._word:
             return self._result(int(match["status"]), bytes(self._output[: match.start()]))
         return self._result(-1, b"") if self.has_ended else None
+
+    def _refuse(self) -> Result:
+        """End the shell: its command prints more than any honest remote."""
+        self.kill()
+        self.has_ended = True
+        self._output.clear()
+        command, self.command, self.deadline = self.command, (), math.inf
+        return GitLimitError(verb_of(command), f"the remote lists more than {LONGEST_REPLY >> 20} MiB of branches")
 
     def _result(self, status: int, output: bytes) -> Result:
         command, self.command, self.deadline = self.command, (), math.inf
         if status == 0:
             return output
-        return GitError(verb_of(command), git_process.summary(bytes(self._complaints), status, command), status)
+        return git_process.failure(verb_of(command), bytes(self._complaints), status, command)
 
     def dismiss(self) -> None:
         """Close the input of the shell: no more commands will come."""

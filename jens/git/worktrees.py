@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: The first bytes of an index: gitformat-index(5).
 _INDEX = b"DIRC"
+#: Bytes of an index that is read as a whole: half a million files with usual names.
+_LARGEST_INDEX = 1 << 26
 
 
 def record_path(bare: Path, commit: str) -> Path:
@@ -131,6 +133,8 @@ def _lay_out(bare: Path, commit: str, staging: Path) -> None:
 def _lay_out_like(bare: Path, commit: str, staging: Path, other: str, checkout: Path) -> bool:
     """Lay out what differs from another checkout, and link the rest; False when that fails or the attributes differ."""
     index = record_path(bare, commit) / "index"
+    if size(bare, other) > _LARGEST_INDEX:
+        return False
     try:
         before = Index(read_file(record_path(bare, other) / "index"))
         staging.mkdir(mode=0o755)
@@ -140,6 +144,8 @@ def _lay_out_like(bare: Path, commit: str, staging: Path, other: str, checkout: 
         if before.attributes() == Index(read_file(index)).attributes():
             return True
     except (GitError, OSError, ValueError, struct.error) as error:
+        if isinstance(error, GitError) and error.is_cut_short:
+            raise  # it would take as much time or memory again
         log.debug("'%s' cannot be laid out like '%s': %s", staging, checkout, error)
     remove_tree(staging)
     return False

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError
-from jens.git.process import GitOptions, run, stop_all, transfer
+from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import Command
 from jens.names import is_commit_id
 from jens.system.files import read_file
@@ -74,7 +74,7 @@ def clone(bare: Path, url: str, options: GitOptions) -> None:
     """Mirror a remote's branches, and nothing else, into a new bare repository. Raises GitError, OSError."""
     # --no-local: a path is mirrored through Git's protocol like any other remote, without hard links.
     arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
-    run([*arguments, "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+    run([*arguments, *server_of_path(url), "--", url, str(bare)], remote=options, limit=options.clonetimeout)
     config = bare / "config"
     config.write_bytes(config.read_bytes().replace(f'[remote "{_NEW}"]'.encode(), b'[remote "origin"]', 1))
 
@@ -85,14 +85,14 @@ def fetch(bare: Path, url: str, options: GitOptions) -> str:
     Returns what Git complained of, for it may reject branches and nevertheless end with success. Raises GitError.
     """
     arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
-    return transfer([*arguments, "--", url, _MIRROR], bare, options)
+    return transfer([*arguments, *server_of_path(url), "--", url, _MIRROR], bare, options)
 
 
 def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
     """Fetch one commit by its full id, reachable from a branch or not; False when the remote refuses it."""
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
     try:
-        run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
+        run([*arguments, *server_of_path(url), "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
     except GitError as error:
         if any(refusal in error.problem for refusal in _REFUSALS):
             return False
@@ -110,9 +110,9 @@ def borrow(bare: Path, objects: Path) -> None:
 def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
     """Fetch one object, without history, into a bare made for it; False when the remote refuses it."""
     run(["init", "--quiet", "--bare", "--template=", str(bare)])
-    arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", url, commit]
+    arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", *server_of_path(url)]
     try:
-        run(arguments, git_dir=bare, remote=options, limit=options.timeout)
+        run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
     except GitError as error:
         if isinstance(error, GitTimeoutError):
             raise
@@ -206,7 +206,7 @@ def lacks_parts(bare: Path, commit: str) -> bool:
     try:
         run(arguments, git_dir=bare, shared=True)
     except GitError as error:
-        if error.status == _FATAL:
+        if error.status == _FATAL and not error.is_cut_short:
             return True
         raise
     return False
@@ -226,18 +226,19 @@ def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
     return {commit: int(date) for commit, _, date in dates if _DATE.fullmatch(date) and int(date) <= _LAST_DATE}
 
 
-def is_intact(bare: Path, *, held: int | None = None, limit: float = 0) -> bool:
+def is_intact(bare: Path, *, held: int | None = None, limit: float | None = None) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
 
     Raises GitError when nobody can tell now: GitBusyError when another process holds the repository, GitTimeoutError
-    after ``limit`` seconds (0: none), and with a negative status when somebody has ended Git.
+    after ``limit`` seconds (0: none), GitLimitError without memory, and with a negative status when somebody has ended
+    Git.
     """
     try:
         run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare, held=held, limit=limit)
-    except (GitBusyError, GitTimeoutError):
+    except GitBusyError:
         raise
     except GitError as error:
-        if error.status is not None and error.status < 0:
+        if error.is_cut_short:
             raise
         return error.status == 1  # only bit 0: old objects are in an odd format, but all are there
     return True

@@ -37,9 +37,9 @@ class Revisions(NamedTuple):
 
 
 def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revisions:
-    """Fetch both clones and reset them to the branches that they track; without ``reset`` the work trees stay.
+    """Fetch both clones, and reset their branches to those that they track; without ``reset`` these stay.
 
-    Raises MetadataError.
+    Nobody needs their work trees: whatever is pushed would be laid out there. Raises MetadataError.
     """
     with workers(2) as pool:
         futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
@@ -93,11 +93,11 @@ def _questions(config: Config, revisions: Revisions) -> Iterator[tuple[Path, Ups
 
 
 def _reset(directory: Path, commit: str) -> list[str]:
-    """Bring a work tree up to date. A failure does not end the run, as Jens reads metadata from commits."""
+    """Move the branch of a clone, which other tools read. A failure does not end the run: it reads from the commit."""
     try:
-        clones.reset_clone(directory, commit)
+        clones.move_branch(directory, commit)
     except (GitError, OSError) as error:
-        failure = f"The work tree of '{directory}' could not be brought up to date: {error}"
+        failure = f"The branch of '{directory}' could not be brought up to date: {error}"
         log.error("%s", failure)
         return [failure]
     return []

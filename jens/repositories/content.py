@@ -16,6 +16,8 @@ from jens.system import files
 #: Gives what is at a path: the content of a file, b'' for all else that is there, None for nothing.
 Look = Callable[[str], "bytes | None"]
 
+#: Bytes of a file that are looked at.
+_MOST = 1 << 20
 _MODULES, _ATTRIBUTES = ".gitmodules", ".gitattributes"
 #: What says in .gitmodules that there is a submodule, and in .gitattributes that Git LFS has files.
 _SUBMODULE = re.compile(rb"^\s*\[submodule\b", re.MULTILINE)
@@ -46,7 +48,8 @@ def in_checkout(checkout: Path) -> Look:
     def look(path: str) -> bytes | None:
         where = f"{checkout}/{path}"
         try:
-            return files.read_file(where)
+            with open(files.open_file(where), "rb") as file:
+                return file.read(_MOST)
         except OSError:
             return b"" if os.path.lexists(where) else None
 

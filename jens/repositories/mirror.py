@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.errors import GitBusyError, GitError
 from jens.events import NOT_FETCHED, REFUSED, Event
 from jens.git import damage as git_damage
 from jens.git import lock, wrapper
@@ -78,7 +78,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
         # Suspect the mirror only when the remote replied, and no other Git is at work in the mirror.
-        is_busy = isinstance(error, (GitTimeoutError, GitBusyError))
+        is_busy = isinstance(error, GitBusyError) or error.is_cut_short
         if is_busy or error.verb == "ls-remote" or error.status == _SUCCESS or wrapper.is_intact(bare):
             mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
         else:

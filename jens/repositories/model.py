@@ -20,6 +20,13 @@ from jens.model import (
 )
 
 
+class Budget(NamedTuple):
+    """What a commit may have to be laid out: so many files, and so many bytes in all of them."""
+
+    files: int = 500_000
+    bytes: int = 1 << 33
+
+
 class RepositoriesPlan(NamedTuple):
     """Which repositories to take in, to bring up to date, to keep as they are, and to remove.
 
@@ -113,6 +120,7 @@ class Request(NamedTuple):
     is_new: bool = False
     is_known: bool = True
     on_demand: bool = False
+    budget: Budget = Budget()
 
     def full_id(self, commit: Commit) -> str | None:
         """The full id of a declared commit, None when it is abbreviated and not on record."""

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.errors import GitError, WayOutError
+from jens.errors import BudgetError, GitError, WayOutError
 from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import history, worktrees, wrapper
 from jens.git.remotes import Remotes
+from jens.git.trees import Trees
 from jens.layout import Layout, ref_entry
 from jens.links import refuse_ways_out
 from jens.model import Branch, Ref, RepoId, ref_order
 from jens.names import describe_ref
 from jens.repositories import commits, content, repair
 from jens.repositories import mirror as repositories_mirror
+from jens.repositories.budget import Scales
 from jens.repositories.commits import Resolution
 from jens.repositories.content import Look
 from jens.repositories.disk import scan
@@ -110,18 +112,28 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     staged: dict[str, Path] = {}
     failed = []
     is_suspicious = resolution.is_suspicious
-    for commit in commits_to_check_out(plan, disk):
-        try:
-            staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
-        except (GitError, OSError, WayOutError) as error:
-            failed.append(commit)
-            events.append(Event(logging.ERROR, f"Unable to check out {repo} at {commit}: {error}", CHECKOUT, commit))
-            is_suspicious = is_suspicious or not isinstance(error, WayOutError)
+    with Scales(lambda: Trees(bare), request.budget) as scales:
+        for commit in commits_to_check_out(plan, disk):
+            try:
+                scales.check(commit)
+                staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
+            except (GitError, OSError, BudgetError, WayOutError) as error:
+                failed.append(commit)
+                text = f"Unable to check out {repo} at {commit}: {error}"
+                events.append(Event(logging.ERROR, text, CHECKOUT, commit))
+                is_suspicious = is_suspicious or _may_be_damage(error)
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
     events += _content(layout, repo, request.needs, settled, staged)
     lacking = _lacking(request.needs, mirror, resolution)
     return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+
+
+def _may_be_damage(error: Exception) -> bool:
+    """Whether a damaged mirror may be why a commit could not be laid out."""
+    return not isinstance(error, (BudgetError, WayOutError)) and not (
+        isinstance(error, GitError) and error.is_cut_short
+    )
 
 
 def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged: Mapping[str, Path]) -> list[Event]:

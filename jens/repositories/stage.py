@@ -12,7 +12,7 @@ from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
 from jens.model import PARTITIONS, SNAPSHOT_COMMON, Branch, Expansion, Fault, Inventory, Library, Ref, RepoId
-from jens.repositories.model import Needs, Prepared, RepositoriesPlan, Request
+from jens.repositories.model import Budget, Needs, Prepared, RepositoriesPlan, Request
 from jens.text import one_line
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Work(NamedTuple):
     needs: Mapping[RepoId, Needs]
     on_demand: OnDemand | None = None
     common: Branch = SNAPSHOT_COMMON
+    budget: Budget = Budget()
 
     def requests(self) -> list[Request]:
         """A request for each repository that is not removed."""
@@ -55,6 +56,7 @@ class Work(NamedTuple):
             self.inventory.get(repo, {}),
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
+            budget=self.budget,
         )
         if self.on_demand is None:
             return request

@@ -312,7 +312,7 @@ def _pack_within(bare: Path, repo: RepoId, held: int, limit: float, *, aggressiv
     try:
         pack.gc(aggressive=aggressive)
     except GitError as error:
-        if packing.is_ended(error) or pack.is_intact():
+        if error.is_cut_short or pack.is_intact():
             raise
         damage.mark_damaged(bare)
         return _failure(f"The mirror of {repo} is damaged, jens-update will make it anew: {error}")

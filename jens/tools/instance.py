@@ -85,7 +85,7 @@ def _fill(directory: Path, environments: str, repositories: str) -> Path:
     metadata = directory / "metadata"
     for url, clone in ((environments, metadata / "environments"), (repositories, metadata / "repository")):
         try:
-            clones.clone_work_tree(_absolute(url), clone, GitOptions())
+            clones.clone_metadata(_absolute(url), clone, GitOptions())
         except GitError as error:
             raise MetadataError(clone, f"{urls.redact(url)}: {error.problem}", "cloned") from error
     path = directory / "main.conf"

@@ -96,7 +96,6 @@ def _boot() -> str:
 def _metadata(config: Config) -> Iterator[str]:
     for directory in directories(config):
         yield from (os.path.join(directory, ".git", name) for name in _OF_A_CLONE)
-        yield from (os.path.join(directory, name) for name in _names(directory) if name != ".git")
 
 
 def _tops(layout: Layout) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jens.config import Config
 from jens.errors import StageError
-from jens.git.process import GitOptions
+from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS, Progress, no_progress
 from jens.layout import Layout
@@ -48,6 +48,7 @@ class Context(NamedTuple):
 def opened(config: Config, options: Options) -> Iterator[Context]:
     """Open a run's context. Leaving it ends all questions to remotes that are under way."""
     git = config.git
+    set_limits(Limits(git.clonetimeout, git.memory))
     git_options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
     with Remotes(git_options, git.jobs or DEFAULT_JOBS) as remotes:
         yield Context(config, Layout.of(config), remotes, options)

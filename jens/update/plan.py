@@ -14,7 +14,7 @@ from jens.layout import Layout
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
-from jens.repositories.model import Needs, RepositoriesPlan
+from jens.repositories.model import Budget, Needs, RepositoriesPlan
 from jens.repositories.stage import OnDemand, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline
@@ -55,9 +55,13 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
     recorded = deferred.inventory.load_some(context.layout, repos) if repos else {}
     library = Library({repo: baseline.urls[repo] for repo in repos})
     on_demand = None if hints is None else OnDemand(frozenset(repos), {}, needs)
-    work = Work(library, RepositoriesPlan(existing=repos), recorded, needs, on_demand)
+    work = Work(library, RepositoriesPlan(existing=repos), recorded, needs, on_demand, budget=_budget(context))
     guard = PurgeGuard(context.config.main.purgelimit)
     return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments), guard)
+
+
+def _budget(context: Context) -> Budget:
+    return Budget(context.config.main.maxfiles, context.config.main.maxbytes)
 
 
 def plan_everything(context: Context, revisions: Revisions, hints: Hints | None) -> Plans:
@@ -78,7 +82,8 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     needs = deferred.repositories_plan.plan_needs(
         repositories.remaining, main.mandatorybranches, environments.definitions, former, repositories.pinned
     )
-    work = Work(library, repositories, recorded, needs, common=common_branch(main.mandatorybranches))
+    common = common_branch(main.mandatorybranches)
+    work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context))
     plans = Plans(work, environments, previous, guard)
     return plans if hints is None else _on_demand(context, plans, hints)
 

@@ -36,6 +36,31 @@ def push_tree(remote: Remote, files: Mapping[str, tuple[str, str]], branch: str 
     return remote.commit(branch)
 
 
+#: The trees of a bomb, each of which names the next one ten times, and the files that it would be.
+_BOMB_TREES = 10
+BOMB_FILES = 10**_BOMB_TREES
+
+
+def push_bomb(remote: Remote, branch: str = "master", beside: str = "") -> str:
+    """Push twelve objects that unpack to ten to the tenth files.
+
+    They are at the top, or in the directory ``bomb`` beside the files of the branch ``beside``.
+    """
+    where = remote.path
+    what, kind = git("hash-object", "-w", "--stdin", directory=where, stdin=b"x"), b"100644"
+    for _ in range(_BOMB_TREES):
+        content = b"".join(b"%s %d\0" % (kind, number) + bytes.fromhex(what) for number in range(10))
+        what, kind = git("hash-object", "-t", "tree", "-w", "--stdin", directory=where, stdin=content), b"40000"
+    lines = git("ls-tree", beside, directory=where).splitlines() if beside else []
+    if beside:
+        tree = "\n".join([*lines, f"040000 tree {what}\tbomb", ""])
+        what = git("mktree", directory=where, stdin=tree.encode())
+    parents = ["-p", branch] if remote.find(branch) else []
+    commit = git("commit-tree", "-m", "bomb", *parents, what, directory=where)
+    git("update-ref", f"refs/heads/{branch}", commit, directory=where)
+    return commit
+
+
 @dataclass
 class Decoy:
     """A directory beside the instance; ``check`` finds out whether anything reached it, or left the instance."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands import compare, gc, snapshot, stats
+from jens.repositories.budget import MOST_LEVELS
 from jens.tools import stats as stats_of
 from tests import TREE
 from tests.conftest import MODULE, Remote, Site, definition, git
@@ -365,8 +366,8 @@ def test_ten_thousand_files_in_a_repository_are_laid_out_and_taken_away(decoy: D
 
 
 def test_the_deepest_tree_is_laid_out_like_any_other_and_taken_away(decoy: Decoy) -> None:
-    """Paths stay below the kernel's limit of 4,096 bytes, but are deeper than Python's limit of recursion."""
-    depth = 1900
+    """With "code" it has as many levels as a commit may have."""
+    depth = MOST_LEVELS - 1
     site = decoy.site
     site.settings["main.retention"] = "0"
     remote = site.remotes["modules/evil"]

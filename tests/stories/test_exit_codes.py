@@ -216,7 +216,7 @@ def test_metadata_whose_branch_is_a_file_touch_nothing(site: Site, which: str, c
     assert site.update("--strict").code == 0
 
 
-def test_metadata_whose_branch_is_a_tree_are_read_and_their_work_tree_is_an_error(site: Site) -> None:
+def test_metadata_whose_branch_is_a_tree_are_read_and_that_is_an_error(site: Site) -> None:
     site.update()
     site.define("late")
     commit, tree = site.definitions.commit(), git("rev-parse", "master:", directory=site.definitions.path).strip()
@@ -225,7 +225,7 @@ def test_metadata_whose_branch_is_a_tree_are_read_and_their_work_tree_is_an_erro
     assert (outcome.code, site.environments()) == (60, ["late", "production"])
     [error] = outcome.lines("ERROR")
     assert f"{site.root}/metadata/environments" in error
-    assert f"{tree} is a tree, not a commit" in error
+    assert f"non-commit object {tree}" in error
     point_master_at(site.definitions, commit)
     assert site.update("--strict").code == 0
 

@@ -29,7 +29,18 @@ from jens.statefile import INVENTORY, UNREFERENCED, state_path
 from jens.tools import gc as tools_gc
 from jens.tools.gc import Evidence, may_be_left_over, needed_commits, records_to_drop
 from tests import TREE
-from tests.conftest import HIERADATA, HOSTGROUP, MODULE, SITE_CODE, Outcome, Site, assert_complaint, definition, git
+from tests.conftest import (
+    HIERADATA,
+    HOSTGROUP,
+    MODULE,
+    SITE_CODE,
+    Outcome,
+    Site,
+    assert_complaint,
+    definition,
+    git,
+    take_over,
+)
 from tests.reader import look, reading
 from tests.stories.test_atomicity import _site_of_jens_1
 from tests.stories.test_reset import as_nobody
@@ -500,7 +511,7 @@ def test_without_a_usable_library_every_repository_stays(built: Site) -> None:
 
 def _pull(site: Site) -> None:
     """Fetch the library, like a run that is then killed."""
-    git("pull", "-q", "--ff-only", directory=site.root / "metadata" / "repository")
+    take_over(site.root / "metadata" / "repository")
 
 
 def _assert_that_these_stay(site: Site, *repos: str) -> None:

@@ -268,7 +268,7 @@ def test_the_last_run_is_recorded_though_it_crashed(site: Site, monkeypatch: pyt
     assert (last["status"], last["failed"]) == (70, ["a bug"])
 
 
-def test_an_emptied_index_of_a_metadata_clone_is_made_anew(site: Site) -> None:
+def test_an_emptied_index_of_a_metadata_clone_holds_nobody_up(site: Site) -> None:
     site.update()
     (site.root / "metadata" / "environments" / ".git" / "index").write_bytes(b"")
     site.define("new")

@@ -182,7 +182,7 @@ def leave_something_half_made(site: Site) -> None:
 
 
 def touch_the_metadata(site: Site) -> None:
-    (site.root / "metadata" / "environments" / "team.yaml").write_text("default: [half-written\n")
+    git("update-ref", "refs/heads/master", "HEAD^", directory=site.root / "metadata" / "environments")
 
 
 def change_the_configuration(site: Site) -> None:
@@ -231,7 +231,8 @@ def test_whatever_else_happens_the_run_looks_at_everything(
     assert (outcome.code, had_a_narrow_scope(outcome)) == (0, False)
     assert {name: settled.dangling(name) for name in ("production", "team")} == {"production": [], "team": []}
     assert not (settled.root / "environments" / ".new-0123456789ab").exists()
-    assert "half-written" not in (settled.root / "metadata" / "environments" / "team.yaml").read_text()
+    clone = settled.root / "metadata" / "environments"
+    assert git("rev-parse", "HEAD", directory=clone) == settled.definitions.commit()
     assert_nothing_is_left_to_do(settled)
     assert had_a_narrow_scope(strictly(settled))
 

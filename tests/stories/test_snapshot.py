@@ -24,7 +24,7 @@ from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.tools.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
 from tests import TREE
-from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git, interrupt
+from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git, interrupt, take_over
 
 DUMMY, OTHER = RepoId("modules", "dummy"), RepoId("modules", "other")
 INIT = "code/manifests/init.pp"
@@ -200,7 +200,7 @@ def test_the_remembered_definition_counts_and_the_declared_one_when_it_is_lost(s
     site.update()
     assert pinned(site, take(site, "production").stdout).notifications == ("ann@example.org",)
     site.define("production", definition(mail="bob"))
-    git("pull", "-q", directory=site.root / "metadata" / "environments")
+    take_over(site.root / "metadata" / "environments")
     assert pinned(site, take(site, "production").stdout).notifications == ("ann@example.org",)
     (site.root / "cache" / "environments" / "production").write_text("an id of Jens 1.x")
     assert pinned(site, take(site, "production").stdout).notifications == ("bob@example.org",)

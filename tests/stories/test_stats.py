@@ -25,7 +25,7 @@ from jens.locking import run_lock
 from jens.system import files
 from jens.tools import stats
 from tests import TREE
-from tests.conftest import MODULE, Remote, Site, definition, git, interrupt
+from tests.conftest import MODULE, Remote, Site, definition, git, interrupt, take_over
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 EMPTY = """\
@@ -473,7 +473,7 @@ def test_the_address_is_that_of_the_definition_an_environment_was_built_from(
         site.retire("production")
     else:
         site.define("production", declared)
-    git("pull", "-q", directory=site.root / "metadata" / "environments")
+    take_over(site.root / "metadata" / "environments")
     if not remembered:
         (site.root / "cache" / "environments" / "production").unlink()
     assert [entry["address"] for entry in dangling(site)] == [address]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
+from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import process
 
 GITLAB = """remote:
@@ -173,6 +176,45 @@ def test_a_flood_of_complaints_keeps_its_end() -> None:
     process.bound(complaints)
     assert len(complaints) == process.ENOUGH
     assert process.summary(bytes(complaints), 128, ["git"]).startswith("ERROR: Repository not found.; ")
+
+
+def test_a_git_without_a_remote_speaks_to_nobody_and_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "git-variables"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    local = process.run(["variables"]).decode().splitlines()
+    remote = process.run(["variables"], remote=process.GitOptions(), limit=60).decode().splitlines()
+    assert {"GIT_ALLOW_PROTOCOL=", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1"} <= set(local)
+    assert {"GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_NO_REPLACE_OBJECTS=1"} <= set(remote)
+    assert "GIT_NO_LAZY_FETCH=1" not in remote
+
+
+@pytest.mark.parametrize(
+    ("complaint", "status", "kind", "is_cut_short"),
+    [
+        ("fatal: Out of memory, malloc failed (tried to allocate 400000000 bytes)", 128, GitLimitError, True),
+        ("fatal: mmap failed: Cannot allocate memory", 128, GitLimitError, True),
+        ("fatal: unable to create threaded lstat: Resource temporarily unavailable", 128, GitLimitError, True),
+        ("fatal: unable to create thread: Resource temporarily unavailable", 128, GitLimitError, True),
+        ("", -9, GitError, True),
+        ("fatal: bad object", 128, GitError, False),
+        ("", 1, GitError, False),
+    ],
+)
+def test_what_a_limit_has_ended_is_told_apart_from_what_git_found(
+    complaint: str, status: int, kind: type[GitError], is_cut_short: bool
+) -> None:
+    error = process.failure("fsck", complaint.encode(), status, ["git", "fsck"])
+    assert (type(error), error.is_cut_short, error.status) == (kind, is_cut_short, status)
+    assert GitTimeoutError("fsck", "x").is_cut_short
+
+
+@pytest.mark.parametrize(("url", "is_here"), [("/srv/x", True), ("file:///srv/x", True), ("https://x/y", False)])
+def test_only_a_remote_on_this_host_is_told_which_files_are_large(url: str, is_here: bool) -> None:
+    assert bool(process.server_of_path(url)) == is_here
 
 
 @pytest.mark.parametrize("piece", ["'", "http://", "http://x?'", "remote:", "@ ", "x@", "://", "=", "error: "])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import process
 from jens.git import shells as git_shells
 from jens.git.process import GitOptions
@@ -390,3 +390,20 @@ def test_questions_that_are_forgotten_are_ended(program: Path, tmp_path: Path) -
         assert all(is_gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
         waiting.append(("a",))
         assert all_replies(shells) == {("a",): b"a\n"}
+
+
+def test_a_remote_that_lists_branches_without_end_is_ended_and_the_others_go_on(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_shells, "LONGEST_REPLY", 1 << 20)
+    others = [("ls-remote", f"remote{number}") for number in range(6)]
+    endless = [("ls-remote", "endless"), ("ls-remote", "--", "endless")]
+    write(program, 'case "$*" in *endless) exec cat /dev/zero ;; *) sleep 0.1; echo "$2" ;; esac')
+    found = ask(endless[0], *others[:3], endless[1], *others[3:])
+    assert {command: found[command] for command in others} == {
+        command: f"{command[1]}\n".encode() for command in others
+    }
+    for command in endless:
+        error = found[command]
+        assert isinstance(error, GitLimitError)
+        assert error.problem == "the remote lists more than 1 MiB of branches"

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from jens.errors import GitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import lock as git_lock
 from jens.git import process, wrapper
 from jens.git.remotes import Remotes
@@ -111,13 +111,37 @@ def test_a_pack_received_in_part_goes_as_soon_as_its_fetch_has_failed(site: Site
 
 
 def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_LONG_LIST", 1 << 26)
+    monkeypatch.setattr(process, "_limits", process.Limits(mebibytes=64))
     with servers(site.root / "servers") as lying:
         lying.lie()
         url = f"{lying.git('dummy', 'endless')}{site.remotes['modules/dummy'].path}"
         options = wrapper.GitOptions(timeout=60)
-        with Remotes(options, 1) as remotes, pytest.raises(GitError, match=r"(?i)out of memory"):
+        with (
+            Remotes(options, 1) as remotes,
+            pytest.raises(GitLimitError, match=r"(?i)out of memory.*the limit is 64 MiB"),
+        ):
             remotes.heads(url)
+
+
+def test_every_process_of_a_git_has_the_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "git-limited"
+    program.write_text("#!/bin/sh\nsleep 0.2 | sh -c 'read -r x; ulimit -Sd; sh -c \"ulimit -Sd\"'\nulimit -Sd\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for mebibytes in (100, 0):
+        monkeypatch.setattr(process, "_limits", process.Limits(mebibytes=mebibytes))
+        expected = str(mebibytes * 1024 or "unlimited")
+        assert process.run(["limited"]).decode().split() == [expected] * 3
+
+
+def test_a_git_that_prints_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "git-endless"
+    program.write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(process, "_LONGEST_OUTPUT", 1 << 20)
+    with pytest.raises(GitLimitError, match="printed more than 1 MiB"):
+        process.run(["endless"])
 
 
 @pytest.mark.parametrize("kernel", ["tells of ends", "is older"])

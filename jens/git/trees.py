@@ -1,0 +1,183 @@
+"""Reads what trees name, piece by piece: a tree that somebody has pushed may have any size."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import selectors
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from jens.errors import GitError, GitTimeoutError
+from jens.git import process
+
+#: An entry of a tree object: its mode, its name, and the id of what it names.
+_ENTRY = re.compile(rb"(?P<mode>[0-7]+) [^\0]+\0(?P<name>.{20})", re.DOTALL)
+#: The type of what an entry names, in its mode.
+_TYPE, _DIRECTORY, _SUBMODULE = 0o170000, 0o040000, 0o160000
+#: Bytes to read at once, and objects to ask for at once.
+_SOME, _AT_ONCE = 1 << 16, 1000
+_VERB = "cat-file"
+
+Item = TypeVar("Item")
+
+
+class Entry(NamedTuple):
+    """What a tree names: the id of a tree or of a file. A submodule is an empty directory, and its id is ''."""
+
+    is_tree: bool
+    name: str
+
+
+class Trees:
+    """One Git that reads a repository. It ends with the context. All methods raise GitError, OSError."""
+
+    def __init__(self, bare: Path) -> None:
+        self._command = ["git", f"--git-dir={bare}", _VERB, "--batch-command", "--buffer"]
+        self._stack = contextlib.ExitStack()
+        self._input = memoryview(b"")
+        self._output, self._complaints = bytearray(), bytearray()
+        self._seconds = process.limits().seconds
+        self._end = time.monotonic() + (self._seconds or math.inf)
+
+    def __enter__(self) -> Trees:
+        environment = {**process.inherited_environment(), **process.LOCAL}
+        try:
+            self._process = process.start(self._command, subprocess.PIPE, environment)
+        except OSError as error:
+            raise GitError(_VERB, f"could not be started: {error.strerror}") from error
+        self._stack.enter_context(process.watched(self._process))
+        self._stack.callback(self._stop)
+        process.bound_memory(self._process.pid)
+        self._pipes = self._stack.enter_context(selectors.PollSelector())
+        started = self._process
+        self._stdin, stdout, stderr = (
+            pipe.fileno() for pipe in (started.stdin, started.stdout, started.stderr) if pipe
+        )
+        for descriptor, content in ((stdout, self._output), (stderr, self._complaints)):
+            self._pipes.register(descriptor, selectors.EVENT_READ, content)
+        os.set_blocking(self._stdin, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _stop(self) -> None:
+        """End Git. It only reads, so there is nothing to wait for."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Entry]]]:
+        """The ids of trees, and their entries; ``COMMIT^{tree}`` names the tree of a commit.
+
+        Read the entries of one tree to their end before those of the next.
+        """
+        for some in _parts(names):
+            self._ask(f"contents {name}" for name in some)
+            for _ in some:
+                name, kind, size = self._header()
+                if kind != "tree":
+                    raise GitError(_VERB, f"object {name} is a {kind}, expected a tree")
+                yield name, self._entries(name, size)
+
+    def sizes(self, names: Sequence[str]) -> Iterator[int]:
+        """The sizes of files, in bytes."""
+        for some in _parts(names):
+            self._ask(f"info {name}" for name in some)
+            for _ in some:
+                yield self._header()[2]
+
+    def _entries(self, tree: str, size: int) -> Iterator[Entry]:
+        rest = b""
+        left = size
+        while left:
+            piece = self._take(left)
+            left -= len(piece)
+            rest += piece
+            end = 0
+            while match := _ENTRY.match(rest, end):
+                yield _entry(match)
+                end = match.end()
+            rest = rest[end:]
+            if len(rest) > _SOME:  # a name that no file system takes
+                break
+        if rest:
+            raise GitError(_VERB, f"tree {tree} is malformed")
+        self._take(1)  # the end of the line
+
+    def _header(self) -> tuple[str, str, int]:
+        """The next line of Git's output: id, type and size of an object."""
+        while (end := self._output.find(b"\n")) < 0:
+            self._go_on()
+        fields = self._output[:end].decode("ascii", "replace").split()
+        del self._output[: end + 1]
+        if len(fields) != 3:
+            raise GitError(_VERB, f"object {' '.join(fields)}")  # such as: is missing
+        return fields[0], fields[1], int(fields[2])
+
+    def _take(self, most: int) -> bytes:
+        """The next bytes of Git's output, at least one."""
+        while not self._output:
+            self._go_on()
+        piece = bytes(self._output[:most])
+        del self._output[: len(piece)]
+        return piece
+
+    def _ask(self, questions: Iterable[str]) -> None:
+        self._input = memoryview("".join(f"{question}\n" for question in (*questions, "flush")).encode("ascii"))
+        self._write()
+        if self._input:
+            self._pipes.register(self._stdin, selectors.EVENT_WRITE)
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            self._input = self._input[os.write(self._stdin, self._input) :]
+
+    def _go_on(self) -> None:
+        """Wait for output, and go on to write. Raises GitError when Git has ended, GitTimeoutError."""
+        left = self._end - time.monotonic()
+        ready = self._pipes.select(None if left == math.inf else left) if left > 0 else []
+        if not ready and left <= 0:
+            raise GitTimeoutError(_VERB, f"did not end within {self._seconds:g} seconds")
+        for key, _ in ready:
+            if key.data is None:
+                self._write()
+                if not self._input:
+                    self._pipes.unregister(key.fd)
+            elif not self._read(key.fd, key.data):
+                self._pipes.unregister(key.fd)
+                if key.data is self._output:
+                    raise self._failure()
+        process.bound(self._complaints)
+
+    def _failure(self) -> GitError:
+        """Why Git has ended, although nobody told it to."""
+        assert self._process.stderr
+        status = self._process.wait()
+        os.set_blocking(self._process.stderr.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            self._read(self._process.stderr.fileno(), self._complaints)
+        return process.failure(_VERB, bytes(self._complaints), status, self._command)
+
+    @staticmethod
+    def _read(pipe: int, content: bytearray) -> bool:
+        piece = os.read(pipe, _SOME)
+        content += piece
+        return bool(piece)
+
+
+def _entry(match: re.Match[bytes]) -> Entry:
+    kind = int(match["mode"], 8) & _TYPE
+    is_tree = kind in (_DIRECTORY, _SUBMODULE)
+    return Entry(is_tree, "" if kind == _SUBMODULE else match["name"].hex())
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[begin : begin + _AT_ONCE] for begin in range(0, len(items), _AT_ONCE))
