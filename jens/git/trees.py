@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -27,11 +28,12 @@ _VERB = "cat-file"
 Item = TypeVar("Item")
 
 
-class Entry(NamedTuple):
-    """What a tree names: the id of a tree or of a file. A submodule is an empty directory, and its id is ''."""
+class Named(NamedTuple):
+    """What a part of a tree names: ids of files and of trees, and how many submodules, which are empty directories."""
 
-    is_tree: bool
-    name: str
+    files: list[str]
+    trees: list[str]
+    submodules: int
 
 
 class Trees:
@@ -74,10 +76,10 @@ class Trees:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Entry]]]:
-        """The ids of trees, and their entries; ``COMMIT^{tree}`` names the tree of a commit.
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Named]]]:
+        """The ids of trees, and what their parts name; ``COMMIT^{tree}`` is the tree of a commit.
 
-        Read the entries of one tree to their end before those of the next.
+        Read one tree to its end before the next.
         """
         for some in _parts(names):
             self._ask(f"contents {name}" for name in some)
@@ -85,27 +87,28 @@ class Trees:
                 name, kind, size = self._header()
                 if kind != "tree":
                     raise GitError(_VERB, f"object {name} is a {kind}, expected a tree")
-                yield name, self._entries(name, size)
+                yield name, self._parts(name, size)
 
     def sizes(self, names: Sequence[str]) -> Iterator[int]:
         """The sizes of files, in bytes."""
         for some in _parts(names):
             self._ask(f"info {name}" for name in some)
-            for _ in some:
-                yield self._header()[2]
+            left = len(some)
+            while left:
+                lines = self._lines()
+                left -= len(lines)
+                for line in lines:
+                    yield _size(line)
 
-    def _entries(self, tree: str, size: int) -> Iterator[Entry]:
+    def _parts(self, tree: str, size: int) -> Iterator[Named]:
         rest = b""
         left = size
         while left:
             piece = self._take(left)
             left -= len(piece)
-            rest += piece
-            end = 0
-            while match := _ENTRY.match(rest, end):
-                yield _entry(match)
-                end = match.end()
-            rest = rest[end:]
+            named, end = _parse(rest + piece)
+            yield named
+            rest = (rest + piece)[end:]
             if len(rest) > _SOME:  # a name that no file system takes
                 break
         if rest:
@@ -116,11 +119,19 @@ class Trees:
         """The next line of Git's output: id, type and size of an object."""
         while (end := self._output.find(b"\n")) < 0:
             self._go_on()
-        fields = self._output[:end].decode("ascii", "replace").split()
+        line = bytes(self._output[:end])
         del self._output[: end + 1]
-        if len(fields) != 3:
-            raise GitError(_VERB, f"object {' '.join(fields)}")  # such as: is missing
-        return fields[0], fields[1], int(fields[2])
+        size = _size(line)
+        name, kind, _ = line.decode("ascii").split(" ")
+        return name, kind, size
+
+    def _lines(self) -> list[bytes]:
+        """The next lines of Git's output, at least one."""
+        while (end := self._output.rfind(b"\n")) < 0:
+            self._go_on()
+        lines = bytes(self._output[:end]).split(b"\n")
+        del self._output[: end + 1]
+        return lines
 
     def _take(self, most: int) -> bytes:
         """The next bytes of Git's output, at least one."""
@@ -173,10 +184,31 @@ class Trees:
         return bool(piece)
 
 
-def _entry(match: re.Match[bytes]) -> Entry:
-    kind = int(match["mode"], 8) & _TYPE
-    is_tree = kind in (_DIRECTORY, _SUBMODULE)
-    return Entry(is_tree, "" if kind == _SUBMODULE else match["name"].hex())
+def _size(line: bytes) -> int:
+    """The size of an object, from a line ``ID TYPE SIZE``. Raises GitError for one that is missing."""
+    size = line.rpartition(b" ")[2]
+    if not size.isdigit():
+        raise GitError(_VERB, f"object {line.decode('ascii', 'replace')}")  # such as: is missing
+    return int(size)
+
+
+def _parse(content: bytes) -> tuple[Named, int]:
+    """What the entries at the beginning of this name, and where the first that is not whole begins."""
+    named: dict[int, list[str]] = {_DIRECTORY: [], _SUBMODULE: []}
+    files: list[str] = []
+    end = 0
+    for match in _ENTRY.finditer(content):
+        if match.start() != end:
+            break
+        end = match.end()
+        mode, name = match.groups()
+        named.get(_kind(mode), files).append(name.hex())
+    return Named(files, named[_DIRECTORY], len(named[_SUBMODULE])), end
+
+
+@functools.lru_cache
+def _kind(mode: bytes) -> int:
+    return int(mode, 8) & _TYPE
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from jens.errors import GitBusyError, GitError, GitTimeoutError
+from jens.errors import GitBusyError, GitError, GitLimitError, GitTimeoutError
 from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
-from jens.git.shells import Command
+from jens.git.shells import LONGEST_REPLY, Command
 from jens.names import is_commit_id
 from jens.system.files import read_file
 
@@ -75,8 +75,18 @@ def clone(bare: Path, url: str, options: GitOptions) -> None:
     # --no-local: a path is mirrored through Git's protocol like any other remote, without hard links.
     arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
     run([*arguments, *server_of_path(url), "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+    if _size(bare / "packed-refs") > LONGEST_REPLY:
+        raise GitLimitError("clone", f"the remote lists more than {LONGEST_REPLY >> 20} MiB of branches")
     config = bare / "config"
     config.write_bytes(config.read_bytes().replace(f'[remote "{_NEW}"]'.encode(), b'[remote "origin"]', 1))
+
+
+def _size(path: Path) -> int:
+    """The size of a file in bytes, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def fetch(bare: Path, url: str, options: GitOptions) -> str:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Callable, NamedTuple, Protocol
 
 from jens.errors import BudgetError
-from jens.git.trees import Entry
+from jens.git.trees import Named
 from jens.repositories.model import Budget
 
 #: Directories below one another.
@@ -21,8 +21,8 @@ MOST_LEVELS = 500
 class Source(Protocol):
     """Reads trees, like ``jens.git.trees.Trees``."""
 
-    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Entry]]]:
-        """The ids and the entries of trees."""
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Named]]]:
+        """The ids of trees, and what their parts name."""
 
     def sizes(self, names: Sequence[str]) -> Iterator[int]:
         """The sizes of files, in bytes."""
@@ -35,14 +35,6 @@ class Weight(NamedTuple):
     bytes: int = 0
     directories: int = 0
     levels: int = 0
-
-
-class _Own(NamedTuple):
-    """What a tree names itself: ids of files and of trees, each as often as it is named, and how many submodules."""
-
-    files: Sequence[str]
-    trees: Sequence[str]
-    submodules: int
 
 
 class Scales:
@@ -76,14 +68,14 @@ class Scales:
             raise
         refuse(self._weights[root], self._budget)
 
-    def _read(self, source: Source, tree: str) -> tuple[str, dict[str, _Own]]:
+    def _read(self, source: Source, tree: str) -> tuple[str, dict[str, Named]]:
         """Read a tree and all below it, level by level; the id comes first. Stops as soon as it is too much."""
-        read: dict[str, _Own] = {}
+        read: dict[str, Named] = {}
         level, sum_ = [tree], Weight()
         while level:
             below: dict[str, None] = {}
-            for name, entries in source.contents(level):
-                read[name] = self._list(entries, sum_)
+            for name, parts in source.contents(level):
+                read[name] = self._list(parts, sum_)
                 sum_ = _more(sum_, read[name])
                 below.update(dict.fromkeys(read[name].trees))
             sum_ = sum_._replace(levels=sum_.levels + (1 if below else 0))
@@ -91,29 +83,25 @@ class Scales:
             level = [name for name in below if name not in read and name not in self._weights]
         return next(iter(read)), read
 
-    def _list(self, entries: Iterable[Entry], before: Weight) -> _Own:
+    def _list(self, parts: Iterable[Named], before: Weight) -> Named:
         """What a tree names itself. Stops as soon as it is too much, with what was ``before``."""
         files: list[str] = []
         trees: list[str] = []
-        submodules = 0
-        for entry in entries:
-            if not entry.name:
-                submodules += 1
-            else:
-                (trees if entry.is_tree else files).append(entry.name)
-            if len(files) > self._budget.files or len(trees) + submodules > most_directories(self._budget):
-                break  # no list grows beyond that
-        own = _Own(files, trees, submodules)
-        refuse(_more(before, own), self._budget)
+        own = Named(files, trees, 0)
+        for part in parts:
+            files += part.files
+            trees += part.trees
+            own = own._replace(submodules=own.submodules + part.submodules)
+            refuse(_more(before, own), self._budget)
         return own
 
     @staticmethod
-    def _sizes(source: Source, read: dict[str, _Own]) -> dict[str, int]:
+    def _sizes(source: Source, read: dict[str, Named]) -> dict[str, int]:
         """The bytes of the files of each tree."""
         sizes = source.sizes([name for own in read.values() for name in own.files])
         return {name: sum(islice(sizes, len(own.files))) for name, own in read.items()}
 
-    def _weigh(self, root: str, read: dict[str, _Own], sizes: dict[str, int]) -> None:
+    def _weigh(self, root: str, read: dict[str, Named], sizes: dict[str, int]) -> None:
         """Add up what was read, without recursion: a tree may have any depth."""
         waiting = [root]
         while waiting:
@@ -126,12 +114,12 @@ class Scales:
                 self._weights[waiting.pop()] = _sum(read[name], sizes[name], self._weights)
 
 
-def _more(before: Weight, own: _Own) -> Weight:
+def _more(before: Weight, own: Named) -> Weight:
     directories = before.directories + len(own.trees) + own.submodules
     return before._replace(files=before.files + len(own.files), directories=directories)
 
 
-def _sum(own: _Own, size: int, weights: dict[str, Weight]) -> Weight:
+def _sum(own: Named, size: int, weights: dict[str, Weight]) -> Weight:
     below = [weights[name] for name in own.trees]
     return Weight(
         len(own.files) + sum(weight.files for weight in below),

@@ -123,6 +123,19 @@ def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, mon
             remotes.heads(url)
 
 
+def test_a_clone_brings_no_more_branches_than_a_remote_may_list(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = site.remotes["modules/dummy"]
+    for number in range(20):
+        remote.branch(f"branch{number}")
+    monkeypatch.setattr(wrapper, "LONGEST_REPLY", 100)
+    with pytest.raises(GitLimitError, match="more than 0 MiB of branches"):
+        wrapper.clone(tmp_path / "bare", remote.url, wrapper.GitOptions())
+    monkeypatch.undo()
+    wrapper.clone(tmp_path / "other", remote.url, wrapper.GitOptions())
+
+
 def test_every_process_of_a_git_has_the_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "git-limited"
     program.write_text("#!/bin/sh\nsleep 0.2 | sh -c 'read -r x; ulimit -Sd; sh -c \"ulimit -Sd\"'\nulimit -Sd\n")

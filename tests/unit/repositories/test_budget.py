@@ -11,7 +11,7 @@ import pytest
 from jens.errors import BudgetError, GitError, GitLimitError, GitTimeoutError
 from jens.git import process
 from jens.git.process import Limits
-from jens.git.trees import Entry, Trees
+from jens.git.trees import Named, Trees
 from jens.repositories.budget import MOST_LEVELS, Scales, Weight, refuse
 from jens.repositories.model import Budget
 from tests.conftest import Remote, git
@@ -34,11 +34,17 @@ class Forest:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Entry]]]:
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[Named]]]:
         for name in names:
             tree = name.replace("^{tree}", "")
             self.read.append(tree)
-            yield tree, (Entry(what not in self.file_sizes, what) for what in self.trees[tree])
+            named, half = self.trees[tree], len(self.trees[tree]) // 2
+            yield tree, map(self._named, (named[:half], named[half:]))
+
+    def _named(self, part: Sequence[str]) -> Named:
+        files = [name for name in part if name in self.file_sizes]
+        trees = [name for name in part if name and name not in self.file_sizes]
+        return Named(files, trees, part.count(""))
 
     def sizes(self, names: Sequence[str]) -> Iterator[int]:
         return (self.file_sizes[name] for name in names)
