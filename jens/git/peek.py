@@ -22,14 +22,19 @@ def fetch_tips(bare: Path, url: str, commits: Iterable[str], options: GitOptions
 
 def read(bare: Path, commit: str, paths: Collection[str]) -> dict[str, bytes]:
     """What a commit has at these paths: the content of small files, b'' for all else that is there. Raises GitError."""
-    listing = run(["ls-tree", "-z", "-l", commit, "--", *paths], git_dir=bare, shared=True)
+    listing = run(["ls-tree", "-z", commit, "--", *paths], git_dir=bare, shared=True)
     found = {}
     for line in filter(None, listing.split(b"\0")):
         fields, _, path = line.partition(b"\t")
-        _mode, kind, name, length = fields.split()
-        content = b""
-        if kind == b"blob" and length.isdigit() and int(length) <= _MOST:
-            with contextlib.suppress(GitError):  # a server may leave out more than it was asked to
-                content = run(["cat-file", "blob", name.decode("ascii")], git_dir=bare, shared=True)
+        _mode, kind, name = fields.split()
+        content = _small(bare, name.decode("ascii")) if kind == b"blob" else b""
         found[path.decode("utf-8", "surrogateescape")] = content
     return found
+
+
+def _small(bare: Path, blob: str) -> bytes:
+    """The content of a small file, b'' for a large one, and for one that the server has left out."""
+    with contextlib.suppress(GitError):
+        if int(run(["cat-file", "-s", blob], git_dir=bare, shared=True)) <= _MOST:
+            return run(["cat-file", "blob", blob], git_dir=bare, shared=True)
+    return b""
