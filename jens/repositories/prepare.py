@@ -23,7 +23,7 @@ from jens.repositories.commits import Resolution
 from jens.repositories.content import Look
 from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
-from jens.repositories.model import Needs, OnDisk, Prepared, RefsPlan, Request
+from jens.repositories.model import Budget, Needs, OnDisk, Prepared, RefsPlan, Request
 from jens.repositories.refs import (
     commits_to_check_out,
     describe,
@@ -112,21 +112,35 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     staged: dict[str, Path] = {}
     failed = []
     is_suspicious = resolution.is_suspicious
-    with Scales(lambda: Trees(bare), request.budget) as scales:
-        for commit in commits_to_check_out(plan, disk):
-            try:
-                scales.check(commit)
-                staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
-            except (GitError, OSError, BudgetError, WayOutError) as error:
-                failed.append(commit)
-                text = f"Unable to check out {repo} at {commit}: {error}"
-                events.append(Event(logging.ERROR, text, CHECKOUT, commit))
-                is_suspicious = is_suspicious or _may_be_damage(error)
+    missing = commits_to_check_out(plan, disk)
+    unfit = _unfit(bare, missing, request.budget)
+    for commit in missing:
+        try:
+            if commit in unfit:
+                raise unfit[commit]
+            staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
+        except (GitError, OSError, BudgetError, WayOutError) as error:
+            failed.append(commit)
+            text = f"Unable to check out {repo} at {commit}: {error}"
+            events.append(Event(logging.ERROR, text, CHECKOUT, commit))
+            is_suspicious = is_suspicious or _may_be_damage(error)
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
     events += _content(layout, repo, request.needs, settled, staged)
     lacking = _lacking(request.needs, mirror, resolution)
     return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+
+
+def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:
+    """The commits that must not be laid out, or that cannot be counted, and why."""
+    found: dict[str, Exception] = {}
+    with Scales(lambda: Trees(bare), budget) as scales:
+        for commit in commits_to_count:
+            try:
+                scales.check(commit)
+            except (GitError, OSError, BudgetError) as error:
+                found[commit] = error
+    return found
 
 
 def _may_be_damage(error: Exception) -> bool:

@@ -153,13 +153,13 @@ def _kilobytes(pid: int) -> int:
 
 
 def test_pushes_that_unpack_to_gigabytes_take_little_memory(site: Site) -> None:
-    """Six pushes of 100 MB at once: five are refused, and one is laid out. Any of them in memory would be noticed."""
+    """Six pushes of 60 MB at once: five are refused, and one is laid out. Any of them in memory would be noticed."""
     repos = [f"modules/large{number}" for number in range(6)]
     for repo in repos:
         site.add(repo)
     site.publish()
     assert site.update("--strict").code == 0
-    size = 100_000_000
+    size = 60_000_000
     zeros = site.root / "zeros"
     with open(zeros, "wb") as file:
         file.truncate(size)
@@ -177,7 +177,7 @@ def test_pushes_that_unpack_to_gigabytes_take_little_memory(site: Site) -> None:
     site.settings |= {"main.maxbytes": str(size), "git.jobs": "8"}
     with _Memory() as memory:
         ended = _run(site, *(f"check out {repo} " for repo in repos[1:]))
-    assert memory.most < 400_000, f"{memory.most / 1024:.0f} MiB"
+    assert memory.most < 250_000, f"{memory.most / 1024:.0f} MiB"
     assert ended.megabytes < 100
     assert site.path(repos[0], "master/zeros").stat().st_size == size
 
@@ -230,14 +230,14 @@ def test_a_git_that_is_ended_is_an_error_of_its_repository(
 def test_a_file_that_needs_more_memory_than_git_may_take_stops_nobody(evil: Site) -> None:
     """A file whose encoding changes goes through memory as a whole. Without that it goes through piece by piece."""
     before = evil.expanded("modules/evil")
-    evil.settings["git.memory"] = "64"
+    evil.settings["git.memory"] = "48"
     remote = evil.remotes["modules/evil"]
     git("config", "fastimport.unpackLimit", "1", directory=remote.path)
-    plain = remote.push({"data/large": "0" * 80_000_000})
+    plain = remote.push({"data/large": "0" * 60_000_000})
     _run(evil)
     assert evil.expanded("modules/evil") == {"master": plain}
     remote.push({".gitattributes": "data/* working-tree-encoding=UTF-16\n"})
-    _run(evil, "(the limit is 64 MiB)")
+    _run(evil, "(the limit is 48 MiB)")
     assert evil.expanded("modules/evil") == {"master": plain} != before
 
 
