@@ -366,7 +366,7 @@ def test_what_is_no_environment_does_not_count(site: Site) -> None:
     (site.root / "cache" / "environments" / ".new-0123456789ab").write_text("half of a")
     clone = site.root / "metadata" / "environments"
     (clone / "untracked.yaml").write_text(definition())
-    (clone / "production.yaml").unlink()
+    (clone / "production.yaml").write_text("default: [")
     for kind in ("cached", "declared", "synchronized"):
         assert names(site, kind) == ["production"]
 
