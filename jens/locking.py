@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jens.config import Config
 from jens.errors import LockFailedError, LockHeldError
-from jens.system import processes
+from jens.system import files, processes
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,12 @@ def _lock(path: Path) -> int:
 
     Somebody may remove the file between open and flock; a lock on a file without a name protects nothing.
     It is opened for reading only: flock needs no more, and root may have made the file. Opening does not block: it may
-    be a FIFO.
+    be a FIFO. Nobody else may open the file: who can open it can lock it, and would stop all runs.
     """
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, files.PRIVATE)
         try:
+            files.keep_private(descriptor, path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,10 +71,22 @@ def repository_lock(directory: Path, purpose: str = "") -> Iterator[int]:
 
 def has_left_overs(directory: Path) -> bool:
     """Whether there are lock files, of a killed Git or of one that is at work and does not pack."""
+    _keep_from_others(directory / _LOCK)
     if next(_locks(str(directory)), None) is None:
         return False
     packer = _packer(directory)
     return packer is None or not packer.is_alive()
+
+
+def _keep_from_others(path: Path) -> None:
+    """Correct the mode of a lock that nobody has needed for long: earlier releases let others open it, and hold it."""
+    with contextlib.suppress(OSError):
+        if stat.S_IMODE(os.lstat(path).st_mode) not in (files.PRIVATE, 0):
+            descriptor = files.open_file(path, os.O_NOFOLLOW)
+            try:
+                files.keep_private(descriptor, path)
+            finally:
+                os.close(descriptor)
 
 
 def end_packing(directory: Path) -> bool:
@@ -99,7 +112,9 @@ def _packer(directory: Path) -> Signer | None:
 def _open(path: Path) -> int:
     for attempt in (1, 2):
         try:
-            return files.open_file(path, os.O_CREAT | os.O_NOFOLLOW)
+            descriptor = files.open_file(path, os.O_CREAT | os.O_NOFOLLOW, files.PRIVATE)
+            files.keep_private(descriptor, path)
+            return descriptor
         except OSError as error:
             if attempt == 2 or error.errno not in (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO):
                 raise GitError("open", f"{path}: {error.strerror}") from error

@@ -16,6 +16,8 @@ from pathlib import Path
 
 STAGING = ".new-"
 TRASH = ".trash-"
+#: The mode of files that nobody but their owner may open.
+PRIVATE = 0o600
 #: Most bytes of a large file that are in memory at once.
 _PIECE = 1 << 20
 
@@ -44,13 +46,28 @@ def make_directory(path: Path) -> None:
     path.mkdir(0o755, parents=True, exist_ok=True)
 
 
-def open_file(path: Path | str, flags: int = 0) -> int:
+def open_file(path: Path | str, flags: int = 0, mode: int = 0o644) -> int:
     """A descriptor to read a regular file. Raises OSError for anything else: a pipe would wait for a writer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return descriptor
+
+
+def keep_private(descriptor: int, path: Path) -> None:
+    """See to it that nobody but its owner can open a file: whoever can open a lock can hold it. Raises OSError.
+
+    What root makes in a directory of somebody else belongs to that user, who could not open it otherwise.
+    """
+    status = os.fstat(descriptor)
+    if status.st_uid == 0 == os.geteuid():
+        above = os.stat(path.parent)
+        if above.st_uid != 0:
+            os.fchown(descriptor, above.st_uid, above.st_gid)
+    if stat.S_IMODE(status.st_mode) != PRIVATE:
+        with contextlib.suppress(PermissionError):  # it belongs to somebody else
+            os.fchmod(descriptor, PRIVATE)
 
 
 def read_file(path: Path | str) -> bytes:
