@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import jens.environments.faults
     import jens.environments.plan
+    import jens.git.credentials
     import jens.git.lock
     import jens.git.process
     import jens.repositories.plan
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from jens.repositories import publish as publish
     from jens.repositories import refs as refs
     from jens.repositories import retention as retention
+    from jens.update import arrivals as arrivals
     from jens.update import preview as preview
 
+    credentials = jens.git.credentials
     git_lock = jens.git.lock
     git_process = jens.git.process
     environments_faults = jens.environments.faults
@@ -44,6 +47,7 @@ MODULES = {
     "environments_plan": "jens.environments.plan",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
+    "credentials": "jens.git.credentials",
     "git_lock": "jens.git.lock",
     "git_process": "jens.git.process",
     "hints": "jens.messaging.hints",
@@ -58,6 +62,7 @@ MODULES = {
     "publish": "jens.repositories.publish",
     "refs": "jens.repositories.refs",
     "retention": "jens.repositories.retention",
+    "arrivals": "jens.update.arrivals",
     "preview": "jens.update.preview",
 }
 

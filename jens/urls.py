@@ -11,6 +11,9 @@ _SCP = re.compile(r"(?:[^@:/\s\[]+@)?(\[[^\]/\s]+\]|[^:/@\s\[\]]+):(?P<path>.+)"
 _HOST = re.compile(r"(\[[^\]\s]+\]|[^:\s?#]+)(:\d*)?")
 _PORT = re.compile(r":\d*$")
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
+_USER_OF_HTTP = re.compile(
+    r"(?P<scheme>https?://)(?P<user>[^/?#\s:@]*)(?::(?P<password>[^/?#\s]*))?@(?P<rest>[^@/].*)", re.IGNORECASE
+)
 _HTTP = re.compile(r"https?://(?:[^/\s]*@)?[^/?#\s]*")
 #: Where the query or the fragment of a URL begins.
 _QUERY = re.compile(r"[?#]")
@@ -123,3 +126,15 @@ def secrets_of(url: str) -> tuple[str, ...]:
     """The parts of a URL that no log may have: user name and password with the ``@`` behind them, and the query."""
     user = _USER_IN_URL.search(url)
     return tuple(part for part in (user.group() if user else "", _query(url)) if len(part) > 1)
+
+
+def split_user(url: str) -> tuple[str, str, str | None] | None:
+    """An HTTP URL without its user, the user, and the password (None for none); None when there is no user in it."""
+    match = _USER_OF_HTTP.fullmatch(url) if "@" in url else None
+    return (match["scheme"] + match["rest"], match["user"], match["password"]) if match else None
+
+
+def without_user(url: str) -> str:
+    """An HTTP URL without user and password; any other URL as it is."""
+    found = split_user(url)
+    return found[0] if found else url

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from jens.git.wrapper import HEADS, heads
 from jens.names import is_commit_id
 from jens.system.files import read_file
 from jens.text import one_line
+from jens.urls import without_user
 
 _ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")
 #: A branch name with a dot in front means that Git keeps the refs elsewhere: gitrepository-layout(5).
@@ -48,6 +50,7 @@ class Upstream(NamedTuple):
 def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
     """Fetch what a clone's branch tracks. The branch and the work tree do not change. Raises GitError, OSError."""
     git_dir = directory / ".git"
+    _keep_from_others(git_dir)
     remote, ref, fetched = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     before = _loose(git_dir, fetched)
@@ -76,6 +79,16 @@ def _is_whole(git_dir: Path, ref: str) -> bool:
             raise
         return False
     return True
+
+
+def _keep_from_others(git_dir: Path) -> None:
+    """See to it that not every user of the host can read a password in the URL of a clone."""
+    if process.has_user(str(git_dir)):
+        config = git_dir / "config"
+        mode = stat.S_IMODE(config.stat().st_mode)
+        if mode & stat.S_IRWXO:
+            with contextlib.suppress(PermissionError):
+                config.chmod(mode & ~stat.S_IRWXO)
 
 
 def _expect_up_to_date(directory: Path, upstream: Upstream, complaint: str, options: GitOptions) -> None:
@@ -168,6 +181,11 @@ def clone_metadata(url: str, directory: Path, options: GitOptions) -> None:
     """Make an ordinary clone, whose work tree is not checked out. Raises GitError."""
     arguments = ["clone", "--quiet", "--no-checkout", "--origin=origin", "--template="]
     run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
+    bare_url = without_user(url)
+    if bare_url != url:  # Git has got the URL without its user
+        config = directory / ".git" / "config"
+        config.chmod(0o640)
+        config.write_text(config.read_text("utf-8").replace(f"url = {bare_url}\n", f"url = {url}\n", 1), "utf-8")
     if run(["rev-parse", "--show-object-format"], git_dir=directory / ".git", shared=True) != b"sha1\n":
         raise GitError("clone", _NOT_SHA1)
 

@@ -23,9 +23,10 @@ from typing import BinaryIO, NamedTuple
 
 from jens import deferred
 from jens.errors import GitError, GitLimitError, GitTimeoutError
+from jens.system.files import read_file
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
-from jens.urls import redact, secrets_of
+from jens.urls import redact, secrets_of, split_user
 
 #: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -54,6 +55,9 @@ _CHATTER = ("hint:", "warning:", "** ")
 _CHATTER_OF_SUCCESS = ("hint:", "Warning:", "** ")
 #: What Git advises whenever a server has refused it.
 _ADVICE = ("Please make sure you have the correct access rights", "and the repository exists.")
+
+_GIT_DIR = "--git-dir="
+_USER_IN_CONFIG = re.compile(rb"url *= *\"?https?://[^/\s]*@", re.IGNORECASE)
 
 _ALWAYS = {
     "LC_ALL": "C",  # Jens reads Git's complaints
@@ -186,7 +190,8 @@ def run(
             descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         seconds = _limits.seconds if limit is None else limit
-        return _finish(arguments[0], [*command, *arguments], environment, descriptors, source, seconds)[0]
+        command = [*command, *arguments]
+        return _finish(arguments[0], command, environment, descriptors, source, seconds, remote is not None)[0]
 
 
 def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str:
@@ -197,7 +202,7 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
     command = ["git", f"--git-dir={git_dir}", *arguments]
     environment = {**_SET, **remote_environment(remote)}
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
-        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout)
+        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout, True)
     return remarks(complaints, command)
 
 
@@ -205,6 +210,27 @@ def server_of_path(url: str) -> list[str]:
     """Options for a remote on this host, whose Git runs beside ours: large files go through it piece by piece, too."""
     is_here = url.startswith(("/", "file://"))
     return [f"--upload-pack=git -c core.bigFileThreshold={_LARGE_FILE} upload-pack"] if is_here else []
+
+
+def concealed(command: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]:
+    """A Git command without users and passwords of URLs, which every user of the host could read.
+
+    Returns the variables that give them to Git, too.
+    """
+    if any(map(split_user, command)):
+        return deferred.credentials.conceal(command)
+    git_dir = next((word[len(_GIT_DIR) :] for word in command if word.startswith(_GIT_DIR)), "")
+    if git_dir.endswith("/.git") and has_user(git_dir):
+        return deferred.credentials.conceal_remote(git_dir, command)
+    return command, {}
+
+
+def has_user(git_dir: str) -> bool:
+    """Whether the configuration of a clone has an HTTP URL with a user."""
+    try:
+        return _USER_IN_CONFIG.search(read_file(f"{git_dir}/config")) is not None
+    except OSError:
+        return False
 
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
@@ -252,10 +278,13 @@ def _finish(
     descriptors: tuple[int, ...],
     source: BinaryIO | None,
     limit: float,
+    is_remote: bool,
 ) -> tuple[bytes, bytes]:
     """Run a command to its end. Returns what it printed on stdout and, no more than ``ENOUGH`` of it, on stderr."""
+    started, secrets = concealed(command) if is_remote else (command, {})
+    variables = {**inherited_environment(), **environment, **secrets}
     try:
-        process = start(command, source or subprocess.DEVNULL, {**inherited_environment(), **environment}, descriptors)
+        process = start(started, source or subprocess.DEVNULL, variables, descriptors)
     except OSError as error:
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     with watched(process):

@@ -29,20 +29,27 @@ Result = Union[bytes, GitError]
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
 
-#: The script reads one argument a line; an empty line ends the command. After Git's output it prints a word that no
+#: The script reads one argument a line; an empty line ends the command. A line that begins with a tab has a variable,
+#: with users and passwords of URLs: they must not be arguments. After Git's output it prints a word that no
 #: remote can know, and Git's status. The settings of other Git processes are left out: none matters to a question, and
 #: each takes time.
 _SCRIPT = """
 IFS= read -r word
 set --
 while IFS= read -r argument; do
-    if [ "$argument" ]; then
-        set -- "$@" "$argument"
-    else
+    case $argument in
+    "")
         command git "$@" </dev/null
         command printf '%s %d\\n' "$word" "$?"
         set --
-    fi
+        ;;
+    "\t"*)
+        export "${argument#?}"
+        ;;
+    *)
+        set -- "$@" "$argument"
+        ;;
+    esac
 done
 """
 _MARK = re.compile(rb"(?P<word>[0-9a-f]{32}) (?P<status>\d{1,3})\n\Z")
@@ -215,8 +222,10 @@ class _Shell:
         self._output.clear()
         self._complaints.clear()
         self.command = command  # set before the first write: a signal may come at any time
+        (_, *words), secrets = git_process.concealed(("git", *command))
+        variables = [f"\t{name}={value}" for name, value in secrets.items()]
         try:
-            self._write((*self._introduction, *command, ""))
+            self._write((*self._introduction, *variables, *words, ""))
             self._introduction = ()
         except OSError:
             self.command = ()

@@ -16,6 +16,7 @@ from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import LONGEST_REPLY, Command
 from jens.names import is_commit_id
 from jens.system.files import read_file
+from jens.urls import without_user
 
 __all__ = ["GitOptions", "stop_all"]
 
@@ -191,9 +192,14 @@ def mirrored_url(bare: Path) -> str | None:
     return re.sub(r"\\(.)", r"\1", url)
 
 
+def is_mirror_of(bare: Path, url: str) -> bool:
+    """Whether a mirror was last fetched from this URL. Its user and password do not count, and are not recorded."""
+    return mirrored_url(bare) == without_user(url)
+
+
 def record_url(bare: Path, url: str) -> None:
-    """Remember the URL that a mirror was fetched from, where ``git remote -v`` shows it."""
-    run(["config", "--replace-all", "remote.origin.url", url], git_dir=bare)
+    """Remember the URL that a mirror was fetched from, without user and password, where ``git remote -v`` shows it."""
+    run(["config", "--replace-all", "remote.origin.url", without_user(url)], git_dir=bare)
 
 
 def commits_like(bare: Path, digits: str) -> list[str]:

@@ -116,7 +116,7 @@ def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list
 
 def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
     """Whether the remote must be asked, since the mirror may lack something. ``checkouts`` are the commits on disk."""
-    if request.ask or request.lacking is None or wrapper.mirrored_url(bare) != request.url:
+    if request.ask or request.lacking is None or not wrapper.is_mirror_of(bare, request.url or ""):
         return True
     heads, lacking = read_heads(bare), request.lacking - request.fresh
     return _differs_from_record(heads, request.recorded) or any(
@@ -242,7 +242,7 @@ def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
 def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
     """Ask the remote, and fetch when its branches or its URL have changed. Raises GitError."""
     reply = ask(bare, url, repo, remotes)
-    moved = wrapper.mirrored_url(bare) != url
+    moved = not wrapper.is_mirror_of(bare, url)
     before = read_heads(bare)
     if not reply.is_settled or (before == reply.heads and not moved):
         return reply

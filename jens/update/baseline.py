@@ -208,7 +208,9 @@ def _write(layout: Layout, baseline: Baseline) -> None:
     }
     aside = files.staging_name(layout.cachedir)
     try:
-        aside.write_bytes(statefile.encode(BASELINE, content))
+        # The URLs in it may have passwords.
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE), "wb") as file:
+            file.write(statefile.encode(BASELINE, content))
         os.replace(aside, state_path(layout, BASELINE))
     except OSError as error:
         log.debug("No baseline of '%s' is saved: %s", layout.cachedir, error)
