@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Callable
 
 from flask import Flask, Response, request
@@ -17,16 +18,16 @@ from werkzeug.exceptions import HTTPException
 from jens.config import Config
 from jens.errors import JensError, QueueError
 from jens.gitlabproducer import webhooks
+from jens.gitlabproducer.limits import LARGEST_BODY, Budget, BusyError
 from jens.gitlabproducer.webhooks import Index, MalformedError, Provider
 from jens.messaging import message, wake
+from jens.messaging.message import Move
 from jens.messaging.queue import Queue
 from jens.metadata import clones, reader
 from jens.urls import redact, url_problem
 
 log = logging.getLogger(__name__)
 
-#: A larger body is refused, in bytes.
-LARGEST_BODY = 5 * 2**20
 _CHUNK = 2**16
 _MALFORMED = "Malformed request"
 
@@ -38,7 +39,8 @@ def create_app(config: Config) -> Flask:
     secret = config.gitlabproducer.secret_token
     if not secret:
         log.warning("%s: [gitlabproducer] secret_token is not set, every request is accepted", config.path)
-    views = {provider.name: _view(provider, secret, library, queue) for provider in webhooks.PROVIDERS}
+    budget = Budget()
+    views = {provider.name: _view(provider, secret, library, queue, budget) for provider in webhooks.PROVIDERS}
     for name, view in views.items():
         app.add_url_rule(
             f"/{name}", name, view, methods=["POST"], strict_slashes=False, provide_automatic_options=False
@@ -93,10 +95,15 @@ def _text(status: int, text: str) -> Response:
     return Response(text, status, content_type="text/plain; charset=utf-8")
 
 
-def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue) -> Callable[[], Response]:
+def _view(
+    provider: Provider, secret: str, library: _KnownLibrary, queue: Queue, budget: Budget
+) -> Callable[[], Response]:
     def receive() -> Response:
         try:
-            body = _body()
+            body = _body(budget)
+        except BusyError:
+            log.warning("/%s: refused a body, as those that are being received take too much memory", provider.name)
+            return _text(503, "Busy")
         except OSError as error:
             log.warning(
                 "/%s: %s did not send a whole body (%s)", provider.name, request.remote_addr, type(error).__name__
@@ -113,27 +120,34 @@ def _view(provider: Provider, secret: str, library: _KnownLibrary, queue: Queue)
             payload = webhooks.parse(body)
             if not provider.is_push(headers, payload):
                 return _text(200, "Not a push")
-            pushed = provider.pushed(payload)
+            pushed, moves = provider.pushed(payload), provider.moves(payload)
         except MalformedError as error:
             log.warning("/%s: malformed request of %s: %s", provider.name, request.remote_addr, error)
             return _text(400, _MALFORMED)
-        return _hint(provider, pushed, library, queue)
+        return _hint(provider, pushed, moves, library, queue)
 
     return receive
 
 
-def _body() -> bytes | None:
-    """The request's body, None when it is too large. Counts the bytes that it reads, and ignores the headers."""
+def _body(budget: Budget) -> bytes | None:
+    """The request's body, None when it is too large. Counts the bytes that it reads, and ignores the headers.
+
+    Raises BusyError when all bodies together are too large.
+    """
     chunks, size = [], 0
-    while chunk := request.stream.read(_CHUNK):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            return None
-    return b"".join(chunks)
+    with budget.share() as share:
+        while chunk := request.stream.read(_CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            share.take(len(chunk))
+            if size > LARGEST_BODY:
+                return None
+        return b"".join(chunks)
 
 
-def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, queue: Queue) -> Response:
+def _hint(
+    provider: Provider, pushed: webhooks.Pushed, moves: Sequence[Move], library: _KnownLibrary, queue: Queue
+) -> Response:
     repos = library.index().matching(pushed)
     if not repos:
         log.info("/%s: no repository of the library is at %s", provider.name, _named(pushed))
@@ -141,7 +155,7 @@ def _hint(provider: Provider, pushed: webhooks.Pushed, library: _KnownLibrary, q
     try:
         for repo in repos:
             when = message.timestamp()
-            log.info("%s - %s - '%s' added to the queue", when, repo, queue.add([repo], when))
+            log.info("%s - %s - '%s' added to the queue", when, repo, queue.add([repo], when, {repo: moves}))
             wake.make(queue.path)
     except QueueError as error:
         log.error("%s", error)

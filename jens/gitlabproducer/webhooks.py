@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from jens.messaging.message import MOST_MOVES, Move, is_move
 from jens.model import Library, RepoId
 from jens.urls import location_of
 
@@ -48,6 +49,7 @@ class Provider:
     authenticate: Callable[[str, Headers, bytes, float], bool]
     is_push: Callable[[Headers, Payload], bool]
     pushed: Callable[[Payload], Pushed]
+    moves: Callable[[Payload], tuple[Move, ...]]
 
 
 def parse(body: bytes) -> Payload:
@@ -170,6 +172,57 @@ def _bitbucket(payload: Payload) -> Pushed:
     return _pushed(urls)
 
 
+# The branches of a push, and where they are now
+
+
+_HEADS = "refs/heads/"
+
+
+def _moves(payload: Payload) -> tuple[Move, ...]:
+    """The moves in a push of GitLab, GitHub, Gitea or Forgejo, or in a repository update of GitLab's system hooks."""
+    changes = payload.get("changes")
+    return _checked(_move(change) for change in (changes if isinstance(changes, list) else [payload]))
+
+
+def _move(change: Any) -> Move | None:
+    ref, before, after = (_at(change, key) for key in ("ref", "before", "after"))
+    if not isinstance(ref, str) or not ref.startswith(_HEADS) or after is None:
+        return None
+    return Move(ref[len(_HEADS) :], _commit(before), _commit(after))
+
+
+def _bitbucket_moves(payload: Payload) -> tuple[Move, ...]:
+    """The moves in a push of Bitbucket Cloud or Data Center."""
+    cloud, center = _at(payload, "push", "changes"), payload.get("changes")
+    found = [_cloud_move(change) for change in cloud] if isinstance(cloud, list) else []
+    found += [_center_move(change) for change in center] if isinstance(center, list) else []
+    return _checked(found)
+
+
+def _cloud_move(change: Any) -> Move | None:
+    old, new = _at(change, "old"), _at(change, "new")
+    sides = [side for side in (new, old) if _at(side, "type") == "branch"]
+    name = _at(sides[0], "name") if sides else None
+    if not isinstance(name, str):
+        return None
+    return Move(name, _commit(_at(old, "target", "hash")), _commit(_at(new, "target", "hash")))
+
+
+def _center_move(change: Any) -> Move | None:
+    ref = _at(change, "refId") or _at(change, "ref", "id")
+    return _move({"ref": ref, "before": _at(change, "fromHash"), "after": _at(change, "toHash")})
+
+
+def _commit(value: Any) -> str:
+    """The id of a commit, '' for the zeros of a branch that was not there, or is not there any more."""
+    return str(value or "").strip("0") and str(value)
+
+
+def _checked(moves: Iterable[Move | None]) -> tuple[Move, ...]:
+    """The moves that are well-formed. They are no more than help, so the others are left out."""
+    return tuple(move for move in moves if move is not None and is_move(move))[:MOST_MOVES]
+
+
 _GITHUB_URLS = _urls_at(("repository", "ssh_url"), ("repository", "clone_url"))
 
 #: GitHub and Gitea also send events of their own when a branch is created or deleted.
@@ -181,24 +234,28 @@ PROVIDERS = (
         _gitlab,
         _is_gitlab_push,
         _urls_at(*((part, key) for part in ("project", "repository") for key in ("git_ssh_url", "git_http_url"))),
+        _moves,
     ),
     Provider(
         "github",
         _signed_with("x-hub-signature-256", prefix="sha256="),
         _event_in(*_GITHUB_EVENTS, headers=("x-github-event",)),
         _GITHUB_URLS,
+        _moves,
     ),
     Provider(
         "gitea",
         _signed_with("x-gitea-signature", "x-forgejo-signature"),
         _event_in(*_GITHUB_EVENTS, headers=("x-gitea-event", "x-forgejo-event")),
         _GITHUB_URLS,
+        _moves,
     ),
     Provider(
         "bitbucket",
         _signed_with("x-hub-signature", prefix="sha256="),
         _event_in("repo:push", "repo:refs_changed", headers=("x-event-key",)),
         _bitbucket,
+        _bitbucket_moves,
     ),
 )
 

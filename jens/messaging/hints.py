@@ -8,7 +8,8 @@ from pathlib import Path
 
 from jens.errors import QueueError
 from jens.events import Event, tell
-from jens.messaging.queue import Hints, Queue
+from jens.messaging.message import MOST_MOVES, Move
+from jens.messaging.queue import Hints, Push, Queue
 from jens.model import Library, RepoId
 
 log = logging.getLogger(__name__)
@@ -40,25 +41,36 @@ def unknown_repositories(hints: Hints, library: Library) -> str:
     return f"Hints for repositories that the library does not have: {_listed(unknown)}" if unknown else ""
 
 
-def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[Event]:
+def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Collection[Push] = ()) -> list[Event]:
     """Remove messages from the queue. First add a new message for the repositories that failed.
 
-    When it cannot be added, all messages stay.
+    When it cannot be added, all messages stay. Those with a push that is ``late``, not on its server yet, stay, too.
     """
     queue, again = Queue(queuedir), hints.repos & set(failed)
+    stay = {push.message for push in late if push.repo not in again}
+    done = [name for name in hints.messages if name not in stay]
     if not again:
-        return queue.acknowledge(hints.messages)
+        return queue.acknowledge(done)
     try:
-        name = queue.add(again)
+        name = queue.add(again, moves=_moves_of(hints, again))
     except QueueError as error:
         return [Event(logging.ERROR, f"All hints stay for the next run: {error}")]
     text = f"To be fetched again: {_listed(again)}, '{name}' added to the queue"
-    return [Event(logging.WARNING, text), *queue.acknowledge(hints.messages)]
+    return [Event(logging.WARNING, text), *queue.acknowledge(done)]
 
 
-def finish_and_log(queuedir: Path, hints: Hints, failed: Collection[RepoId]) -> list[str]:
+def _moves_of(hints: Hints, repos: Collection[RepoId]) -> dict[RepoId, list[Move]]:
+    """Where the branches of repositories are now, as far as one message may tell."""
+    latest = {(push.repo, push.move.branch): push for push in hints.pushes if push.repo in repos}
+    moves: dict[RepoId, list[Move]] = {}
+    for push in [*latest.values()][-MOST_MOVES:]:
+        moves.setdefault(push.repo, []).append(push.move)
+    return moves
+
+
+def finish_and_log(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Collection[Push] = ()) -> list[str]:
     """Finish the hints and log it. Returns the failures: those of reading the messages, and those of removing them."""
-    events = finish(queuedir, hints, failed)
+    events = finish(queuedir, hints, failed, late)
     return [event.text for event in hints.events if event.is_failure] + tell(log, events)
 
 

@@ -1,14 +1,30 @@
-"""The content of a message: the repositories that changed, as a pickle of plain values."""
+"""The content of a message: the repositories that changed, as a pickle of plain values.
+
+A second field, which is JSON, says where the branches of a push are now. Older readers do not look at it.
+"""
 
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from jens.messaging import plainpickle
 from jens.model import PARTITIONS, RepoId
-from jens.names import is_repository_name
+from jens.names import is_branch_name, is_commit_id, is_repository_name, parse_repository
+
+#: A message with more moves of branches has none.
+MOST_MOVES = 100
+
+
+class Move(NamedTuple):
+    """What a push did to a branch: the commits before and after it, '' for none."""
+
+    branch: str
+    before: str
+    after: str
 
 
 def timestamp() -> str:
@@ -43,3 +59,27 @@ def decode(data: bytes) -> tuple[set[RepoId], list[str]]:
             bad = sum(1 for name in value if not isinstance(name, str) or name not in good)
             problems += [f"{partition} has bad names ({bad})"] if bad else []
     return repos, problems
+
+
+def encode_moves(moves: Mapping[RepoId, Sequence[Move]]) -> bytes:
+    """The field ``after`` of a message."""
+    content = {str(repo): [list(move) for move in moves[repo]] for repo in sorted(moves)}
+    return json.dumps(content).encode("ascii")
+
+
+def decode_moves(data: bytes) -> dict[RepoId, list[Move]]:
+    """The moves of branches that a message tells of, by repository. Raises ValueError when anything is ill-formed."""
+    try:
+        content = json.loads(data)
+        moves = {parse_repository(repo): [Move(*map(str, move)) for move in found] for repo, found in content.items()}
+    except (AttributeError, RecursionError, TypeError) as error:
+        raise ValueError("expected moves of branches by repository") from error
+    each = [move for found in moves.values() for move in found]
+    if len(each) > MOST_MOVES or not all(map(is_move, each)):
+        raise ValueError("expected names of branches and commits")
+    return moves
+
+
+def is_move(move: Move) -> bool:
+    """Whether these are the name of a branch and full ids of commits; '' is none."""
+    return is_branch_name(move.branch) and all(not commit or is_commit_id(commit) for commit in move[1:])

@@ -3,41 +3,53 @@
 The queue has the format of python-dirq, which other programs write, too. An element is a directory ``NNNNNNNN/`` + 14
 hexadecimal digits, with a file for each field. It is made in ``temporary/`` and removed through ``obsolete/``.
 
-python-dirq adds and locks elements. This module lists, reads and removes them itself, because python-dirq takes
-an unreadable directory for an empty one, reads files of any size and kind, and relies on link counts that some file
-systems do not keep.
+Others may write to the queue, and must not gain more by it. So each step is relative to a directory that is open, and
+follows no link below the queue's own directory. python-dirq works with paths, takes an unreadable directory for an
+empty one, reads files of any size and kind, and relies on link counts that some file systems do not keep.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 from jens.errors import QueueError
 from jens.events import Event
-from jens.messaging.message import decode, encode, timestamp
+from jens.messaging.message import Move, decode, decode_moves, encode, encode_moves, timestamp
 from jens.model import RepoId
-from jens.system import files
 
 log = logging.getLogger(__name__)
 
 SCHEMA = {"time": "string", "data": "binary"}
+#: A field that is there only when a push says where its branches are now; readers that do not know it ignore it.
+AFTER = "after"
 
 #: A larger message is dropped, in bytes.
 LARGEST_MESSAGE = 2**20
+#: A larger field ``after`` is ignored, in bytes.
+_LARGEST_AFTER = 2**16
 #: One run takes about so many bytes, or so many different repositories. The rest waits for the next run.
 _MOST_BYTES = 2**22
 _MOST_REPOSITORIES = 20_000
+#: One run takes so many messages, and reads for about so many seconds. It deletes for as long; the purge does the rest.
+_MOST_MESSAGES = 10_000
+_MOST_SECONDS = 5.0
+#: So many messages are told of one by one; of the others their number.
+_MOST_TOLD = 20
 #: How often to try to add a message while others purge the queue.
 _ATTEMPTS = 50
+#: A directory with so many elements gets no more.
+_FULL = 1000
 #: Older pieces and locks of elements are left-overs of processes that died, in seconds; the defaults of python-dirq.
 TEMPORARY_AGE = 300
 LOCK_AGE = 600
@@ -47,10 +59,23 @@ _ELEMENT = re.compile(r"[0-9a-f]{14}")
 _TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
 
 
+class Push(NamedTuple):
+    """A push that a message tells of: the message, the repository, and the move of a branch."""
+
+    message: str
+    repo: RepoId
+    move: Move
+
+    @property
+    def added(self) -> int:
+        """When the message was added, in seconds since the epoch: its name says so."""
+        return int(self.message.rpartition("/")[2][:8], 16)
+
+
 class Hints(NamedTuple):
     """The content of the queue: how many messages there are, and the elements and repositories of those that were read.
 
-    ``dropped`` are elements that are no messages. ``events`` say what is wrong.
+    ``dropped`` are elements that are no messages. ``events`` say what is wrong. ``pushes`` is in the order of messages.
     """
 
     found: int = 0
@@ -58,6 +83,7 @@ class Hints(NamedTuple):
     repos: frozenset[RepoId] = frozenset()
     dropped: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
+    pushes: tuple[Push, ...] = ()
 
 
 class Queue:
@@ -66,38 +92,46 @@ class Queue:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def _library_queue(self, schema: Mapping[str, str] | None = None) -> Any:
-        """The queue as an object of python-dirq."""
-        from dirq.queue import Queue as LibraryQueue  # noqa: PLC0415 - most runs find nothing in the queue
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The descriptor of the queue's directory; its path may have links of the administrator. Raises QueueError."""
+        try:
+            top = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise QueueError(self.path, _reason(error)) from error
+        try:
+            yield top
+        finally:
+            os.close(top)
 
-        return LibraryQueue(str(self.path), schema=schema)
+    def add(
+        self, repos: Iterable[RepoId], time: str | None = None, moves: Mapping[RepoId, Sequence[Move]] | None = None
+    ) -> str:
+        """Add one message and flush it to stable storage. Returns the name of its element. Raises QueueError.
 
-    def add(self, repos: Iterable[RepoId], time: str | None = None) -> str:
-        """Add one message and flush it to stable storage. Returns the name of its element. Raises QueueError."""
+        ``moves``: the branches that pushes have moved, by repository.
+        """
         self.check()
-        fields = {"time": time or timestamp(), "data": encode(repos)}
+        fields = {"time": (time or timestamp()).encode("utf-8"), "data": encode(repos)}
+        if moves and any(moves.values()):
+            fields[AFTER] = encode_moves(moves)
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                name = str(self._library_queue(SCHEMA).add(fields))
-                self._flush(name)
-                return name
+                with self._opened() as top:
+                    return _add(top, fields)
             except OSError as error:
                 # Perhaps somebody purged the directory in which the element was made, or to which it was to be moved.
-                if _number(error) not in (errno.ENOENT, None) or not attempts_left:
+                if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) or not attempts_left:
                     raise QueueError(self.path, _reason(error), "written") from error
         raise AssertionError("there are attempts")
-
-    def _flush(self, name: str) -> None:
-        element = self.path / name
-        with suppress(FileNotFoundError):  # jens-update has already taken it
-            for path in (*(element / field for field in SCHEMA), element, element.parent, self.path):
-                files.flush(path)
 
     def check(self) -> None:
         """Raises QueueError when there is no directory that this process may read and write."""
         if not os.path.isdir(self.path):
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
-        for name in ("", _TEMPORARY, *self._directories()[-1:]):
+        with self._opened() as top:
+            last = self._directories(top)[-1:]
+        for name in ("", _TEMPORARY, *last):
             path = self.path / name
             if name and path.is_symlink():
                 raise QueueError(path, "it is a symbolic link", "written")
@@ -112,139 +146,95 @@ class Queue:
 
     def names(self) -> list[str]:
         """The names of all hints, locked or not, the oldest first; left-overs do not count. Raises QueueError."""
+        with self._opened() as top:
+            return self._names(top)
+
+    def _names(self, top: int) -> list[str]:
         return [
             f"{directory}/{name}"
-            for directory in self._directories()
-            for name in sorted(self._list(directory))
+            for directory in self._directories(top)
+            for name in sorted(self._list(top, directory))
             if _ELEMENT.fullmatch(name)
         ]
 
-    def _directories(self) -> list[str]:
+    def _directories(self, top: int) -> list[str]:
         """The intermediate directories, the oldest first. Raises QueueError."""
-        found = (name for name in self._list("") if _DIRECTORY.fullmatch(name))
-        return sorted(found, key=lambda name: int(name, 16))
-
-    def _list(self, directory: str) -> list[str]:
         try:
-            if directory and (self.path / directory).is_symlink():
-                return []  # not made by python-dirq
-            return os.listdir(self.path / directory)
+            return _directories(top)
         except OSError as error:
-            if directory and error.errno == errno.ENOENT:
-                return []  # purged a moment ago
+            raise QueueError(self.path, _reason(error)) from error
+
+    def _list(self, top: int, directory: str) -> list[str]:
+        try:
+            with _directory(directory, top) as descriptor:
+                return os.listdir(descriptor)
+        except FileNotFoundError:
+            return []  # purged a moment ago
+        except OSError as error:
+            if _is_link(directory, top):
+                return []  # not made by a program that keeps to the format
             raise QueueError(self.path / directory, _reason(error)) from error
 
     def look(self) -> Hints:
         """Read the messages and change nothing. Raises QueueError."""
-        return self._gather(self.names(), lambda _name: None)
+        with self._opened() as top:
+            return _gather(top, self._names(top), lock=False)
 
     def take(self) -> Hints:
         """Lock and read the messages. Drops ill-formed ones; the others stay until acknowledged. Raises QueueError.
 
         Takes locked messages, too: only the holder of the run lock reads, so whoever locked them has died.
         """
-        hints = self._gather(self.names(), self._lock)
+        with self._opened() as top:
+            hints = _gather(top, self._names(top), lock=True)
         return hints._replace(events=(*hints.events, *self.acknowledge(hints.dropped)))
 
-    def _gather(self, names: Sequence[str], lock: Callable[[str], None]) -> Hints:
-        messages, dropped, events = [], [], []
-        repos: set[RepoId] = set()
-        size = 0
-        for position, name in enumerate(names):
-            if size >= _MOST_BYTES or len(repos) >= _MOST_REPOSITORIES:
-                text = f"{len(names) - position} messages are left for the next run"
-                events.append(Event(logging.WARNING, text))
-                break
-            try:
-                self._check_element(name)
-                lock(name)
-                data = self._read(name)
-                size += len(data)
-                named, problems = decode(data)
-            except FileNotFoundError:
-                continue  # somebody else has removed it
-            except ValueError as error:
-                dropped.append(name)
-                events.append(Event(logging.ERROR, f"Message '{name}' is dropped: {error}"))
-            except OSError as error:
-                events.append(Event(logging.ERROR, f"Message '{name}' cannot be read: {_reason(error)}"))
-            else:
-                messages.append(name)
-                repos |= named
-                events += [Event(logging.WARNING, f"Message '{name}': {problem}") for problem in problems]
-        return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), tuple(events))
+    def acknowledge(self, names: Sequence[str]) -> list[Event]:
+        """Remove messages whose work is done. Returns an event for each one that cannot be removed.
 
-    def _lock(self, name: str) -> None:
-        try:
-            self._library_queue().lock(name)
-        except OSError as error:
-            log.debug("'%s' could not be locked: %s", name, error)  # if it is gone, _read raises
-
-    def _check_element(self, name: str) -> None:
-        """Raises FileNotFoundError when an element is gone, ValueError when it is not an element."""
-        if not stat.S_ISDIR(os.lstat(self.path / name).st_mode):
-            raise ValueError("it is no directory")
-        try:
-            mode = os.lstat(self.path / name / "data").st_mode
-        except FileNotFoundError:
-            os.lstat(self.path / name)
-            raise ValueError("it has no data") from None
-        if not stat.S_ISREG(mode):
-            raise ValueError("its data is no file")
-
-    def _read(self, name: str) -> bytes:
-        """The data of an element. Raises FileNotFoundError when it is gone, ValueError when it is too large."""
-        descriptor = os.open(self.path / name / "data", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            data = file.read(LARGEST_MESSAGE + 1)
-        if len(data) > LARGEST_MESSAGE:
-            raise ValueError(f"it has more than {LARGEST_MESSAGE} bytes")
-        return data
-
-    def acknowledge(self, names: Iterable[str]) -> list[Event]:
-        """Remove messages whose work is done. Returns an event for each one that cannot be removed."""
-        events = []
+        What takes too long to delete is left in ``obsolete/`` for the purge.
+        """
+        told = _Told()
+        until = time.monotonic() + _MOST_SECONDS
         for name in names:
             try:
-                self._remove(name)
+                with self._opened() as top:
+                    _remove(top, name, until)
             except OSError as error:
-                events.append(Event(logging.ERROR, f"Unable to remove message '{name}': {_reason(error)}"))
-        return events
-
-    def _remove(self, name: str) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(self.path / _OBSOLETE)
-        obsolete = self.path / _OBSOLETE / os.urandom(7).hex()
-        with suppress(FileNotFoundError):  # somebody else has removed it
-            os.rename(self.path / name, obsolete)
-            files.remove_tree(obsolete)
+                told.add(logging.ERROR, f"Unable to remove message '{name}': {_reason(error)}", "cannot be removed")
+            except QueueError as error:
+                told.add(logging.ERROR, f"Unable to remove message '{name}': {error.problem}", "cannot be removed")
+        return [*told.events()]
 
     def purge(self) -> list[Event]:
         """Remove what dead writers and readers left: pieces of elements, locks, empty directories. Raises QueueError.
 
         Unlike the purge of python-dirq, it never removes what a living process may be using.
         """
-        pieces = [f"{top}/{name}" for top in (_TEMPORARY, _OBSOLETE) for name in self._list(top)]
-        locks = [f"{name}/{_LOCKED}" for name in self.names() if not (self.path / name).is_symlink()]
-        # Writers use the last directory. A directory that is newly empty may have been the last when a writer looked.
-        directories = self._directories()[:-1]
-        return [
-            *self._clear([name for name in pieces if _ELEMENT.fullmatch(name[-14:])], TEMPORARY_AGE, files.remove_tree),
-            *self._clear(locks, LOCK_AGE, os.rmdir),
-            *self._clear(directories, TEMPORARY_AGE, os.rmdir),
-        ]
+        with self._opened() as top:
+            events = []
+            for place in (_TEMPORARY, _OBSOLETE):
+                names = [name for name in self._list(top, place) if _ELEMENT.fullmatch(name)]
+                events += self._clear(top, place, names, TEMPORARY_AGE, _discard)
+            for name in self._names(top):
+                events += self._clear(top, name, [_LOCKED], LOCK_AGE, _remove_directory)
+            # Writers use the last directory. One that is newly empty may have been the last when a writer looked.
+            directories = self._directories(top)[:-1]
+            events += self._clear(top, "", directories, TEMPORARY_AGE, _remove_directory)
+        return events
 
-    def _clear(self, names: Iterable[str], age: float, remove: Callable[[Path], object]) -> list[Event]:
+    def _clear(
+        self, top: int, place: str, names: Sequence[str], age: float, remove: Callable[[int, str], None]
+    ) -> list[Event]:
         """Remove what has not changed for ``age`` seconds. Skips what is gone, and directories that are not empty."""
         events, oldest = [], time.time() - age
         for name in names:
-            path = self.path / name
+            path = self.path / place / name
             try:
-                if os.lstat(path).st_mtime >= oldest:
-                    continue
-                remove(path)
-                if os.path.lexists(path):
-                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+                with _directory(place, top) as directory:
+                    if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime >= oldest:
+                        continue
+                    remove(directory, name)
                 events.append(Event(logging.INFO, f"Removed '{path}'"))
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
@@ -252,12 +242,255 @@ class Queue:
         return events
 
 
-def _number(error: OSError) -> int | None:
-    """The error number. python-dirq raises errors of its own without it; then it is in the error's context."""
-    cause = error.__context__
-    return error.errno or (cause.errno if isinstance(cause, OSError) else None)
+# Steps in the queue, each relative to an open directory
+
+
+@contextlib.contextmanager
+def _directory(name: str, above: int) -> Iterator[int]:
+    """The descriptor of a directory, one or two levels below another; no link is followed. Raises OSError."""
+    first, _, second = name.partition("/")
+    descriptor = os.open(first or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        if not second:
+            yield descriptor
+        else:
+            with _directory(second, descriptor) as found:
+                yield found
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _made(name: str, above: int) -> Iterator[int]:
+    """The descriptor of a directory, which is made if it is missing. Raises OSError."""
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=above)
+    with _directory(name, above) as descriptor:
+        yield descriptor
+
+
+def _is_link(name: str, above: int) -> bool:
+    with suppress(OSError):
+        return stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+    return False
+
+
+def _directories(top: int) -> list[str]:
+    found = (name for name in os.listdir(top) if _DIRECTORY.fullmatch(name))
+    return sorted(found, key=lambda name: int(name, 16))
+
+
+def _add(top: int, fields: Mapping[str, bytes]) -> str:
+    """Make an element aside, flush it, and move it to its directory. Returns its name. Raises OSError."""
+    name = _new_name()
+    with _made(_TEMPORARY, top) as temporary:
+        os.mkdir(name, dir_fd=temporary)
+        try:
+            with _directory(name, temporary) as element:
+                for field, content in fields.items():
+                    _write(element, field, content)
+                os.fsync(element)
+            directory = _roomy_directory(top)
+            with _made(directory, top) as target:
+                os.rename(name, name, src_dir_fd=temporary, dst_dir_fd=target)
+                os.fsync(target)
+            os.fsync(top)
+        except BaseException:
+            with suppress(OSError):
+                _discard(temporary, name)
+            raise
+    return f"{directory}/{name}"
+
+
+def _new_name() -> str:
+    """A name for an element: seconds and microseconds since the epoch, and a random digit."""
+    now = time.time()
+    return f"{int(now):08x}{int(now % 1 * 1e6):05x}{os.urandom(1)[0] % 16:x}"
+
+
+def _write(element: int, field: str, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(field, flags, 0o666, dir_fd=element), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _roomy_directory(top: int) -> str:
+    """The name of the directory for the next element."""
+    last = next(reversed(_directories(top)), None)
+    if last is None:
+        return f"{0:08x}"
+    with _directory(last, top) as descriptor:
+        return last if len(os.listdir(descriptor)) < _FULL else f"{int(last, 16) + 1:08x}"
+
+
+def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
+    """Read messages, within the limits of a run."""
+    messages: list[str] = []
+    dropped: list[str] = []
+    told = _Told()
+    repos: set[RepoId] = set()
+    pushes: list[Push] = []
+    size = 0
+    until = time.monotonic() + _MOST_SECONDS
+    for position, name in enumerate(names):
+        is_enough = len(messages) + len(dropped) >= _MOST_MESSAGES or time.monotonic() > until
+        if is_enough or size >= _MOST_BYTES or len(repos) >= _MOST_REPOSITORIES:
+            told.add(logging.WARNING, f"{len(names) - position} messages are left for the next run")
+            break
+        try:
+            data, after = _take(top, name, lock=lock)
+            size += len(data)
+            named, problems = decode(data)
+        except FileNotFoundError:
+            continue  # somebody else has removed it
+        except ValueError as error:
+            dropped.append(name)
+            told.add(logging.ERROR, f"Message '{name}' is dropped: {error}", "are dropped")
+        except OSError as error:
+            told.add(logging.ERROR, f"Message '{name}' cannot be read: {_reason(error)}", "cannot be read")
+        else:
+            messages.append(name)
+            repos |= named
+            moves, more = _moves(after)
+            pushes += [Push(name, repo, move) for repo in sorted(named & moves.keys()) for move in moves[repo]]
+            for problem in (*problems, *more):
+                told.add(logging.WARNING, f"Message '{name}': {problem}", "are ill-formed in parts")
+    return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), told.events(), tuple(pushes))
+
+
+def _take(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
+    """The data of an element, and what it says of branches; b'' when it says nothing.
+
+    Raises FileNotFoundError when it is gone, ValueError when it is no element, OSError when it cannot be read.
+    """
+    try:
+        with _directory(name, top) as element:
+            data = _read(element, "data", LARGEST_MESSAGE)
+            if lock:
+                with suppress(OSError):  # it counts all the same
+                    os.mkdir(_LOCKED, dir_fd=element)
+            return data, _after(element)
+    except NotADirectoryError:
+        raise ValueError("it is no directory") from None
+    except _NoFieldError:
+        with _directory(name, top):  # else somebody else removes it now
+            raise ValueError("it has no data") from None
+
+
+class _NoFieldError(Exception):
+    """An element does not have a field."""
+
+
+def _read(element: int, field: str, largest: int) -> bytes:
+    """A field of an element. Raises _NoFieldError, ValueError when it is too large or no file, OSError."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(field, flags, dir_fd=element)
+    except FileNotFoundError:
+        raise _NoFieldError from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise ValueError(f"its {field} is no file") from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"its {field} is no file")
+        content = _read_at_most(descriptor, largest + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > largest:
+        raise ValueError(f"it has more than {largest} bytes")
+    return content
+
+
+def _read_at_most(descriptor: int, most: int) -> bytes:
+    content = b""
+    while len(content) < most and (piece := os.read(descriptor, most - len(content))):
+        content += piece
+    return content
+
+
+def _after(element: int) -> bytes:
+    """The field ``after``; b'' when there is none, and b'?', which is ill-formed, when it cannot be used."""
+    try:
+        return _read(element, AFTER, _LARGEST_AFTER)
+    except _NoFieldError:
+        return b""
+    except (OSError, ValueError):
+        return b"?"
+
+
+def _moves(after: bytes) -> tuple[Mapping[RepoId, Sequence[Move]], list[str]]:
+    """The moves of branches by repository, and what is ill-formed."""
+    if not after:
+        return {}, []
+    try:
+        return decode_moves(after), []
+    except ValueError:
+        return {}, [f"{AFTER} is ignored, expected moves of branches"]
+
+
+class _Told:
+    """Events of messages: the first ones of each kind, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._kinds: dict[str, list[int]] = {}
+
+    def add(self, level: int, text: str, kind: str = "") -> None:
+        """Add an event; ``kind`` says in the plural what is wrong with the messages."""
+        counted = self._kinds.setdefault(kind, [level, 0])
+        counted[1] += 1
+        if counted[1] <= _MOST_TOLD:
+            self._events.append(Event(level, text))
+
+    def events(self) -> tuple[Event, ...]:
+        """The events, and one for each kind of which there are more."""
+        more = [(level, number - _MOST_TOLD, kind) for kind, (level, number) in self._kinds.items()]
+        rest = [Event(level, f"{number} more messages {kind}") for level, number, kind in more if number > 0]
+        return (*self._events, *rest)
+
+
+def _remove(top: int, name: str, until: float) -> None:
+    """Move an element out of the way and delete it, if there is still time. Raises OSError."""
+    directory, _, element = name.partition("/")
+    fresh = os.urandom(7).hex()
+    with suppress(FileNotFoundError), _made(_OBSOLETE, top) as obsolete:  # somebody else may have removed it
+        with _directory(directory, top) as above:
+            os.rename(element, fresh, src_dir_fd=above, dst_dir_fd=obsolete)
+        with suppress(OSError):  # the purge tries again, and tells
+            _discard(obsolete, fresh, until)
+
+
+def _remove_directory(place: int, name: str) -> None:
+    os.rmdir(name, dir_fd=place)
+
+
+def _discard(place: int, name: str, until: float = math.inf) -> None:
+    """Delete something in a directory, with all that is in it, until a time of the monotonic clock. Raises OSError.
+
+    Directories in it move up beside it first. So any depth needs neither recursion nor many descriptors, and no step
+    follows a link, or leads up to where somebody else has moved a directory.
+    """
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=place)
+            continue
+        with _directory(name, place) as directory:
+            for entry in os.listdir(directory):
+                if time.monotonic() > until:
+                    return
+                try:
+                    os.unlink(entry, dir_fd=directory)
+                except IsADirectoryError:
+                    waiting.append(os.urandom(7).hex())
+                    os.rename(entry, waiting[-1], src_dir_fd=directory, dst_dir_fd=place)
+        os.rmdir(name, dir_fd=place)
 
 
 def _reason(error: OSError) -> str:
-    number = _number(error)
-    return os.strerror(number) if number else str(error)
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -68,7 +68,9 @@ def _run(context: Context) -> Report:
         record.save_retired(context, scope, plans, repositories)
 
     if hints is not None:
-        failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, repositories.failed())
+        failed = repositories.failed()
+        late = deferred.arrivals.find_late(layout, hints.pushes, failed) if hints.pushes else ()
+        failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late)
     faults = record.open_faults(context, scope, plans, repositories, applied)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):

@@ -35,7 +35,8 @@ from jens.commands import gitlab_producer_runner
 from jens.commands.gitlab_producer_runner import application
 from jens.commands.logs import tear_down_logging
 from jens.config import load_config
-from jens.gitlabproducer.app import LARGEST_BODY, create_app
+from jens.gitlabproducer.app import create_app
+from jens.gitlabproducer.limits import LARGEST_BODY
 from jens.gitlabproducer.webhooks import Index
 from tests import TREE
 from tests.conftest import Remote, Site, git

@@ -154,7 +154,8 @@ def test_exit_10_one_left_over_stays_and_the_others_go(site: Site, monkeypatch: 
 
 def _refusing(rmdir: Callable[..., None], refused: Path) -> Callable[..., None]:
     def instead(path: Path | str, *, dir_fd: int | None = None) -> None:
-        if path == refused:
+        above = Path(os.readlink(f"/proc/self/fd/{dir_fd}")) if dir_fd is not None else Path()
+        if above / path == refused:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         rmdir(path, dir_fd=dir_fd)
 

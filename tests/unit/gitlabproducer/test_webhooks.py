@@ -12,6 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from jens.gitlabproducer.webhooks import PROVIDERS, TOLERANCE, Index, MalformedError, Provider, Pushed, parse
+from jens.messaging.message import Move
 from jens.model import HOSTGROUPS, MODULES, Library, RepoId
 
 _PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in PROVIDERS}
@@ -740,3 +741,39 @@ def test_the_end_of_a_path_of_a_personal_project_matches() -> None:
 def test_from_the_body_to_the_repository(provider: str, payload: Mapping[str, Any], url: str) -> None:
     pushed = _PROVIDERS[provider].pushed(parse(json.dumps(payload).encode()))
     assert _matching(pushed, url, "https://git.example.org/hostgroups/other") == [_APACHE]
+
+
+# The branches of a push
+
+
+_MOVED, _DELETED = Move("master", _BEFORE, _AFTER), Move("master", _BEFORE, "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "payload", "expected"),
+    [
+        pytest.param("gitlab", GITLAB_PUSH, (_MOVED,), id="GitLab"),
+        pytest.param("gitlab", _GITLAB_DELETION, (_DELETED,), id="a deletion, GitLab"),
+        pytest.param("gitlab", {**GITLAB_PUSH, "before": _NOBODY}, (Move("master", "", _AFTER),), id="a new branch"),
+        pytest.param("gitlab", _GITLAB_TAG_PUSH, (), id="a tag, GitLab"),
+        pytest.param("gitlab", _SYSTEM_UPDATE, (_MOVED,), id="several refs, GitLab"),
+        pytest.param("github", GITHUB_PUSH, (_MOVED,), id="GitHub"),
+        pytest.param("github", _GITHUB_DELETION, (_DELETED,), id="a deletion, GitHub"),
+        pytest.param("github", _GITHUB_CREATE, (), id="an event of its own for a new branch"),
+        pytest.param("gitea", GITEA_PUSH, (_MOVED,), id="Gitea"),
+        pytest.param("bitbucket", CLOUD_PUSH, (Move("master", _AFTER, _AFTER),), id="Bitbucket Cloud"),
+        pytest.param("bitbucket", _CLOUD_DELETION, (Move("master", _AFTER, ""),), id="a deletion, Bitbucket Cloud"),
+        pytest.param("bitbucket", CENTER_PUSH, (_MOVED,), id="Bitbucket Data Center"),
+        pytest.param("gitlab", {"ref": "refs/heads/x"}, (), id="without commits"),
+        pytest.param("gitlab", {"ref": 5, "after": _AFTER}, (), id="a ref that is no text"),
+        pytest.param("gitlab", {**GITLAB_PUSH, "after": "HEAD"}, (), id="no commit"),
+        pytest.param("gitlab", {**GITLAB_PUSH, "after": ["x"]}, (), id="a list for a commit"),
+        pytest.param("gitlab", {**GITLAB_PUSH, "ref": "refs/heads/../x"}, (), id="no branch"),
+        pytest.param("gitlab", {"changes": [GITLAB_PUSH, 5, None, []]}, (_MOVED,), id="one good change of several"),
+        pytest.param("gitlab", {"changes": [GITLAB_PUSH] * 500}, (_MOVED,) * 100, id="very many"),
+        pytest.param("bitbucket", {"push": {"changes": [5, {"new": {"type": "tag", "name": "v1"}}]}}, (), id="a tag"),
+        pytest.param("bitbucket", {"push": 5, "changes": "x"}, (), id="nothing of the kind"),
+    ],
+)
+def test_the_moves_of_branches_in_a_push(provider: str, payload: Mapping[str, Any], expected: tuple[Move, ...]) -> None:
+    assert _PROVIDERS[provider].moves(payload) == expected

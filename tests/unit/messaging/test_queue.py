@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
+import contextlib
 import errno
+import json
 import logging
+import math
 import os
 import pickle
 import pickletools
@@ -20,8 +22,6 @@ from pathlib import Path
 from typing import Any, Callable
 from unittest.mock import Mock
 
-import dirq.queue
-import dirq.QueueBase
 import pytest
 from dirq.queue import Queue as DirectoryQueue
 
@@ -29,10 +29,9 @@ from jens.errors import QueueError
 from jens.events import Event
 from jens.messaging import message
 from jens.messaging import queue as messaging_queue
-from jens.messaging.message import decode, encode
-from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Queue
+from jens.messaging.message import MOST_MOVES, Move, decode, encode
+from jens.messaging.queue import LARGEST_MESSAGE, SCHEMA, Hints, Push, Queue
 from jens.model import COMMON, HOSTGROUPS, MODULES, RepoId
-from jens.system import files
 from tests import TREE
 from tests.values import DUMMY, MYAPP, modules
 
@@ -206,6 +205,80 @@ def test_a_message_that_is_no_plain_pickle_is_ill_formed_as_a_whole(data: bytes)
         decode(data)
 
 
+# Moves of branches
+
+
+_OLD, _NEW = "1" * 40, "a" * 40
+_MOVE = Move("feature/x", _OLD, _NEW)
+
+
+def test_a_message_tells_where_branches_are_and_others_need_not_know(spool: Path) -> None:
+    name = Queue(spool).add([_M1, MYAPP], moves={_M1: [_MOVE, Move("gone", _OLD, "")], MYAPP: []})
+    pushes = Queue(spool).look().pushes
+    assert pushes == (Push(name, _M1, _MOVE), Push(name, _M1, Move("gone", _OLD, "")))
+    assert abs(pushes[0].added - time.time()) < 60
+    others = _others(spool)
+    assert others.lock(name)
+    assert pickle.loads(others.get(name)["data"]) == {"modules": ["m1"], "hostgroups": ["myapp"]}  # noqa: S301
+    others.remove(name)
+    assert Queue(spool).names() == []
+
+
+def test_without_moves_a_message_is_as_ever(spool: Path) -> None:
+    nothing: list[dict[RepoId, list[Move]] | None] = [None, {}, {_M1: []}]
+    for moves in nothing:
+        assert sorted(os.listdir(spool / Queue(spool).add([_M1], moves=moves))) == ["data", "time"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        '{"modules/m1": 5}',
+        '{"modules/m1": [5]}',
+        '{"modules/m1": [["x", "", "", ""]]}',
+        '{"../m1": []}',
+        '{"modules/m1": [["-x", "", ""]]}',
+        '{"modules/m1": [["x", "", "HEAD"]]}',
+        json.dumps({"modules/m1": [_MOVE] * (MOST_MOVES + 1)}),
+        " " * 70_000,
+        "[" * 60_000,
+    ],
+    ids=lambda text: text[:30],
+)
+def test_ill_formed_moves_spoil_nothing_else(spool: Path, after: str) -> None:
+    name = Queue(spool).add([_M1])
+    (spool / name / "after").write_text(after)
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.repos, hints.pushes) == ((name,), frozenset({_M1}), ())
+    problem = "after is ignored, expected moves of branches"
+    assert hints.events == ((Event(logging.WARNING, f"Message '{name}': {problem}"),) if after else ())
+
+
+def test_moves_of_repositories_that_the_message_does_not_name_are_none(spool: Path) -> None:
+    Queue(spool).add([_M1], moves={_M2: [_MOVE]})
+    assert Queue(spool).take().pushes == ()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_moves_that_are_no_file_are_ignored(spool: Path, elsewhere: Path, kind: str) -> None:
+    name = Queue(spool).add([_M1])
+    path = spool / name / "after"
+    if kind == "link":
+        path.symlink_to(elsewhere / "data")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    hints = Queue(spool).take()
+    assert (hints.messages, hints.pushes, len(hints.events)) == ((name,), (), 1)
+    assert Queue(spool).acknowledge([name]) == []
+    assert os.listdir(spool / "obsolete") == []
+
+
 # Adding
 
 
@@ -233,25 +306,30 @@ def test_the_time_has_microseconds_even_when_there_are_none(spool: Path, monkeyp
     assert (spool / name / "time").read_text() == "2015-12-10T14:06:35.000000"
 
 
+def _place(descriptor: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
 def test_what_was_added_is_on_stable_storage_up_to_the_queue_itself(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[Path] = []
-    monkeypatch.setattr(files, "flush", flushed.append)
-    element = spool / Queue(spool).add([_M1])
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(_place(descriptor)))
+    name = Queue(spool).add([_M1], moves={_M1: [_MOVE]})
+    aside, directory = spool / "temporary" / name[9:], spool / name[:8]
     # The first element made its intermediate directory. If that entry is lost, so is the hint.
-    assert set(flushed) >= {element / "time", element / "data", element, element.parent, spool}
+    assert flushed == [aside / "time", aside / "data", aside / "after", aside, directory, spool]
 
 
-def test_what_was_taken_at_once_need_not_be_flushed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flush = files.flush
+def test_what_is_taken_before_it_is_flushed_is_no_failure(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = os.fsync
 
-    def take_and_flush(path: Path) -> None:
+    def take_and_flush(descriptor: int) -> None:
         queue = Queue(spool)
         assert _failures(queue.acknowledge(queue.take().messages)) == []
-        flush(path)
+        flush(descriptor)
 
-    monkeypatch.setattr(files, "flush", take_and_flush)
+    monkeypatch.setattr(os, "fsync", take_and_flush)
     assert Queue(spool).add([_M1])
     assert Queue(spool).names() == []
 
@@ -277,123 +355,91 @@ def test_without_permission_nothing_is_added(spool: Path, monkeypatch: pytest.Mo
     assert _names(spool) == []
 
 
-def test_a_fresh_temporary_directory_that_is_purged_is_made_anew(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _purging(
+    monkeypatch: pytest.MonkeyPatch, at: str, remove: Callable[[int, str], object], times: float = 1
+) -> list[str]:
+    """Have somebody else purge, a number of times, just before a file or directory is opened whose name matches."""
     purged: list[str] = []
-    write = dirq.queue._file_write
+    real_open = os.open
 
-    def purge_and_write(path: str, *rest: object) -> object:
-        if not purged:
-            purged.append(path)
-            os.rmdir(os.path.dirname(path))
-        return write(path, *rest)
+    def purge_and_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None and re.fullmatch(at, str(path)) and len(purged) < times:
+            purged.append(str(path))
+            remove(dir_fd, str(path))
+        return real_open(path, flags, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr(dirq.queue, "_file_write", purge_and_write)
-    name = Queue(spool).add([_M1])
-    assert purged
-    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+    monkeypatch.setattr(os, "open", purge_and_open)
+    return purged
 
 
-def test_a_temporary_directory_that_is_purged_between_the_fields_is_made_anew(
-    spool: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
-    write = dirq.queue._file_write
-
-    def write_and_purge(path: str, *rest: object) -> None:
-        write(path, *rest)
-        written.append(path)
-        if len(written) == 1:
-            shutil.rmtree(os.path.dirname(path))
-
-    monkeypatch.setattr(dirq.queue, "_file_write", write_and_purge)
-    name = Queue(spool).add([_M1])
-    assert len(written) == 3
-    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+def _remove_above(directory: int, _name: str) -> None:
+    shutil.rmtree(_place(directory))
 
 
-def test_an_intermediate_directory_that_is_purged_is_made_anew(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    purged: list[str] = []
-    choose = DirectoryQueue._insertion_directory
-
-    def choose_and_purge(queue: Any) -> str:
-        name = str(choose(queue))
-        if not purged:
-            purged.append(name)
-            os.rmdir(spool / name)
-        return name
-
-    monkeypatch.setattr(DirectoryQueue, "_insertion_directory", choose_and_purge)
-    name = Queue(spool).add([_M1])
-    assert purged
-    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
-
-
-def test_an_intermediate_directory_that_another_made_and_that_is_purged_is_made_anew(
-    spool: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    purged: list[Path] = []
-    makedirs = os.makedirs
-
-    def be_overtaken_or_make(path: str) -> None:
-        if os.path.basename(path) == "00000000" and not purged:
-            purged.append(spool / "00000000")
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        makedirs(path)
-
-    monkeypatch.setattr(os, "makedirs", be_overtaken_or_make)
-    name = Queue(spool).add([_M1])
-    assert purged
-    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
-
-
-def test_who_is_purged_all_the_time_gives_up(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = dirq.queue._file_write
-
-    def purge_and_write(path: str, *rest: object) -> object:
-        os.rmdir(os.path.dirname(path))
-        return write(path, *rest)
-
-    monkeypatch.setattr(dirq.queue, "_file_write", purge_and_write)
-    with pytest.raises(QueueError, match="could not be written: No such file or directory"):
-        Queue(spool).add([_M1])
-    assert Queue(spool).names() == []
-
-
-def _no_space(*_arguments: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _full_device(_path: str, umask: object = None, utf8: object = False) -> object:  # noqa: ARG001 - as it is called
-    return codecs.open("/dev/full", "w", "utf8") if utf8 else open("/dev/full", "wb")
+def _remove_it(directory: int, name: str) -> None:
+    os.rmdir(name, dir_fd=directory)
 
 
 @pytest.mark.parametrize(
-    ("module", "function", "fault"),
+    ("at", "remove"),
     [
-        pytest.param(dirq.queue, "_file_write", _no_space, id="as the system says it"),
-        pytest.param(dirq.QueueBase, "_file_create", _full_device, id="in the words of python-dirq"),
-        pytest.param(os, "mkdir", _no_space, id="no directory"),
-        pytest.param(os, "rename", _no_space, id="no rename"),
+        pytest.param("time", _remove_above, id="a fresh element"),
+        pytest.param("data", _remove_above, id="an element between its fields"),
+        pytest.param("[0-9a-f]{14}", _remove_it, id="an empty element"),
+        pytest.param("[0-9a-f]{8}", _remove_it, id="an intermediate directory"),
+        pytest.param("temporary", _remove_it, id="the directory of elements"),
     ],
 )
-def test_a_real_failure_is_said_as_the_system_says_it(
-    spool: Path, monkeypatch: pytest.MonkeyPatch, module: Any, function: str, fault: Callable[..., object]
+def test_what_is_purged_is_made_anew(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, at: str, remove: Callable[[int, str], object]
 ) -> None:
-    _others(spool)
-    monkeypatch.setattr(module, function, fault)
-    with pytest.raises(QueueError) as caught:
-        Queue(spool).add([_M1])
-    assert str(caught.value).startswith(f"The queue of hints '{spool}' could not be written: ")
-    assert str(caught.value).endswith("No space left on device")
-    assert str(caught.value).isprintable()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        purged = _purging(patched, at, remove)
+        name = Queue(spool).add([_M1])
+    assert len(purged) == 1
+    assert _ok(Queue(spool).take()) == Hints(1, (name,), frozenset({_M1}))
+    assert os.listdir(spool / "temporary") == []
+
+
+def test_who_is_purged_all_the_time_gives_up(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        purged = _purging(patched, "data", _remove_above, math.inf)
+        with pytest.raises(QueueError, match="could not be written: No such file or directory"):
+            Queue(spool).add([_M1])
+    assert 10 < len(purged) < 1000
     assert Queue(spool).names() == []
 
 
-def test_a_failed_flush_is_told(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "flush", _no_space)
-    with pytest.raises(QueueError, match="could not be written: No space left on device"):
-        Queue(spool).add([_M1])
+def test_an_element_of_the_same_name_is_not_replaced(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging_queue, "_new_name", iter(["0" * 14, "0" * 14, "1" * 14]).__next__)
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2)]
+    assert names == ["00000000/" + "0" * 14, "00000000/" + "1" * 14]
+    assert _ok(Queue(spool).take()).repos == {_M1, _M2}
+
+
+def test_a_full_directory_gets_no_more_elements(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging_queue, "_FULL", 2)
+    names = [Queue(spool).add([_M1]) for _ in range(5)]
+    assert [name[:8] for name in names] == ["00000000"] * 2 + ["00000001"] * 2 + ["00000002"]
+    assert _others(spool).add({"time": "", "data": b""}).startswith("00000002/")
+
+
+def _no_space(*_arguments: object, **_more: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("function", ["mkdir", "rename", "fsync"])
+def test_a_real_failure_is_said_as_the_system_says_it(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    _others(spool)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, function, _no_space)
+        with pytest.raises(QueueError) as caught:
+            Queue(spool).add([_M1])
+    assert str(caught.value) == f"The queue of hints '{spool}' could not be written: No space left on device"
+    assert Queue(spool).names() == []
+    assert os.listdir(spool / "temporary") == []
 
 
 # Listing
@@ -469,7 +515,7 @@ def test_a_queue_that_cannot_be_read_is_not_an_empty_one(
     assert spool.exists() == (kind != "missing")
 
 
-def _no_permission(*_arguments: object) -> None:
+def _no_permission(*_arguments: object, **_more: object) -> None:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -702,18 +748,19 @@ def test_the_largest_message_is_read(spool: Path) -> None:
     assert (hints.messages, hints.repos, hints.dropped) == ((_name(element),), frozenset({_M2}), ())
 
 
-def test_a_message_that_vanishes_while_it_is_taken_is_none(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", ["element", "data"])
+def test_a_message_that_vanishes_while_it_is_taken_is_none(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
-    lock = Queue._lock
-
-    def remove_or_lock(queue: Queue, name: str) -> None:
-        if name == names[1]:
-            shutil.rmtree(spool / name)
-        else:
-            lock(queue, name)
-
-    monkeypatch.setattr(Queue, "_lock", remove_or_lock)
-    assert _ok(Queue(spool).take()) == Hints(3, (names[0], names[2]), frozenset({_M1, _M3}))
+    if at == "element":
+        purged = _purging(monkeypatch, names[1][9:], lambda _directory, _name: shutil.rmtree(spool / names[1]))
+    else:
+        purged = _purging(monkeypatch, "data", _remove_above)
+    hints = _ok(Queue(spool).take())
+    assert len(purged) == 1
+    gone = 1 if at == "element" else 0
+    assert hints.messages == tuple(name for number, name in enumerate(names) if number != gone)
 
 
 def test_an_intermediate_directory_that_vanishes_while_it_is_listed_is_empty(
@@ -721,31 +768,29 @@ def test_an_intermediate_directory_that_vanishes_while_it_is_listed_is_empty(
 ) -> None:
     name = Queue(spool).add([_M1])
     (spool / "00000001").mkdir()
-    listdir = os.listdir
-
-    def purge_and_list(path: Path) -> list[str]:
-        if path == spool / "00000001":
-            os.rmdir(path)
-        return listdir(path)
-
-    monkeypatch.setattr(os, "listdir", purge_and_list)
+    assert _purging(monkeypatch, "00000001", _remove_it) == []
     assert _ok(Queue(spool).take()).messages == (name,)
+    assert not (spool / "00000001").exists()
+
+
+def _failing_to_read(monkeypatch: pytest.MonkeyPatch, element: Path) -> None:
+    real_open = os.open
+
+    def fail_or_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "data" and dir_fd is not None and _place(dir_fd) == element:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", fail_or_open)
 
 
 def test_a_message_that_cannot_be_read_now_stays(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
-    real_open = os.open
-
-    def fail_or_open(path: Any, *rest: Any) -> int:
-        if path == spool / names[1] / "data":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real_open(path, *rest)
-
-    monkeypatch.setattr(os, "open", fail_or_open)
-    hints = Queue(spool).take()
+    with monkeypatch.context() as patched:
+        _failing_to_read(patched, spool / names[1])
+        hints = Queue(spool).take()
     assert (hints.messages, hints.repos, hints.dropped) == ((names[0], names[2]), frozenset({_M1, _M3}), ())
     assert hints.events == (Event(logging.ERROR, f"Message '{names[1]}' cannot be read: Input/output error"),)
-    monkeypatch.undo()
     assert Queue(spool).take().messages == tuple(names)
 
 
@@ -757,8 +802,8 @@ def test_a_message_that_cannot_be_locked_is_taken_all_the_same(spool: Path, monk
 
 @pytest.mark.parametrize(
     ("limit", "most"),
-    [("_MOST_BYTES", 2 * len(encode([_M1]))), ("_MOST_REPOSITORIES", 2)],
-    ids=["bytes", "repositories"],
+    [("_MOST_BYTES", 2 * len(encode([_M1]))), ("_MOST_REPOSITORIES", 2), ("_MOST_MESSAGES", 2)],
+    ids=["bytes", "repositories", "messages"],
 )
 def test_what_is_too_much_for_one_run_waits_for_the_next(
     spool: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
@@ -774,6 +819,36 @@ def test_what_is_too_much_for_one_run_waits_for_the_next(
         del names[:2]
         assert Queue(spool).names() == names
     assert _ok(Queue(spool).take()).messages == tuple(names)
+
+
+def test_what_takes_too_long_waits_for_the_next_run(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Queue(spool).add([_M1]) for _ in range(3)]
+    ticks = iter([0.0, 1.0, 4.0, 5.5])
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", ticks.__next__)
+        hints = Queue(spool).look()
+    assert hints.messages == tuple(names[:2])
+    assert hints.events == (Event(logging.WARNING, "1 messages are left for the next run"),)
+
+
+def test_of_many_bad_messages_the_first_are_told_and_the_number_of_the_others(spool: Path) -> None:
+    for number in range(25):
+        _element(spool, number, b"")
+    good = _element(spool, 99, pickle.dumps({"modules": ["m1"], "x": []}))
+    hints = Queue(spool).take()
+    assert (len(hints.dropped), hints.messages) == (25, (_name(good),))
+    assert len(hints.events) == 22
+    assert hints.events[-1] == Event(logging.ERROR, "5 more messages are dropped")
+    assert Queue(spool).names() == [_name(good)]
+
+
+def test_what_cannot_be_read_does_not_keep_the_rest_from_being_read(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [Queue(spool).add([repo]) for repo in (_M1, _M2)]
+    _failing_to_read(monkeypatch, spool / names[0])
+    monkeypatch.setattr(messaging_queue, "_MOST_MESSAGES", 1)
+    assert Queue(spool).take().messages == (names[1],)
 
 
 def test_a_repository_hinted_often_is_not_too_much(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -801,10 +876,10 @@ def test_a_message_that_cannot_be_removed_is_one_error_and_the_others_go(
     names = [Queue(spool).add([repo]) for repo in (_M1, _M2, _M3)]
     rename = os.rename
 
-    def refuse_or_rename(source: Any, target: Any) -> None:
-        if str(source).endswith(names[1]):
+    def refuse_or_rename(source: Any, target: Any, **more: Any) -> None:
+        if source == names[1][9:]:
             _no_permission()
-        rename(source, target)
+        rename(source, target, **more)
 
     monkeypatch.setattr(os, "rename", refuse_or_rename)
     [event] = Queue(spool).acknowledge(Queue(spool).take().messages)
@@ -952,15 +1027,15 @@ def test_what_cannot_be_cleared_away_is_an_error_each_and_the_rest_goes(
         os.utime(path, (0, 0))
     rmdir = os.rmdir
 
-    def refuse_or_remove(path: Any, **more: Any) -> None:
-        if path == lock or os.fspath(path) == str(temporary):
+    def refuse_or_remove(name: str, *, dir_fd: int) -> None:
+        if _place(dir_fd) / name in (lock, temporary):
             _no_permission()
-        rmdir(path, **more)
+        rmdir(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "rmdir", refuse_or_remove)
     events = Queue(spool).purge()
     assert _failures(events) == [
-        f"Unable to remove '{temporary}': {os.strerror(errno.EBUSY)}",
+        f"Unable to remove '{temporary}': {os.strerror(errno.EACCES)}",
         f"Unable to remove '{lock}': {os.strerror(errno.EACCES)}",
     ]
     assert not obsolete.exists()
@@ -973,12 +1048,12 @@ def test_what_somebody_else_clears_away_first_is_no_failure(spool: Path, monkeyp
         os.utime(spool / name, (0, 0))
     rmdir = os.rmdir
 
-    def lose_the_race(path: Path) -> None:
-        if path.name == "00000000":
-            (path / "0123456789abcd").mkdir()  # a hint was added just now
+    def lose_the_race(name: str, *, dir_fd: int) -> None:
+        if name == "00000000":
+            (spool / name / "0123456789abcd").mkdir()  # a hint was added just now
         else:
-            rmdir(path)
-        rmdir(path)
+            rmdir(name, dir_fd=dir_fd)
+        rmdir(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "rmdir", lose_the_race)
     assert Queue(spool).purge() == []
@@ -1065,3 +1140,80 @@ def test_a_queue_that_the_file_server_has_lost_is_reported(spool: Path, monkeypa
     monkeypatch.setattr(os, "statvfs", Mock(side_effect=OSError(errno.ESTALE, os.strerror(errno.ESTALE))))
     with pytest.raises(QueueError, match="Stale file handle"):
         Queue(spool).check()
+
+
+# Whoever may write to the queue can change the queue alone
+
+
+def test_a_name_that_only_ends_like_an_element_is_none(spool: Path) -> None:
+    for top in ("temporary", "obsolete"):
+        path = spool / top / f".{'4f0c' * 10}"
+        path.mkdir(parents=True)
+        os.utime(path, (0, 0))
+    assert Queue(spool).purge() == []
+    assert len(os.listdir(spool / "temporary")) == len(os.listdir(spool / "obsolete")) == 1
+
+
+_SWAPPED: dict[str, tuple[str, Callable[[Queue, str], object]]] = {
+    "temporary": ("temporary", lambda queue, _name: queue.add([_M2])),
+    "obsolete": ("obsolete", lambda queue, name: queue.acknowledge([name])),
+    "an intermediate directory to take from": ("00000000", lambda queue, _name: queue.take()),
+    "an intermediate directory to add to": ("00000000", lambda queue, _name: queue.add([_M2])),
+    "an intermediate directory to remove from": ("00000000", lambda queue, name: queue.acknowledge([name])),
+    "temporary to purge": ("temporary", lambda queue, _name: queue.purge()),
+    "an intermediate directory to purge": ("00000000", lambda queue, _name: queue.purge()),
+}
+
+
+@pytest.mark.parametrize("case", _SWAPPED)
+def test_a_directory_that_becomes_a_link_between_two_steps_leads_nowhere(
+    spool: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Each time just before the directory is opened: later it makes no difference."""
+    at, act = _SWAPPED[case]
+    name = Queue(spool).add([_M1])
+    (spool / "obsolete").mkdir()
+    precious = elsewhere / name[9:]
+    precious.mkdir()
+    (precious / "locked").mkdir()
+    _fill(precious, encode([_M3]))
+    for path in (precious / "locked", precious, *(spool / top for top in ("temporary", "obsolete", "00000000"))):
+        os.utime(path, (0, 0))
+
+    def swap(_directory: int, found: str) -> None:
+        (spool / found).rename(spool / "aside")
+        (spool / found).symlink_to(elsewhere)
+
+    before = _listing(elsewhere)
+    with monkeypatch.context() as patched:
+        swapped = _purging(patched, at, swap)
+        with contextlib.suppress(QueueError):
+            act(Queue(spool), name)
+    assert swapped
+    assert _listing(elsewhere) == before
+
+
+def test_an_element_is_deleted_whatever_its_depth(spool: Path) -> None:
+    deep = spool / "obsolete" / "0123456789abcd"
+    deep.mkdir(parents=True)
+    descriptor = os.open(deep, os.O_RDONLY)
+    for _ in range(12_000):
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    os.utime(deep, (0, 0))
+    assert Queue(spool).purge() == [Event(logging.INFO, f"Removed '{deep}'")]
+    assert os.listdir(spool / "obsolete") == []
+
+
+def test_what_takes_long_to_delete_is_left_to_the_purge(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Queue(spool).add([_M1])
+    monkeypatch.setattr(messaging_queue, "_MOST_SECONDS", -1.0)
+    assert Queue(spool).acknowledge([name]) == []
+    assert Queue(spool).names() == []
+    [left] = os.listdir(spool / "obsolete")
+    os.utime(spool / "obsolete" / left, (0, 0))
+    assert len(Queue(spool).purge()) == 1
+    assert os.listdir(spool / "obsolete") == []
