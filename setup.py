@@ -63,7 +63,7 @@ setup(
         "GitPython>=3.1.40",
         "configobj>=5.0.6",
         "PyYAML>=5.4.1",
-        "dirq>=1.7.1",
+        "dirq>=1.7.1",  # Jens keeps to its format; producers of a site add hints with it, see docs/hints.md
         "Flask>=2.0.3",
     ],
     extras_require={

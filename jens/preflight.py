@@ -105,6 +105,23 @@ def check_queue_owner(config: Config, command: Sequence[str], *, as_root: bool) 
     _check_owner({"queuedir": config.messaging.queuedir}, command, as_root=as_root)
 
 
+def check_producer(config: Config) -> None:
+    """Check that root does not run the producer for the instance of another user. Raises DirectoryError.
+
+    What root writes to the queue and the log, that user could not remove. A WSGI server gives no option to allow it.
+    """
+    main = config.main
+    paths = {"queuedir": config.messaging.queuedir, "baredir": main.baredir, "cachedir": main.cachedir}
+    for key, path in paths.items() if os.geteuid() == 0 else ():
+        owner = _owner(path)
+        if owner:
+            name = name_of(owner)
+            how = f"have the WSGI server run it as '{name}': gunicorn --user={name}, WSGIDaemonProcess user={name}"
+            raise DirectoryError(
+                key, path, f"belongs to '{name}', expected that 'root' does not run the producer: {how}"
+            )
+
+
 def _check_owner(directories: Mapping[str, Path], command: Sequence[str], *, as_root: bool) -> None:
     owners = [(key, path, _owner(path)) for key, path in directories.items()]
     owned = [Owned(key, path, owner) for key, path, owner in owners if owner is not None]

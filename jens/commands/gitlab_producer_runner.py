@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import signal
@@ -23,12 +24,7 @@ from jens.commands.logs import LogFile, set_up_logging
 from jens.commands.runner import bound_git, complain, run_tool
 from jens.config import DEFAULT_PATH, Config, load_config
 from jens.errors import JensError
-from jens.gitlabproducer.app import LARGEST_BODY, create_app
-
-try:
-    from waitress import create_server
-except ImportError:  # pragma: no cover - depends on what is installed
-    create_server = None
+from jens.gitlabproducer.app import create_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -51,7 +47,9 @@ def application(path: str | None = None) -> WSGIApplication:
     The configuration is at ``path``, else at the path in the environment variable JENS_CONFIG, else at DEFAULT_PATH.
     """
     try:
-        return _application(load_config(Path(path or os.environ.get("JENS_CONFIG") or DEFAULT_PATH)))
+        config = load_config(Path(path or os.environ.get("JENS_CONFIG") or DEFAULT_PATH))
+        preflight.check_producer(config)
+        return _application(config)
     except JensError as error:
         print(f"{LOG}: {error}", file=sys.stderr, flush=True)
         sys.exit(_CANNOT_START)
@@ -92,6 +90,7 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     if os.geteuid() == 0:  # another user may share the queue with its owner, by an ACL
         preflight.check_queue_owner(config, arguments.command, as_root=arguments.as_root)
+        preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     app = _application(config)
     try:
         listener = _listen(arguments.host, arguments.port)
@@ -109,14 +108,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _server(app: WSGIApplication, listener: socket.socket) -> Callable[[], None]:
     """The main loop of a WSGI server: waitress, or else Flask's own."""
-    if create_server is None:
+    try:
+        serve: Callable[[], None] = importlib.import_module("jens.gitlabproducer.waitress_server").make(app, listener)
+        return serve
+    except ImportError:
         _say("waitress is not installed; this is Flask's own server, which is for tests only")
         host, port = listener.getsockname()[:2]
         return make_server(host, port, app, threaded=True, fd=listener.fileno()).serve_forever
-    # waitress itself refuses larger bodies, before they fill the disk.
-    server = create_server(app, sockets=[listener], ident=None, max_request_body_size=2 * LARGEST_BODY)
-    run: Callable[[], None] = server.run
-    return run
 
 
 def _say(text: str) -> None:

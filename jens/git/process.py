@@ -255,7 +255,7 @@ def _ssh_environment(configured: str) -> dict[str, str]:
 def _user_ssh_command() -> bool:
     command = ["git", "config", "--get", "core.sshCommand"]
     try:
-        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds)[0])
+        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds, False)[0])
     except GitError:  # it is not set
         return False
 

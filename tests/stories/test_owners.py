@@ -158,6 +158,33 @@ def test_root_runs_no_producer_on_the_queue_of_another_user(built: Site) -> None
         assert gitlab_producer_runner.main(["-c", str(built.config), "-p", port, "--as-root"]) == 10
 
 
+@pytest.mark.parametrize("part", ["spool", "bare", "cache"])
+def test_root_runs_no_producer_for_another_user_behind_any_wsgi_server(built: Site, part: str) -> None:
+    """A WSGI server can give no option."""
+    give(built.root / part, NOBODY)
+    before = everything(built)
+    with pytest.raises(SystemExit) as caught:
+        gitlab_producer_runner.application(str(built.config))
+    assert caught.value.code == 3
+    assert everything(built) == before
+    [line] = built.capture.readouterr().err.splitlines()
+    key = {"spool": "queuedir", "bare": "baredir", "cache": "cachedir"}[part]
+    assert all(word in line for word in (f"{key} '", "belongs to 'nobody'", "gunicorn --user=nobody", "user=nobody")), (
+        line
+    )
+
+
+def test_root_runs_the_producer_of_its_own_instance(built: Site) -> None:
+    assert callable(gitlab_producer_runner.application(str(built.config)))
+
+
+def test_the_owner_runs_the_producer_behind_any_wsgi_server(built: Site) -> None:
+    for path in instance_of(built):
+        give(path, NOBODY)
+    config = str(built.config)
+    assert as_user(NOBODY, lambda: int(not callable(gitlab_producer_runner.application(config)))) == 0
+
+
 def test_root_may_read(built: Site) -> None:
     for path in instance_of(built):
         give(path, NOBODY)

@@ -182,7 +182,7 @@ def apache(site: Site, directory: Path) -> Iterator[Server]:
                 f"Listen {LOOPBACK}:{port}\nServerName {LOOPBACK}\nWSGISocketPrefix {sockets}/wsgi\n"
                 + "".join(
                     f'LoadModule {name}_module "{APACHE_MODULES}/mod_{name}.so"\n'
-                    for name in ("mpm_event", "authz_core", "wsgi")
+                    for name in ("mpm_event", "authz_core", "reqtimeout", "wsgi")
                 )
                 + virtual_host(port, directory)
             )
