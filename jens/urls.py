@@ -14,6 +14,7 @@ _USER_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
 _USER_OF_HTTP = re.compile(
     r"(?P<scheme>https?://)(?P<user>[^/?#\s:@]*)(?::(?P<password>[^/?#\s]*))?@(?P<rest>[^@/].*)", re.IGNORECASE
 )
+_PASSWORD_OF_SSH = re.compile(r"\A(?P<begin>ssh://[^/@:\s]*):[^/\s]*(?=@)")
 _HTTP = re.compile(r"https?://(?:[^/\s]*@)?[^/?#\s]*")
 #: Where the query or the fragment of a URL begins.
 _QUERY = re.compile(r"[?#]")
@@ -134,7 +135,9 @@ def split_user(url: str) -> tuple[str, str, str | None] | None:
     return (match["scheme"] + match["rest"], match["user"], match["password"]) if match else None
 
 
-def without_user(url: str) -> str:
-    """An HTTP URL without user and password; any other URL as it is."""
+def public_url(url: str) -> str:
+    """A URL that everybody may see: an HTTP URL without user and password, an SSH URL without password."""
+    if "@" not in url:
+        return url
     found = split_user(url)
-    return found[0] if found else url
+    return found[0] if found else _PASSWORD_OF_SSH.sub(r"\g<begin>", url)

@@ -16,9 +16,9 @@ from jens.git.process import GitOptions, run, transfer
 from jens.git.shells import Command
 from jens.git.wrapper import HEADS, heads
 from jens.names import is_commit_id
-from jens.system.files import read_file
+from jens.system.files import open_file, read_file
 from jens.text import one_line
-from jens.urls import without_user
+from jens.urls import public_url
 
 _ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")
 #: A branch name with a dot in front means that Git keeps the refs elsewhere: gitrepository-layout(5).
@@ -29,6 +29,7 @@ _USUAL = re.compile(
     r'\[remote "origin"\]\n\turl = .+\n\tfetch = \+refs/heads/\*:refs/remotes/origin/\*\n'
     rf'\[branch "(?P<branch>[^"\\\n]+)"\]\n\tremote = origin\n\tmerge = (?P<ref>{HEADS}(?P<name>[^\s"\\;#]+))\n'
 )
+_USER = re.compile(rb"https?://[^/\s]*@", re.IGNORECASE)
 #: Author and committer in the repositories that Jens makes.
 _MISMATCH = "mismatched algorithms"
 #: A key in the configuration of a clone that was made with ``--filter``: its remote has the rest.
@@ -50,7 +51,7 @@ class Upstream(NamedTuple):
 def refresh_clone(directory: Path, options: GitOptions) -> Upstream:
     """Fetch what a clone's branch tracks. The branch and the work tree do not change. Raises GitError, OSError."""
     git_dir = directory / ".git"
-    _keep_from_others(git_dir)
+    keep_from_others(git_dir / "config")
     remote, ref, fetched = _upstream(git_dir)
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap="]
     before = _loose(git_dir, fetched)
@@ -81,14 +82,14 @@ def _is_whole(git_dir: Path, ref: str) -> bool:
     return True
 
 
-def _keep_from_others(git_dir: Path) -> None:
-    """See to it that not every user of the host can read a password in the URL of a clone."""
-    if process.has_user(str(git_dir)):
-        config = git_dir / "config"
-        mode = stat.S_IMODE(config.stat().st_mode)
-        if mode & stat.S_IRWXO:
-            with contextlib.suppress(PermissionError):
-                config.chmod(mode & ~stat.S_IRWXO)
+def keep_from_others(path: Path) -> None:
+    """See to it that not every user of the host can read a file that has an HTTP URL with a user in it."""
+    with contextlib.suppress(OSError):  # there is none, or it belongs to somebody else
+        descriptor = open_file(path, os.O_NOFOLLOW)
+        with open(descriptor, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if mode & stat.S_IRWXO and _USER.search(file.read()):
+                os.fchmod(descriptor, mode & ~stat.S_IRWXO)
 
 
 def _expect_up_to_date(directory: Path, upstream: Upstream, complaint: str, options: GitOptions) -> None:
@@ -181,7 +182,7 @@ def clone_metadata(url: str, directory: Path, options: GitOptions) -> None:
     """Make an ordinary clone, whose work tree is not checked out. Raises GitError."""
     arguments = ["clone", "--quiet", "--no-checkout", "--origin=origin", "--template="]
     run([*arguments, "--", url, str(directory)], remote=options, limit=options.clonetimeout)
-    bare_url = without_user(url)
+    bare_url = public_url(url)
     if bare_url != url:  # Git has got the URL without its user
         config = directory / ".git" / "config"
         config.chmod(0o640)

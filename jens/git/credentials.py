@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from jens.system.files import read_file
-from jens.urls import split_user
+from jens.urls import public_url, split_user
 
 _USER, _PASSWORD, _PREFIX = "JENS_GIT_USER", "JENS_GIT_PASSWORD", "JENS_GIT_PREFIX"
 #: Gives user and password; Git runs it with the shell, with one more argument: get, store or erase.
@@ -30,7 +30,8 @@ def conceal(command: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
             options, environment = _credentials(url, user, password)
             rest = [*command[1:position], url, *command[position + 1 :]]
             return [command[0], *options, *rest], environment
-    return [*command], {}
+    # ssh takes no password. A URL with one would make it part of the user's name.
+    return [public_url(word) if word.startswith("ssh:") else word for word in command], {}
 
 
 def conceal_remote(git_dir: str, command: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:

@@ -26,7 +26,7 @@ from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.system.files import read_file
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
-from jens.urls import redact, secrets_of, split_user
+from jens.urls import public_url, redact, secrets_of
 
 #: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -217,7 +217,7 @@ def concealed(command: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]
 
     Returns the variables that give them to Git, too.
     """
-    if any(map(split_user, command)):
+    if any(public_url(word) != word for word in command):
         return deferred.credentials.conceal(command)
     git_dir = next((word[len(_GIT_DIR) :] for word in command if word.startswith(_GIT_DIR)), "")
     if git_dir.endswith("/.git") and has_user(git_dir):

@@ -16,7 +16,7 @@ from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import LONGEST_REPLY, Command
 from jens.names import is_commit_id
 from jens.system.files import read_file
-from jens.urls import without_user
+from jens.urls import public_url
 
 __all__ = ["GitOptions", "stop_all"]
 
@@ -194,12 +194,12 @@ def mirrored_url(bare: Path) -> str | None:
 
 def is_mirror_of(bare: Path, url: str) -> bool:
     """Whether a mirror was last fetched from this URL. Its user and password do not count, and are not recorded."""
-    return mirrored_url(bare) == without_user(url)
+    return mirrored_url(bare) == public_url(url)
 
 
 def record_url(bare: Path, url: str) -> None:
     """Remember the URL that a mirror was fetched from, without user and password, where ``git remote -v`` shows it."""
-    run(["config", "--replace-all", "remote.origin.url", without_user(url)], git_dir=bare)
+    run(["config", "--replace-all", "remote.origin.url", public_url(url)], git_dir=bare)
 
 
 def commits_like(bare: Path, digits: str) -> list[str]:

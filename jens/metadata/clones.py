@@ -44,6 +44,7 @@ def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revis
     with workers(2) as pool:
         futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
         outcomes = [result(future) for future in futures]
+    clones.keep_from_others(config.main.repositorymetadata)  # a reset writes it anew
     (environments, first), (repositories, second) = map(_raised, outcomes)
     return Revisions((environments, repositories), (*first, *second))
 

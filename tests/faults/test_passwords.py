@@ -125,9 +125,9 @@ def readable(*tops: Path) -> list[str]:
 
 
 def parts(site: Site) -> list[Path]:
-    """All that Jens writes; the library itself has the URLs, and is what its repository says."""
-    inside = [site.root / "metadata" / name / ".git" for name in ("environments", "repository")]
-    return [*(site.root / name for name in ("bare", "clone", "cache", "environments", "log", "lock", "spool")), *inside]
+    """All that Jens writes, the library that it has checked out included."""
+    names = ("bare", "clone", "cache", "environments", "log", "lock", "spool", "metadata")
+    return [site.root / name for name in names]
 
 
 def push_and_see(site: Site, text: str) -> None:

@@ -162,9 +162,10 @@ def test_root_runs_no_producer_on_the_queue_of_another_user(built: Site) -> None
 def test_root_runs_no_producer_for_another_user_behind_any_wsgi_server(built: Site, part: str) -> None:
     """A WSGI server can give no option."""
     give(built.root / part, NOBODY)
+    config = str(built.config)
     before = everything(built)
     with pytest.raises(SystemExit) as caught:
-        gitlab_producer_runner.application(str(built.config))
+        gitlab_producer_runner.application(config)
     assert caught.value.code == 3
     assert everything(built) == before
     [line] = built.capture.readouterr().err.splitlines()

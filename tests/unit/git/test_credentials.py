@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jens.git import process
-from jens.urls import split_user, without_user
+from jens.urls import public_url, split_user
 
 BARE = "https://git.example.org:8443/puppet/dummy.git"
 
@@ -31,7 +31,7 @@ BARE = "https://git.example.org:8443/puppet/dummy.git"
 )
 def test_the_user_of_a_url(url: str, expected: tuple[str, str, str | None] | None) -> None:
     assert split_user(url) == expected
-    assert without_user(url) == (expected[0] if expected else url)
+    assert public_url(url) == (expected[0] if expected else url)
 
 
 def test_a_command_without_a_password_stays_as_it_is() -> None:
@@ -39,6 +39,13 @@ def test_a_command_without_a_password_stays_as_it_is() -> None:
         command = ["git", "ls-remote", "--heads", "--", url]
         assert process.concealed(command) == (command, {})
         assert process.concealed(command)[0] is command
+
+
+def test_ssh_gets_no_password() -> None:
+    command, variables = process.concealed(["git", "ls-remote", "--", "ssh://git:se:cr@et@git.example.org:22/a:b@c"])
+    assert (list(command[-2:]), variables) == (["--", "ssh://git@git.example.org:22/a:b@c"], {})
+    for url in ("ssh://git@git.example.org:22/x", "ssh://git.example.org:22/a@b"):
+        assert public_url(url) == url
 
 
 def test_user_and_password_become_variables() -> None:
