@@ -487,9 +487,18 @@ def _discard(place: int, name: str, until: float = math.inf) -> None:
                 try:
                     os.unlink(entry, dir_fd=directory)
                 except IsADirectoryError:
-                    waiting.append(os.urandom(7).hex())
-                    os.rename(entry, waiting[-1], src_dir_fd=directory, dst_dir_fd=place)
+                    waiting += _lift(entry, directory, place)
         os.rmdir(name, dir_fd=place)
+
+
+def _lift(name: str, directory: int, place: int) -> list[str]:
+    """Move a directory up to ``place``, unless it is empty and can go. Returns its new name there. Raises OSError."""
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=directory)
+        return []
+    fresh = os.urandom(7).hex()
+    os.rename(name, fresh, src_dir_fd=directory, dst_dir_fd=place)
+    return [fresh]
 
 
 def _reason(error: OSError) -> str:

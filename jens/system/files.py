@@ -56,17 +56,17 @@ def open_file(path: Path | str, flags: int = 0, mode: int = 0o644) -> int:
 
 
 def keep_private(descriptor: int, path: Path) -> None:
-    """See to it that nobody but its owner can open a file: whoever can open a lock can hold it. Raises OSError.
+    """See to it that nobody but its owner can open a file: whoever can open a lock can hold it.
 
-    What root makes in a directory of somebody else belongs to that user, who could not open it otherwise.
+    What root makes in a directory of somebody else belongs to that user, who could not open it otherwise. A file that
+    cannot be changed stays as it is: it belongs to somebody else, or is on a file system that is read only.
     """
-    status = os.fstat(descriptor)
-    if status.st_uid == 0 == os.geteuid():
-        above = os.stat(path.parent)
-        if above.st_uid != 0:
+    with contextlib.suppress(OSError):
+        status = os.fstat(descriptor)
+        above = os.stat(path.parent) if status.st_uid == 0 == os.geteuid() else status
+        if above.st_uid != status.st_uid:
             os.fchown(descriptor, above.st_uid, above.st_gid)
-    if stat.S_IMODE(status.st_mode) != PRIVATE:
-        with contextlib.suppress(PermissionError):  # it belongs to somebody else
+        if stat.S_IMODE(status.st_mode) != PRIVATE:
             os.fchmod(descriptor, PRIVATE)
 
 
