@@ -134,7 +134,10 @@ class Git(NamedTuple):
     """[git]; time limits in seconds, ``memory`` in MiB, 0 for none; ``jobs`` 0: Jens chooses."""
 
     ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
-    timeout: int = _seconds(120, "seconds that asking a remote or fetching may take; 0: no limit")
+    timeout: int = _seconds(
+        120,
+        "seconds that asking a remote or fetching may take, and that a silent server may cost a run; 0: no limit",
+    )
     clonetimeout: int = _seconds(
         1800, "the same for the first clone of a repository, and for each Git that asks no remote"
     )
@@ -147,7 +150,7 @@ class Git(NamedTuple):
     jobs: int = _key(
         "integer(min=0, max=256, default=0)",
         "a whole number, 0 to 256",
-        "repositories worked on at once; 0: Jens chooses",
+        "repositories worked on at once, besides those that only wait for a server; 0: Jens chooses",
     )
 
 

@@ -181,6 +181,10 @@ class GitTimeoutError(GitError):
     is_cut_short = True
 
 
+class GitUnreachedError(GitError):
+    """No connection to the server could be made: it is down, drops packets, or has no such name."""
+
+
 class BudgetError(JensError):
     """A commit exceeds what Jens lays out; the problem is a clause."""
 

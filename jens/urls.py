@@ -79,6 +79,13 @@ def server_of(url: str) -> str:
     return scp.group(1).lower() if scp else ""
 
 
+def endpoint_of(url: str) -> str:
+    """The service that answers for a URL: its protocol, host and port, without the user; '' for a local path."""
+    scheme = _SCHEME.match(url)
+    server = server_of(url)
+    return f"{scheme.group(1) if scheme else 'ssh'}://{server}" if server else ""
+
+
 def location_of(url: str) -> str:
     """The place that a URL names, as ``host/path``: without scheme, user, port and ``.git``.
 

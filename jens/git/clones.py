@@ -30,6 +30,8 @@ _USUAL = re.compile(
     rf'\[branch "(?P<branch>[^"\\\n]+)"\]\n\tremote = origin\n\tmerge = (?P<ref>{HEADS}(?P<name>[^\s"\\;#]+))\n'
 )
 _USER = re.compile(rb"https?://[^/\s]*@", re.IGNORECASE)
+#: A remote's part of the configuration.
+_REMOTE = r'\[remote "{}"\]\n(?:\t.*\n)*?\turl = (?P<url>.+)\n'
 #: Author and committer in the repositories that Jens makes.
 _MISMATCH = "mismatched algorithms"
 #: A key in the configuration of a clone that was made with ``--filter``: its remote has the rest.
@@ -121,6 +123,16 @@ def _resolve(git_dir: Path, ref: str) -> str:
 def question(directory: Path, upstream: Upstream) -> Command:
     """The command that asks the remote of a clone for the commit that it has now. It fetches nothing."""
     return (f"--git-dir={directory / '.git'}", "ls-remote", "--", upstream.remote, upstream.ref)
+
+
+def remote_url(directory: Path, remote: str = "origin") -> str:
+    """The URL of a clone's remote as it is configured; '' when that is not written as usual."""
+    try:
+        text = read_file(directory / ".git" / "config").decode("utf-8", "replace")
+    except OSError:
+        return ""
+    found = re.search(_REMOTE.format(re.escape(remote)), text)
+    return found["url"] if found else ""
 
 
 def has_moved(upstream: Upstream, output: bytes) -> bool:

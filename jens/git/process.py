@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Callable, NamedTuple
 
 from jens import deferred
-from jens.errors import GitError, GitLimitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError, GitUnreachedError
 from jens.system.files import read_file
 from jens.system.processes import end, end_of, has_ended, signal_group
 from jens.text import one_line
@@ -34,6 +34,8 @@ _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
+#: The problem of a conversation that is ended because of what its server has cost the run already.
+NO_TIME_LEFT = "no answer in the time that was left for its server"
 #: Bytes of Git's complaints that are kept.
 ENOUGH = 1 << 16
 #: Bytes that Jens takes of what a Git prints. The list of a large tree, or of what a mirror lacks, is far shorter.
@@ -49,10 +51,29 @@ _FRAME = re.compile(r"(?P<sign>[@#*|=+!-])(?P=sign)*\s+(?P<text>.*\S)\s+(?P=sign
 #: How lines begin that name a reason; how those begin that only tell what came of it.
 _LABEL = re.compile(r"(?:error|fatal)\s*:", re.IGNORECASE)
 _CONSEQUENCE = re.compile(r"fatal: (?:Could not read from remote|the remote end hung up|early EOF)")
+#: How lines begin that say that no connection to the server could be made. Sources: connect.c of Git, ssh(1), curl.
+_UNREACHED = re.compile(
+    r"ssh: (?:connect to host \S+ port \d+|Could not resolve hostname \S+):"
+    r"|(?:kex|ssh)_exchange_identification: "
+    r"|Connection timed out during banner exchange"
+    r"|Connection (?:closed|reset) by \S+ port \d+$"
+    r"|Connection to \S+ port \d+ timed out"
+    r"|Timeout, server \S+ not responding"
+    r"|fatal: unable to (?:connect to|look up) "
+    r"|fatal: unable to access '.*?': (?:Could not resolve (?:host|proxy)\b|Failed to connect to |Couldn't connect to "
+    r"|Resolving timed out |Connection time|Received HTTP code 5\d\d from proxy after CONNECT)"
+)
+#: What HTTP conversations fail with in which the server said nothing.
+_NO_WORD = re.compile(r"fatal: unable to access '.*?': (?:Empty reply from server|Recv failure: |Operation too slow)")
 #: How lines begin that name no reason, in lower case: hints of Git, and warnings of Git and ssh.
 _CHATTER = ("hint:", "warning:", "** ")
 #: The same when Git ended with success. Then its own warnings are what counts.
 _CHATTER_OF_SUCCESS = ("hint:", "Warning:", "** ")
+#: How lines begin that tell of progress.
+_PROGRESS = re.compile(
+    r"Cloning into |(?:Enumerating|Counting|Compressing|Receiving|Unpacking) objects: "
+    r"|Resolving deltas: |Checking connectivity: |Total \d+ \("
+)
 #: What Git advises whenever a server has refused it.
 _ADVICE = ("Please make sure you have the correct access rights", "and the repository exists.")
 
@@ -140,11 +161,15 @@ def limits() -> Limits:
 
 
 class GitOptions(NamedTuple):
-    """How remotes are spoken to; time limits in seconds, 0 for none."""
+    """How remotes are spoken to; time limits in seconds, 0 for none.
+
+    ``left`` tells during a conversation how many seconds its server may still take; it is asked twice a second.
+    """
 
     ssh_command: str = ""
     timeout: int = 120
     clonetimeout: int = 1800
+    left: Callable[[], float] | None = None
 
 
 def dropped_variables() -> list[str]:
@@ -170,6 +195,7 @@ def run(
     shared: bool = False,
     remote: GitOptions | None = None,
     limit: float | None = None,
+    silence: float = 0,
     stdin: bytes = b"",
     settings: Sequence[str] = (),
 ) -> bytes:
@@ -177,8 +203,8 @@ def run(
 
     ``shared`` is for commands that only read; others hold the lock of ``lock_dir`` (or ``git_dir``), whose descriptor
     is ``held`` if the caller has taken it. The user's configuration counts only for commands that speak to a remote.
-    ``limit`` in seconds, 0 for none; without it, that of ``set_limits``.
-    Raises GitError, GitTimeoutError, GitLimitError.
+    ``limit`` in seconds, 0 for none; without it, that of ``set_limits``. ``silence``: seconds in which it may print
+    nothing, 0 for no limit. Raises GitError, GitTimeoutError, GitLimitError.
     """
     command = ["git", *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
@@ -190,8 +216,8 @@ def run(
             descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
         source = stack.enter_context(_input(stdin))
         seconds = _limits.seconds if limit is None else limit
-        command = [*command, *arguments]
-        return _finish(arguments[0], command, environment, descriptors, source, seconds, remote is not None)[0]
+        command += arguments
+        return _finish(arguments[0], command, environment, descriptors, source, seconds, remote, silence)[0]
 
 
 def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str:
@@ -202,7 +228,7 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
     command = ["git", f"--git-dir={git_dir}", *arguments]
     environment = {**_SET, **remote_environment(remote)}
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
-        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout, True)
+        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout, remote)
     return remarks(complaints, command)
 
 
@@ -255,7 +281,7 @@ def _ssh_environment(configured: str) -> dict[str, str]:
 def _user_ssh_command() -> bool:
     command = ["git", "config", "--get", "core.sshCommand"]
     try:
-        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds, False)[0])
+        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds)[0])
     except GitError:  # it is not set
         return False
 
@@ -278,10 +304,11 @@ def _finish(
     descriptors: tuple[int, ...],
     source: BinaryIO | None,
     limit: float,
-    is_remote: bool,
+    remote: GitOptions | None = None,
+    silence: float = 0,
 ) -> tuple[bytes, bytes]:
     """Run a command to its end. Returns what it printed on stdout and, no more than ``ENOUGH`` of it, on stderr."""
-    started, secrets = concealed(command) if is_remote else (command, {})
+    started, secrets = concealed(command) if remote else (command, {})
     variables = {**inherited_environment(), **environment, **secrets}
     try:
         process = start(started, source or subprocess.DEVNULL, variables, descriptors)
@@ -289,18 +316,19 @@ def _finish(
         raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
     with watched(process):
         bound_memory(process.pid)
-        output, complaints = _communicate(verb, process, limit)
+        output, complaints = _communicate(verb, process, limit, remote.left if remote else None, silence)
     if process.returncode != 0:
         raise failure(verb, complaints, process.returncode, command)
     return output, complaints
 
 
 def failure(verb: str, complaints: bytes, status: int, command: Sequence[str]) -> GitError:
-    """The error of a Git that ended with this status."""
+    """The error of a Git that ended with this status; GitUnreachedError when its server was not reached."""
     text = summary(complaints, status, command)
     if _NO_MEMORY.search(text) and _limits.mebibytes:
         return GitLimitError(verb, f"{text} (the limit is {_limits.mebibytes} MiB)", status)
-    return GitError(verb, text, status)
+    unreached = any(not line.is_remote and _UNREACHED.match(line.text) for line in _lines(complaints))
+    return (GitUnreachedError if unreached else GitError)(verb, text, status)
 
 
 def start(
@@ -370,8 +398,15 @@ def stop_all() -> None:
         signal_group(process.pid, signal.SIGKILL)
 
 
-def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> tuple[bytes, bytes]:
+def _communicate(
+    verb: str,
+    process: subprocess.Popen[bytes],
+    limit: float,
+    of_server: Callable[[], float] | None = None,
+    silence: float = 0,
+) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + (limit or float("inf"))
+    heard = time.monotonic()
     output, complaints = bytearray(), bytearray()
     with selectors.PollSelector() as pipes, end_of(process) as end_of_process:
         for stream, content in ((process.stdout, output), (process.stderr, complaints)):
@@ -383,7 +418,9 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
             left = deadline - time.monotonic()
             if left <= 0:
                 raise GitTimeoutError(verb, f"no answer within {limit:g} seconds")
-            _read_or_wait(pipes, process, min(_DRAIN, left))
+            _expect_time(verb, of_server, heard, silence)
+            if _read_or_wait(pipes, process, min(_DRAIN, left)):
+                heard = time.monotonic()
             bound(complaints)
             if len(output) > _LONGEST_OUTPUT:
                 raise GitLimitError(verb, f"printed more than {_LONGEST_OUTPUT >> 20} MiB")
@@ -395,13 +432,23 @@ def _communicate(verb: str, process: subprocess.Popen[bytes], limit: float) -> t
     return bytes(output), bytes(complaints)
 
 
+def _expect_time(verb: str, of_server: Callable[[], float] | None, heard: float, silence: float) -> None:
+    """Raise GitTimeoutError when the server has used up its time, or was last ``heard`` ``silence`` seconds ago."""
+    if of_server and of_server() <= 0:
+        raise GitTimeoutError(verb, NO_TIME_LEFT)
+    if silence and time.monotonic() - heard >= silence:
+        raise GitTimeoutError(verb, f"no answer within {silence:g} seconds")
+
+
 def bound(complaints: bytearray) -> None:
     """Keep the first and the last complaints: a remote may complain without end, and the reason comes last."""
     if len(complaints) > ENOUGH:
         del complaints[ENOUGH // 2 : -(ENOUGH // 2)]
 
 
-def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> None:
+def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until something was printed, or the process has ended, but no longer. Returns whether there was anything."""
+    has_read = False
     if not pipes.get_map():
         has_ended(process, seconds)
     for key, _ in pipes.select(seconds) if pipes.get_map() else ():
@@ -409,8 +456,15 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
             continue
         chunk = os.read(key.fd, 1 << 16)
         key.data.extend(chunk)
+        has_read = has_read or bool(chunk)
         if not chunk:
             pipes.unregister(key.fileobj)
+    return has_read
+
+
+def says_nothing(problem: str) -> bool:
+    """Whether a problem is that the server closed the connection without a word, for whatever reason."""
+    return (_CONSEQUENCE.match(problem) or _NO_WORD.match(problem)) is not None
 
 
 def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
@@ -444,14 +498,14 @@ class _Line(NamedTuple):
 
 
 def _lines(complaints: bytes) -> list[_Line]:
-    """The lines of a complaint that say something: without frames, rulers, and the ``remote:`` in front."""
+    """The lines of a complaint that say something: no frames, rulers or progress, and no ``remote:`` in front."""
     found = []
     for line in complaints.decode("utf-8", "replace").splitlines():
         stripped = line.strip()
         text = _REMOTE.sub("", stripped)
         framed = _FRAME.fullmatch(text)
         text = framed["text"] if framed else text
-        if any(map(str.isalnum, text)):
+        if any(map(str.isalnum, text)) and not _PROGRESS.match(text):
             found.append(_Line(text, _REMOTE.match(stripped) is not None))
     return found
 

@@ -1,33 +1,44 @@
-"""The remotes of one run: each is asked once, and a silent server is not tried again."""
+"""The remotes of one run: each is asked once, and no server costs the run more than its time limit."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from jens.errors import GitError, GitTimeoutError
-from jens.git import wrapper
+from jens.errors import GitError
+from jens.git import workers, wrapper
+from jens.git.budgets import Account, Ending, ending_of
 from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
-from jens.urls import server_of
+from jens.urls import endpoint_of, server_of
+
+#: Seconds between two looks whether a server has room for one more conversation.
+_LOOK = 0.1
 
 
 class Remotes:
-    """The remotes of one run: a server that did not answer in time is not tried again.
+    """The remotes of one run: what a server costs the run is the time limit once, whoever asks and however often.
 
-    At most ``jobs`` of them are asked at once. One thread asks and waits; the other threads may call ``speaking_to``,
-    ``reply`` and ``heads``. Leaving the context ends the questions under way.
+    At most ``jobs`` questions are under way at once, not counting those that only wait: servers must not wait for each
+    other. One thread asks and waits; the other threads may call ``speaking_to``, ``reply``, ``heads`` and
+    ``heads_now``. Leaving the context ends the questions under way.
     """
 
     def __init__(self, options: GitOptions, jobs: int) -> None:
         self.options = options
-        self._silent: set[str] = set()
+        self._jobs = jobs
+        self._accounts: dict[str, Account] = {}
+        self._extra: dict[str, float] = {}
+        self._lock = threading.Condition()
         self._results: dict[Command, Result] = {}
-        self._waiting: deque[Command] = deque()
-        self._begun: set[Command] = set()
+        self._urls: dict[Command, str] = {}
+        self._waiting: dict[str, deque[Command]] = {}
+        self._under_way: dict[Command, int] = {}
         self._stack = ExitStack()
-        self._shells = self._stack.enter_context(Shells(options, jobs, self._next))
+        self._shells = self._stack.enter_context(Shells(options, jobs, self._next, self._look, workers.spare()))
 
     def __enter__(self) -> Remotes:
         return self
@@ -35,48 +46,142 @@ class Remotes:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    # Conversations of other threads
+
     @contextmanager
-    def speaking_to(self, url: str) -> Iterator[GitOptions]:
-        """Guard one operation on a remote. Raises GitError at once when the server did not reply in time before."""
-        self._refuse_silent(url)
-        try:
+    def speaking_to(self, url: str, *, is_long: bool = False) -> Iterator[GitOptions]:
+        """Guard one operation on a remote. Raises GitError at once when its server has used up its time.
+
+        A long operation has a limit of its own, the time limit of clones.
+        """
+        server = endpoint_of(url)
+        if not server:
             yield self.options
-        except GitTimeoutError:
-            self._silent.add(server_of(url))
+            return
+        try:
+            number = self._begin(server, url, is_long=is_long)
+        except GitError:
+            workers.take_job()
             raise
+        ending = Ending.UNKNOWN
+        try:
+            yield self.options._replace(left=lambda: self._left(server, number))
+            ending = Ending.ANSWERED
+        except GitError as error:
+            ending = ending_of(error)
+            raise
+        finally:
+            with self._lock:
+                self._account(server).end(number, time.monotonic(), ending)
+                self._lock.notify_all()
+            workers.take_job()
 
-    def _refuse_silent(self, url: str) -> None:
-        server = server_of(url)
-        if server and server in self._silent:
-            raise GitError("ls-remote", f"not tried, {server} did not answer in time before")
+    def _begin(self, server: str, url: str, *, is_long: bool) -> int:
+        """Begin a conversation as soon as its server has room for it. Raises GitError when it has used up its time."""
+        account = self._account(server)
+        with self._lock:
+            self._refuse(account, url)
+            while account.is_full(self._jobs):
+                workers.leave_job()
+                self._lock.wait(_LOOK)
+                self._refuse(account, url)
+            return account.begin(time.monotonic(), is_long=is_long)
 
-    def ask(self, questions: Iterable[Command]) -> None:
-        """Start to ask the questions that were not asked before. The wait for replies goes on with the rest."""
-        fresh = [question for question in dict.fromkeys(questions) if question not in self._begun]
-        self._begun.update(fresh)
-        self._waiting.extend(fresh)
-        self._shells.feed(len(self._waiting))
+    def _left(self, server: str, number: int) -> float:
+        """The seconds that a conversation of this thread may still take. Lets another one work while it only waits."""
+        now = time.monotonic()
+        with self._lock:
+            if self._account(server).only_waits(number, now):
+                workers.leave_job()
+            return self._account(server).deadline(number) - now
+
+    def _account(self, server: str) -> Account:
+        account = self._accounts.get(server)
+        if account is None:
+            account = self._accounts.setdefault(server, Account(float(self.options.timeout or "inf")))
+        return account
+
+    @staticmethod
+    def _refuse(account: Account, url: str) -> None:
+        if account.verdict:
+            raise GitError("ls-remote", f"not tried, {server_of(url)} {account.verdict} before")
+
+    def has_time_for_more(self, url: str, seconds: float) -> bool:
+        """Whether a server that took ``seconds`` to refuse may be asked once more.
+
+        All that is refused in a run takes no longer than the time limit of one question.
+        """
+        server = endpoint_of(url)
+        with self._lock:
+            self._extra[server] = self._extra.get(server, 0.0) + seconds
+            return not self.options.timeout or self._extra[server] + seconds <= self.options.timeout
+
+    # Questions
+
+    def ask(self, questions: Iterable[Command], url: str = "") -> None:
+        """Start to ask the questions that were not asked before. The wait for replies goes on with the rest.
+
+        Without a URL the last argument of a question is one.
+        """
+        waiting = 0
+        for question in questions:
+            if question not in self._urls:
+                self._urls[question] = url or question[-1]
+                self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
+                waiting += 1
+        self._shells.feed(waiting)
 
     def forget(self) -> None:
         """Forget all questions and replies, because the remotes may have changed since."""
-        self._results.clear()
-        self._begun.clear()
-        self._waiting.clear()
         self._shells.stop()
+        for question in list(self._under_way):
+            self._end(question, Ending.UNKNOWN)
+        self._results.clear()
+        self._urls.clear()
+        self._waiting.clear()
 
     def go_on(self) -> None:
         """Receive what has arrived and ask further questions, without waiting, while the caller has other work."""
         self._shells.go_on()
 
     def _next(self) -> Command | None:
-        while self._waiting:
-            question = self._waiting.popleft()
-            try:
-                self._refuse_silent(question[-1])
+        """The next question, of each server in turn; None when all that are left have to wait for others."""
+        for server in list(self._waiting):
+            questions = self._waiting.pop(server)
+            question = self._next_of(server, questions)
+            if questions:
+                self._waiting[server] = questions  # behind those of the other servers
+            if question is not None:
                 return question
-            except GitError as error:
-                self._results[question] = error
         return None
+
+    def _next_of(self, server: str, questions: deque[Command]) -> Command | None:
+        if not server:
+            return questions.popleft()
+        account = self._account(server)
+        try:
+            self._refuse(account, self._urls[questions[0]])
+        except GitError as error:
+            self._results.update(dict.fromkeys(questions, error))
+            questions.clear()
+            return None
+        now = time.monotonic()
+        with self._lock:
+            if account.is_crowded(now, self._jobs):
+                return None
+            self._under_way[questions[0]] = account.begin(now)
+        return questions.popleft()
+
+    def _look(self, question: Command, is_first: bool) -> tuple[float, bool]:
+        """The seconds that a question may still take, and whether it only waits. Time counts from the first look."""
+        number = self._under_way.get(question)
+        if number is None:
+            return float("inf"), False
+        account, now = self._account(endpoint_of(self._urls[question])), time.monotonic()
+        with self._lock:
+            if is_first:
+                account.begin_again(number, now)
+            return account.deadline(number) - now, account.only_waits(number, now)
 
     def _listen(self) -> list[Command]:
         """Wait for replies. Returns the questions that got one; none when no question is open."""
@@ -88,8 +193,13 @@ class Remotes:
 
     def _keep(self, question: Command, result: Result) -> None:
         self._results[question] = result
-        if isinstance(result, GitTimeoutError):
-            self._silent.add(server_of(question[-1]))
+        self._end(question, ending_of(result) if isinstance(result, GitError) else Ending.ANSWERED)
+
+    def _end(self, question: Command, ending: Ending) -> None:
+        number = self._under_way.pop(question, None)
+        if number is not None:
+            with self._lock:
+                self._account(endpoint_of(self._urls[question])).end(number, time.monotonic(), ending)
 
     def replies_to(self, questions: Iterable[Command]) -> Iterator[Command]:
         """Yield each of these questions when it has a reply. Asks those that were not asked before."""
@@ -115,12 +225,14 @@ class Remotes:
     def _ask_aside(self, question: Command) -> Result:
         """Ask in this thread, while another thread may wait for other replies."""
         try:
-            self._refuse_silent(question[-1])
+            with self.speaking_to(self._urls.get(question, question[-1])) as options:
+                with Shells(options, 1, iter([question, None]).__next__) as shells:
+                    [(_, result)] = shells.replies()
+                if isinstance(result, GitError):
+                    raise result
         except GitError as error:
-            return error
-        with Shells(self.options, 1, iter([question, None]).__next__) as shells:
-            [(_, result)] = shells.replies()
-        self._keep(question, result)
+            result = error
+        self._results[question] = result
         return result
 
     def heads(self, url: str) -> dict[str, str]:

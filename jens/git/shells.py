@@ -14,7 +14,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable, Optional, Union
 
 from jens.errors import GitError, GitLimitError, GitTimeoutError
@@ -28,6 +28,9 @@ Command = tuple[str, ...]
 Result = Union[bytes, GitError]
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
+#: Given a command under way, and whether it is looked at for the first time: the seconds that it may still take, and
+#: whether it only waits.
+Look = Callable[[Command, bool], "tuple[float, bool]"]
 
 #: The script reads one argument a line; an empty line ends the command. A line that begins with a tab has a variable,
 #: with users and passwords of URLs: they must not be arguments. After Git's output it prints a word that no
@@ -58,8 +61,10 @@ _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
 #: One shell for this many waiting commands; seconds of waiting after which the number of shells doubles; the number of
 #: shells at first.
 _WORTH, _SLOW, _FIRST = 4, 0.02, 2
-#: Seconds that a shell with nothing to do may take to end.
+#: Seconds that a shell may take to end.
 _PATIENCE = 2.0
+#: Seconds between two looks how long commands may still take.
+_LOOK = 0.1
 #: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
 _SOME, _MOST_AT_ONCE = 1 << 16, 16
 #: Bytes of a remote's reply: hundreds of thousands of branches. Such lists of several remotes are in memory at once.
@@ -69,12 +74,18 @@ LONGEST_REPLY = 1 << 25
 class Shells:
     """A number of shells that run one command at a time each. Leaving the context ends the commands under way.
 
-    There are at most ``most`` shells, and fewer while few commands wait or the waits are short.
+    There are at most ``most`` shells, and fewer while few commands wait or the waits are short. There are up to
+    ``spare`` more while ``look`` says of that many commands that they only wait.
     """
 
-    def __init__(self, options: GitOptions, most: int, supply: Supply) -> None:
+    def __init__(
+        self, options: GitOptions, most: int, supply: Supply, look: Look | None = None, spare: int = 0
+    ) -> None:
         self._options = options
         self._most = most
+        self._look = look or (lambda _command, _is_first: (math.inf, False))
+        self._next_look = 0.0
+        self._spare, self._waiting = spare, 0
         self._enough = min(most, _FIRST)
         self._patient_until = math.inf
         self._supply = supply
@@ -97,6 +108,7 @@ class Shells:
     def stop(self) -> None:
         """End the commands under way; their results are lost."""
         self._held.clear()
+        self._waiting = 0
         for shell in self._shells:
             shell.dismiss()  # all of them, before the first is waited for
         for shell in list(self._shells):
@@ -108,7 +120,8 @@ class Shells:
         self._enough = max(self._enough, min(self._most, waiting // _WORTH))
         while True:
             shell = next((shell for shell in self._shells if not shell.command), None)
-            if shell is None and len(self._shells) >= self._enough:
+            at_work = sum(1 for shell in self._shells if shell.command) - self._waiting
+            if at_work >= (self._most if shell else self._enough):
                 return
             command = self._held.pop() if self._held else self._supply()
             if command is None:
@@ -150,29 +163,50 @@ class Shells:
     def _wait(self, longest: float = math.inf) -> None:
         """Wait until a shell prints something or exceeds its time limit, but at most ``longest`` seconds."""
         now = time.monotonic()
-        for shell in self._shells if longest else ():  # ``go_on`` starts no time limit: its next call may be late
-            shell.set_deadline(now)
-        left = min(longest, min(shell.deadline for shell in self._shells) - time.monotonic())
+        if longest:  # ``go_on`` starts no time limit: its next call may be late
+            self._look_at_all(now)
+        left = min(longest, _LOOK, min(shell.deadline for shell in self._shells) - time.monotonic())
         if self._enough < self._most:
             self._patient_until = min(self._patient_until, time.monotonic() + _SLOW)
             left = min(left, self._patient_until - time.monotonic())
-        for key, _ in self._pipes.select(None if left == math.inf else max(0.0, left)):
+        for key, _ in self._pipes.select(max(0.0, left)):
             command = key.data.command
             result = key.data.receive()
             if command and result is not None:
                 self._ended.append((command, result))
-        for shell in list(self._shells):
-            if shell.deadline <= time.monotonic():
-                limit = f"{self._options.timeout:g} seconds"
-                self._ended.append(
-                    (shell.command, GitTimeoutError(verb_of(shell.command), f"no answer within {limit}"))
-                )
-                self._drop(shell)
-            elif shell.has_ended:
-                self._drop(shell)
+        self._give_up([shell for shell in self._shells if shell.deadline <= time.monotonic()])
+        for shell in [shell for shell in self._shells if shell.has_ended]:
+            self._drop(shell)
         if time.monotonic() >= self._patient_until:
             self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
             self.feed()
+
+    def _look_at_all(self, now: float) -> None:
+        """Find out how long the commands under way may still take, and which of them only wait."""
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK
+        self._waiting = 0
+        for shell in self._shells:
+            if shell.command:
+                is_first = shell.set_deadline(now)
+                left, only_waits = self._look(shell.command, is_first)
+                shell.deadline = min(shell.deadline, now + left)
+                self._waiting += only_waits
+        self._waiting = min(self._waiting, self._spare)
+        self.feed()  # commands that had to wait for others may begin now
+
+    def _give_up(self, shells: Sequence[_Shell]) -> None:
+        """End commands that took too long, and their shells. All of them share the time that they get for that."""
+        until = time.monotonic() + _PATIENCE
+        for shell in shells:
+            shell.ask_to_end()
+        for shell in shells:
+            within = f"no answer within {self._options.timeout:g} seconds"
+            problem = within if shell.is_too_late(time.monotonic()) else git_process.NO_TIME_LEFT
+            self._ended.append((shell.command, GitTimeoutError(verb_of(shell.command), problem)))
+            shell.wait(until)
+            self._drop(shell)
 
     def _drop(self, shell: _Shell) -> None:
         self._shells.remove(shell)
@@ -187,7 +221,8 @@ class _Shell:
     def __init__(self, options: GitOptions) -> None:
         self.command: Command = ()
         self.has_ended = False
-        self.deadline = math.inf
+        self._is_timed = False
+        self.deadline = self._own_deadline = math.inf
         self._limit = options.timeout or math.inf
         self._word = os.urandom(16).hex()
         self._output, self._complaints = bytearray(), bytearray()
@@ -221,6 +256,7 @@ class _Shell:
         _take(self._complained, self._complaints)  # a helper that the last command left may have complained
         self._output.clear()
         self._complaints.clear()
+        self._is_timed = False
         self.command = command  # set before the first write: a signal may come at any time
         (_, *words), secrets = git_process.concealed(("git", *command))
         variables = [f"\t{name}={value}" for name, value in secrets.items()]
@@ -231,10 +267,17 @@ class _Shell:
             self.command = ()
             raise
 
-    def set_deadline(self, now: float) -> None:
-        """Start the time limit of a command, unless it runs. A long reply stays in Git until somebody reads it."""
-        if self.command and self.deadline == math.inf:
-            self.deadline = now + self._limit
+    def set_deadline(self, now: float) -> bool:
+        """Start the time limit of the command, False when it runs. A long reply stays in Git until it is read."""
+        if self._is_timed:
+            return False
+        self._is_timed = True
+        self.deadline = self._own_deadline = now + self._limit
+        return True
+
+    def is_too_late(self, now: float) -> bool:
+        """Whether the command has used up its own time limit."""
+        return now >= self._own_deadline
 
     def receive(self) -> Result | None:
         """Read what was printed. Returns the result of the command when it has ended, None before."""
@@ -275,6 +318,16 @@ class _Shell:
                 processes.has_ended(self._process, _PATIENCE)
             if self._process.returncode is None:
                 processes.end(self._process)
+
+    def ask_to_end(self) -> None:
+        """Tell the shell and its command to end, without waiting."""
+        processes.signal_group(self._process.pid, signal.SIGTERM)  # lets Git remove its lock files
+
+    def wait(self, until: float) -> None:
+        """Wait until the shell has ended, but no longer than that, then kill it and its command."""
+        processes.has_ended(self._process, max(0.0, until - time.monotonic()))
+        self.kill()
+        self._process.wait()
 
     def kill(self) -> None:
         """Kill the shell and its command, without waiting."""

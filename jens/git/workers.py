@@ -4,18 +4,23 @@
 
 from __future__ import annotations
 
+import resource
+from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from threading import Lock, Thread
-from typing import TYPE_CHECKING, Callable, TypeVar
+from threading import Condition, Lock, Thread, local
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from jens.git import wrapper
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
 #: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
 DEFAULT_JOBS = 8
+
+#: Processes of Git that may wait for silent servers, besides the jobs; and files that each of them has open here.
+_MOST_SPARE, _FILES = 64, 8
 
 Value = TypeVar("Value")
 
@@ -27,17 +32,122 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
     """A Progress that shows nothing."""
 
 
-@contextmanager
-def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads; 0 stands for DEFAULT_JOBS. An exception in the block also ends all Git processes."""
-    from concurrent.futures import ThreadPoolExecutor
+def spare() -> int:
+    """How many conversations that only wait there may be besides the jobs; the limit of open files allows so many."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, min(_MOST_SPARE, (files - 2 * _MOST_SPARE) // _FILES))
 
-    pool = ThreadPoolExecutor(jobs or DEFAULT_JOBS)
+
+class Pool:
+    """Threads that do tasks in the order in which they were submitted, ``jobs`` at a time.
+
+    A thread that only waits for a server can leave its job. Then another one does the next task, until as many threads
+    wait as may be spared.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._most = jobs + spare()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._changed = Condition()
+        self._at_work = self._alive = 0
+        self._threads: list[Thread] = []
+
+    def submit(self, function: Callable[..., Value], *arguments: object) -> Future[Value]:
+        """Do ``function(*arguments)`` as soon as a job is free. Raises RuntimeError when no thread can be started."""
+        from concurrent.futures import Future
+
+        future: Future[Value] = Future()
+        with self._changed:
+            self._tasks.append((future, lambda: function(*arguments)))
+            self._start()
+        return future
+
+    def _start(self) -> None:
+        """Start one more thread, if there is a task and a job for it."""
+        if not self._tasks or self._at_work >= self._jobs or self._alive >= self._most:
+            return
+        thread = Thread(target=self._work)
+        self._at_work += 1
+        try:
+            thread.start()
+        except RuntimeError:  # too many threads: those that there are do the tasks
+            self._at_work -= 1
+            if not self._alive:
+                raise
+        else:
+            self._alive += 1
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        _mine.pool, _mine.has_job = self, True
+        while True:
+            with self._changed:
+                if not self._tasks:
+                    self._at_work -= 1
+                    self._alive -= 1
+                    self._changed.notify_all()
+                    return
+                future, do = self._tasks.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = do()
+                except BaseException as error:  # noqa: BLE001 - it is raised where the result is wanted
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                take_job()  # if the task has left it for good
+
+    def leave(self) -> None:
+        """Let another thread work while this one waits."""
+        with self._changed:
+            self._at_work -= 1
+            self._start()
+            self._changed.notify_all()
+
+    def come_back(self) -> None:
+        """Wait until a job is free, and go on with it."""
+        with self._changed:
+            while self._at_work >= self._jobs:
+                self._changed.wait()
+            self._at_work += 1
+
+    def shutdown(self, *, cancel: bool = False) -> None:
+        """Wait until all tasks are done; with ``cancel`` only those that have begun."""
+        with self._changed:
+            for future, _ in self._tasks if cancel else ():
+                future.cancel()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join()
+
+
+#: The pool of the present thread, and whether the thread has one of its jobs now.
+_mine = local()
+
+
+def leave_job() -> None:
+    """Let another task begin while this thread only waits, if it does a task of a pool."""
+    if getattr(_mine, "has_job", False):
+        _mine.has_job = False
+        _mine.pool.leave()
+
+
+def take_job() -> None:
+    """Go on with the task that this thread had left."""
+    if getattr(_mine, "has_job", True) is False:
+        _mine.pool.come_back()
+        _mine.has_job = True
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Pool]:
+    """A pool of threads; 0 stands for DEFAULT_JOBS. An exception in the block also ends all Git processes."""
+    pool = Pool(jobs or DEFAULT_JOBS)
     try:
         yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        waiting = Thread(target=pool.shutdown)
+        waiting = Thread(target=pool.shutdown, kwargs={"cancel": True})
         waiting.start()
         while waiting.is_alive():  # a worker may start its next process
             wrapper.stop_all()

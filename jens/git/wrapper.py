@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jens.errors import GitBusyError, GitError, GitLimitError, GitTimeoutError
+from jens.errors import GitBusyError, GitError, GitLimitError
 from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import LONGEST_REPLY, Command
 from jens.names import is_commit_id
@@ -31,7 +31,9 @@ _SYMBOLIC = re.compile(rf"^ref: {HEADS}(?P<branch>[^\n]+)\tHEAD$", re.MULTILINE)
 _MIRROR = f"+{HEADS}*:{HEADS}*"
 #: Git's exit status when an object is missing. A killed Git or a time limit gives another status.
 _FATAL = 128
-_REFUSALS = ("not our ref", "unadvertised object")
+#: How servers refuse to give a commit: Git, Git before protocol version 2, JGit.
+_REFUSAL = re.compile(r"not our ref|unadvertised object|want [0-9a-f]{40} not valid")
+_ID = re.compile(r"\b[0-9a-f]{40}\b")
 #: Seconds since the epoch, and the last of them that are a date: the end of the year 9999.
 _DATE, _LAST_DATE = re.compile(r"[0-9]{1,12}"), 253402300799
 _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
@@ -74,8 +76,10 @@ def listing(heads: Mapping[str, str]) -> bytes:
 def clone(bare: Path, url: str, options: GitOptions) -> None:
     """Mirror a remote's branches, and nothing else, into a new bare repository. Raises GitError, OSError."""
     # --no-local: a path is mirrored through Git's protocol like any other remote, without hard links.
-    arguments = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
-    run([*arguments, *server_of_path(url), "--", url, str(bare)], remote=options, limit=options.clonetimeout)
+    # --progress: as long as Git tells of any, the server is not silent.
+    arguments = ["clone", "--progress", "--bare", "--no-local", "--no-tags", f"--origin={_NEW}", "--template="]
+    command = [*arguments, *server_of_path(url), "--", url, str(bare)]
+    run(command, remote=options, limit=options.clonetimeout, silence=options.timeout)
     if _size(bare / "packed-refs") > LONGEST_REPLY:
         raise GitLimitError("clone", f"the remote lists more than {LONGEST_REPLY >> 20} MiB of branches")
     config = bare / "config"
@@ -99,36 +103,38 @@ def fetch(bare: Path, url: str, options: GitOptions) -> str:
     return transfer([*arguments, *server_of_path(url), "--", url, _MIRROR], bare, options)
 
 
-def fetch_commit(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
-    """Fetch one commit by its full id, reachable from a branch or not; False when the remote refuses it."""
-    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]
-    try:
-        run([*arguments, *server_of_path(url), "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
-    except GitError as error:
-        if any(refusal in error.problem for refusal in _REFUSALS):
-            return False
-        raise
-    return True
+def fetch_commits(bare: Path, url: str, commits: Iterable[str], options: GitOptions, *arguments: str) -> None:
+    """Fetch commits by their full ids, reachable from a branch or not: all of them, or none. Raises GitError."""
+    usual = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", *server_of_path(url)]
+    stdin = "".join(f"{commit}\n" for commit in commits).encode("ascii")
+    run([*usual, *arguments, "--stdin", "--", url], git_dir=bare, remote=options, limit=options.timeout, stdin=stdin)
+
+
+def fetch_commits_alone(bare: Path, url: str, commits: Iterable[str], options: GitOptions) -> None:
+    """Fetch commits without their history: all of them, or none. Raises GitError."""
+    fetch_commits(bare, url, commits, options, "--depth=1")
+
+
+def make_bare(bare: Path) -> None:
+    """Make an empty bare repository, unless it is there. Raises GitError."""
+    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+
+
+def refused(error: GitError, commits: Collection[str]) -> frozenset[str] | None:
+    """Which of these commits a remote has refused to give, as far as it names them; None when that is not the error.
+
+    Most servers name the first one that they do not have.
+    """
+    if not _REFUSAL.search(error.problem):
+        return None
+    return frozenset(_ID.findall(error.problem)).intersection(commits)
 
 
 def borrow(bare: Path, objects: Path) -> None:
     """Make a bare that only borrows the objects of another, perhaps damaged one. Raises GitError, OSError."""
-    run(["init", "--quiet", "--bare", "--template=", str(bare)])
+    make_bare(bare)
     (bare / "objects" / "info").mkdir(exist_ok=True)
     (bare / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
-
-
-def fetch_commit_alone(bare: Path, url: str, commit: str, options: GitOptions) -> bool:
-    """Fetch one object, without history, into a bare made for it; False when the remote refuses it."""
-    run(["init", "--quiet", "--bare", "--template=", str(bare)])
-    arguments = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", *server_of_path(url)]
-    try:
-        run([*arguments, "--", url, commit], git_dir=bare, remote=options, limit=options.timeout)
-    except GitError as error:
-        if isinstance(error, GitTimeoutError):
-            raise
-        return False
-    return True
 
 
 def heads(bare: Path) -> dict[str, str]:
@@ -204,9 +210,14 @@ def record_url(bare: Path, url: str) -> None:
 
 def commits_like(bare: Path, digits: str) -> list[str]:
     """The ids of all commits in a repository that begin with these digits; other objects do not count."""
-    ids = [digits]
-    if len(digits) < 40:
-        ids = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
+    if len(digits) == 40:
+        return commits_among(bare, [digits])
+    output = run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True)
+    return commits_among(bare, output.decode("ascii").split())
+
+
+def commits_among(bare: Path, ids: Sequence[str]) -> list[str]:
+    """Those of some full ids that are of commits in a repository. Raises GitError."""
     if not ids:
         return []
     output = run(["cat-file", "--batch-check"], git_dir=bare, shared=True, stdin="\n".join(ids).encode("ascii"))

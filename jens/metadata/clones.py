@@ -14,7 +14,6 @@ from jens.git.clones import Upstream
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.workers import result, workers
-from jens.git.wrapper import GitOptions
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +35,24 @@ class Revisions(NamedTuple):
         return self.upstreams[1].commit
 
 
-def refresh(config: Config, options: GitOptions, *, reset: bool = True) -> Revisions:
+def refresh(config: Config, remotes: Remotes, *, reset: bool = True) -> Revisions:
     """Fetch both clones, and reset their branches to those that they track; without ``reset`` these stay.
 
     Nobody needs their work trees: whatever is pushed would be laid out there. Raises MetadataError.
     """
     with workers(2) as pool:
-        futures = [pool.submit(_refresh, directory, options, reset=reset) for directory in directories(config)]
+        futures = [pool.submit(_refresh, directory, remotes, reset) for directory in directories(config)]
         outcomes = [result(future) for future in futures]
     clones.keep_from_others(config.main.repositorymetadata)  # a reset writes it anew
     (environments, first), (repositories, second) = map(_raised, outcomes)
     return Revisions((environments, repositories), (*first, *second))
 
 
-def _refresh(directory: Path, options: GitOptions, *, reset: bool) -> tuple[Upstream, list[str]] | MetadataError:
+def _refresh(directory: Path, remotes: Remotes, reset: bool) -> tuple[Upstream, list[str]] | MetadataError:
     """What a clone tracks now, and what else went wrong. Returns an error, so as not to stop the other clone."""
     try:
-        upstream = clones.refresh_clone(directory, options)
+        with remotes.speaking_to(clones.remote_url(directory)) as options:
+            upstream = clones.refresh_clone(directory, options)
     except (GitError, OSError) as error:
         return MetadataError(directory, str(error))
     return upstream, _reset(directory, upstream.commit) if reset else []
@@ -71,12 +71,14 @@ def directories(config: Config) -> tuple[Path, Path]:
 
 def ask(config: Config, revisions: Revisions, remotes: Remotes) -> None:
     """Begin to ask the remotes of both clones for the commits that they have now."""
-    remotes.ask(question for _, _, question in _questions(config, revisions))
+    for directory, upstream, question in _questions(config, revisions):
+        remotes.ask([question], clones.remote_url(directory, upstream.remote))
 
 
 def are_unchanged(config: Config, revisions: Revisions, remotes: Remotes) -> bool:
     """Whether the remotes of both clones still have the commits of an earlier run. Raises MetadataError."""
     found = list(_questions(config, revisions))
+    ask(config, revisions, remotes)
     for _ in remotes.replies_to(question for _, _, question in found):
         pass
     for directory, upstream, question in found:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from jens.errors import GitError
 from jens.events import COMMIT, Event
 from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
+from jens.git.wanted import fetch_wanted
 from jens.model import Commit, Ref
-from jens.repositories.mirror import failure_event
+from jens.repositories.mirror import failure_event, is_remote
 from jens.repositories.model import Reply, Request
 from jens.repositories.refs import resolve
 
@@ -32,55 +32,81 @@ class Resolution(NamedTuple):
     is_suspicious: bool = False
 
 
-#: Given mirror, full id, and what the mirror has of it: the ids found once the remote was asked. Raises GitError.
-_Ask = Callable[[Path, str, "list[str]", Request, Remotes], "list[str]"]
-
-
 def resolve_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply, absent: Collection[Ref]
 ) -> Resolution:
     """Look for declared commits: on record, on disk, in the mirror; full ids also at the remote, if it replied now.
 
-    Former commits are never looked for in the mirror or at the remote. Raises GitError when the mirror cannot be read.
+    The remote is not asked for ``absent`` commits. Former commits are never looked for in the mirror or at the remote.
+    Raises GitError when the mirror cannot be read.
     """
-    return _resolve_commits(bare, request, checkouts, remotes, reply, _fetched)
+    search = _Search(bare, request, remotes, absent if reply is Reply.NOW else None)
+    resolution = _resolve_commits(search, checkouts, reply)
+    is_suspicious = resolution.is_suspicious or (None in resolution.commits.values() and not wrapper.has_heads(bare))
+    return resolution._replace(is_suspicious=is_suspicious)
 
 
 def foresee_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply, absent: Collection[Ref]
 ) -> Resolution:
     """Predict the result of ``resolve_commits`` without changing the mirror: commits are fetched into a place aside."""
-    return _resolve_commits(bare, request, checkouts, remotes, reply, _fetched_aside)
+    with tempfile.TemporaryDirectory(prefix="jens-update-") as directory:
+        aside = Path(directory, "aside")
+        search = _Search(bare, request, remotes, absent if reply is Reply.NOW else None, aside)
+        return _resolve_commits(search, checkouts, reply)
 
 
-def _resolve_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply, ask: _Ask
-) -> Resolution:
-    needs = request.needs
-    found: dict[Commit, str | None] = {ref: request.full_id(ref) for ref in needs.former if isinstance(ref, Commit)}
+class _Search(NamedTuple):
+    """Where to look for commits: in the mirror; and at the remote, but for ``absent`` ones, unless that is None.
+
+    With ``aside``, a bare to be made there gets what the remote gives.
+    """
+
+    bare: Path
+    request: Request
+    remotes: Remotes
+    absent: Collection[Ref] | None
+    aside: Path | None = None
+
+
+class _Found(NamedTuple):
+    """The commits (40 digits) that are there, those of which nothing is known, and the error that is why."""
+
+    commits: frozenset[str] = frozenset()
+    unasked: frozenset[str] = frozenset()
+    error: GitError | None = None
+
+
+def _resolve_commits(search: _Search, checkouts: Sequence[str], reply: Reply) -> Resolution:
+    request = search.request
+    found: dict[Commit, str | None] = {
+        ref: request.full_id(ref) for ref in request.needs.former if isinstance(ref, Commit)
+    }
+    declared = {ref: request.full_id(ref) for ref in request.needs.refs if isinstance(ref, Commit)}
+    there = _look_for({ref: full for ref, full in declared.items() if full and full not in checkouts}, search)
     unasked: set[Ref] = set()
     events: list[Event] = []
-    for commit in (ref for ref in needs.refs if isinstance(ref, Commit)):
-        full = request.full_id(commit)
+    errors = [there.error] if there.error else []
+    for commit, full in declared.items():
         if full is not None and full in checkouts:
             found[commit] = full
             continue
         try:
-            candidates = _in_mirror(bare, full or commit.digits)
-            if full is not None and reply is Reply.NOW:
-                candidates = ask(bare, full, candidates, request, remotes)
+            candidates = _in_mirror(search.bare, commit.digits) if full is None else [*{full} & there.commits]
         except GitError as error:
+            errors.append(error)
+            candidates = None
+        if candidates is None or full in there.unasked:
             found[commit] = None
             unasked.add(commit)
-            events.append(failure_event("fetch", request.repo, error))
             continue
         found[commit], problem = resolve(commit, candidates, checkouts)
         if problem and reply is not Reply.NONE:
             events.append(
                 Event(logging.ERROR, f"{request.repo}: commit {commit.digits} {problem}", COMMIT, commit.digits)
             )
-    suspicious = bool(unasked) or (None in found.values() and ask is _fetched and not wrapper.has_heads(bare))
-    return Resolution(found, frozenset(unasked), tuple(events), suspicious)
+    events += [failure_event("fetch", request.repo, error) for error in errors[:1]]
+    return Resolution(found, frozenset(unasked), tuple(events), not all(map(is_remote, errors)))
 
 
 def _in_mirror(bare: Path, digits: str) -> list[str]:
@@ -91,28 +117,40 @@ def _in_mirror(bare: Path, digits: str) -> list[str]:
     return found
 
 
-def _fetched_aside(_bare: Path, commit: str, found: list[str], request: Request, remotes: Remotes) -> list[str]:
-    if found:
-        return found
-    url = request.url or ""
-    with tempfile.TemporaryDirectory(prefix="jens-update-") as directory, remotes.speaking_to(url) as options:
-        aside = Path(directory, "aside")
-        return wrapper.commits_like(aside, commit) if wrapper.fetch_commit_alone(aside, url, commit, options) else []
+def _look_for(full_ids: Mapping[Commit, str], search: _Search) -> _Found:
+    """Look for commits by their full ids, all at once: in the mirror, and those that it lacks at the remote."""
+    ids = sorted(set(full_ids.values()))
+    try:
+        found = wrapper.commits_among(search.bare, ids)
+        if found and lock.end_packing(search.bare):  # as in ``_in_mirror``
+            found = wrapper.commits_among(search.bare, ids)
+        if search.absent is None:
+            return _Found(frozenset(found))
+        partial = [] if search.aside else [commit for commit in found if wrapper.lacks_parts(search.bare, commit)]
+    except GitError as error:
+        return _Found(unasked=frozenset(ids), error=error)
+    lacking = {full for commit, full in full_ids.items() if full not in found and commit not in search.absent}
+    fetched = _fetch(lacking, search)
+    if partial and not fetched.error:
+        _fetch(partial, search)  # its files can perhaps be laid out without the missing parts
+    return fetched._replace(commits=fetched.commits.union(found))
 
 
-def _fetched(bare: Path, commit: str, found: list[str], request: Request, remotes: Remotes) -> list[str]:
-    """Ask the remote for a commit that the mirror lacks, whole or in part; the ids found then. Raises GitError."""
-    if not found:
-        return _fetch_commit(bare, commit, request, remotes)
-    if wrapper.lacks_parts(bare, commit):
-        with contextlib.suppress(GitError):  # its files can perhaps be laid out without the missing parts
-            _fetch_commit(bare, commit, request, remotes)
-    return found
+def _fetch(ids: Collection[str], search: _Search) -> _Found:
+    """Ask the remote for commits, and look for them where it has put them."""
+    if not ids:
+        return _Found()
+    url, place = search.request.url or "", search.aside or search.bare
 
+    def fetch(some: Sequence[str]) -> None:
+        with search.remotes.speaking_to(url) as options:
+            (wrapper.fetch_commits_alone if search.aside else wrapper.fetch_commits)(place, url, some, options)
 
-def _fetch_commit(bare: Path, commit: str, request: Request, remotes: Remotes) -> list[str]:
-    """Ask the remote for a commit, and look again in the mirror. Raises GitError when the remote could not be asked."""
-    url = request.url or ""
-    with remotes.speaking_to(url) as options:
-        fetched = wrapper.fetch_commit(bare, url, commit, options)
-    return wrapper.commits_like(bare, commit) if fetched else []
+    try:
+        if search.aside:
+            wrapper.make_bare(search.aside)
+        asked = fetch_wanted(ids, fetch, lambda seconds: search.remotes.has_time_for_more(url, seconds))
+        found = frozenset(wrapper.commits_among(place, sorted(frozenset(ids) - asked.lacking - asked.left)))
+    except GitError as error:
+        return _Found(unasked=frozenset(ids), error=error)
+    return _Found(found, asked.left, asked.error)

@@ -21,7 +21,7 @@ from jens.repositories.content import Look
 from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
 from jens.repositories.model import OnDisk, Prepared, RefsPlan, Reply, Request
-from jens.repositories.prepare import content_events, outcome, plan_of, used_targets
+from jens.repositories.prepare import absent_commits, content_events, outcome, plan_of, used_targets
 from jens.repositories.refs import missing_mandatory, plan_without_changes
 
 
@@ -75,9 +75,10 @@ def _resolve(bare: Path, remotes: Remotes, request: Request, disk: OnDisk, found
         if not wanted or request.url is None:
             return Resolution({ref: request.full_id(ref) for ref in wanted})
         bare = aside / "clone"
-        with remotes.speaking_to(request.url) as options:
+        with remotes.speaking_to(request.url, is_long=True) as options:
             wrapper.clone(bare, request.url, options)
-    return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply)
+    absent = absent_commits(request, found)
+    return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply, absent)
 
 
 def _looks(

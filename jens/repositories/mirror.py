@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.errors import GitBusyError, GitError
+from jens.errors import GitBusyError, GitError, GitUnreachedError
 from jens.events import NOT_FETCHED, REFUSED, Event
 from jens.git import damage as git_damage
 from jens.git import lock, wrapper
@@ -78,8 +78,8 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
         # Suspect the mirror only when the remote replied, and no other Git is at work in the mirror.
-        is_busy = isinstance(error, GitBusyError) or error.is_cut_short
-        if is_busy or error.verb == "ls-remote" or error.status == _SUCCESS or wrapper.is_intact(bare):
+        is_busy = isinstance(error, GitBusyError) or is_remote(error)
+        if is_busy or error.status == _SUCCESS or wrapper.is_intact(bare):
             mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
@@ -166,6 +166,11 @@ def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[st
     return mirror._replace(events=(Event(logging.WARNING, text),))
 
 
+def is_remote(error: GitError) -> bool:
+    """Whether an error is that there was no answer from a remote, which tells nothing of the mirror."""
+    return error.is_cut_short or isinstance(error, GitUnreachedError) or error.verb == "ls-remote"
+
+
 def failure_event(verb: str, repo: RepoId, error: GitError) -> Event:
     """The event for a remote that could not be cloned or fetched (``verb``)."""
     return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})", NOT_FETCHED)
@@ -199,7 +204,7 @@ def _refuse_without(request: Request, heads: Mapping[str, str]) -> None:
 
 def _clone(staging: Path, url: str, remotes: Remotes, said: Mapping[str, str]) -> dict[str, str]:
     """Clone a remote that ``said`` which branches it has. Returns what the clone brought. Raises GitError."""
-    with remotes.speaking_to(url) as options:
+    with remotes.speaking_to(url, is_long=True) as options:
         wrapper.clone(staging, url, options)
     heads = wrapper.heads(staging)
     _expect_brought("clone", url, remotes, not_brought(said, {}, heads), heads)
@@ -286,6 +291,7 @@ def renew_mirror(
 
 def _salvage(new: Path, lender: Path, commit: str, options: GitOptions) -> bool:
     try:
-        return wrapper.fetch_commit(new, str(lender), commit, options)
+        wrapper.fetch_commits(new, str(lender), [commit], options)
     except GitError:
         return False
+    return True

@@ -107,7 +107,8 @@ class Request(NamedTuple):
     With ``ask`` the remote is asked in any case. Otherwise it is asked when it did not reply the last time (``lacking``
     is None), when the mirror is not as ``recorded``, or when the mirror lacks a needed ref. Refs in ``lacking``, which
     the remote did not have then, do not count unless they are ``fresh``: needed by a new or changed definition.
-    ``is_new``: the library has it, the disk does not. ``is_known``: environments may hold it already.
+    ``is_new``: the library has it, the disk does not. ``is_known``: environments may hold it already. The remote lacked
+    the ``absent`` commits when it was as ``absent_at`` says, and no definition has changed since that names them.
     """
 
     repo: RepoId
@@ -121,6 +122,8 @@ class Request(NamedTuple):
     is_known: bool = True
     on_demand: bool = False
     budget: Budget = Budget()
+    absent: frozenset[Ref] = frozenset()
+    absent_at: str = ""
 
     def full_id(self, commit: Commit) -> str | None:
         """The full id of a declared commit, None when it is abbreviated and not on record."""
@@ -130,7 +133,8 @@ class Request(NamedTuple):
 class Prepared(NamedTuple):
     """A worker's result: a plan, and the new checkouts, still under the names in ``staged`` (commit to path).
 
-    ``failed``: some of the work could not be done. Otherwise ``lacking`` has the needed refs that the remote lacks.
+    ``failed``: some of the work could not be done. Otherwise ``lacking`` has the needed refs that the remote lacks,
+    being as ``lacking_at`` says (see ``absent_refs.state_of``), '' when that does not matter.
     A dry run tells which linked items of the common Hiera data refs have not (``absent``).
     """
 
@@ -142,4 +146,5 @@ class Prepared(NamedTuple):
     is_known: bool = True
     failed: bool = False
     lacking: frozenset[Ref] = frozenset()
+    lacking_at: str = ""
     absent: Mapping[Ref, Sequence[str]] = MappingProxyType({})

@@ -14,16 +14,16 @@ from jens.git.remotes import Remotes
 from jens.git.trees import Trees
 from jens.layout import Layout, ref_entry
 from jens.links import refuse_ways_out
-from jens.model import Branch, Ref, RepoId, ref_order
+from jens.model import Branch, Commit, Ref, RepoId, ref_order
 from jens.names import describe_ref
-from jens.repositories import commits, content, repair
+from jens.repositories import absent_refs, commits, content, repair
 from jens.repositories import mirror as repositories_mirror
 from jens.repositories.budget import Scales
 from jens.repositories.commits import Resolution
 from jens.repositories.content import Look
 from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
-from jens.repositories.model import Budget, Needs, OnDisk, Prepared, RefsPlan, Request
+from jens.repositories.model import Budget, Needs, OnDisk, Prepared, RefsPlan, Reply, Request
 from jens.repositories.refs import (
     commits_to_check_out,
     describe,
@@ -68,7 +68,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             attempt = _lay_out(layout, remotes, request, disk, mirror)
         failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
         work = outcome(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
-        return work._replace(lacking=attempt.lacking)
+        return work._replace(lacking=attempt.lacking, lacking_at=_lacking_at(request, mirror, attempt.lacking))
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
@@ -105,7 +105,8 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     repo = request.repo
     disk, events = repair.restore_ties(layout, repo, on_disk)
     bare = layout.bare(repo)
-    resolution = commits.resolve_commits(bare, request, sorted(disk.checkouts), remotes, mirror.reply)
+    on_disk_now, absent = sorted(disk.checkouts), absent_commits(request, mirror)
+    resolution = commits.resolve_commits(bare, request, on_disk_now, remotes, mirror.reply, absent)
     plan = plan_of(request, mirror, resolution, disk)
     events += [*resolution.events, *plan.events, *repair.warn_of_repairs(layout, repo, request.recorded, on_disk, plan)]
     events += _announcements(layout, repo, disk, plan)
@@ -176,6 +177,19 @@ def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[
     heads, found = mirror.heads, resolution.commits
     absent = [ref for ref in needs.refs if (ref.name not in heads if isinstance(ref, Branch) else found[ref] is None)]
     return frozenset(absent) - resolution.unasked
+
+
+def absent_commits(request: Request, mirror: Mirror) -> frozenset[Ref]:
+    """The commits that the remote still lacks: it is as it was when it lacked them."""
+    is_same = bool(request.absent) and request.absent_at == absent_refs.state_of(request.url or "", mirror.heads)
+    return request.absent if is_same else frozenset()
+
+
+def _lacking_at(request: Request, mirror: Mirror, lacking: frozenset[Ref]) -> str:
+    """What the remote is like that lacks commits; '' when it lacks none."""
+    if not any(isinstance(ref, Commit) for ref in lacking):
+        return ""
+    return absent_refs.state_of(request.url or "", mirror.heads) if mirror.reply is Reply.NOW else request.absent_at
 
 
 def _give_up(attempt: _Attempt) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from jens import deferred
@@ -33,8 +34,18 @@ class OnDemand(NamedTuple):
     fresh: Mapping[RepoId, Needs]
 
 
+class Absent(NamedTuple):
+    """Commits that a remote lacked when it was in this ``state``; no definition has changed since that names them."""
+
+    commits: frozenset[Ref]
+    state: str
+
+
 class Work(NamedTuple):
-    """What the stage is to do. Without ``on_demand`` every remote is asked. ``common``: see ``Expansion``."""
+    """What the stage is to do. Without ``on_demand`` every remote is asked, but not for ``absent`` commits.
+
+    ``common``: see ``Expansion``.
+    """
 
     library: Library
     plan: RepositoriesPlan
@@ -43,6 +54,7 @@ class Work(NamedTuple):
     on_demand: OnDemand | None = None
     common: Branch = SNAPSHOT_COMMON
     budget: Budget = Budget()
+    absent: Mapping[RepoId, Absent] = MappingProxyType({})
 
     def requests(self) -> list[Request]:
         """A request for each repository that is not removed."""
@@ -58,6 +70,9 @@ class Work(NamedTuple):
             is_known=repo in self.inventory,
             budget=self.budget,
         )
+        # Who hints at a repository may have pushed a commit that no branch has.
+        if repo in self.absent and not (self.on_demand and repo in self.on_demand.hinted):
+            request = request._replace(absent=self.absent[repo].commits, absent_at=self.absent[repo].state)
         if self.on_demand is None:
             return request
         return request._replace(
@@ -205,6 +220,10 @@ class RepositoriesStage:
         """The needed refs that each remote lacks, for all remotes that have replied."""
         asked = (work for work in self._known() if not work.failed and work.repo in self._work.library.urls)
         return {work.repo: work.lacking for work in asked}
+
+    def states(self) -> dict[RepoId, str]:
+        """What each remote was like that lacks commits (see ``absent_refs.state_of``)."""
+        return {work.repo: work.lacking_at for work in self._known() if work.lacking_at}
 
     def expansion(self) -> Expansion:
         """The refs that environments can rely on, and those that are missing or undetermined."""

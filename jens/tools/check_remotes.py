@@ -8,9 +8,10 @@ from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jens.errors import GitError
+from jens.errors import GitError, GitTimeoutError, GitUnreachedError
 from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
+from jens.git.wanted import fetch_wanted
 from jens.git.workers import workers
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
 from jens.repositories import content
@@ -166,17 +167,19 @@ def _unused_default(url: str, unused: Set[str], remotes: Remotes) -> str:
 
 
 def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[Commit, str]:
-    """Why a remote cannot give commits. Ask for full ids one by one; clone the whole history only for the rest."""
+    """Why a remote cannot give commits. Ask for all full ids at once; clone the whole history only for the rest."""
     problems = {}
     with tempfile.TemporaryDirectory(prefix="jens-check-") as directory:
         alone, mirror = Path(directory, "alone"), Path(directory, "mirror")
+        given = _given(alone, url, sorted(commit.digits for commit in commits if commit.is_full), remotes)
+        are_commits = wrapper.commits_among(alone, sorted(given))
         for commit in sorted(commits, key=lambda commit: commit.digits):
-            if commit.is_full and _is_given(alone, url, commit, remotes):
-                if not wrapper.commits_like(alone, commit.digits):
+            if commit.digits in given:
+                if commit.digits not in are_commits:
                     problems[commit] = "is no commit, but another object"
                 continue
             if not mirror.exists():
-                with remotes.speaking_to(url) as options:
+                with remotes.speaking_to(url, is_long=True) as options:
                     wrapper.clone(mirror, url, options)
             _, problem = resolve(commit, wrapper.commits_like(mirror, commit.digits), ())
             if problem:
@@ -184,6 +187,15 @@ def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[C
     return problems
 
 
-def _is_given(bare: Path, url: str, commit: Commit, remotes: Remotes) -> bool:
-    with remotes.speaking_to(url) as options:
-        return wrapper.fetch_commit_alone(bare, url, commit.digits, options)
+def _given(bare: Path, url: str, ids: Collection[str], remotes: Remotes) -> frozenset[str]:
+    """Those of some commits that a remote gives by their ids. Raises GitTimeoutError, GitUnreachedError."""
+
+    def fetch(some: Sequence[str]) -> None:
+        with remotes.speaking_to(url) as options:
+            wrapper.fetch_commits_alone(bare, url, some, options)
+
+    wrapper.make_bare(bare)
+    asked = fetch_wanted(ids, fetch, lambda seconds: remotes.has_time_for_more(url, seconds))
+    if isinstance(asked.error, (GitTimeoutError, GitUnreachedError)):
+        raise asked.error
+    return frozenset(ids) - asked.lacking - asked.left

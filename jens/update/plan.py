@@ -15,7 +15,7 @@ from jens.metadata.clones import Revisions
 from jens.model import Branch, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Budget, Needs, RepositoriesPlan
-from jens.repositories.stage import OnDemand, Work
+from jens.repositories.stage import Absent, OnDemand, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline
 from jens.update.options import Context
@@ -84,18 +84,25 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     )
     common = common_branch(main.mandatorybranches)
     work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context))
-    plans = Plans(work, environments, previous, guard)
-    return plans if hints is None else _on_demand(context, plans, hints)
+    return _with_what_remotes_lack(context, Plans(work, environments, previous, guard), hints)
 
 
-def _on_demand(context: Context, plans: Plans, hints: Hints) -> Plans:
-    """Ask only the remotes that hints name, and those that must be asked anyway."""
+def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None) -> Plans:
+    """Do not ask for what remotes did not have. With hints ask only these remotes, and those that must be asked."""
     work, environments = plans.work, plans.environments
-    if unknown := deferred.hints.unknown_repositories(hints, work.library):
-        log.warning("%s", unknown)
     absent = deferred.absent_refs.load(context.layout)
     fresh = absent.fresh((*environments.new, *environments.changed))
     needs = deferred.repositories_plan.plan_needs(work.plan.remaining, (), fresh)
+    commits = {
+        repo: Absent(absent.lacking[repo].difference(needs[repo].refs), state)
+        for repo, state in absent.states.items()
+        if repo in absent.lacking and repo in needs
+    }
+    work = work._replace(absent=commits)
+    if hints is None:
+        return plans._replace(work=work)
+    if unknown := deferred.hints.unknown_repositories(hints, work.library):
+        log.warning("%s", unknown)
     return plans._replace(work=work._replace(on_demand=OnDemand(hints.repos, absent.lacking, needs)))
 
 

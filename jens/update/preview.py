@@ -42,7 +42,7 @@ def run(config: Config, options: Options) -> Preview:
 
 def _preview(context: Context) -> Preview:
     config, layout, remotes, _ = context
-    revisions = clones.refresh(config, remotes.options, reset=False)
+    revisions = clones.refresh(config, remotes, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
     with failing_as(RepositoriesError):
         plans = plan_everything(context, revisions, hints)

@@ -40,7 +40,8 @@ def save_retired(context: Context, scope: Scope, plans: Plans, repositories: Rep
     if scope.baseline is None:
         deferred.inventory.save(context.layout, repositories.inventory())
         definitions = deferred.absent_refs.digests(plans.environments.definitions)
-        deferred.absent_refs.save(context.layout, deferred.absent_refs.AbsentRefs(repositories.lacking(), definitions))
+        lacking, states = repositories.lacking(), repositories.states()
+        deferred.absent_refs.save(context.layout, deferred.absent_refs.AbsentRefs(lacking, definitions, states))
 
 
 def save_baseline(

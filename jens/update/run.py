@@ -97,7 +97,7 @@ def _refresh_metadata(context: Context, baseline: Baseline | None) -> tuple[Base
             return baseline, baseline.revisions
         # What is pushed together is to be seen together: first the metadata, then the branches.
         context.remotes.forget()
-        return None, clones.refresh(context.config, context.remotes.options)
+        return None, clones.refresh(context.config, context.remotes)
 
 
 def _take_hints(context: Context) -> Hints | None:

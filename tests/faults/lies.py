@@ -23,7 +23,10 @@ NAMES = {
 
 
 class Lie:
-    """What a server does: ``WHAT`` lies at once, ``WHAT-pack`` when the pack has begun; '' is an honest server."""
+    """What a server does: ``WHAT`` lies at once, ``WHAT-pack`` when the pack has begun; '' is an honest server.
+
+    "slow" is honest, but takes a second for 40 KiB.
+    """
 
     def __init__(self, name: str, reached: Callable[[], object], stop: threading.Event) -> None:
         self.what, _, when = name.partition("-")
@@ -40,6 +43,9 @@ class Lie:
             if self.what == "names":
                 self._reached()
                 write(_renamed(chunk))
+            elif self.what == "slow":
+                self._reached()
+                self._dawdle(chunk, write)
             elif self.what and (not self._in_pack or b"PACK" in seen):
                 half = len(chunk) // 2 if self._in_pack else 0
                 write(chunk[:half])
@@ -61,6 +67,11 @@ class Lie:
             write(bytes(range(256)) * 256)
         elif self.what == "endless":
             self._list_endlessly(write)
+
+    def _dawdle(self, chunk: bytes, write: Write) -> None:
+        for begin in range(0, len(chunk), 4096):
+            write(chunk[begin : begin + 4096])
+            self._wait(0.1)
 
     def _list_endlessly(self, write: Write) -> None:
         count = 0

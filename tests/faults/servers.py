@@ -148,6 +148,9 @@ def _handler(all_servers: Servers, name: str, lie_name: str) -> type[BaseHTTPReq
                 self.end_headers()
                 return
             path, _, query = self.path.partition("?")
+            if not os.path.isdir(path.replace("/info/refs", "").replace("/git-upload-pack", "")):
+                self.send_error(404)
+                return
             headers = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
             headers |= {"HTTP_CONTENT_ENCODING": "Content-Encoding", "HTTP_GIT_PROTOCOL": "Git-Protocol"}
             environment = {**os.environ, **{key: self.headers[value] or "" for key, value in headers.items()}}

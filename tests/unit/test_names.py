@@ -11,7 +11,7 @@ import pytest
 from jens.model import Branch, Commit
 from jens.names import is_branch_name, is_environment_name, is_repository_name, parse_ref, resembled
 from jens.text import one_line
-from jens.urls import location_of, redact, server_of, url_problem
+from jens.urls import endpoint_of, location_of, redact, server_of, url_problem
 from tests.conftest import git
 
 _TRICKY_BRANCHES = [
@@ -400,3 +400,19 @@ def test_a_misspelt_name_resembles_the_right_one(name: str, expected: str) -> No
 def test_of_several_names_the_nearest_one_is_meant() -> None:
     assert resembled("module", ("models", "modules")) == "modules"
     assert resembled("module", ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://ann:secret@Git.example.org/a/b", "https://git.example.org"),
+        ("http://git.example.org:8080/a/b", "http://git.example.org:8080"),
+        ("ssh://git@git.example.org:22/a/b", "ssh://git.example.org:22"),
+        ("git@git.example.org:a/b", "ssh://git.example.org"),
+        ("git://git.example.org/a", "git://git.example.org"),
+        ("file:///srv/a", ""),
+        ("/srv/a", ""),
+    ],
+)
+def test_each_protocol_of_a_server_answers_for_itself(url: str, expected: str) -> None:
+    assert endpoint_of(url) == expected

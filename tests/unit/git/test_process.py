@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.errors import GitError, GitLimitError, GitTimeoutError
+from jens.errors import GitError, GitLimitError, GitTimeoutError, GitUnreachedError
 from jens.git import process
 
 GITLAB = """remote:
@@ -223,3 +223,69 @@ def test_no_complaint_takes_long(piece: str) -> None:
     begin = time.process_time()
     process.summary(f"fatal: http://x?{complaint}".encode(), 128, ["git", "--", URL])
     assert time.process_time() - begin < 2
+
+
+UNREACHED = [
+    "ssh: connect to host git.example.org port 22: Connection refused\r\n" + READ,
+    "ssh: connect to host git.example.org port 22: Connection timed out\n" + READ,
+    "ssh: connect to host 2001:db8::1 port 22: Network is unreachable\n" + READ,
+    "ssh: Could not resolve hostname git.example.org: Name or service not known\n" + READ,
+    "kex_exchange_identification: Connection closed by remote host\nConnection closed by 192.0.2.1 port 22\n" + READ,
+    "Connection timed out during banner exchange\nConnection to 192.0.2.1 port 22 timed out\n" + READ,
+    "Connection reset by 192.0.2.1 port 22\n" + READ,
+    "Timeout, server git.example.org not responding.\nfatal: the remote end hung up unexpectedly",
+    BANNER + "ssh: connect to host git.example.org port 22: No route to host\n" + READ,
+    "fatal: unable to connect to 192.0.2.1:\n192.0.2.1[0: 192.0.2.1]: errno=Connection refused\n",
+    "fatal: unable to look up git.example.org (port 9418) (Name or service not known)",
+    "fatal: unable to access 'https://h/b's/': Failed to connect to h port 443 after 3 ms: Couldn't connect to server",
+    "fatal: unable to access 'https://git.example.org/a/': Could not resolve host: git.example.org",
+    "fatal: unable to access 'https://git.example.org/a/': Could not resolve proxy: proxy.example.org",
+    "fatal: unable to access 'https://git.example.org/a/': Connection timed out after 300001 milliseconds",
+    "fatal: unable to access 'https://git.example.org/a/': Received HTTP code 503 from proxy after CONNECT",
+]
+REACHED = [
+    *(GITLAB, GITLAB_HTTPS, GITHUB, CHANGED),
+    "git@git.example.org: Permission denied (publickey).\n" + READ,
+    "remote: ssh: connect to host backend port 22: Connection refused\n" + READ,
+    "remote: fatal: unable to connect to backend\nfatal: remote error: upload-pack: not our ref 0123",
+    "fatal: remote error: access denied or repository not exported: /a",
+    "fatal: repository 'https://git.example.org/a/' not found",
+    "fatal: unable to access 'https://git.example.org/a/': The requested URL returned error: 502",
+    "fatal: unable to access 'https://git.example.org/a/': SSL certificate problem: self-signed certificate",
+    "fatal: Authentication failed for 'https://git.example.org/a/'",
+    "Connection to git.example.org closed by remote host.\nfatal: early EOF",
+    READ,
+    "",
+]
+
+
+@pytest.mark.parametrize("complaint", [*UNREACHED, *REACHED])
+def test_which_complaints_are_that_there_was_no_connection(complaint: str) -> None:
+    error = process.failure("fetch", complaint.encode(), 128, ())
+    assert isinstance(error, GitUnreachedError) == (complaint in UNREACHED)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "expected"),
+    [
+        (READ, True),
+        ("fatal: the remote end hung up unexpectedly", True),
+        ("fatal: unable to access 'https://h/': Empty reply from server", True),
+        ("fatal: unable to access 'https://h/': Recv failure: Connection reset by peer", True),
+        ("fatal: unable to access 'https://h/': The requested URL returned error: 404", False),
+        (GITHUB, False),
+        ("git@h: Permission denied (publickey).\n" + READ, False),
+    ],
+)
+def test_which_complaints_are_that_the_server_said_nothing(complaint: str, expected: bool) -> None:
+    assert process.says_nothing(process.summary(complaint.encode(), 128, ())) is expected
+
+
+def test_progress_is_no_complaint() -> None:
+    told = (
+        "Cloning into bare repository '/var/lib/jens/bare/modules/.new-1'...\n"
+        "remote: Enumerating objects: 5, done.        \n"
+        "remote: Counting objects:  20% (1/5)\rremote: Counting objects: 100%\r"
+        "Receiving objects:  50% (1/2), 1.00 MiB | 2.00 KiB/s\rfatal: early EOF\n"
+    )
+    assert process.summary(told.encode(), 128, ()) == "fatal: early EOF"

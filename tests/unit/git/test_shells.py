@@ -407,3 +407,47 @@ def test_a_remote_that_lists_branches_without_end_is_ended_and_the_others_go_on(
         error = found[command]
         assert isinstance(error, GitLimitError)
         assert error.problem == "the remote lists more than 1 MiB of branches"
+
+
+def test_commands_that_only_wait_let_others_begin(program: Path, tmp_path: Path) -> None:
+    write(program, f'case $1 in wait*) echo "$1" >>{tmp_path}/begun; exec sleep 60;; *) echo "$1";; esac')
+    commands = iter([("wait1",), ("wait2",), ("wait3",), ("wait4",), ("a",), ("b",), None])
+    left = {"wait1": 60.0}
+
+    def look(command: Command, _is_first: bool) -> tuple[float, bool]:
+        return left.get(command[0], 60.0), command[0].startswith("wait")
+
+    with Shells(GitOptions(timeout=50), 1, lambda: next(commands, None), look, spare=4) as shells:
+        found: dict[Command, Result] = {}
+        while len(found) < 2:
+            found.update(shells.replies())
+        assert found == {("a",): b"a\n", ("b",): b"b\n"}
+        left["wait2"] = 0.0
+        [(command, error)] = shells.replies()
+    assert command == ("wait2",)
+    assert isinstance(error, GitTimeoutError)
+    assert error.problem == "no answer in the time that was left for its server"
+
+
+def test_no_more_commands_wait_than_may_be_spared(program: Path) -> None:
+    write(program, "sleep 1")
+    before, commands = children(), iter(numbered(4))
+    look = lambda _command, _is_first: (60.0, True)  # noqa: E731
+    with Shells(GitOptions(timeout=50), 1, lambda: next(commands, None), look, spare=1) as shells:
+        for _ in range(2):
+            assert shells.replies()
+        assert len(children() - before) == 2
+
+
+def test_commands_that_the_supply_held_back_begin_without_a_reply(program: Path) -> None:
+    write(program, 'case $1 in wait) exec sleep 60;; *) echo "$1";; esac')
+    begin = time.monotonic()
+    commands = [("a",), ("wait",)]
+
+    def supply() -> Command | None:
+        if commands == [("a",)] and time.monotonic() < begin + 0.5:
+            return None
+        return commands.pop() if commands else None
+
+    with Shells(GitOptions(timeout=30), 2, supply) as shells:
+        assert shells.replies() == [(("a",), b"a\n")]
