@@ -43,7 +43,7 @@ def refresh(config: Config, remotes: Remotes, *, reset: bool = True) -> Revision
     with workers(2) as pool:
         futures = [pool.submit(_refresh, directory, remotes, reset) for directory in directories(config)]
         outcomes = [result(future) for future in futures]
-    clones.keep_from_others(config.main.repositorymetadata)  # a reset writes it anew
+    clones.keep_from_others(config.main.repositorymetadata)  # earlier releases checked it out
     (environments, first), (repositories, second) = map(_raised, outcomes)
     return Revisions((environments, repositories), (*first, *second))
 
