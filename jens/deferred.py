@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jens.environments import tree as tree
     from jens.messaging import hints as hints
     from jens.metadata import definition as definition
+    from jens.metadata import parsed as parsed
     from jens.metadata import reader as reader
     from jens.repositories import absent_refs as absent_refs
     from jens.repositories import disk as disk
@@ -52,6 +53,7 @@ MODULES = {
     "git_process": "jens.git.process",
     "hints": "jens.messaging.hints",
     "definition": "jens.metadata.definition",
+    "parsed": "jens.metadata.parsed",
     "reader": "jens.metadata.reader",
     "absent_refs": "jens.repositories.absent_refs",
     "disk": "jens.repositories.disk",

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jens import statefile
+from jens.events import MORE
 from jens.layout import Layout
 from jens.model import Fault, OpenFault
 from jens.statefile import LAST_RUN, StateError
+from jens.text import shortened
+
+#: So many failures and faults are saved. Whoever pushes decides how many there are.
+_MOST = 1000
+#: So many addresses of a fault are saved.
+_MOST_ADDRESSES = 20
 
 
 class LastRun(NamedTuple):
@@ -30,9 +37,27 @@ class LastRun(NamedTuple):
             "began": timestamp(self.begin),
             "seconds": round(self.seconds, 3),
             "status": self.status,
-            "failed": list(self.failures),
-            "faults": [encode_fault(fault) for fault in self.faults],
+            "failed": bounded_failures(self.failures),
+            "faults": _encode_faults(self.faults, self.begin),
         }
+
+
+def bounded_failures(failures: Sequence[str]) -> list[str]:
+    """Failures as they are saved: not too long, and not too many."""
+    more = len(failures) - _MOST
+    return [*map(shortened, failures[:_MOST]), *([f"{more} more failures, the log has them"] if more > 0 else [])]
+
+
+def _encode_faults(faults: Sequence[OpenFault], now: float) -> list[dict[str, Any]]:
+    return [encode_fault(fault) for fault in bounded_faults(faults, timestamp(now))]
+
+
+def bounded_faults(faults: Sequence[OpenFault], now: str) -> Sequence[OpenFault]:
+    """Faults as they are saved. When there are too many, the last one says how many are left out."""
+    if len(faults) <= _MOST + 1:
+        return faults
+    more = Fault(MORE, f"{len(faults) - _MOST} more faults are open, they are mended or told as soon as others are")
+    return [*faults[:_MOST], OpenFault(more, now)]
 
 
 def timestamp(seconds: float) -> str:
@@ -48,8 +73,8 @@ def encode_fault(opened: OpenFault) -> dict[str, Any]:
         "environment": fault.environment or None,
         "repository": fault.repository or None,
         "ref": fault.ref or None,
-        "text": fault.text,
-        "addresses": list(fault.addresses),
+        "text": shortened(fault.text),
+        "addresses": [*map(shortened, fault.addresses[:_MOST_ADDRESSES])],
         "since": opened.since,
     }
 
@@ -78,7 +103,7 @@ def save(layout: Layout, last_run: LastRun) -> None:
     statefile.save(layout, LAST_RUN, last_run.encode())
 
 
-def save_faults(layout: Layout, faults: Iterable[OpenFault]) -> None:
+def save_faults(layout: Layout, faults: Sequence[OpenFault]) -> None:
     """Save the faults that are open before the run has ended: a run after one that was killed may not look for them.
 
     Raises OSError.
@@ -88,7 +113,7 @@ def save_faults(layout: Layout, faults: Iterable[OpenFault]) -> None:
     except StateError:
         before = None
     content = before if isinstance(before, dict) else {}
-    statefile.save(layout, LAST_RUN, {**content, "faults": [encode_fault(fault) for fault in faults]})
+    statefile.save(layout, LAST_RUN, {**content, "faults": _encode_faults(faults, time.time())})
 
 
 def load(layout: Layout) -> LastRun | None:

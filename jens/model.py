@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Union
 
+from jens.text import shortened
+
 MODULES = "modules"
 HOSTGROUPS = "hostgroups"
 COMMON = "common"
@@ -112,7 +114,7 @@ class Definition(NamedTuple):
     @property
     def address(self) -> str:
         """The addresses to notify, as text for a log line."""
-        return ", ".join(self.notifications) or "nobody to notify"
+        return shortened(", ".join(self.notifications)) or "nobody to notify"
 
 
 class IllFormed(NamedTuple):

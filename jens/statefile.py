@@ -38,8 +38,10 @@ LAST_RUN = StateFile(
     "jens-stats does not tell how the last run went, and the next run looks at everything",
 )
 
+DEFINITIONS = StateFile("definitions.json", 1, "metadata.parsed", "the next run parses every definition")
+
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
-STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN)
+STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS)
 
 
 def state_path(layout: Layout, file: StateFile) -> Path:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+#: Longer texts are cut where others decide how long they are, in characters.
+_LONGEST = 1000
+
+
+def shortened(text: str) -> str:
+    """A text, or the beginning of a very long one."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... (cut, {len(text)} characters)"
+
 
 def one_line(text: str) -> str:
     """The text with all characters escaped that could begin a new line or control a terminal."""

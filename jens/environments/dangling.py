@@ -18,6 +18,9 @@ from jens.text import one_line
 
 log = logging.getLogger(__name__)
 
+#: So many repositories are named for each environment.
+_MOST = 20
+
 
 def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool:
     """Whether a link dangles. ``checkout`` is where its ref is expanded (None: nowhere).
@@ -58,13 +61,18 @@ def absent_item(environment: str, ref: Ref, item: str) -> Dangling:
 
 
 def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set[Dangling]:
-    """The refs that environments link to and that do not exist."""
-    return {
-        Dangling(definition.name, str(repo), describe_ref(ref))
-        for definition in definitions
-        for repo, ref in expansion.missing
-        if expansion.ref_of(definition, repo) == ref
-    }
+    """The refs that environments link to and that do not exist; of very many, only how many more there are.
+
+    A default that no repository has makes each link of an environment dangle.
+    """
+    found = set()
+    missing = sorted((repo, describe_ref(ref), ref) for repo, ref in expansion.missing)
+    for definition in definitions:
+        lacks = [(str(repo), what) for repo, what, ref in missing if expansion.ref_of(definition, repo) == ref]
+        more = len(lacks) - _MOST
+        found |= {Dangling(definition.name, repo, what) for repo, what in lacks[:_MOST]}
+        found |= {Dangling(definition.name, f"{more} more repositories", "such ref")} if more > 0 else set()
+    return found
 
 
 def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:

@@ -6,7 +6,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from jens.environments.dangling import Dangling
 from jens.environments.model import Applied, EnvironmentsPlan, Previous
-from jens.events import DANGLING_LINK, DEFINITION, ENVIRONMENT, PURGE_GUARD, UNKNOWN_KEY, VOID_OVERRIDE
+from jens.events import (
+    DANGLING_LINK,
+    DEFINITION,
+    ENVIRONMENT,
+    PURGE_GUARD,
+    UNKNOWN_KEY,
+    VOID_OVERRIDE,
+)
+from jens.metadata.definition import MOST_DOUBTS
 from jens.model import Definition, Fault, Library
 from jens.text import one_line
 
@@ -35,12 +43,15 @@ def plan_faults(
 def _doubtful(definition: Definition, library: Library) -> Iterator[Fault]:
     """What a definition says, but hardly means."""
     name, addresses = definition.name, definition.notifications
-    for key in definition.unknown_keys:
+    for key in definition.unknown_keys[:MOST_DOUBTS]:
         yield Fault(UNKNOWN_KEY, f"has an unknown key '{one_line(key)}'", name, ref=key, addresses=addresses)
-    for repo in sorted(definition.overrides):
-        if repo not in library.urls and repo not in library.unusable:
-            text = f"overrides {repo.partition} '{one_line(repo.name)}', which the library does not have"
-            yield Fault(VOID_OVERRIDE, text, name, str(repo), addresses=addresses)
+    void = sorted(repo for repo in definition.overrides if repo not in library.urls and repo not in library.unusable)
+    for repo in void[:MOST_DOUBTS]:
+        text = f"overrides {repo.partition} '{one_line(repo.name)}', which the library does not have"
+        yield Fault(VOID_OVERRIDE, text, name, str(repo), addresses=addresses)
+    if more := len(definition.unknown_keys[MOST_DOUBTS:]) + len(void[MOST_DOUBTS:]):
+        text = f"has {more} more unknown keys and overrides of repositories that the library does not have"
+        yield Fault(VOID_OVERRIDE, text, name, addresses=addresses)
 
 
 def _dangling(entry: Dangling, addresses: Mapping[str, tuple[str, ...]]) -> Fault:

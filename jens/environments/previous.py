@@ -11,8 +11,8 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.tree import Found
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader
-from jens.metadata.definition import parse_definition
-from jens.metadata.yamlnodes import YamlError
+from jens.metadata.parsed import Parsed
+from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
 from jens.model import (
     SITE,
     Commit,
@@ -27,11 +27,19 @@ from jens.system.files import read_file
 log = logging.getLogger(__name__)
 
 
-def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> Previous:
-    """Read remembered definitions and look at environments on disk. Raises OSError."""
+def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, parsed: Parsed | None = None) -> Previous:
+    """Read remembered definitions and look at environments on disk. What ``parsed`` knows is not parsed again.
+
+    What is larger in all than definitions may be counts as lost. Raises OSError.
+    """
     remembered: dict[str, Definition | None] = {}
-    for name in filter(is_environment_name, os.listdir(layout.definitions)):
-        remembered[name] = remembered_definition(layout, name, hashprefix, declared.get(name))
+    reader = parsed or Parsed(hashprefix)
+    left = LARGEST_SUM
+    for name in sorted(filter(is_environment_name, os.listdir(layout.definitions))):
+        found = remembered_definition(layout, name, hashprefix, declared.get(name), reader)
+        if found is not None and found is not declared.get(name):
+            left -= len(found.source)
+        remembered[name] = found if left >= 0 or found is declared.get(name) else None
     existing = layout.environments()
     inferred = {}
     for name in existing:
@@ -48,17 +56,19 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str) -> P
 
 
 def remembered_definition(
-    layout: Layout, name: str, hashprefix: str, declared: Declared | None = None
+    layout: Layout, name: str, hashprefix: str, declared: Declared | None = None, parsed: Parsed | None = None
 ) -> Definition | None:
     """The definition of the last build; None when it is lost. ``declared`` is not parsed again if it is the same."""
     try:
+        if os.stat(layout.definitions / name).st_size > LARGEST:
+            return None
         source = read_file(layout.definitions / name)
     except OSError:
         return None
     if isinstance(declared, Definition) and declared.source == source:
         return declared
     try:
-        return parse_definition(name, source, hashprefix)
+        return (parsed or Parsed(hashprefix)).parse(name, source)
     except YamlError:
         return None
 

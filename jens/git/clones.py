@@ -32,6 +32,8 @@ _USUAL = re.compile(
 _USER = re.compile(rb"https?://[^/\s]*@", re.IGNORECASE)
 #: A remote's part of the configuration.
 _REMOTE = r'\[remote "{}"\]\n(?:\t.*\n)*?\turl = (?P<url>.+)\n'
+#: So many bytes of blobs are read at a time.
+_BATCH = 1 << 23
 #: Author and committer in the repositories that Jens makes.
 _MISMATCH = "mismatched algorithms"
 #: A key in the configuration of a clone that was made with ``--filter``: its remote has the rest.
@@ -248,6 +250,39 @@ def _make_repository(directory: Path, message: str) -> None:
             raise GitError(arguments[0], problem, status)
 
 
+class Entry(NamedTuple):
+    """An entry of a commit that is no directory. ``blob`` is '' for what is no file: a symbolic link, a submodule."""
+
+    blob: str
+    size: int
+
+
+def list_files(directory: Path, commit: str, path: str = "") -> dict[str, Entry]:
+    """What is at the top of a commit (or only at ``path``), without directories. It reads no content."""
+    arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]
+    found = {}
+    for line in run(arguments, git_dir=directory / ".git", shared=True).decode("utf-8", "surrogateescape").split("\0"):
+        attributes, _, name = line.partition("\t")
+        if name and not attributes.startswith("040000"):
+            mode, _, blob, size = attributes.split()
+            found[name] = Entry(blob if mode.startswith("100") else "", int(size) if size.isdigit() else 0)
+    return found
+
+
+def read_blobs(directory: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """The contents of blobs, whose sizes in bytes are known. A few are read at a time: Git's output is in memory."""
+    contents: dict[str, bytes] = {}
+    batch: list[str] = []
+    left = _BATCH
+    for blob, size in sorted(sizes.items()):
+        if batch and size > left:
+            contents.update(_read_blobs(directory / ".git", batch))
+            batch, left = [], _BATCH
+        batch.append(blob)
+        left -= size
+    return {**contents, **_read_blobs(directory / ".git", batch)}
+
+
 def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:
     """The files at the top of a commit (or only the one at ``path``) whose names end with ``suffix``, name to content.
 
@@ -255,23 +290,15 @@ def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, lar
     ``largest`` bytes is not read; its content is ``largest`` + 1 NULs. So is that of the largest files, when all files
     have too many bytes in sum. Raises GitError.
     """
-    git_dir = directory / ".git"
-    arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]
-    found: dict[str, str | None] = {}
-    sizes: dict[str, int] = {}
-    for line in run(arguments, git_dir=git_dir, shared=True).decode("utf-8", "surrogateescape").split("\0")[:-1]:
-        attributes, _, name = line.partition("\t")
-        mode, _, blob, size = attributes.split()
-        if name.endswith(suffix) and mode != "040000":
-            found[name] = blob if mode.startswith("100") else None
-            sizes[name] = int(size) if size.isdigit() else 0
-    if len(found) > _MOST_FILES:
-        raise GitError("ls-tree", f"expected no more than {_MOST_FILES} files, there are {len(found)}")
-    read = set(some(sizes, largest, _MOST_BYTES))
-    contents = _read_blobs(git_dir, sorted({blob for name, blob in found.items() if blob and name in read}))
+    listed = {name: entry for name, entry in list_files(directory, commit, path).items() if name.endswith(suffix)}
+    if len(listed) > _MOST_FILES:
+        raise GitError("ls-tree", f"expected no more than {_MOST_FILES} files, there are {len(listed)}")
+    read = set(some({name: entry.size for name, entry in listed.items()}, largest, _MOST_BYTES))
+    contents = read_blobs(directory, {blob: size for name, (blob, size) in listed.items() if blob and name in read})
     too_large = bytes(largest + 1)
     return {
-        name: None if blob is None else contents[blob] if name in read else too_large for name, blob in found.items()
+        name: None if not blob else contents[blob] if name in read else too_large
+        for name, (blob, _size) in listed.items()
     }
 
 

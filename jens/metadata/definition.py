@@ -22,6 +22,11 @@ from jens.model import (
 _DEFINITION_KEYS = ("default", "notifications", "overrides", "parser")
 #: The suffix of a definition's file name.
 SUFFIX = ".yaml"
+#: A definition has not more overrides, and all together have not more. A site has some hundred repositories.
+MOST_OVERRIDES = 20_000
+MOST_OVERRIDES_IN_ALL = 1_000_000
+#: At most so many doubts about one definition are told.
+MOST_DOUBTS = 20
 #: The lines of a definition's keys: ``(key,)`` for a key at the top, the RepoId for an override.
 Lines = Mapping["tuple[str, ...]", int]
 
@@ -36,7 +41,12 @@ def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declar
     try:
         return inspect_definition(file, content, hashprefix)
     except YamlError as problem:
-        return IllFormed(file[: -len(SUFFIX)], f"{file}: {problem}")
+        return ill_formed(file, str(problem))
+
+
+def ill_formed(file: str, problem: str) -> IllFormed:
+    """A definition that cannot be used. What it quotes is cut: whoever pushes decides how long that is."""
+    return IllFormed(file[: -len(SUFFIX)], text.shortened(f"{file}: {problem}"))
 
 
 def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:
@@ -136,6 +146,7 @@ def _ref(node: Node, what: str, hashprefix: str) -> Ref:
 
 
 def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[RepoId, Ref]]:
+    count = 0
     for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
         with reporting(report):
             if partition not in PARTITIONS:
@@ -144,7 +155,11 @@ def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[Re
                 raise YamlError(
                     f"'overrides' has an unknown partition {partition!r}, expected {expected}", yamlnodes.line_of(key)
                 )
-            for name, (_name, ref) in yamlnodes.entries(value, f"'overrides: {partition}'").items():
+            found = yamlnodes.entries(value, f"'overrides: {partition}'")
+            count += len(found)
+            if count > MOST_OVERRIDES:
+                raise YamlError(f"'overrides' has more than {MOST_OVERRIDES} overrides", yamlnodes.line_of(key))
+            for name, (_name, ref) in found.items():
                 with reporting(report):
                     yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", hashprefix)
 
@@ -169,7 +184,9 @@ def _parser(node: Node) -> str:
 def doubts(definition: Definition, library: Library) -> list[str]:
     """Doubts about a definition: what is allowed, but hardly meant, a sentence each."""
     lines = lines_of(definition.source)
-    return [doubt.text for doubt in (*unknown_names(lines, library), *left_empty(definition, lines))]
+    found = [doubt.text for doubt in (*unknown_names(lines, library), *left_empty(definition, lines))]
+    more = len(found) - MOST_DOUBTS
+    return [*map(text.shortened, found[:MOST_DOUBTS]), *([f"has {more} more such doubts"] if more > 0 else [])]
 
 
 def unknown_names(lines: Lines, library: Library | None) -> list[Doubt]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import clones
-from jens.metadata.definition import SUFFIX, is_definition, read_definition
+from jens.git.clones import Entry
+from jens.layout import Layout
+from jens.metadata.definition import SUFFIX, is_definition
 from jens.metadata.library import parse_library
-from jens.metadata.yamlnodes import LARGEST, YamlError
-from jens.model import Declared, Library
-
-log = logging.getLogger(__name__)
+from jens.metadata.parsed import Parsed
+from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, MOST_DEFINITIONS, YamlError
+from jens.model import Declared, IllFormed, Library
 
 
 def read_library(config: Config, commit: str) -> Library:
@@ -34,18 +35,47 @@ def read_library(config: Config, commit: str) -> Library:
         raise LibraryError(main.repositorymetadata, problem.text, problem.line) from problem
 
 
-def read_definitions(config: Config, commit: str) -> dict[str, Declared]:
+def read_definitions(config: Config, commit: str, parsed: Parsed | None = None) -> dict[str, Declared]:
     """Every definition at the top of the environment metadata, by the environment's name.
 
-    Raises MetadataError when they cannot be read at all.
+    What ``parsed`` knows is not parsed again. Raises MetadataError when they cannot be read at all.
     """
-    main = config.main
+    directory = config.main.environmentsmetadatadir
+    if parsed is None:
+        parsed = Parsed.load(Layout.of(config), config.main.hashprefix)
     try:
-        files = clones.read_files(main.environmentsmetadatadir, commit, suffix=SUFFIX, largest=LARGEST)
+        listed = clones.list_files(directory, commit)
+        found = {name: entry for name, entry in sorted(listed.items()) if is_definition(name)}
+        refused = plan_refusals(found)
+        sizes = {entry.blob: entry.size for name, entry in found.items() if entry.blob and name not in refused}
+        contents = clones.read_blobs(directory, sizes)
     except (GitError, OSError) as error:
-        raise MetadataError(main.environmentsmetadatadir, str(error)) from error
+        raise MetadataError(directory, str(error)) from error
     return {
-        name[: -len(SUFFIX)]: read_definition(name, content, main.hashprefix)
-        for name, content in sorted(files.items())
-        if is_definition(name)
+        name[: -len(SUFFIX)]: (
+            IllFormed(name[: -len(SUFFIX)], f"{name}: {refused[name]}")
+            if name in refused
+            else parsed.read(name, contents.get(entry.blob))
+        )
+        for name, entry in found.items()
     }
+
+
+def plan_refusals(found: Mapping[str, Entry]) -> dict[str, str]:
+    """The definitions that are not even read, with the reason: they are too large, or too many or too large in all.
+
+    Those that exceed the sums are the last ones, in order of name.
+    """
+    refused = {}
+    total = 0
+    for number, (name, entry) in enumerate(sorted(found.items()), 1):
+        if number > MOST_DEFINITIONS:
+            refused[name] = f"with the definitions before it, more than {MOST_DEFINITIONS}"
+            continue
+        if entry.size > LARGEST:
+            refused[name] = f"larger than {LARGEST} bytes"
+            continue
+        total += entry.size
+        if total > LARGEST_SUM:
+            refused[name] = f"together with the definitions before it, larger than {LARGEST_SUM} bytes"
+    return refused

@@ -25,6 +25,10 @@ Entries = Mapping[str, tuple[Node, Node]]
 #: Larger texts are refused, in bytes. Nobody writes so much metadata by hand.
 LARGEST = 1024 * 1024
 
+#: The definitions of a site are not larger than this in all, in bytes, and not more.
+LARGEST_SUM = 64 * LARGEST
+MOST_DEFINITIONS = 20_000
+
 #: Deeper texts are refused, in levels. Metadata needs four.
 DEEPEST = 100
 

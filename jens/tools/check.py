@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jens.config import Config
 from jens.errors import DirectoryError
+from jens.git import clones
 from jens.metadata import yamlnodes
 from jens.metadata.definition import (
     SUFFIX,
@@ -26,6 +27,7 @@ from jens.metadata.definition import (
     unknown_names,
 )
 from jens.metadata.library import Entry, library_doubts, library_entries
+from jens.metadata.reader import plan_refusals
 from jens.metadata.yamlnodes import Doubt, YamlError
 from jens.model import PARTITIONS, Branch, Definition, Library, RepoId
 from jens.text import one_line
@@ -248,6 +250,7 @@ def check_definitions(
             others.append(finding(str(path), 1, WARNING, doubt))
         elif is_definition(path.name):
             checked.append(_check_definition(path, library, site))
+    others += _too_much(directory, [Path(one.file).name for one in checked])
     for name, other in _differ_in_case([Path(one.file).name for one in checked]):
         text = f"its name differs from '{other}' in upper and lower case only"
         others.append(finding(str(directory / name), 1, WARNING, text))
@@ -255,6 +258,14 @@ def check_definitions(
         expected = "a file NAME.yaml for each environment"
         others.append(finding(str(directory), 1, ERROR, f"there is no definition, expected {expected}"))
     return checked, others
+
+
+def _too_much(directory: Path, names: Iterable[str]) -> Iterator[Finding]:
+    """Definitions that a run would not read as all together are too large."""
+    entries = {name: clones.Entry("", (directory / name).lstat().st_size) for name in names}
+    for name, reason in plan_refusals(entries).items():
+        if entries[name].size <= yamlnodes.LARGEST:  # what is too large alone was reported
+            yield finding(str(directory / name), 1, ERROR, reason)
 
 
 def _why_none(path: Path) -> str:

@@ -23,6 +23,7 @@ from jens.update.scope import Scope
 
 if TYPE_CHECKING:
     from jens.messaging.queue import Hints
+    from jens.metadata.parsed import Parsed
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Plans(NamedTuple):
     environments: EnvironmentsPlan
     previous: Previous
     guard: PurgeGuard
+    parsed: Parsed | None = None
 
     @property
     def is_refused(self) -> bool:
@@ -70,8 +72,9 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     main = config.main
     guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
     library = deferred.reader.read_library(config, revisions.repositories)
-    declared = deferred.reader.read_definitions(config, revisions.environments)
-    previous = deferred.previous.look(layout, declared, main.hashprefix)
+    parsed = deferred.parsed.Parsed.load(layout, main.hashprefix)
+    declared = deferred.reader.read_definitions(config, revisions.environments, parsed)
+    previous = deferred.previous.look(layout, declared, main.hashprefix, parsed)
     environments = deferred.environments_plan.plan_environments(declared, previous, main.protectedenvironments, guard)
     known = deferred.inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
@@ -84,7 +87,7 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     )
     common = common_branch(main.mandatorybranches)
     work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context))
-    return _with_what_remotes_lack(context, Plans(work, environments, previous, guard), hints)
+    return _with_what_remotes_lack(context, Plans(work, environments, previous, guard, parsed), hints)
 
 
 def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None) -> Plans:

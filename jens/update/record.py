@@ -23,6 +23,15 @@ from jens.update.scope import Scope
 log = logging.getLogger(__name__)
 
 
+def save_parsed(context: Context, plans: Plans) -> None:
+    """Save what definitions say, so that no run parses them again."""
+    if plans.parsed is not None:
+        try:
+            plans.parsed.save(context.layout)
+        except OSError as error:
+            log.debug("What definitions say is not saved: %s", error)
+
+
 def save_published(context: Context, scope: Scope, repositories: RepositoriesStage) -> None:
     """Save what is expanded now, before environments change. Raises OSError, StateError."""
     if scope.baseline is not None and not scope.repos:

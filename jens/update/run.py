@@ -115,6 +115,7 @@ def _prepare(
     plans = plan(context, scope, revisions, hints)
     if scope.baseline is None:
         remember_refusals(context.layout, plans)
+        record.save_parsed(context, plans)
     if scope.baseline is None or scope.repos:
         baselines.remove(context.layout)
     repositories = RepositoriesStage(context.layout, context.remotes, plans.work)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from jens.metadata import yamlnodes
+from jens.git.clones import Entry
+from jens.metadata import parsed, yamlnodes
 from jens.metadata.definition import doubts, parse_definition, read_definition
 from jens.metadata.library import parse_library
-from jens.metadata.yamlnodes import YamlError
+from jens.metadata.parsed import Parsed
+from jens.metadata.reader import plan_refusals
+from jens.metadata.yamlnodes import LARGEST, YamlError
 from jens.model import (
     COMMON,
     HIERADATA,
@@ -28,8 +31,9 @@ from jens.model import (
     Library,
     RepoId,
 )
+from jens.statefile import DEFINITIONS, state_path
 from tests import TREE
-from tests.values import DUMMY, LIBRARY
+from tests.values import DUMMY, LIBRARY, layout_in
 
 # The library
 
@@ -621,3 +625,79 @@ def test_doubts(text: str, expected: list[str]) -> None:
 
 def test_what_was_inferred_from_links_raises_no_doubts_about_its_text() -> None:
     assert doubts(Definition("x", None, {}), Library({})) == []
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"),
+    [
+        ({}, []),
+        ({"a.yaml": LARGEST}, []),
+        ({"a.yaml": LARGEST + 1}, ["a.yaml"]),
+        ({f"{number:02}.yaml": LARGEST for number in range(64)}, []),
+        ({f"{number:02}.yaml": LARGEST for number in range(66)}, ["64.yaml", "65.yaml"]),
+        ({f"{number:05}.yaml": 1 for number in range(20_002)}, ["20000.yaml", "20001.yaml"]),
+        ({"z.yaml": 9, **{f"{number:02}.yaml": LARGEST for number in range(64)}}, ["z.yaml"]),
+        ({"a.yaml": LARGEST * 99, **{f"{number:02}.yaml": LARGEST for number in range(64)}}, ["a.yaml"]),
+    ],
+    ids=lambda value: str(len(value)),
+)
+def test_definitions_that_are_too_large_alone_or_in_all_are_not_read(sizes: dict[str, int], refused: list[str]) -> None:
+    found = plan_refusals({name: Entry("blob", size) for name, size in sizes.items()})
+    assert sorted(found) == refused
+    assert all("larger than" in reason or "more than 20000" in reason for reason in found.values())
+
+
+_TEXTS = (
+    "default: qa\nnotifications: x\nparser: future\nother: 1\noverrides:\n  modules: {a: feature/x, b: commit/ABCD}\n",
+    "notifications: [a, b]\noverrides: {common: {site: master}}\n",
+    "default: 5\nnotifications: x\n",
+    "{",
+    "",
+)
+
+
+@pytest.mark.parametrize("text", _TEXTS)
+def test_what_was_parsed_once_comes_back_without_being_parsed(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, source = layout_in(tmp_path), text.encode()
+    expected = read_definition("x.yaml", source, "commit/")
+    first = Parsed("commit/")
+    assert first.read("x.yaml", source) == expected
+    first.save(layout)
+    with monkeypatch.context() as patch:
+        patch.setattr(yamlnodes, "parse", lambda _source: pytest.fail("it is parsed again"))
+        found = Parsed.load(layout, "commit/").read("x.yaml", source)
+    assert found == expected
+    if isinstance(found, Definition):
+        again = Parsed.load(layout, "commit/").read("y.yaml", source)
+        assert again == found._replace(name="y")
+    assert Parsed.load(layout, "sha/").read("x.yaml", source) == read_definition("x.yaml", source, "sha/")
+    assert isinstance(Parsed.load(layout, "commit/").read("a-b.yaml", source), IllFormed)
+    assert isinstance(Parsed.load(layout, "commit/").read("x.yaml", None), IllFormed)
+
+
+def test_a_saved_text_of_another_shape_is_parsed_again(tmp_path: Path) -> None:
+    layout, source = layout_in(tmp_path), _TEXTS[0].encode()
+    first = Parsed("commit/")
+    expected = first.read("x.yaml", source)
+    first.save(layout)
+    path = state_path(layout, DEFINITIONS)
+    path.write_text(path.read_text().replace("feature~x", "..").replace('"notifications"', '"others"'))
+    found = Parsed.load(layout, "commit/")
+    assert found.read("x.yaml", source) == expected
+    found.save(layout)
+    assert "feature~x" in path.read_text()
+
+
+def test_more_overrides_in_all_than_a_site_can_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsed, "MOST_OVERRIDES_IN_ALL", 3)
+    found = Parsed("commit/")
+    assert isinstance(found.read("a.yaml", _TEXTS[0].encode()), Definition)
+    assert isinstance(found.read("b.yaml", _TEXTS[1].encode()), Definition)
+    refused = found.read("c.yaml", _TEXTS[1].encode())
+    assert isinstance(refused, IllFormed)
+    assert "more than 3 overrides" in refused.reason

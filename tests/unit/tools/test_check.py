@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from jens.commands import check
+from jens.metadata import reader
 from jens.metadata.definition import read_definition
 from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import LARGEST, YamlError
@@ -254,6 +255,14 @@ def test_names_of_definitions_that_differ_in_case_only_are_warnings(
         tree.write(f"{name}.yaml", D)
     expected = [(f"{name}.yaml:1: warning", f"'{told[name]}.yaml' in upper and lower case") for name in sorted(told)]
     assert_found(tree.check(), *expected)
+
+
+def test_definitions_that_are_too_large_in_all_are_errors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "LARGEST_SUM", 2 * len(D))
+    for name in ("a", "b", "c", "d"):
+        tree.write(f"{name}.yaml", D)
+    word = "together with the definitions before it, larger than"
+    assert_found(tree.check(), ("c.yaml:1: error", word), ("d.yaml:1: error", word))
 
 
 def test_all_faults_are_found_and_not_only_the_first(tree: Tree) -> None:

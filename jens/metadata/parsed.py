@@ -1,0 +1,165 @@
+"""What definitions say, as runs have parsed it: a text that has not changed is not parsed again.
+
+Everyone at a site can push definitions, and parsing takes a thousand times as long as reading. So what a text says is
+saved under its digest. A text that is ill-formed has the reason there.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jens import names, statefile
+from jens.layout import Layout, entry_ref, ref_entry
+from jens.metadata import definition as definitions
+from jens.metadata import yamlnodes
+from jens.metadata.definition import (
+    MOST_OVERRIDES_IN_ALL,
+    SUFFIX,
+    ill_formed,
+    inspect_definition,
+    parse_definition,
+    read_definition,
+)
+from jens.metadata.yamlnodes import YamlError
+from jens.model import Branch, Declared, Definition, Ref, RepoId
+from jens.statefile import DEFINITIONS, StateError
+
+#: Texts of definitions that older versions accepted are read with less rules, and saved under another key.
+_LENIENT = "lenient "
+
+
+class Parsed:
+    """Reads definitions from their texts, and remembers what each text says."""
+
+    def __init__(self, hashprefix: str, known: Mapping[str, Any] | None = None) -> None:
+        self._hashprefix = hashprefix
+        self._known = known or {}
+        self._used: dict[str, Any] = {}
+        self._repos: dict[tuple[str, str], RepoId] = {}
+        self._overrides = 0
+        self._has_parsed = False
+
+    @classmethod
+    def load(cls, layout: Layout, hashprefix: str) -> Parsed:
+        """With what earlier runs have parsed; nothing when that is lost, or was parsed by other rules."""
+        try:
+            content = statefile.load(layout, DEFINITIONS)
+            known = content["texts"] if content["rules"] == _rules(hashprefix) else {}
+            return cls(hashprefix, known if isinstance(known, dict) else {})
+        except (StateError, KeyError, TypeError):
+            return cls(hashprefix)
+
+    def save(self, layout: Layout) -> None:
+        """Save what all texts say that were read, if any of them is new. Raises OSError."""
+        if self._has_parsed:
+            statefile.save(layout, DEFINITIONS, {"rules": _rules(self._hashprefix), "texts": self._used})
+
+    def read(self, file: str, content: bytes | None) -> Declared:
+        """``read_definition``, and not too many overrides in all."""
+        name = file[: -len(SUFFIX)]
+        if content is None or not names.is_environment_name(name):
+            return read_definition(file, content, self._hashprefix)
+        try:
+            found = self._definition("", name, content)
+        except YamlError as problem:
+            return ill_formed(file, str(problem))
+        self._overrides += len(found.overrides)
+        if self._overrides > MOST_OVERRIDES_IN_ALL:
+            return ill_formed(file, f"with the definitions before it, more than {MOST_OVERRIDES_IN_ALL} overrides")
+        return found
+
+    def parse(self, name: str, source: bytes) -> Definition:
+        """``parse_definition``. Raises YamlError."""
+        return self._definition(_LENIENT, name, source)
+
+    def _definition(self, kind: str, name: str, source: bytes) -> Definition:
+        key = kind + _digest(source)
+        if key not in self._used:
+            saved = self._known.get(key)
+            if saved is not None:
+                self._used[key] = saved
+        if key in self._used:
+            found = self._decode(name, source, self._used[key])
+            if found is not None:
+                return found
+        self._has_parsed = True
+        try:
+            if kind:
+                found = parse_definition(name, source, self._hashprefix)
+            else:
+                found = inspect_definition(f"{name}{SUFFIX}", source, self._hashprefix)
+        except YamlError as problem:
+            self._used[key] = [problem.text, problem.line, problem.place]
+            raise
+        self._used[key] = _encode(found)
+        return found
+
+    def _decode(self, name: str, source: bytes, saved: Any) -> Definition | None:
+        """A definition from what was saved; None when that is of another shape. Raises YamlError if that was saved."""
+        try:
+            if isinstance(saved, list):
+                text, line, place = saved
+                problem = YamlError(str(text), int(line), near=int(place))
+            else:
+                default = saved["default"]
+                return Definition(
+                    name,
+                    None if default is None else Branch(_ref(default).name),  # type: ignore[union-attr]
+                    {
+                        self._repo(partition, repo): _ref(entry)
+                        for partition, refs in saved["overrides"].items()
+                        for repo, entry in refs.items()
+                    },
+                    tuple(map(str, saved["notifications"])),
+                    saved["parser"],
+                    source,
+                    tuple(map(str, saved["unknown"])),
+                )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        raise problem
+
+    def _repo(self, partition: str, name: str) -> RepoId:
+        """A repository; one object for all definitions."""
+        return self._repos.setdefault((partition, name), RepoId(partition, name))
+
+
+def _encode(definition: Definition) -> dict[str, Any]:
+    overrides: dict[str, dict[str, str]] = {}
+    for repo, ref in definition.overrides.items():
+        overrides.setdefault(repo.partition, {})[repo.name] = ref_entry(ref, None)
+    return {
+        "default": None if definition.default is None else ref_entry(definition.default, None),
+        "overrides": overrides,
+        "notifications": definition.notifications,
+        "parser": definition.parser,
+        "unknown": definition.unknown_keys,
+    }
+
+
+def _ref(entry: str) -> Ref:
+    ref = entry_ref(entry)
+    if ref is None:
+        raise ValueError(f"unexpected {entry!r}")
+    return ref
+
+
+def _digest(source: bytes) -> str:
+    from hashlib import blake2b  # noqa: PLC0415 - readers of the library need none
+
+    return blake2b(source, digest_size=20).hexdigest()
+
+
+def _rules(hashprefix: str) -> str:
+    """What decides how a text is read: the prefix of commits, and the programs that read it."""
+    number = zlib.crc32(hashprefix.encode("utf-8", "surrogateescape"))
+    for module in (definitions, names, yamlnodes):
+        path = module.__file__
+        try:
+            number = zlib.crc32(Path(path or "").read_bytes(), number)
+        except OSError:  # without sources, a new version has other numbers of versions in STATE_FILES
+            continue
+    return f"{number:08x}"
