@@ -105,6 +105,11 @@ class Main(NamedTuple):
         "a whole number of bytes, 1 or more",
         "bytes of all files of a commit; one that has more is not laid out",
     )
+    maxenvironments: int = _key(
+        "integer(min=1, max=1000000, default=2000)",
+        "a whole number, 1 or more",
+        "more environments are not made; those that exist stay",
+    )
 
 
 class Lock(NamedTuple):

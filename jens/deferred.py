@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jens.metadata import definition as definition
     from jens.metadata import parsed as parsed
     from jens.metadata import reader as reader
+    from jens.metadata import reserve as reserve
     from jens.repositories import absent_refs as absent_refs
     from jens.repositories import disk as disk
     from jens.repositories import inventory as inventory
@@ -55,6 +56,7 @@ MODULES = {
     "definition": "jens.metadata.definition",
     "parsed": "jens.metadata.parsed",
     "reader": "jens.metadata.reader",
+    "reserve": "jens.metadata.reserve",
     "absent_refs": "jens.repositories.absent_refs",
     "disk": "jens.repositories.disk",
     "inventory": "jens.repositories.inventory",

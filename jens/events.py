@@ -20,6 +20,7 @@ ENVIRONMENT = "environment"
 DANGLING_LINK = "dangling link"
 VOID_OVERRIDE = "void override"
 UNKNOWN_KEY = "unknown key"
+TOO_MANY = "too many"
 MORE = "more"
 METADATA = "metadata"
 

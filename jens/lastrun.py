@@ -11,6 +11,7 @@ from jens.events import MORE
 from jens.layout import Layout
 from jens.model import Fault, OpenFault
 from jens.statefile import LAST_RUN, StateError
+from jens.system import files
 from jens.text import shortened
 
 #: So many failures and faults are saved. Whoever pushes decides how many there are.
@@ -99,8 +100,18 @@ def still_open(
 
 
 def save(layout: Layout, last_run: LastRun) -> None:
-    """Save the record of the last run. Raises OSError."""
-    statefile.save(layout, LAST_RUN, last_run.encode())
+    """Save the record of the last run. Raises OSError.
+
+    On a full disk a record without the lists is saved as well as possible: it says that it is not complete.
+    """
+    try:
+        statefile.save(layout, LAST_RUN, last_run.encode())
+    except OSError as error:
+        if files.is_full(error):
+            fault = Fault("run", f"Unable to remember what is wrong: {error}")
+            short = last_run._replace(failures=(fault.text,), faults=(OpenFault(fault, timestamp(last_run.begin)),))
+            statefile.save(layout, LAST_RUN, short.encode())
+        raise
 
 
 def save_faults(layout: Layout, faults: Sequence[OpenFault]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from jens.system import files
 class StateFile(NamedTuple):
     """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
 
-    When a file that ``is_fingerprinted`` changes, the next run looks at everything.
+    When a file that ``is_fingerprinted`` changes, the next run looks at everything. On a full disk the old content of
+    a file that ``is_replaceable`` is removed to make room for the new one.
     """
 
     name: str
@@ -21,6 +23,7 @@ class StateFile(NamedTuple):
     writer: str
     loss: str
     is_fingerprinted: bool = False
+    is_replaceable: bool = True
 
 
 INVENTORY = StateFile("inventory.json", 1, "repositories.inventory", "it is generated from mirrors and checkouts", True)
@@ -28,7 +31,7 @@ UNREFERENCED = StateFile(
     "unreferenced.json", 1, "repositories.retention", "unused checkouts stay for another retention", True
 )
 ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
-REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True)
+REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True, False)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
 BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
 LAST_RUN = StateFile(
@@ -66,14 +69,31 @@ def load(layout: Layout, file: StateFile) -> Any:
 
 
 def save(layout: Layout, file: StateFile, content: Any) -> None:
-    """Replace the content of a file of state; an unchanged file is not written. Raises OSError."""
+    """Replace the content of a file of state; an unchanged file is not written. Raises OSError.
+
+    On a full disk the old content gives its room to the new one. If that is not enough, or this is interrupted, the
+    content is lost, which costs what ``file.loss`` says; a content that is out of date could do harm.
+    """
     path, new = state_path(layout, file), encode(file, content)
     try:
         if files.read_file(path) == new:
             return
     except OSError:
         pass
-    files.write_file(path, new)
+    try:
+        files.write_file(path, new)
+    except OSError as error:
+        if not files.is_full(error) or not file.is_replaceable:
+            raise
+        files.remove_tree(path)
+        files.write_file(path, new)
+
+
+def drop(layout: Layout, file: StateFile) -> bool:
+    """Remove a file of state, which costs what ``file.loss`` says. Returns whether it is gone."""
+    path = state_path(layout, file)
+    files.remove_tree(path)
+    return not os.path.lexists(path)
 
 
 #: One encoder for all calls: json.dumps makes a new one for each call.

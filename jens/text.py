@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+#: At most so many names are listed in one line.
+_MOST_NAMES = 20
+
+
+def listed(names: Sequence[str]) -> str:
+    """A list of names for a line; of very many only the first ones, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{[*names[:_MOST_NAMES]]}{more}"
+
+
 #: Longer texts are cut where others decide how long they are, in characters.
 _LONGEST = 1000
 

@@ -14,6 +14,7 @@ from jens.config import Config
 from jens.errors import (
     DirectoryError,
 )
+from jens.system import files
 from jens.text import one_line
 
 log = logging.getLogger(__name__)
@@ -126,11 +127,13 @@ def set_up_logging(
     root = logging.getLogger()
     tear_down_logging()
     try:
-        handlers: list[logging.Handler] = [log_file(path, encoding="utf-8", errors="backslashreplace")]
+        to_file = log_file(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
-    if verbose:
-        handlers.append(logging.StreamHandler())
+        if not files.is_full(error):
+            raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
+        # The tool may be about to make room. Each line tries again to open the file, and the first failure is told.
+        to_file = log_file(path, encoding="utf-8", errors="backslashreplace", delay=True)
+    handlers: list[logging.Handler] = [to_file, *([logging.StreamHandler()] if verbose else [])]
     for handler in handlers:
         handler.setFormatter(_OneLine(FORMAT))
         root.addHandler(handler)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens import statefile
+from jens.events import Event, tell
 from jens.layout import Layout
 from jens.links import Target, links_of
 from jens.model import HIERADATA, Definition, Expansion, Ref
@@ -89,8 +90,8 @@ def load(layout: Layout) -> set[Dangling]:
         return set()
 
 
-def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> None:
-    """Log which dangling links came and went since the last run, with the address to notify. Raises OSError."""
+def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> list[str]:
+    """Log which dangling links came and went since the last run, with the address to notify. Returns what failed."""
     before, found = load(layout), find(layout, definitions, expansion)
     unasked = {(str(repo), describe_ref(ref)) for repo, ref in expansion.undetermined}
     now = found | {entry for entry in before if (entry.repository, entry.lacks) in unasked}
@@ -102,7 +103,11 @@ def refresh(layout: Layout, definitions: Collection[Definition], expansion: Expa
         )
     for (environment, lacks), repositories in _grouped(before - now):
         log.info("Environment '%s': no more dangling links to %s in %s", environment, lacks, repositories)
-    statefile.save(layout, DANGLING, sorted(now))
+    try:
+        statefile.save(layout, DANGLING, sorted(now))
+    except OSError as error:
+        return tell(log, [Event(logging.ERROR, f"Unable to remember which links dangle: {error}")])
+    return []
 
 
 def _grouped(entries: Iterable[Dangling]) -> list[tuple[tuple[str, str], list[str]]]:

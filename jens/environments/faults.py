@@ -11,6 +11,7 @@ from jens.events import (
     DEFINITION,
     ENVIRONMENT,
     PURGE_GUARD,
+    TOO_MANY,
     UNKNOWN_KEY,
     VOID_OVERRIDE,
 )
@@ -26,6 +27,7 @@ def plan_faults(
     addresses = {definition.name: definition.notifications for definition in applied.standing}
     found = [Fault(PURGE_GUARD, refusal, environment=name) for name, refusal in plan.refused_changes.items()]
     found += [Fault(PURGE_GUARD, refusal, ref="environments") for refusal in plan.refusals]
+    found += [Fault(TOO_MANY, plan.excess, ref="environments")] if plan.excess else []
     for bad in plan.ill_formed:
         before = previous.definition(bad.name)
         told = before.notifications if before is not None else ()

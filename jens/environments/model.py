@@ -33,6 +33,7 @@ class EnvironmentsPlan(NamedTuple):
     """What to do with each environment. ``protected`` ones, and those that ``refusals`` name, are not removed.
 
     ``refused_changes`` has environments that stay as they were, since their new definitions would take too much away.
+    ``excess`` says which environments are not made since there would be too many, '' when there are none.
     """
 
     new: tuple[Definition, ...] = ()
@@ -43,6 +44,7 @@ class EnvironmentsPlan(NamedTuple):
     refusals: tuple[str, ...] = ()
     ill_formed: tuple[IllFormed, ...] = ()
     refused_changes: Mapping[str, str] = MappingProxyType({})
+    excess: str = ""
 
     @property
     def definitions(self) -> tuple[Definition, ...]:

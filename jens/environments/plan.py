@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from jens.environments.model import EnvironmentsPlan, Previous
 from jens.model import COMMON, Declared, Definition, Expansion, RepoId
 from jens.purgeguard import PurgeGuard
+from jens.text import listed
 
 #: Repositories that a message names.
 _MOST_NAMED = 5
@@ -17,8 +18,12 @@ def plan_environments(
     previous: Previous,
     protected: Collection[str],
     guard: PurgeGuard,
+    most: int | None = None,
 ) -> EnvironmentsPlan:
-    """Compare definitions with what is there. An ill-formed definition does not change an environment."""
+    """Compare definitions with what is there. An ill-formed definition does not change an environment.
+
+    No environment is made that would be more than ``most``, in order of name.
+    """
     wanted: dict[str, Definition] = {}
     ill_formed = []
     for name, definition in sorted(declared.items()):
@@ -38,18 +43,24 @@ def plan_environments(
         before = previous.definition(name)
         if before is not None:
             wanted[name] = before
-    new = [name for name in wanted if name not in previous.existing]
+    new = sorted(name for name in wanted if name not in previous.existing)
+    room = len(new) if most is None else max(most - (len(wanted) - len(new)), 0)
+    refused_new = new[room:]
+    for name in refused_new:
+        del wanted[name]
+    new = new[:room]
     changed = [
         name for name in wanted if name in previous.existing and _differs(wanted[name], previous.remembered.get(name))
     ]
     return EnvironmentsPlan(
-        new=tuple(wanted[name] for name in sorted(new)),
+        new=tuple(wanted[name] for name in new),
         changed=tuple(wanted[name] for name in sorted(changed)),
         unchanged=tuple(wanted[name] for name in sorted(set(wanted) - set(new) - set(changed))),
         deleted=tuple(sorted(deleted)),
         protected=tuple(sorted(undeclared & set(protected))),
         refusals=tuple(refusals),
         ill_formed=tuple(ill_formed),
+        excess=_excess(refused_new, most),
     )
 
 
@@ -92,6 +103,15 @@ def _refused_change(name: str, lost: Collection[RepoId], held: Collection[RepoId
     return (
         f"Refusing to take {len(lost)} of {len(held)} modules and hostgroups away from environment '{name}' at once "
         f"({examples}); if that is what its definition means, run jens-update --allow-purge"
+    )
+
+
+def _excess(refused: Sequence[str], most: int | None) -> str:
+    if not refused:
+        return ""
+    return (
+        f"Refusing to make {len(refused)} environments, expected {most} in all at most (maxenvironments): "
+        f"{listed(refused)}"
     )
 
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred
 from jens.environments.model import Applied, EnvironmentsPlan, Previous
 from jens.events import Event
 from jens.layout import Layout
-from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, RepoId
+from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, IllFormed, RepoId
 from jens.system import files
-from jens.text import one_line
+from jens.text import listed, one_line
 
 if TYPE_CHECKING:
     from jens.environments.tree import Planner
 
 log = logging.getLogger(__name__)
+
+#: So many ill-formed definitions have a line each.
+_MOST_TOLD = 2000
+
+
+class _Outcome(NamedTuple):
+    """What came of an environment: errors, and links that wait."""
+
+    problems: Sequence[OSError] = ()
+    waiting: Sequence[str] = ()
 
 
 class EnvironmentsStage:
@@ -35,6 +46,7 @@ class EnvironmentsStage:
         self._problems: dict[str, str] = {}
         self._changed = 0
         self._done: dict[str, bytes] = {}
+        self._postponed: list[Definition] = []
 
     @cached_property
     def _planner(self) -> Planner:
@@ -44,8 +56,9 @@ class EnvironmentsStage:
         """Make, remove and change environments. A failure of one leaves the others alone."""
         for refusal in (*plan.refusals, *plan.refused_changes.values()):
             log.error("%s", refusal)
-        for bad in plan.ill_formed:
-            self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
+        self._tell_ill_formed(plan.ill_formed)
+        if plan.excess:
+            self._fail(plan.excess)
         log.info("New environments: %s", [definition.name for definition in plan.new])
         log.info("Existing and changed environments: %s", [definition.name for definition in plan.changed])
         log.info("Deleted environments: %s", sorted((*plan.deleted, *plan.protected)))
@@ -65,10 +78,18 @@ class EnvironmentsStage:
         log.info("Refreshing not changed environments...")
         for definition in plan.unchanged:
             self._refresh(definition)
+        for definition in self._postponed:
+            self._conclude(definition, self._attempt(definition))
         self._remember()
         return Applied(
             tuple(self._standing), tuple(self._failures), tuple(self._unfinished), self._problems, self._changed
         )
+
+    def _tell_ill_formed(self, ill_formed: Sequence[IllFormed]) -> None:
+        for bad in ill_formed[:_MOST_TOLD]:
+            self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
+        if more := ill_formed[_MOST_TOLD:]:
+            self._fail(f"{len(more)} more environments are ill-formed: {listed([bad.name for bad in more])}")
 
     def _fail(self, text: str, name: str = "") -> None:
         if name:
@@ -81,23 +102,40 @@ class EnvironmentsStage:
         self._refresh(definition)
 
     def _refresh(self, definition: Definition) -> None:
-        self._standing.append(definition)
-        try:
-            complete = self._put(definition)
-        except OSError as error:
-            self._fail(f"Unable to refresh environment '{definition.name}': {error}", definition.name)
-            complete = False
-        if complete:
-            self._done[definition.name] = definition.source
+        """Bring one environment up to date. What finds the disk full waits: the others may make room."""
+        outcome = self._attempt(definition)
+        if any(map(files.is_full, outcome.problems)):
+            self._postponed.append(definition)
         else:
-            self._leave_unfinished(definition.name)
+            self._conclude(definition, outcome)
+
+    def _attempt(self, definition: Definition) -> _Outcome:
+        try:
+            return self._put(definition)
+        except OSError as error:
+            return _Outcome([error])
+
+    def _conclude(self, definition: Definition, outcome: _Outcome) -> None:
+        """Tell what came of an environment."""
+        name = definition.name
+        self._standing.append(definition)
+        for problem in _summary(outcome.problems):
+            self._fail(f"Unable to refresh environment '{name}': {problem}", name)
+        if outcome.waiting:
+            text = f"Environment '{name}' has links that wait for what could not be fetched: {outcome.waiting}"
+            self._problems.setdefault(name, text)
+            log.warning("%s", text)
+        if outcome.problems or outcome.waiting:
+            self._leave_unfinished(name)
+        else:
+            self._done[name] = definition.source
 
     def _leave_unfinished(self, name: str) -> None:
         self._unfinished.append(name)
         self._standing += deferred.previous.in_use(self._layout, name, self._previous)
 
-    def _put(self, definition: Definition) -> bool:
-        """Bring one environment up to date. False when some links have to wait, or could not be changed."""
+    def _put(self, definition: Definition) -> _Outcome:
+        """Bring one environment up to date, as far as that is possible. Raises OSError."""
         tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = tree.take(path)
@@ -110,14 +148,8 @@ class EnvironmentsStage:
             changes = tree.plan_changes(held, found)
             problems = tree.change(path, changes)
             self._changed += bool(changes.count)
-        for problem in _summary(problems):
-            self._fail(f"Unable to refresh environment '{definition.name}': {problem}", definition.name)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
-        if waiting:
-            text = f"Environment '{definition.name}' has links that wait for what could not be fetched: {waiting}"
-            self._problems.setdefault(definition.name, text)
-            log.warning("%s", text)
-        return not waiting and not problems
+        return _Outcome(problems, waiting)
 
     def _delete(self, name: str) -> None:
         log.info("Deleting environment '%s'", name)
@@ -140,9 +172,18 @@ class EnvironmentsStage:
                 new[self._layout.definitions / name] = source
         try:
             if new:
-                files.write_files(self._layout.definitions, new)
+                self._remember_in(self._layout.definitions, new)
         except OSError as error:
             self._fail(f"Unable to remember definitions in '{self._layout.definitions}': {error}")
+
+    def _remember_in(self, directory: Path, new: Mapping[Path, bytes]) -> None:
+        try:
+            files.write_files(directory, new)
+        except OSError as error:
+            if not files.is_full(error):
+                raise
+            for path, content in new.items():  # as many as there is room for
+                files.write_file(path, content)
 
 
 def _summary(problems: Iterable[OSError]) -> list[str]:

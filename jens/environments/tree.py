@@ -297,15 +297,23 @@ def _obstacle(path: Path, status: os.stat_result | None, error: OSError) -> str:
 def change(path: Path, changes: Changes) -> list[OSError]:
     """Change an environment, each link in one rename. Nothing is missing in between.
 
-    Returns the errors. A change that fails does not stop the others.
+    Returns the errors. A change that fails does not stop the others. On a full disk, removals come last but make room,
+    so what failed is tried once more after them.
     """
-    problems = []
-    for operation, *arguments in _operations(path, changes):
+    failed = _carry_out(_operations(path, changes))
+    if changes.remove and any(files.is_full(error) for _, error in failed):
+        failed = _carry_out(operation for operation, _ in failed)
+    return [error for _, error in failed]
+
+
+def _carry_out(operations: Iterable[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], OSError]]:
+    failed = []
+    for operation, *arguments in operations:
         try:
             operation(*arguments)
         except OSError as error:
-            problems.append(error)
-    return problems
+            failed.append(((operation, *arguments), error))
+    return failed
 
 
 def _operations(path: Path, changes: Changes) -> Iterator[tuple[Any, ...]]:

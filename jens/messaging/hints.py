@@ -44,7 +44,8 @@ def unknown_repositories(hints: Hints, library: Library) -> str:
 def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Collection[Push] = ()) -> list[Event]:
     """Remove messages from the queue. First add a new message for the repositories that failed.
 
-    When it cannot be added, all messages stay. Those with a push that is ``late``, not on its server yet, stay, too.
+    When it cannot be added, the messages that name these stay. The others go, or a full disk would stay full. Messages
+    with a push that is ``late``, not on its server yet, stay, too.
     """
     queue, again = Queue(queuedir), hints.repos & set(failed)
     stay = {push.message for push in late if push.repo not in again}
@@ -54,7 +55,9 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Colle
     try:
         name = queue.add(again, moves=_moves_of(hints, again))
     except QueueError as error:
-        return [Event(logging.ERROR, f"All hints stay for the next run: {error}")]
+        done = [name for name in hints.messages if queue.is_without(name, again)]
+        event = Event(logging.ERROR, f"{len(hints.messages) - len(done)} hints stay for the next run: {error}")
+        return [event, *queue.acknowledge(done)]
     text = f"To be fetched again: {_listed(again)}, '{name}' added to the queue"
     return [Event(logging.WARNING, text), *queue.acknowledge(done)]
 

@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -27,6 +27,7 @@ from jens.errors import QueueError
 from jens.events import Event
 from jens.messaging.message import Move, decode, decode_moves, encode, encode_moves, timestamp
 from jens.model import RepoId
+from jens.system import files
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,14 @@ class Queue:
             except QueueError as error:
                 told.add(logging.ERROR, f"Unable to remove message '{name}': {error.problem}", "cannot be removed")
         return [*told.events()]
+
+    def is_without(self, name: str, repos: Collection[RepoId]) -> bool:
+        """Whether a message is certain to name none of these repositories."""
+        try:
+            with self._opened() as top:
+                return decode(_take(top, name, lock=False)[0])[0].isdisjoint(repos)
+        except (OSError, QueueError, ValueError):
+            return False
 
     def purge(self) -> list[Event]:
         """Remove what dead writers and readers left: pieces of elements, locks, empty directories. Raises QueueError.
@@ -457,11 +466,24 @@ def _remove(top: int, name: str, until: float) -> None:
     """Move an element out of the way and delete it, if there is still time. Raises OSError."""
     directory, _, element = name.partition("/")
     fresh = os.urandom(7).hex()
-    with suppress(FileNotFoundError), _made(_OBSOLETE, top) as obsolete:  # somebody else may have removed it
+    with suppress(FileNotFoundError), _place_of_rubbish(top) as obsolete:  # somebody else may have removed it
         with _directory(directory, top) as above:
             os.rename(element, fresh, src_dir_fd=above, dst_dir_fd=obsolete)
         with suppress(OSError):  # the purge tries again, and tells
             _discard(obsolete, fresh, until)
+
+
+@contextlib.contextmanager
+def _place_of_rubbish(top: int) -> Iterator[int]:
+    """Where elements are moved to be deleted. A full disk has no room for ``obsolete/``; ``temporary/`` does as well."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(_made(_OBSOLETE, top))
+        except OSError as error:
+            if not files.is_full(error):
+                raise
+            descriptor = stack.enter_context(_directory(_TEMPORARY, top))
+        yield descriptor
 
 
 def _remove_directory(place: int, name: str) -> None:

@@ -79,8 +79,15 @@ def save(layout: Layout, absent: AbsentRefs) -> None:
 
 
 def withdraw(layout: Layout, repos: Collection[RepoId]) -> None:
-    """Remove the entries of some repositories, so that no run relies on them if this one is killed. Raises OSError."""
+    """Remove the entries of some repositories, so that no run relies on them if this one is killed. Raises OSError.
+
+    All entries go if they cannot be saved without these.
+    """
     before = load(layout)
     if not before.lacking.keys().isdisjoint(repos):
         lacking = {repo: refs for repo, refs in before.lacking.items() if repo not in repos}
-        save(layout, AbsentRefs(lacking, before.definitions, before.states))
+        try:
+            save(layout, AbsentRefs(lacking, before.definitions, before.states))
+        except OSError:
+            if not statefile.drop(layout, ABSENT_REFS):
+                raise

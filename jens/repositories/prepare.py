@@ -68,7 +68,8 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
             attempt = _lay_out(layout, remotes, request, disk, mirror)
         failed = attempt.has_failed or (request.url is not None and not mirror.is_settled)
         work = outcome(request, attempt.disk, attempt.plan, [*events, *attempt.events], attempt.staged, failed=failed)
-        return work._replace(lacking=attempt.lacking, lacking_at=_lacking_at(request, mirror, attempt.lacking))
+        lacking_at = _lacking_at(request, mirror, attempt.lacking)
+        return work._replace(lacking=attempt.lacking, lacking_at=lacking_at, is_certain=attempt.is_certain)
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
@@ -86,6 +87,7 @@ class _Attempt(NamedTuple):
     has_failed: bool
     is_suspicious: bool
     lacking: frozenset[Ref]
+    is_certain: bool
 
 
 def plan_of(request: Request, mirror: Mirror, resolution: Resolution, disk: OnDisk) -> RefsPlan:
@@ -129,7 +131,9 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     events += _updated(layout, repo, disk, settled)
     events += _content(layout, repo, request.needs, settled, staged)
     lacking = _lacking(request.needs, mirror, resolution)
-    return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking)
+    # A branch that is not expanded uses no checkout, whatever its commit is; an abbreviation may mean one on disk.
+    is_certain = not any(isinstance(ref, Commit) for ref in plan.undetermined)
+    return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking, is_certain)
 
 
 def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:

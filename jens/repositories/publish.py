@@ -19,14 +19,24 @@ from jens.system import files
 
 
 def put_in_place(layout: Layout, prepared: Sequence[Prepared]) -> tuple[list[Prepared], list[Event]]:
-    """Flush finished checkouts to stable storage, then move them into place. Raises OSError when the flush fails."""
-    if any(work.staged for work in prepared):
-        files.flush_file_systems(layout.clonedir, layout.baredir)
+    """Flush finished checkouts to stable storage, then move them into place.
+
+    When the flush fails, as it does for want of room over NFS, no checkout is known to be complete, and all go.
+    """
     settled, events = [], []
+    unflushed: OSError | None = None
+    if any(work.staged for work in prepared):
+        try:
+            files.flush_file_systems(layout.clonedir, layout.baredir)
+        except OSError as error:
+            unflushed = error
     for work in prepared:
         failed = []
         for commit, staging in work.staged.items():
             try:
+                if unflushed is not None:
+                    files.remove_tree(staging)
+                    raise unflushed
                 files.replace_tree(staging, layout.checkout(work.repo, commit))
             except OSError as error:
                 failed.append(commit)

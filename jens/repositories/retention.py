@@ -119,12 +119,33 @@ def save(layout: Layout, unreferenced: Unreferenced) -> None:
     statefile.save(layout, UNREFERENCED, content)
 
 
+def save_what_fits(layout: Layout, unreferenced: Unreferenced) -> None:
+    """``save``; on a full disk only those that have waited longest, as many as there is room for. Raises OSError.
+
+    Without any, no retention would ever be over, and the disk would stay full.
+    """
+    oldest = sorted(unreferenced.items(), key=lambda item: item[1])
+    while True:
+        try:
+            save(layout, dict(oldest))
+            return
+        except OSError as error:
+            if not oldest or not files.is_full(error):
+                raise
+        oldest = oldest[: len(oldest) // 2]
+
+
 def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
     """Forget that these commits were unneeded, before the first link points at one of them again.
 
-    Otherwise, if this run were killed, the next one could delete what is in use. Raises OSError.
+    Otherwise, if this run were killed, the next one could delete what is in use. All are forgotten when they cannot be
+    saved. Raises OSError when not even that is possible.
     """
-    save(layout, _without(load(layout), needed))
+    try:
+        save_what_fits(layout, _without(load(layout), needed))
+    except OSError:
+        if not statefile.drop(layout, UNREFERENCED):
+            raise
 
 
 def _without(unreferenced: Unreferenced, needed: Mapping[RepoId, Set[str]]) -> Unreferenced:
@@ -164,6 +185,8 @@ def retire_checkouts(
 ) -> list[Event]:
     """Begin the retention of unneeded checkouts, and remove those whose retention is over. Raises OSError.
 
+    Removes first: that makes room to remember the others.
+
     The needs of ``spared`` repositories are unknown, so they are left alone. With ``only``, all others are too.
     """
     repos = layout.repositories_in(layout.clonedir) if only is None else only
@@ -180,12 +203,15 @@ def retire_checkouts(
     before = load(layout)
     others = {} if only is None else {key: since for key, since in before.items() if key[0] not in only}
     waiting, over = plan_retention(found, needed, before, time.time(), retention)
-    save(layout, {**others, **waiting})
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)
         except OSError as error:
             events.append(Event(logging.ERROR, f"Unable to remove '{layout.checkout(repo, commit)}': {error}"))
+    try:
+        save_what_fits(layout, {**others, **waiting})
+    except OSError as error:
+        events.append(Event(logging.ERROR, f"Unable to remember since when checkouts are unused: {error}"))
     for repo in set(repos) - set(needed):
         remove_if_empty(layout, repo)
     return events
@@ -219,7 +245,7 @@ def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
     """Remove a checkout and its record in the mirror. Returns whether both could be deleted. Raises OSError."""
     # The record goes first. A checkout without one gets it again; a record without a checkout stays until a later run.
     files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
-    is_gone = files.discard(layout.checkout(repo, commit))
+    is_gone = files.discard(layout.checkout(repo, commit), is_unseen=True)
     log.debug("Removed '%s'", layout.checkout(repo, commit))
     return is_gone and not os.path.lexists(worktrees.record_path(layout.bare(repo), commit))
 

@@ -288,7 +288,8 @@ class RepositoriesStage:
             events += deferred.publish.remove_mirror(self._layout, repo)
             self.changed.add(repo)
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
-        spared = used | {work.repo for work in self._prepared if work.failed or work.plan.undetermined}
+        # A repository that only has no room for something new is not spared: its old checkouts may be what takes it.
+        spared = used | {work.repo for work in self._prepared if not work.is_certain}
         return events + deferred.retention.retire_checkouts(self._layout, needed, spared, retention_time, only)
 
 

@@ -27,6 +27,11 @@ def is_gone(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether an error means that there is no room: the disk is full, or a quota is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def is_missing(path: Path, *, follow: bool = True) -> bool:
     """Whether a path certainly leads nowhere; False when a missing permission hides the truth."""
     try:
@@ -214,11 +219,22 @@ def move_to_trash(path: Path) -> Path:
     return trash
 
 
-def discard(path: Path) -> bool:
-    """Remove a file, link or tree: hide it, then delete what can be deleted. Returns whether nothing is left."""
+def discard(path: Path, *, is_unseen: bool = False) -> bool:
+    """Remove a file, link or tree: hide it, then delete what can be deleted. Returns whether nothing is left.
+
+    To hide it takes a new name, which can need room in its directory; to delete something needs none. On a full disk,
+    a checkout that ``is_unseen`` (nobody reads it any more) is deleted where it is.
+    """
     if not os.path.lexists(path):
         return True
-    trash = move_to_trash(path)
+    try:
+        trash = move_to_trash(path)
+    except OSError as error:
+        if not is_unseen or not is_full(error):
+            raise
+        trash = path
+        with contextlib.suppress(OSError):
+            os.unlink(path / ".git")  # half a checkout must not look like a whole one
     remove_tree(trash)
     return not os.path.lexists(trash)
 

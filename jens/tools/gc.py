@@ -253,10 +253,10 @@ def _remove_checkouts(layout: Layout, repo: RepoId, needed: Set[str], seconds: f
     before = retention.load(layout)
     waiting, over = retention.plan_retention(found, {repo: needed}, before, time.time(), seconds)
     others = {key: since for key, since in before.items() if key[0] != repo}
-    retention.save(layout, {**others, **waiting})
-    for _repo, commit in over:
+    for _repo, commit in over:  # first: that makes room to remember the others
         retention.remove_checkout(layout, repo, commit)
         log.info("Removed '%s', which nothing needs", layout.checkout(repo, commit))
+    retention.save_what_fits(layout, {**others, **waiting})
     return Result(checkouts=len(over))
 
 

@@ -75,7 +75,9 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     parsed = deferred.parsed.Parsed.load(layout, main.hashprefix)
     declared = deferred.reader.read_definitions(config, revisions.environments, parsed)
     previous = deferred.previous.look(layout, declared, main.hashprefix, parsed)
-    environments = deferred.environments_plan.plan_environments(declared, previous, main.protectedenvironments, guard)
+    environments = deferred.environments_plan.plan_environments(
+        declared, previous, main.protectedenvironments, guard, main.maxenvironments
+    )
     known = deferred.inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
     held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
@@ -109,13 +111,22 @@ def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None)
     return plans._replace(work=work._replace(on_demand=OnDemand(hints.repos, absent.lacking, needs)))
 
 
-def remember_refusals(layout: Layout, plans: Plans) -> None:
-    """Save what is refused now, so that later runs refuse it too, even if they know more. Raises OSError."""
+def remember_refusals(layout: Layout, plans: Plans) -> Plans:
+    """Save what is refused now, so that later runs refuse it too, even if they know more.
+
+    Returns the plans. When refusals cannot be saved, nothing new is taken in: so later runs will not know more.
+    """
     work, previous = plans.work, plans.previous
     refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
     known = [repo for repo in (*work.plan.existing, *work.plan.kept) if repo.partition in refused]
     environments = previous.names if plans.environments.refusals else set()
-    purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
+    try:
+        purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
+    except OSError as error:
+        log.error("Unable to remember what is refused, so nothing new is taken in: %s", error)
+        work = work._replace(plan=work.plan._replace(new=()))
+        return plans._replace(work=work, environments=plans.environments._replace(new=()))
+    return plans
 
 
 def without_losses(plans: Plans, expansion: Expansion) -> Plans:

@@ -115,7 +115,7 @@ def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
     yield from (f"Would recreate environment '{definition.name}'" for definition in plan.changed)
     yield from (f"Would delete environment '{name}'" for name in plan.deleted)
     yield from (f"Would refuse to delete environment '{name}', it is protected" for name in plan.protected)
-    yield from (*plan.refusals, *plan.refused_changes.values())
+    yield from (*plan.refusals, *plan.refused_changes.values(), *filter(None, [plan.excess]))
     for bad in plan.ill_formed:
         yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
@@ -14,6 +15,7 @@ from jens.metadata.clones import Revisions
 from jens.model import Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
 from jens.repositories.stage import RepositoriesStage
+from jens.statefile import StateError
 from jens.text import one_line
 from jens.update import baseline
 from jens.update.options import Context
@@ -21,6 +23,9 @@ from jens.update.plan import Plans
 from jens.update.scope import Scope
 
 log = logging.getLogger(__name__)
+
+
+# What cannot be saved ends no run: the run may be about to remove what fills the disk. Any of it may be lost.
 
 
 def save_parsed(context: Context, plans: Plans) -> None:
@@ -32,25 +37,46 @@ def save_parsed(context: Context, plans: Plans) -> None:
             log.debug("What definitions say is not saved: %s", error)
 
 
-def save_published(context: Context, scope: Scope, repositories: RepositoriesStage) -> None:
-    """Save what is expanded now, before environments change. Raises OSError, StateError."""
+def save_published(context: Context, scope: Scope, repositories: RepositoriesStage) -> list[str]:
+    """Save what is expanded now, before environments change. Returns what failed."""
     if scope.baseline is not None and not scope.repos:
-        return
+        return []
     log.info("Persisting repositories inventory...")
+    failures: list[str] = []
     if scope.baseline is not None:
-        deferred.inventory.save_some(context.layout, repositories.inventory())
-        return
-    deferred.inventory.save(context.layout, repositories.inventory())
-    deferred.absent_refs.withdraw(context.layout, repositories.failed())
-
-
-def save_retired(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> None:
-    """Save what is still expanded, and what remotes lack. If branches only moved, neither changes. Raises OSError."""
-    if scope.baseline is None:
+        with _remembering("what is expanded", failures):
+            deferred.inventory.save_some(context.layout, repositories.inventory())
+        return failures
+    with _remembering("what is expanded", failures):
         deferred.inventory.save(context.layout, repositories.inventory())
-        definitions = deferred.absent_refs.digests(plans.environments.definitions)
-        lacking, states = repositories.lacking(), repositories.states()
-        deferred.absent_refs.save(context.layout, deferred.absent_refs.AbsentRefs(lacking, definitions, states))
+    with _remembering("what remotes lack", failures):
+        deferred.absent_refs.withdraw(context.layout, repositories.failed())
+    return failures
+
+
+def save_retired(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> list[str]:
+    """Save what is still expanded, and what remotes lack. Neither changes if branches only moved.
+
+    Returns what failed.
+    """
+    failures: list[str] = []
+    if scope.baseline is None:
+        with _remembering("what is expanded", failures):
+            deferred.inventory.save(context.layout, repositories.inventory())
+        with _remembering("what remotes lack", failures):
+            definitions = deferred.absent_refs.digests(plans.environments.definitions)
+            absent = deferred.absent_refs.AbsentRefs(repositories.lacking(), definitions, repositories.states())
+            deferred.absent_refs.save(context.layout, absent)
+    return failures
+
+
+@contextmanager
+def _remembering(what: str, failures: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StateError) as error:
+        failures.append(f"Unable to remember {what}: {error}")
+        log.error("%s", failures[-1])
 
 
 def save_baseline(

@@ -10,7 +10,7 @@ from jens import deferred
 from jens.config import Config
 from jens.environments.model import Applied
 from jens.environments.stage import EnvironmentsStage, bypass
-from jens.errors import EnvironmentsError, RepositoriesError
+from jens.errors import EnvironmentsError, MetadataError, RepositoriesError
 from jens.events import Event, tell
 from jens.layout import Layout
 from jens.metadata import clones
@@ -56,7 +56,7 @@ def _run(context: Context) -> Report:
         failures = [*revisions.failures, *tell(log, events)]
         plans = without_losses(plans, repositories.expansion())
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
-        record.save_published(context, scope, repositories)
+        failures += record.save_published(context, scope, repositories)
 
     with timed("refresh_environments"), failing_as(EnvironmentsError):
         log.info("Refreshing environments...")
@@ -65,7 +65,7 @@ def _run(context: Context) -> Report:
         only = scope.repos if scope.baseline else None
         failures += applied.failures
         failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
-        record.save_retired(context, scope, plans, repositories)
+        failures += record.save_retired(context, scope, plans, repositories)
 
     if hints is not None:
         failed = repositories.failed()
@@ -97,7 +97,20 @@ def _refresh_metadata(context: Context, baseline: Baseline | None) -> tuple[Base
             return baseline, baseline.revisions
         # What is pushed together is to be seen together: first the metadata, then the branches.
         context.remotes.forget()
-        return None, clones.refresh(context.config, context.remotes)
+        return None, _refresh_clones(context)
+
+
+def _refresh_clones(context: Context) -> Revisions:
+    """Refresh both clones. On a full disk this takes the room that earlier runs have reserved. Raises MetadataError."""
+    directories = clones.directories(context.config)
+    try:
+        revisions = clones.refresh(context.config, context.remotes)
+    except MetadataError:
+        if not deferred.reserve.release(directories):
+            raise
+        revisions = clones.refresh(context.config, context.remotes)
+    deferred.reserve.fill(directories)
+    return revisions
 
 
 def _take_hints(context: Context) -> Hints | None:
@@ -114,7 +127,7 @@ def _prepare(
     """Plan, fetch, and lay out aside. The events of some repositories are complete: they may not be what is told."""
     plans = plan(context, scope, revisions, hints)
     if scope.baseline is None:
-        remember_refusals(context.layout, plans)
+        plans = remember_refusals(context.layout, plans)
         record.save_parsed(context, plans)
     if scope.baseline is None or scope.repos:
         baselines.remove(context.layout)
@@ -130,7 +143,8 @@ def _refresh_environments(context: Context, scope: Scope, plans: Plans, reposito
     stage = EnvironmentsStage(context.layout, plans.previous, expansion, with_conf=with_conf)
     applied = stage.apply(plans.environments)
     if scope.baseline is None:
-        deferred.dangling.refresh(context.layout, applied.standing, expansion)
+        problems = deferred.dangling.refresh(context.layout, applied.standing, expansion)
+        return applied._replace(failures=(*applied.failures, *problems))
     return applied
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands import update
+from jens.repositories import retention
 from jens.system import files
 from tests import TREE
 from tests.conftest import Outcome, Remote, Site, definition, git
@@ -266,17 +267,40 @@ def _refuse_to_write(name: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "write_file", refuse_or_write)
 
 
-@pytest.mark.parametrize("obstacle", ["inventory.json", "unreferenced.json"])
-def test_exit_30_the_repositories_stage_failed_as_a_whole(
+@pytest.mark.parametrize("obstacle", ["inventory.json", "unreferenced.json", "absent-refs.json", "dangling.json"])
+def test_state_that_cannot_be_saved_is_an_error_and_ends_nothing(
     site: Site, obstacle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.update()
-    before = site.links("production")
+    site.define("another", definition("nowhere"))
     del site.urls[DUMMY]
     site.publish()
     (site.root / "cache" / obstacle).unlink()
     with monkeypatch.context() as patch:
         _refuse_to_write(obstacle, patch)
+        outcome = site.update("--strict")
+    assert outcome.code == 60
+    assert outcome.stderr == ""
+    assert [line for line in outcome.lines("ERROR") if "Unable to remember" in line and obstacle in line]
+    assert "another" in site.environments()
+    assert not site.exists("production/modules/dummy")
+    assert not (site.root / "bare" / DUMMY).exists()
+    site.retire("another")
+    assert_silent(site.update("--strict"))
+    assert (site.root / "cache" / obstacle).exists()
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO), "/somewhere")
+
+
+def test_exit_30_the_repositories_stage_failed_as_a_whole(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.update()
+    before = site.links("production")
+    del site.urls[DUMMY]
+    site.publish()
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "reclaim", _fail)
         assert_fatal(site.update(), 30)
     assert site.links("production") == before
     assert site.dangling("production") == []
@@ -307,11 +331,10 @@ def test_exit_31_stopped_by_purgelimit(site: Site) -> None:
 def test_exit_40_the_environments_stage_failed_as_a_whole(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.update()
     before = site.links("production")
-    (site.root / "cache" / "dangling.json").unlink()
     site.remotes[DUMMY].push({INIT: "# new\n"})
     site.define("another")
     with monkeypatch.context() as patch:
-        _refuse_to_write("dangling.json", patch)
+        patch.setattr(retention, "retire_checkouts", _fail)
         assert_fatal(site.update(), 40)
     assert site.links("production") == before
     assert site.read("production/modules/dummy/manifests/init.pp") == "# new\n"

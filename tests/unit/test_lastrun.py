@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +38,24 @@ def test_a_record_is_not_longer_than_somebody_can_read(tmp_path: Path, count: in
 def test_a_fault_has_not_a_thousand_addresses() -> None:
     fault = OpenFault(Fault("definition", "x", addresses=("a" * 9000,) * 9000), "now")
     assert len(str(lastrun.encode_fault(fault))) < 30_000
+
+
+def test_on_a_full_disk_the_record_says_at_least_that_it_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = layout_in(tmp_path)
+    real = statefile.save
+
+    def save(_layout: object, _file: object, content: Any) -> None:
+        if len(content["faults"]) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(layout, statefile.LAST_RUN, content)
+
+    monkeypatch.setattr(statefile, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        lastrun.save(layout, LastRun(1.0, 1.0, 60, ("a", "b"), _faults(2)))
+    found = lastrun.load(layout)
+    assert found is not None
+    assert found.status == 60
+    [opened] = found.faults
+    assert "Unable to remember what is wrong" in opened.fault.text

@@ -136,6 +136,29 @@ def test_definitions_are_compared_with_what_is_there(
     assert _plan(*declared, previous=previous) == expected
 
 
+@pytest.mark.parametrize(
+    ("declared", "existing", "most", "made", "refused"),
+    [
+        ("abc", "", 3, "abc", ""),
+        ("abc", "", 2, "ab", "c"),
+        ("abc", "c", 2, "a", "b"),
+        ("abc", "abc", 1, "", ""),
+        ("abcd", "bc", 1, "", "ad"),
+        ("ab", "yz", 1, "a", "b"),
+    ],
+)
+def test_more_environments_than_allowed_are_not_made(
+    declared: str, existing: str, most: int, made: str, refused: str
+) -> None:
+    """Those that are removed leave room for others; those that stay do so even if they are too many."""
+    definitions = {name: dynamic(name) for name in declared}
+    plan = plan_environments(definitions, _previous(*map(dynamic, existing)), (), _GUARD, most)
+    assert "".join(definition.name for definition in plan.new) == made
+    assert len(plan.unchanged) == len(set(declared) & set(existing))
+    assert (f"{[*refused]}" in plan.excess) == bool(refused)
+    assert bool(plan.excess) == bool(refused)
+
+
 def test_environments_come_sorted() -> None:
     new = [dynamic(name) for name in ("c", "a", "b")]
     plan = _plan(*new, previous=_previous(dynamic("z"), dynamic("y")))

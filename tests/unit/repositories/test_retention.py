@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -233,3 +234,34 @@ def test_one_checkout_that_cannot_go_does_not_end_the_run(layout: Layout, monkey
     _refuse_to_rename(monkeypatch, A)
     retention.clear_left_overs(layout, 300)
     assert _commits(layout, DUMMY) == {A}
+
+
+def test_on_a_full_disk_those_that_have_waited_longest_are_saved(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout.cachedir.mkdir(parents=True, exist_ok=True)
+    real = retention.save
+
+    def save(where: Layout, unreferenced: Unreferenced) -> None:
+        if len(unreferenced) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(where, unreferenced)
+
+    monkeypatch.setattr(retention, "save", save)
+    retention.save_what_fits(layout, {(DUMMY, A): 3.0, (DUMMY, B): 1.0, (DUMMY, C): 2.0})
+    assert retention.load(layout) == {(DUMMY, B): 1.0}
+
+
+def test_what_is_needed_again_is_forgotten_even_if_nothing_can_be_saved(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next run could delete what is in use."""
+    layout.cachedir.mkdir(parents=True, exist_ok=True)
+    retention.save(layout, {(DUMMY, A): 1.0, (DUMMY, B): 1.0})
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(retention, "save", fail)
+    retention.reclaim(layout, {DUMMY: {A}})
+    assert retention.load(layout) == {}
