@@ -22,6 +22,7 @@ VOID_OVERRIDE = "void override"
 UNKNOWN_KEY = "unknown key"
 TOO_MANY = "too many"
 MORE = "more"
+WAY_OUT = "link out of a checkout"
 METADATA = "metadata"
 
 

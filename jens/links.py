@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,8 @@ ENVIRONMENT_CONF = "environment.conf"
 
 #: The kernel follows at most this many links in one path: path_resolution(7).
 _MOST_LINKS = 40
+#: The kernel takes no longer path, in bytes: PATH_MAX.
+_LONGEST_PATH = 4096
 
 
 class Target(NamedTuple):
@@ -125,36 +128,56 @@ def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path) -> None:
 
     Raises WayOutError: Puppet would read files there that do not belong to the repository.
     """
-    outside = [below for below in sorted({*links_of(layout, repo).values()}) if _leads_out(checkout, below)]
+    outside = [below for below in sorted({*links_of(layout, repo).values()}) if leads_out(checkout, below)]
     if outside:
         raise WayOutError(outside)
 
 
-def _leads_out(top: Path, path: str) -> bool:
+class WaysOut:
+    """Tells which targets of links lead out of their checkout. It looks at each target once, as many links share it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._found: dict[Target, bool] = {}
+
+    def has(self, target: Target) -> bool:
+        """Whether a target leads out, as its checkout is now."""
+        if target not in self._found:
+            self._found[target] = leads_out(f"{self._layout.clonedir}/{target.repo}/{target.entry}", target.below)
+        return self._found[target]
+
+
+def leads_out(top: Path | str, path: str) -> bool:
     """Whether a path below a directory leaves it. Links are read, but never followed out of the directory."""
     here: list[str] = []
-    ahead = path.split("/")
+    ahead = path.split("/")[::-1]  # a stack: who pushes decides how long the texts of links are
     links = 0
     while ahead:
-        name, *ahead = ahead
+        name = ahead.pop()
         if name == ".." and not here:
             return True
         if name == "..":
             here.pop()
         elif name not in ("", "."):
-            text = _link_text(top.joinpath(*here, name))
+            try:
+                text = _link_text("/".join([str(top), *here, name]))
+            except OSError:  # too long a path for us, but the kernel comes there by way of links
+                return True
             if text is None:
                 here.append(name)
             else:
                 links += 1
                 if text.startswith("/"):
                     return True
-                ahead = [*text.split("/"), *ahead] if links <= _MOST_LINKS else []
+                ahead = ahead + text.split("/")[::-1] if links <= _MOST_LINKS else []
     return False
 
 
-def _link_text(path: Path) -> str | None:
+def _link_text(path: str) -> str | None:
+    """The text of a link; None for what is no link, or not there. Raises OSError when the path is too long."""
     try:
         return os.readlink(path)
-    except OSError:  # not a link, or not there
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG and len(os.fsencode(path)) >= _LONGEST_PATH:
+            raise
         return None

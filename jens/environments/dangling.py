@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jens import statefile
 from jens.events import Event, tell
 from jens.layout import Layout
-from jens.links import Target, links_of
+from jens.links import Target, leads_out, links_of
 from jens.model import HIERADATA, Definition, Expansion, Ref
 from jens.names import describe_ref
 from jens.statefile import DANGLING, StateError
@@ -31,6 +31,8 @@ def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool
     if checkout is None:
         return True
     if target.repo != HIERADATA and target.below in links_of(layout, target.repo).values():
+        return False
+    if leads_out(checkout, target.below):  # that is another fault, and nothing there is ours to look at
         return False
     return files.is_missing(checkout / target.below, follow=False)
 

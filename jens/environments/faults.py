@@ -14,6 +14,7 @@ from jens.events import (
     TOO_MANY,
     UNKNOWN_KEY,
     VOID_OVERRIDE,
+    WAY_OUT,
 )
 from jens.metadata.definition import MOST_DOUBTS
 from jens.model import Definition, Fault, Library
@@ -35,6 +36,16 @@ def plan_faults(
     found += (
         Fault(ENVIRONMENT, text, environment=name, addresses=addresses.get(name, ()))
         for name, text in applied.problems.items()
+    )
+    found += (
+        Fault(
+            WAY_OUT,
+            str(refused),
+            environment=refused.environment,
+            repository=str(refused.repo),
+            addresses=addresses.get(refused.environment, ()),
+        )
+        for refused in applied.refused
     )
     for definition in plan.definitions:
         found += _doubtful(definition, library)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jens.model import Definition, IllFormed
+from jens.model import Definition, IllFormed, RepoId
 
 
 class Previous(NamedTuple):
@@ -57,12 +57,28 @@ class EnvironmentsPlan(NamedTuple):
         return bool(self.new or self.changed or self.deleted or self.protected)
 
 
+class RefusedLinks(NamedTuple):
+    """Links that an environment must not have: they would lead out of a repository's checkout."""
+
+    environment: str
+    repo: RepoId
+    entries: tuple[str, ...]
+    links: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"Environment '{self.environment}' does not get the links {[*self.links]}: "
+            f"symbolic links in {self.repo} ({', '.join(self.entries)}) make them lead out of it"
+        )
+
+
 class Applied(NamedTuple):
     """The definitions that environments are built from now, and what failed.
 
     ``standing`` has both the old and the new definition of an environment that has to wait. ``unfinished`` environments
     could not be changed or removed. Their links may lead to what is about to be removed. ``problems`` has a sentence
     for each environment that is not as it should be; ``changed`` counts those that were made, changed or removed.
+    ``refused`` links are missing in environments that are otherwise as they should be.
     """
 
     standing: tuple[Definition, ...] = ()
@@ -70,3 +86,4 @@ class Applied(NamedTuple):
     unfinished: tuple[str, ...] = ()
     problems: Mapping[str, str] = MappingProxyType({})
     changed: int = 0
+    refused: tuple[RefusedLinks, ...] = ()

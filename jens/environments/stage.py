@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred
-from jens.environments.model import Applied, EnvironmentsPlan, Previous
+from jens.environments.model import Applied, EnvironmentsPlan, Previous, RefusedLinks
 from jens.events import Event
 from jens.layout import Layout
 from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, IllFormed, RepoId
@@ -18,6 +19,7 @@ from jens.text import listed, one_line
 
 if TYPE_CHECKING:
     from jens.environments.tree import Planner
+    from jens.links import Target
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +28,11 @@ _MOST_TOLD = 2000
 
 
 class _Outcome(NamedTuple):
-    """What came of an environment: errors, and links that wait."""
+    """What came of an environment: errors, links that wait, and links that it must not have."""
 
     problems: Sequence[OSError] = ()
     waiting: Sequence[str] = ()
+    refused: Mapping[str, Target] = MappingProxyType({})
 
 
 class EnvironmentsStage:
@@ -44,6 +47,7 @@ class EnvironmentsStage:
         self._failures: list[str] = []
         self._unfinished: list[str] = []
         self._problems: dict[str, str] = {}
+        self._refused: list[RefusedLinks] = []
         self._changed = 0
         self._done: dict[str, bytes] = {}
         self._postponed: list[Definition] = []
@@ -82,7 +86,12 @@ class EnvironmentsStage:
             self._conclude(definition, self._attempt(definition))
         self._remember()
         return Applied(
-            tuple(self._standing), tuple(self._failures), tuple(self._unfinished), self._problems, self._changed
+            tuple(self._standing),
+            tuple(self._failures),
+            tuple(self._unfinished),
+            self._problems,
+            self._changed,
+            tuple(self._refused),
         )
 
     def _tell_ill_formed(self, ill_formed: Sequence[IllFormed]) -> None:
@@ -119,6 +128,9 @@ class EnvironmentsStage:
         """Tell what came of an environment."""
         name = definition.name
         self._standing.append(definition)
+        for refused in refused_links(name, outcome.refused):
+            self._refused.append(refused)
+            self._fail(str(refused))
         for problem in _summary(outcome.problems):
             self._fail(f"Unable to refresh environment '{name}': {problem}", name)
         if outcome.waiting:
@@ -139,7 +151,8 @@ class EnvironmentsStage:
         tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = tree.take(path)
-        held = tree.keep_waiting(wanted, found, self._planner.waiting(definition))
+        out = self._planner.refused(definition, found)
+        held = tree.keep_waiting(wanted, found, [link for link in self._planner.waiting(definition) if link not in out])
         problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             tree.create(path, held)
@@ -149,7 +162,7 @@ class EnvironmentsStage:
             problems = tree.change(path, changes)
             self._changed += bool(changes.count)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
-        return _Outcome(problems, waiting)
+        return _Outcome(problems, waiting, out)
 
     def _delete(self, name: str) -> None:
         log.info("Deleting environment '%s'", name)
@@ -184,6 +197,13 @@ class EnvironmentsStage:
                 raise
             for path, content in new.items():  # as many as there is room for
                 files.write_file(path, content)
+
+
+def refused_links(environment: str, links: Mapping[str, Target]) -> Iterator[RefusedLinks]:
+    """The links that an environment must not have, by repository."""
+    for repo in sorted({target.repo for target in links.values()}):
+        mine = {link: target.entry for link, target in links.items() if target.repo == repo}
+        yield RefusedLinks(environment, repo, tuple(sorted({*mine.values()})), tuple(sorted(mine)))
 
 
 def _summary(problems: Iterable[OSError]) -> list[str]:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from jens.layout import Layout, commit_entry, ref_entry
-from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, link_prefix, link_text, links_of, parse_target
+from jens.links import (
+    ENVIRONMENT_CONF,
+    ENVIRONMENT_DIRECTORIES,
+    Target,
+    WaysOut,
+    link_prefix,
+    link_text,
+    links_of,
+    parse_target,
+)
 from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
 from jens.system import files
 from jens.system.users import name_of
@@ -78,19 +87,23 @@ _OUR_CONFS = (conf(None), *map(conf, PARSERS))
 
 
 class Planner:
-    """Plans the trees of environments from expanded refs. It looks at the disk only for the prefix of links.
+    """Plans the trees of environments from expanded refs. A tree has no link whose target leads out of its checkout.
 
-    Link texts differ only in the entry of the ref, so the rest is put together once for all environments.
+    It looks at the disk for the prefix of links, and for the targets. Environments share the links of a repository's
+    ref, so these are put together and checked once for all.
     """
 
     def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool) -> None:
+        self._layout = layout
         self._expansion = expansion
         self._with_conf = with_conf
+        self._ways_out = WaysOut(layout)
+        self._links: dict[tuple[RepoId, Ref], dict[str, str]] = {}
+        self._refused: dict[tuple[RepoId, Ref], dict[str, Target]] = {}
         prefixes = {depth: link_prefix(layout, depth) for depth in range(3)}
         self._parts: dict[RepoId, list[tuple[str, str, str]]] = {
             repo: [
-                (link, f"{prefixes[link.count('/')]}/{repo}/", f"/{below}")
-                for link, below in links_of(layout, repo).items()
+                (link, f"{prefixes[link.count('/')]}/{repo}/", below) for link, below in links_of(layout, repo).items()
             ]
             for repo in sorted(expansion.inventory)
         }
@@ -102,13 +115,39 @@ class Planner:
     def tree(self, definition: Definition) -> Tree:
         """The tree of a definition's environment."""
         links: dict[str, str] = {}
-        for repo, parts in self._parts.items():
+        for repo in self._parts:
             ref = self._expansion.ref_of(definition, repo)
             if ref is not None:
-                entry = self.entry(repo, ref)
-                for link, before, after in parts:
-                    links[link] = before + entry + after
+                if (repo, ref) not in self._links:
+                    self._links[repo, ref] = self._links_to(repo, ref)
+                links.update(self._links[repo, ref])
         return Tree(links, conf(definition.parser) if self._with_conf else None)
+
+    def _links_to(self, repo: RepoId, ref: Ref) -> dict[str, str]:
+        links, entry = {}, self.entry(repo, ref)
+        for link, before, below in self._parts[repo]:
+            target = Target(repo, entry, below)
+            if self._ways_out.has(target):
+                self._refused.setdefault((repo, ref), {})[link] = target
+            else:
+                links[link] = f"{before}{entry}/{below}"
+        return links
+
+    def refused(self, definition: Definition, found: Found) -> dict[str, Target]:
+        """The links that the environment must not have, as their targets lead out. Call this after ``tree``.
+
+        Among them are those that it has, and that would otherwise stay as they are because they wait.
+        """
+        refused: dict[str, Target] = {}
+        for (repo, ref), targets in self._refused.items():
+            if self._expansion.ref_of(definition, repo) == ref:
+                refused.update(targets)
+        for link in self.waiting(definition):
+            if link in found.links:
+                target = parse_target(self._layout, definition.name, link, found.links[link])
+                if target is not None and self._ways_out.has(target):
+                    refused[link] = target
+        return refused
 
     def waiting(self, definition: Definition) -> dict[str, tuple[RepoId, Ref]]:
         """The links that must wait, because the ref that they should lead to is undetermined."""
@@ -116,7 +155,7 @@ class Planner:
             link: (repo, ref)
             for repo, ref in self._expansion.undetermined
             if self._expansion.ref_of(definition, repo) == ref
-            for link, _before, _after in self._parts.get(repo, ())
+            for link, _before, _below in self._parts.get(repo, ())
         }
 
 

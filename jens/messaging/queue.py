@@ -475,7 +475,7 @@ def _remove(top: int, name: str, until: float) -> None:
 
 @contextlib.contextmanager
 def _place_of_rubbish(top: int) -> Iterator[int]:
-    """Where elements are moved to be deleted. A full disk has no room for ``obsolete/``; ``temporary/`` does as well."""
+    """Where elements are moved to be deleted. A full disk may have no room for ``obsolete/``: then ``temporary/``."""
     with contextlib.ExitStack() as stack:
         try:
             descriptor = stack.enter_context(_made(_OBSOLETE, top))

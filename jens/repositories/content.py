@@ -9,7 +9,7 @@ from typing import Callable
 
 from jens.git import peek
 from jens.layout import Layout
-from jens.links import code_of, links_of
+from jens.links import code_of, leads_out, links_of
 from jens.model import HIERADATA, RepoId
 from jens.system import files
 
@@ -47,8 +47,10 @@ def in_checkout(checkout: Path) -> Look:
 
     def look(path: str) -> bytes | None:
         where = f"{checkout}/{path}"
+        if leads_out(checkout, path):  # nothing there is ours to look at
+            return b""
         try:
-            with open(files.open_file(where), "rb") as file:
+            with open(files.open_file(where, os.O_NOFOLLOW), "rb") as file:
                 return file.read(_MOST)
         except OSError:
             return b"" if os.path.lexists(where) else None

@@ -25,6 +25,7 @@ from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
 from jens.repositories.model import Budget, Needs, OnDisk, Prepared, RefsPlan, Reply, Request
 from jens.repositories.refs import (
+    checked_out_before,
     commits_to_check_out,
     describe,
     plan_refs,
@@ -127,6 +128,12 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
             text = f"Unable to check out {repo} at {commit}: {error}"
             events.append(Event(logging.ERROR, text, CHECKOUT, commit))
             is_suspicious = is_suspicious or _may_be_damage(error)
+    for commit in checked_out_before(plan, disk):
+        try:
+            refuse_ways_out(layout, repo, layout.checkout(repo, commit))
+        except WayOutError as error:
+            failed.append(commit)
+            events.append(Event(logging.ERROR, f"Unable to use {repo} at {commit}: {error}", CHECKOUT, commit))
     settled = settle(plan, disk, failed)
     events += _updated(layout, repo, disk, settled)
     events += _content(layout, repo, request.needs, settled, staged)

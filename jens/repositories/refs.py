@@ -96,6 +96,14 @@ def commits_to_check_out(plan: RefsPlan, disk: OnDisk) -> list[str]:
     return sorted(set(plan.targets.values()) - disk.checkouts)
 
 
+def checked_out_before(plan: RefsPlan, disk: OnDisk) -> list[str]:
+    """The commits with a checkout to which branches move from another one.
+
+    Their links must be checked: when they were laid out, environments may have had other links, or Jens 1.x did it.
+    """
+    return sorted({new for _, old, new in describe(disk, plan) if old is not None and new in disk.checkouts})
+
+
 def predecessors(commit: str, plan: RefsPlan, disk: OnDisk) -> list[str]:
     """The commits on disk from which refs move to this one."""
     now = {disk.commit_of(ref) for ref, target in plan.targets.items() if target == commit}

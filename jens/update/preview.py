@@ -10,7 +10,8 @@ from jens.config import Config
 from jens.environments import dangling, tree
 from jens.environments.dangling import Dangling
 from jens.environments.faults import plan_faults
-from jens.environments.model import Applied, EnvironmentsPlan
+from jens.environments.model import Applied, EnvironmentsPlan, RefusedLinks
+from jens.environments.stage import refused_links
 from jens.environments.tree import Planner
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git.workers import result, workers
@@ -63,10 +64,11 @@ def _preview(context: Context) -> Preview:
         events += [event for work in foreseen for event in work.events if event.is_failure]
         lines = [event.text for event in (*events, *doubts(plans))]
         lines += [*_repositories(plans, foreseen), *_environments(plans.environments)]
-        lines += [*_links(context, plans, expansion), *_dangling(missing - dangling.load(layout))]
+        links, refused = _links(context, plans, expansion)
+        lines += [*links, *map(str, refused), *_dangling(missing - dangling.load(layout))]
         lines += _new_faults(layout, foreseen)
     events += [event for work in foreseen for event in work.events if event.kind]
-    is_well = not (faults or any(event.kind or event.is_failure for event in events))
+    is_well = not (faults or refused or any(event.kind or event.is_failure for event in events))
     return Preview(tuple(lines) or ("Nothing would change.",), is_well)
 
 
@@ -135,18 +137,25 @@ def _new_faults(layout: Layout, foreseen: Iterable[Prepared]) -> Iterator[str]:
                 yield f"Would have a fault: {event.text}"
 
 
-def _links(context: Context, plans: Plans, expansion: Expansion) -> Iterator[str]:
+def _links(context: Context, plans: Plans, expansion: Expansion) -> tuple[list[str], list[RefusedLinks]]:
     layout = context.layout
+    lines: list[str] = []
+    refused: list[RefusedLinks] = []
     planner = Planner(layout, expansion, with_conf=context.config.main.directory_environments)
     for definition in plans.environments.definitions:
         found = tree.inspect(layout.environment(definition.name))
         if found.blocked:
-            yield f"Would make environment '{definition.name}' anew, in the place of what is there"
+            lines.append(f"Would make environment '{definition.name}' anew, in the place of what is there")
         if found.modes:
             names = [name or "." for name in found.modes]
-            yield f"Would put right the modes of {names} in environment '{definition.name}'"
-        wanted = tree.keep_waiting(planner.tree(definition), found, planner.waiting(definition))
+            lines.append(f"Would put right the modes of {names} in environment '{definition.name}'")
+        wanted = planner.tree(definition)
+        out = planner.refused(definition, found)
+        refused += refused_links(definition.name, out)
+        waiting = [link for link in planner.waiting(definition) if link not in out]
+        wanted = tree.keep_waiting(wanted, found, waiting)
         changes = tree.plan_changes(wanted, found)
         if changes.put or changes.remove:
             counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"
-            yield f"Would {counts} of environment '{definition.name}'"
+            lines.append(f"Would {counts} of environment '{definition.name}'")
+    return lines, refused
