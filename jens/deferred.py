@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jens.repositories import publish as publish
     from jens.repositories import refs as refs
     from jens.repositories import retention as retention
+    from jens.system import removal as removal
     from jens.update import arrivals as arrivals
     from jens.update import preview as preview
 
@@ -67,6 +68,7 @@ MODULES = {
     "refs": "jens.repositories.refs",
     "retention": "jens.repositories.retention",
     "arrivals": "jens.update.arrivals",
+    "removal": "jens.system.removal",
     "preview": "jens.update.preview",
 }
 

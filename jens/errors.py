@@ -147,7 +147,7 @@ class GitError(JensError):
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether Git did not come to an end of its own: somebody has ended it, or a limit has."""
+        """Whether Git did not come to an end of its own, or could not look: it tells nothing of the repository then."""
         return self.status is not None and self.status < 0
 
     def __str__(self) -> str:
@@ -155,7 +155,12 @@ class GitError(JensError):
 
 
 class GitBusyError(GitError):
-    """Another Git process holds the lock of the repository and does not end."""
+    """Nobody can tell now: another Git holds the repository's lock and does not end, or the system lacks resources.
+
+    For example, there are too many open files, no memory is left, or a disk cannot be read.
+    """
+
+    is_cut_short = True
 
 
 class WayOutError(JensError):

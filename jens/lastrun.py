@@ -128,15 +128,18 @@ def save_faults(layout: Layout, faults: Sequence[OpenFault]) -> None:
 
 
 def load(layout: Layout) -> LastRun | None:
-    """The record of the last run; None when the file is missing or unusable."""
+    """The record of the last run; None when the file is missing or unusable, or cannot be read now."""
     try:
         return _decode(statefile.load(layout, LAST_RUN))
-    except (StateError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
+    except (OSError, StateError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
 def load_faults(layout: Layout) -> tuple[OpenFault, ...]:
-    """The faults that were open after the last run; none when the file is missing or unusable."""
+    """The faults that were open after the last run; none when the file is missing or unusable.
+
+    Raises OSError when nobody can look now.
+    """
     try:
         return tuple(map(_decode_fault, statefile.load(layout, LAST_RUN).get("faults", ())))
     except (StateError, AttributeError, KeyError, TypeError, ValueError):
@@ -147,7 +150,7 @@ def is_usable(layout: Layout) -> bool:
     """Whether the record tells which faults are open."""
     try:
         return isinstance(statefile.load(layout, LAST_RUN), dict)
-    except StateError:
+    except (OSError, StateError):
         return False
 
 

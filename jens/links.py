@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jens.errors import WayOutError
 from jens.layout import Layout
 from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, SITE, RepoId
+from jens.system.files import is_verdict
 
 #: Links of an environment for each repository of a partition: path in the environment, path below the checkout.
 _LINKS = {
@@ -126,7 +127,8 @@ class LinkReader:
 def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path) -> None:
     """Check that no symbolic link in a checkout leads what environments link to out of the checkout.
 
-    Raises WayOutError: Puppet would read files there that do not belong to the repository.
+    Raises WayOutError: Puppet would read files there that do not belong to the repository. Raises OSError when nobody
+    can look now.
     """
     outside = [below for below in sorted({*links_of(layout, repo).values()}) if leads_out(checkout, below)]
     if outside:
@@ -178,6 +180,6 @@ def _link_text(path: str) -> str | None:
     try:
         return os.readlink(path)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG and len(os.fsencode(path)) >= _LONGEST_PATH:
+        if not is_verdict(error) or (error.errno == errno.ENAMETOOLONG and len(os.fsencode(path)) >= _LONGEST_PATH):
             raise
-        return None
+        return None  # not a link, or not there

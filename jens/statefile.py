@@ -33,7 +33,7 @@ UNREFERENCED = StateFile(
 ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
 REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True, False)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
-BASELINE = StateFile("baseline.json", 8, "update.baseline", "the next run looks at everything")
+BASELINE = StateFile("baseline.json", 9, "update.baseline", "the next run looks at everything")
 LAST_RUN = StateFile(
     "last-run.json",
     1,
@@ -57,11 +57,13 @@ class StateError(Exception):
 
 
 def load(layout: Layout, file: StateFile) -> Any:
-    """The content that was saved. Raises StateError."""
+    """The content that was saved. Raises StateError, and OSError when nobody can look now: then nothing is lost."""
     path = state_path(layout, file)
     try:
         document = json.loads(files.read_file(path))
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and not files.is_verdict(error):
+            raise
         raise StateError(f"{path}: {error}") from error
     if not isinstance(document, dict) or document.get("version") != file.version or "content" not in document:
         raise StateError(f"{path}: not version {file.version} of this file")

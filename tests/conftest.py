@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Callable
 
 import pytest
 from dirq.queue import Queue
 
 from jens.commands import update
+from jens.system import clock
+from jens.system.clock import Moment
 from tests import TREE
 from tests.everything import everything_below
 
@@ -123,9 +124,11 @@ def take_over(clone: Path) -> None:
     git("reset", "-q", "--soft", "origin/master", directory=clone)
 
 
-def clock(now: float) -> SimpleNamespace:
-    """A replacement for the module ``time`` that shows another time (seconds since the epoch)."""
-    return SimpleNamespace(time=lambda: now, localtime=time.localtime, strftime=time.strftime)
+def let_pass(monkeypatch: pytest.MonkeyPatch, seconds: float, *, jump: float = 0) -> None:
+    """Let so many seconds pass from now on, and no more, and set the clock ahead by ``jump`` seconds."""
+    begin = Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), clock.boot_id())
+    later = begin._replace(wall=begin.wall + seconds + jump, up=begin.up + seconds)
+    monkeypatch.setattr(clock, "now", lambda: later)
 
 
 def definition(

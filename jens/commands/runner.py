@@ -20,11 +20,9 @@ from jens.config import Config, load_config
 from jens.errors import (
     JensError,
 )
+from jens.git.workers import are_busy
+from jens.system.limits import most_open_files
 from jens.text import one_line
-
-#: The recursion limit. A pushed tree may be as deep as the kernel lets Git make it (2,048 directories), and os.walk and
-#: shutil.rmtree need a few calls for each level.
-_DEEPEST = 8000
 
 #: Options of the interpreter; as the environment variable PYTHONUTF8 they would be passed on to hooks.
 _IN_UTF8 = [b"-X", b"utf8"]
@@ -61,7 +59,11 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 def run_tool(work: Callable[[], int]) -> int:
     """Run a tool and return its exit code. An error is one line on stderr and in the log."""
     _open_closed_streams()
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST))
+    with most_open_files():
+        return _run_tool(work)
+
+
+def _run_tool(work: Callable[[], int]) -> int:
     umask = os.umask(0o022)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
@@ -78,7 +80,10 @@ def run_tool(work: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except KeyboardInterrupt:
-        return complain("Interrupted", INTERRUPTED)
+        code = complain("Interrupted", INTERRUPTED)
+        if are_busy():
+            os._exit(code)  # as SIGKILL would end them; the interpreter would wait for them
+        return code
     except JensError as error:
         return _foreseen(error)
     except Exception as error:  # noqa: BLE001 - this is the top

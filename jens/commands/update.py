@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from typing import Callable
 
 from jens import deferred, lastrun, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments, seconds
@@ -97,16 +98,17 @@ def _dry_run(config: Config, options: Options, *, strict: bool) -> tuple[int, bo
 
 def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
     """The exit code, and whether the run had nothing to do."""
-    begin = time.time()
+    begin, start = time.time(), time.monotonic()
     try:
         report = run.run(config, options)
     except BaseException as error:
         status, text = status_of(error), str(error) or type(error).__name__
-        faults = _faults_of(Layout.of(config), status, text)
-        _record(config, LastRun(begin, time.time() - begin, status, (text,), faults))
+        took = time.monotonic() - start
+        _record(config, lambda: LastRun(begin, took, status, (text,), _faults_of(Layout.of(config), status, text)))
         raise
     code = _code(report, strict=strict)
-    _record(config, LastRun(begin, time.time() - begin, code, report.failures, report.faults))
+    took = time.monotonic() - start
+    _record(config, lambda: LastRun(begin, took, code, report.failures, report.faults))
     _summarise(config, report)
     return code, report.is_idle
 
@@ -141,9 +143,9 @@ def _code(report: Report, *, strict: bool) -> int:
     return NOT_ALL_WELL if strict and (report.failures or report.faults) else OK
 
 
-def _record(config: Config, last_run: LastRun) -> None:
+def _record(config: Config, last_run: Callable[[], LastRun]) -> None:
     try:
-        lastrun.save(Layout.of(config), last_run)
+        lastrun.save(Layout.of(config), last_run())
     except OSError as error:
         log.error("Unable to remember how this run went: %s", error)
 

@@ -79,6 +79,7 @@ class Applied(NamedTuple):
     could not be changed or removed. Their links may lead to what is about to be removed. ``problems`` has a sentence
     for each environment that is not as it should be; ``changed`` counts those that were made, changed or removed.
     ``refused`` links are missing in environments that are otherwise as they should be.
+    ``is_blind``: one of the ``unfinished`` cannot be read now, so nobody knows what it uses.
     """
 
     standing: tuple[Definition, ...] = ()
@@ -87,3 +88,4 @@ class Applied(NamedTuple):
     problems: Mapping[str, str] = MappingProxyType({})
     changed: int = 0
     refused: tuple[RefusedLinks, ...] = ()
+    is_blind: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from jens.model import (
     RepoId,
 )
 from jens.names import is_environment_name
-from jens.system.files import read_file
+from jens.system.files import is_verdict, read_if_there
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, pars
                 definition = infer(layout, name, tree.read(layout.environment(name)))
             except OSError as error:
                 if not isinstance(declared.get(name), Definition):  # otherwise the run makes it, or tells
+                    if not is_verdict(error):
+                        raise
                     log.warning("Environment '%s' cannot be looked at: %s", name, error)
                 continue
             if name in remembered or SITE in definition.overrides:  # otherwise Jens did not make it
@@ -58,12 +61,12 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, pars
 def remembered_definition(
     layout: Layout, name: str, hashprefix: str, declared: Declared | None = None, parsed: Parsed | None = None
 ) -> Definition | None:
-    """The definition of the last build; None when it is lost. ``declared`` is not parsed again if it is the same."""
-    try:
-        if os.stat(layout.definitions / name).st_size > LARGEST:
-            return None
-        source = read_file(layout.definitions / name)
-    except OSError:
+    """The definition of the last build; None when it is lost. ``declared`` is not parsed again if it is the same.
+
+    Raises OSError when nobody can look now.
+    """
+    source = read_if_there(layout.definitions / name, LARGEST)
+    if source is None:
         return None
     if isinstance(declared, Definition) and declared.source == source:
         return declared
@@ -86,12 +89,17 @@ def infer(layout: Layout, name: str, found: Found) -> Definition:
 
 
 def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
-    """The definitions that an environment may use: the last one, and one from its links, which may be a mixture."""
+    """The definitions that an environment may use: the last one, and one from its links, which may be a mixture.
+
+    Raises OSError when nobody can look now.
+    """
     before = previous.definition(name)
     found = [before] if before is not None else []
     try:
         return [*found, infer(layout, name, tree.read(layout.environment(name)))]
-    except OSError:
+    except OSError as error:
+        if not is_verdict(error):
+            raise
         return found
 
 
@@ -113,8 +121,12 @@ def resolved_before(layout: Layout, definitions: Iterable[Definition], known: In
 
 
 def former_definitions(layout: Layout, plan: EnvironmentsPlan, previous: Previous) -> list[Definition]:
-    """The definitions that changed environments use until they have changed."""
-    return [former for definition in plan.changed for former in in_use(layout, definition.name, previous)]
+    """The definitions that changed environments use until they have changed, as far as that can be told now."""
+    found: list[Definition] = []
+    for definition in plan.changed:
+        with contextlib.suppress(OSError):  # such an environment cannot be changed either, and then nothing is retired
+            found += in_use(layout, definition.name, previous)
+    return found
 
 
 def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:

@@ -49,6 +49,7 @@ class EnvironmentsStage:
         self._problems: dict[str, str] = {}
         self._refused: list[RefusedLinks] = []
         self._changed = 0
+        self._is_blind = False
         self._done: dict[str, bytes] = {}
         self._postponed: list[Definition] = []
 
@@ -92,6 +93,7 @@ class EnvironmentsStage:
             self._problems,
             self._changed,
             tuple(self._refused),
+            self._is_blind,
         )
 
     def _tell_ill_formed(self, ill_formed: Sequence[IllFormed]) -> None:
@@ -144,7 +146,10 @@ class EnvironmentsStage:
 
     def _leave_unfinished(self, name: str) -> None:
         self._unfinished.append(name)
-        self._standing += deferred.previous.in_use(self._layout, name, self._previous)
+        try:
+            self._standing += deferred.previous.in_use(self._layout, name, self._previous)
+        except OSError:  # the failure was told
+            self._is_blind = True
 
     def _put(self, definition: Definition) -> _Outcome:
         """Bring one environment up to date, as far as that is possible. Raises OSError."""

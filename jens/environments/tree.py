@@ -170,7 +170,7 @@ def read(path: Path) -> Found:
         where = os.path.join(path, directory) if directory else str(path)
         status = _status(where)
         if status is None or not stat.S_ISDIR(status.st_mode):
-            (blocked if os.path.lexists(where) else missing).append(directory)
+            (missing if status is None else blocked).append(directory)
             continue
         with os.scandir(where) as entries:
             for entry in entries:
@@ -183,21 +183,17 @@ def read(path: Path) -> Found:
                     strange.append(name)
     for not_a_link in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF):
         links.pop(not_a_link, None)
-    content = _read_conf(path / ENVIRONMENT_CONF)
+    content = files.read_if_there(path / ENVIRONMENT_CONF)
     return Found(links, tuple(missing), tuple(blocked), tuple(litter), tuple(strange), content)
 
 
-def _read_conf(path: Path) -> bytes | None:
-    try:
-        return files.read_file(path)
-    except OSError:
-        return None
-
-
 def _status(path: Path | str) -> os.stat_result | None:
+    """What is at a path, None for nothing. Raises OSError when nobody can look now."""
     try:
         return os.lstat(path)
-    except OSError:
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
         return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.git import wrapper
-from jens.system.files import open_file, read_file
+from jens.system.files import is_there, is_verdict, open_file, read_file
 
 #: A file that marks a mirror as damaged. The mirror has lost objects that most runs do not need.
 _DAMAGED = "jens.damaged"
@@ -28,16 +28,21 @@ _TABLE = _HEADER + 256 * _COUNT.size
 
 
 def examine(bare: Path) -> tuple[str | None, dict[str, str]]:
-    """Why a mirror must be made anew, as a predicate ("is damaged"), or None; and the branches that can be read."""
+    """Why a mirror must be made anew, as a predicate ("is damaged"), or None; and the branches that can be read.
+
+    Raises OSError when nobody can look now.
+    """
     heads: dict[str, str] = {}
     if not wrapper.is_repository(bare):
         return "is missing or no repository", heads
-    if os.path.exists(f"{bare}/{_DAMAGED}"):
+    if is_there(f"{bare}/{_DAMAGED}"):
         return "is damaged", heads
     try:
         heads = wrapper.heads(bare)
         damage = find_damage(bare, heads.values())
     except OSError as error:
+        if not is_verdict(error):
+            raise
         damage = f"{error.filename}: {error.strerror}"
     return f"is damaged ({damage})" if damage else None, heads
 
@@ -48,7 +53,10 @@ def mark_damaged(bare: Path) -> None:
 
 
 def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
-    """What is wrong with a mirror that should have these commits (40 digits), as a clause; None when nothing is."""
+    """What is wrong with a mirror that should have these commits (40 digits), as a clause; None when nothing is.
+
+    Raises OSError when nobody can look now.
+    """
     top = str(bare)  # strings and not paths: each mirror is looked at in each run
     try:
         if not _HEAD.fullmatch(read_file(f"{top}/HEAD")):
@@ -62,10 +70,12 @@ def find_damage(bare: Path, commits: Iterable[str]) -> str | None:
                 if not _is_whole(pack, index):
                     return f"{os.path.basename(pack)} is cut off"
                 missing = [commit for commit in missing if not _is_in(index, bytes.fromhex(commit))]
-        if missing and os.path.exists(f"{top}/objects/info/alternates"):
+        if missing and is_there(f"{top}/objects/info/alternates"):
             return None  # borrowed objects are not examined
         missing = [commit for commit in missing if not _is_loose(top, commit)]
     except OSError as error:
+        if not is_verdict(error):
+            raise
         return f"{error.filename}: {error.strerror}"
     except struct.error:
         return "an index of a pack is cut off"

@@ -30,7 +30,10 @@ _SOME = 1 << 20
 
 
 def remove_damaged(bare: Path) -> list[Path]:
-    """Remove the derived files that cannot be read or do not have their checksum, with a warning for each."""
+    """Remove the derived files that cannot be read or do not have their checksum, with a warning for each.
+
+    Raises OSError when nobody can look now.
+    """
     damaged = [path for path in _found(bare) if not _is_whole(path)]
     for path in damaged:
         _remove(path)
@@ -68,5 +71,7 @@ def _is_whole(path: Path) -> bool:
             return digest.digest() == end
     except FileNotFoundError:
         return True  # there is nothing to remove
-    except OSError:
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
         return False

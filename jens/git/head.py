@@ -13,7 +13,10 @@ _LONGEST_CHAIN = 5  # of symbolic refs, as in Git
 
 
 def commit_of(clone: Path) -> str | None:
-    """The commit that a clone has checked out; None when its files do not tell."""
+    """The commit that a clone has checked out; None when its files do not tell.
+
+    Raises OSError when nobody can look now.
+    """
     try:
         git_dir = _git_dir(clone)
         value = files.read_file(git_dir / "HEAD").decode("utf-8").strip()
@@ -23,7 +26,11 @@ def commit_of(clone: Path) -> str | None:
             if not value.startswith(_SYMBOLIC):
                 break
             value = _ref_value(shared, value[len(_SYMBOLIC) :].strip())
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
         return None
     return value if is_commit_id(value) else None
 

@@ -29,7 +29,7 @@ def is_rewritten(bare: Path, old: str, new: str) -> bool:
     try:
         run(["merge-base", "--is-ancestor", old, new], git_dir=bare, shared=True)
     except GitError as error:
-        if error.status == _NO or _UNKNOWN in error.problem:
+        if not error.is_cut_short and (error.status == _NO or _UNKNOWN in error.problem):
             return True
         raise
     return False

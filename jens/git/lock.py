@@ -102,11 +102,19 @@ def end_packing(directory: Path) -> bool:
 
 
 def _packer(directory: Path) -> Signer | None:
-    """The process that packs a repository, or that was killed while it did; None when there is none."""
-    with contextlib.suppress(OSError), open(files.open_file(directory / _LOCK, os.O_NOFOLLOW), "rb") as file:
-        holder = processes.signer(file.fileno())
-        return holder if holder and holder.purpose == PACKING else None
-    return None
+    """The process that packs a repository, or that was killed while it did; None when there is none.
+
+    Raises GitBusyError when nobody can look now.
+    """
+    path = directory / _LOCK
+    try:
+        with open(files.open_file(path, os.O_NOFOLLOW), "rb") as file:
+            holder = processes.signer(file.fileno())
+    except OSError as error:
+        if files.is_verdict(error):
+            return None
+        raise GitBusyError("open", f"{path}: {error.strerror}") from error
+    return holder if holder and holder.purpose == PACKING else None
 
 
 def _open(path: Path) -> int:
@@ -117,7 +125,8 @@ def _open(path: Path) -> int:
             return descriptor
         except OSError as error:
             if attempt == 2 or error.errno not in (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO):
-                raise GitError("open", f"{path}: {error.strerror}") from error
+                kind = GitError if files.is_verdict(error) else GitBusyError
+                raise kind("open", f"{path}: {error.strerror}") from error
             files.remove_tree(path)  # something else is in its place
     raise AssertionError
 
@@ -129,6 +138,8 @@ def _wait_for(descriptor: int, directory: Path) -> None:
     try:
         while not _obtain(descriptor):
             waited = time.monotonic() - begin
+            if processes.is_stopping():
+                raise GitBusyError("lock", f"not waited for in '{directory}', as this program is about to end")
             if waited > _PATIENCE:
                 raise GitBusyError("lock", f"another Git process is still at work in '{directory}'")
             holder = processes.signer(descriptor)

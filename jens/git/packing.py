@@ -27,7 +27,7 @@ class Packing:
         return max(self._end - time.monotonic(), _LEAST) if self._end is not None else 0
 
     def gc(self, *, aggressive: bool) -> None:
-        """Pack, and once more without any derived file if Git fails. Raises GitError."""
+        """Pack, and once more without any derived file if Git fails. Raises GitError, OSError."""
         derived.remove_damaged(self._bare)
         try:
             self._try(aggressive=aggressive)

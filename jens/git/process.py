@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import BinaryIO, Callable, NamedTuple
 
 from jens import deferred
-from jens.errors import GitError, GitLimitError, GitTimeoutError, GitUnreachedError
-from jens.system.files import read_file
-from jens.system.processes import end, end_of, has_ended, signal_group
+from jens.errors import GitBusyError, GitError, GitLimitError, GitTimeoutError, GitUnreachedError
+from jens.system.files import is_verdict, read_file
+from jens.system.processes import end, end_of, has_ended, is_stopping, signal_group
 from jens.text import one_line
 from jens.urls import public_url, redact, secrets_of
 
@@ -79,6 +79,12 @@ _ADVICE = ("Please make sure you have the correct access rights", "and the repos
 
 _GIT_DIR = "--git-dir="
 _USER_IN_CONFIG = re.compile(rb"url *= *\"?https?://[^/\s]*@", re.IGNORECASE)
+#: What Git complains of when it could not look, whatever it says of the repository then. It speaks as strerror(3) does.
+_COULD_NOT_LOOK = (
+    *(b"Too many open files", b"Cannot allocate memory", b"ut of memory", b"Input/output error"),
+    *(b"Resource temporarily unavailable", b"Stale file handle", b"Transport endpoint is not connected"),
+    *(b"died of signal", b"unable to create thread", b"cannot create thread", b"unable to create threaded"),
+)
 
 _ALWAYS = {
     "LC_ALL": "C",  # Jens reads Git's complaints
@@ -214,10 +220,16 @@ def run(
         descriptors: tuple[int, ...] = () if held is None else (held,)
         if git_dir and held is None and not shared:
             descriptors = (stack.enter_context(deferred.git_lock.repository_lock(lock_dir or git_dir)),)
-        source = stack.enter_context(_input(stdin))
+        try:
+            source = stack.enter_context(_input(stdin))
+        except OSError as error:
+            raise GitBusyError(arguments[0], f"could not be started: {one_line(str(error))}") from error
         seconds = _limits.seconds if limit is None else limit
         command += arguments
-        return _finish(arguments[0], command, environment, descriptors, source, seconds, remote, silence)[0]
+        output, complaints = _finish(arguments[0], command, environment, descriptors, source, seconds, remote, silence)
+    if remote is None and could_not_look(complaints):  # it may end with success, and say that objects are missing
+        raise failure(arguments[0], complaints, 0, command)
+    return output
 
 
 def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str:
@@ -308,12 +320,15 @@ def _finish(
     silence: float = 0,
 ) -> tuple[bytes, bytes]:
     """Run a command to its end. Returns what it printed on stdout and, no more than ``ENOUGH`` of it, on stderr."""
+    if is_stopping():
+        raise GitBusyError(verb, "not started, as this program is about to end")
     started, secrets = concealed(command) if remote else (command, {})
     variables = {**inherited_environment(), **environment, **secrets}
     try:
         process = start(started, source or subprocess.DEVNULL, variables, descriptors)
     except OSError as error:
-        raise GitError(verb, f"could not be started: {one_line(str(error))}") from error
+        kind = GitError if is_verdict(error) else GitBusyError
+        raise kind(verb, f"could not be started: {one_line(str(error))}") from error
     with watched(process):
         bound_memory(process.pid)
         output, complaints = _communicate(verb, process, limit, remote.left if remote else None, silence)
@@ -322,13 +337,19 @@ def _finish(
     return output, complaints
 
 
+def could_not_look(complaints: bytes) -> bool:
+    """Whether Git complains that the system did not let it look: then it says nothing reliable of a repository."""
+    return any(text in complaints for text in _COULD_NOT_LOOK)
+
+
 def failure(verb: str, complaints: bytes, status: int, command: Sequence[str]) -> GitError:
     """The error of a Git that ended with this status; GitUnreachedError when its server was not reached."""
     text = summary(complaints, status, command)
     if _NO_MEMORY.search(text) and _limits.mebibytes:
         return GitLimitError(verb, f"{text} (the limit is {_limits.mebibytes} MiB)", status)
-    unreached = any(not line.is_remote and _UNREACHED.match(line.text) for line in _lines(complaints))
-    return (GitUnreachedError if unreached else GitError)(verb, text, status)
+    if any(not line.is_remote and _UNREACHED.match(line.text) for line in _lines(complaints)):
+        return GitUnreachedError(verb, text, status)
+    return (GitBusyError if could_not_look(complaints) else GitError)(verb, text, status)
 
 
 def start(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from threading import Condition, Lock, Thread, local
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from jens.git import wrapper
+from jens.system import limits, processes
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -21,6 +23,11 @@ DEFAULT_JOBS = 8
 
 #: Processes of Git that may wait for silent servers, besides the jobs; and files that each of them has open here.
 _MOST_SPARE, _FILES = 64, 8
+#: Seconds that workers may take to end when somebody wants this program to end. Git's processes end at once.
+_PATIENCE = 0.8
+
+#: Threads that did not end in time. They would keep this program from its end.
+_busy: list[Thread] = []
 
 Value = TypeVar("Value")
 
@@ -140,21 +147,42 @@ def take_job() -> None:
         _mine.has_job = True
 
 
+def affordable(jobs: int) -> int:
+    """How many repositories to work on at once: ``jobs``, 0 for DEFAULT_JOBS, if so many files may be open."""
+    return limits.affordable(jobs or DEFAULT_JOBS, limits.open_files())
+
+
 @contextmanager
 def workers(jobs: int) -> Iterator[Pool]:
-    """A pool of threads; 0 stands for DEFAULT_JOBS. An exception in the block also ends all Git processes."""
-    pool = Pool(jobs or DEFAULT_JOBS)
+    """A pool of as many threads as are ``affordable``. An exception in the block also ends all Git processes.
+
+    When somebody wants this program to end, workers that are busy otherwise are waited for for a moment only.
+    """
+    pool = Pool(affordable(jobs))
     try:
         yield pool
-    except BaseException:
-        waiting = Thread(target=pool.shutdown, kwargs={"cancel": True})
-        waiting.start()
-        while waiting.is_alive():  # a worker may start its next process
-            wrapper.stop_all()
-            waiting.join(0.02)
+    except BaseException as error:
+        with processes.stopping():
+            _end(pool, _PATIENCE if isinstance(error, KeyboardInterrupt) else float("inf"))
         raise
-    finally:
-        pool.shutdown()
+    pool.shutdown()
+
+
+def _end(pool: Pool, seconds: float) -> None:
+    """End all Git processes, and wait for the workers, but not longer than so many seconds."""
+    waiting = Thread(target=pool.shutdown, kwargs={"cancel": True}, daemon=True)
+    waiting.start()
+    end = time.monotonic() + seconds
+    while waiting.is_alive() and time.monotonic() < end:  # a worker may start its next process
+        wrapper.stop_all()
+        waiting.join(0.02)
+    if waiting.is_alive():
+        _busy.append(waiting)
+
+
+def are_busy() -> bool:
+    """Whether workers are still at work that this program did not wait for."""
+    return any(thread.is_alive() for thread in _busy)
 
 
 def result(future: Future[Value]) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jens.errors import GitError
 from jens.git.index import Index, is_whole
 from jens.git.process import run
 from jens.names import is_commit_id
-from jens.system.files import open_file, read_file, remove_tree
+from jens.system.files import is_verdict, open_file, read_file, read_if_there, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,18 @@ def add_record(bare: Path, commit: str, checkout: Path) -> None:
 
 
 def has_record(bare: Path, commit: str) -> bool:
-    """Whether a bare has a complete record of the checkout of a commit."""
+    """Whether a bare has a complete record of the checkout of a commit. Raises OSError when nobody can look now."""
     record = f"{bare}/worktrees/{commit}"  # strings and not paths, for speed: a run looks at each checkout
-    return all(os.path.isfile(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
+    return all(_is_file(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if not is_verdict(error):
+            raise
+        return False
 
 
 def size(bare: Path, commit: str) -> int:
@@ -63,11 +73,13 @@ def size(bare: Path, commit: str) -> int:
 
 
 def keeps_commit(bare: Path, commit: str) -> bool:
-    """Whether a record makes Git keep its commit: it is complete, has an undamaged index, and names the commit."""
+    """Whether a record makes Git keep its commit: it is complete, has an undamaged index, and names the commit.
+
+    Raises OSError when nobody can look now.
+    """
     record = record_path(bare, commit)
-    try:
-        head, back, index = (read_file(record / name) for name in ("HEAD", "gitdir", "index"))
-    except OSError:
+    head, back, index = (read_if_there(record / name) for name in ("HEAD", "gitdir", "index"))
+    if head is None or back is None or index is None:
         return False
     return is_whole(index) and head == f"{commit}\n".encode("ascii") and bool(back.strip()) and has_record(bare, commit)
 
@@ -93,14 +105,11 @@ def _pointer(records: str, commit: str) -> str:
 def is_tied(bare: Path, commit: str, checkout: str, records: str) -> bool:
     """Whether a checkout and its complete record name each other at the paths that they have now.
 
-    ``records`` is the path from ``way_to_records``.
+    ``records`` is the path from ``way_to_records``. Raises OSError when nobody can look now.
     """
-    try:
-        back = read_file(f"{bare}/worktrees/{commit}/gitdir").decode("utf-8")
-        pointer = read_file(f"{checkout}/.git").decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    tied = back == f"{checkout}/.git\n" and pointer == _pointer(records, commit)
+    back = read_if_there(f"{bare}/worktrees/{commit}/gitdir")
+    pointer = read_if_there(f"{checkout}/.git")
+    tied = back == os.fsencode(f"{checkout}/.git\n") and pointer == os.fsencode(_pointer(records, commit))
     return tied and has_record(bare, commit) and _has_index(bare, commit)
 
 
@@ -109,7 +118,9 @@ def _has_index(bare: Path, commit: str) -> bool:
     try:
         with open(open_file(f"{bare}/worktrees/{commit}/index"), "rb", buffering=0) as index:
             return index.read(len(_INDEX)) == _INDEX
-    except OSError:
+    except OSError as error:
+        if not is_verdict(error):
+            raise
         return False
 
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jens.errors import GitBusyError, GitError, GitLimitError
+from jens.errors import GitError, GitLimitError
 from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import LONGEST_REPLY, Command
 from jens.names import is_commit_id
-from jens.system.files import read_file
+from jens.system.files import is_verdict, read_file, read_if_there
 from jens.urls import public_url
 
 __all__ = ["GitOptions", "stop_all"]
@@ -179,17 +179,29 @@ def _packed_heads(top: str) -> dict[str, str]:
 
 
 def is_repository(path: Path) -> bool:
-    """Whether a directory looks like a bare repository that can be read."""
+    """Whether a directory looks like a bare repository that can be read. Raises OSError when nobody can look now."""
     top = str(path)
-    return os.access(f"{top}/HEAD", os.R_OK) and os.access(f"{top}/objects", os.R_OK | os.X_OK)
+    return _may_use(f"{top}/HEAD", os.R_OK) and _may_use(f"{top}/objects", os.R_OK | os.X_OK)
+
+
+def _may_use(path: str, mode: int) -> bool:
+    if os.access(path, mode):
+        return True
+    try:
+        os.stat(path)  # access(2) says no for any reason
+    except OSError as error:
+        if not is_verdict(error):
+            raise
+    return False
 
 
 def mirrored_url(bare: Path) -> str | None:
-    """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it."""
-    try:
-        match = _CONFIGURED_URL.search(read_file(f"{bare}/config").decode("utf-8", "surrogateescape"))
-    except OSError:
-        return None
+    """The URL that a mirror was last fetched from, read from its ``config`` as ``git config`` writes it.
+
+    Raises OSError when nobody can look now.
+    """
+    content = read_if_there(f"{bare}/config") or b""
+    match = _CONFIGURED_URL.search(content.decode("utf-8", "surrogateescape"))
     if match is None:
         return None
     url = match.group("url")
@@ -256,16 +268,14 @@ def commit_times(bare: Path, commits: Iterable[str]) -> dict[str, int]:
 def is_intact(bare: Path, *, held: int | None = None, limit: float | None = None) -> bool:
     """Whether a repository has all its objects, undamaged; takes as long as Git needs to read them all.
 
-    Raises GitError when nobody can tell now: GitBusyError when another process holds the repository, GitTimeoutError
-    after ``limit`` seconds (0: none), GitLimitError without memory, and with a negative status when somebody has ended
-    Git.
+    Raises GitError when nobody can tell now: GitBusyError when another process holds the repository or the system
+    lacks resources, GitTimeoutError after ``limit`` seconds (0: none), GitLimitError without memory, and with a
+    negative status when somebody has ended Git.
     """
     try:
         run(["fsck", "--no-dangling", "--no-progress"], git_dir=bare, held=held, limit=limit)
-    except GitBusyError:
-        raise
     except GitError as error:
-        if error.is_cut_short:
+        if error.status is None or error.is_cut_short:
             raise
         return error.status == 1  # only bit 0: old objects are in an odd format, but all are there
     return True

@@ -43,7 +43,7 @@ def absent_items(layout: Layout, look: Look) -> list[str]:
 
 
 def in_checkout(checkout: Path) -> Look:
-    """What a checkout has."""
+    """What a checkout has. The function raises OSError when nobody can look now."""
 
     def look(path: str) -> bytes | None:
         where = f"{checkout}/{path}"
@@ -52,8 +52,10 @@ def in_checkout(checkout: Path) -> Look:
         try:
             with open(files.open_file(where, os.O_NOFOLLOW), "rb") as file:
                 return file.read(_MOST)
-        except OSError:
-            return b"" if os.path.lexists(where) else None
+        except OSError as error:
+            if not files.is_verdict(error):
+                raise
+            return b"" if files.is_there(where) else None
 
     return look
 

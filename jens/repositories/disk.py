@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.git import worktrees
+from jens.git import damage, worktrees
 from jens.git.head import commit_of
-from jens.layout import Layout, commit_entry, is_checkout_name
-from jens.model import RepoId
+from jens.layout import Layout, branch_entry, commit_entry, is_checkout_name
+from jens.model import Branch, Ref, RepoId
 from jens.repositories import legacy
 from jens.repositories.model import OnDisk
 from jens.system import files
@@ -43,9 +44,16 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
     return OnDisk(resolved, frozenset(checkouts), frozenset(clones), frozenset(strays))
 
 
+def is_as_left(layout: Layout, repo: RepoId, refs: Mapping[Ref, str]) -> bool:
+    """Whether exactly these refs are expanded, at these commits, and the mirror is not damaged. Raises OSError."""
+    disk = scan(layout, repo)
+    links = {branch_entry(ref): commit for ref, commit in refs.items() if isinstance(ref, Branch)}
+    return disk.links == links and disk.checkouts >= {*refs.values()} and not damage.examine(layout.bare(repo))[0]
+
+
 def _is_complete(bare: Path, checkout: os.DirEntry[str]) -> bool:
     # A checkout appears in one rename, with its .git. One of Jens 1.x has none for a moment, while it is adopted.
-    return os.path.lexists(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
+    return files.is_there(f"{checkout.path}/.git") or worktrees.has_record(bare, checkout.name[1:])
 
 
 class Expanded(NamedTuple):

@@ -21,8 +21,11 @@ PICKLED_INVENTORY = "repositories"
 
 
 def is_clone(directory: str) -> bool:
-    """Whether a directory in the place of a branch link is a clone of Jens 1.x: it has a ``.git`` of its own."""
-    return os.path.lexists(f"{directory}/.git")
+    """Whether a directory in the place of a branch link is a clone of Jens 1.x: it has a ``.git`` of its own.
+
+    Raises OSError when nobody can look now.
+    """
+    return files.is_there(f"{directory}/.git")
 
 
 def is_adoptable(checkout: str) -> bool:
@@ -44,7 +47,9 @@ def adopt(bare: Path, commit: str, checkout: Path) -> tuple[bool, list[Event]]:
         same = worktrees.checked_out_commit(checkout) == commit and worktrees.is_unchanged(checkout)
         if not same and wrapper.commits_like(bare, commit):
             return False, [Event(logging.WARNING, f"'{checkout}' was changed by hand, it is laid out anew")]
-    except GitError:
+    except GitError as error:
+        if error.is_cut_short:
+            raise
         return True, [Event(logging.WARNING, f"'{checkout}' is kept, though Git has lost its commit")]
     if wrapper.commits_like(bare, commit):
         worktrees.add_record(bare, commit, checkout)

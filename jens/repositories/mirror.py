@@ -57,7 +57,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     """Bring the mirror up to date as far as possible. Its events tell what went wrong.
 
     ``checkouts`` are the commits to salvage from a damaged mirror. Raises RefusedError for a new repository that
-    cannot be cloned, or lacks a mandatory branch.
+    cannot be cloned, or lacks a mandatory branch; OSError when nobody can look at the mirror now.
     """
     url = request.url
     if url is None:
@@ -77,10 +77,9 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         mirror = update_mirror(bare, url, request.repo, remotes)
         mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
-        # Suspect the mirror only when the remote replied, and no other Git is at work in the mirror.
-        is_busy = isinstance(error, GitBusyError) or is_remote(error)
-        if is_busy or error.status == _SUCCESS or wrapper.is_intact(bare):
-            mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
+        doubt = _doubt(bare, error)
+        if doubt is not None:
+            mirror = Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, doubt),))
         else:
             mirror = renew(bare, request, remotes, checkouts, f"is damaged ({error.problem})")
     if request.on_demand:
@@ -89,10 +88,25 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
     return mirror
 
 
+def _doubt(bare: Path, error: GitError) -> GitError | None:
+    """What to tell of a mirror that could not be updated; None when it is certainly damaged.
+
+    Suspects the mirror only when the remote replied, and Git came to an end of its own.
+    """
+    if error.is_cut_short or is_remote(error) or error.status == _SUCCESS:
+        return error
+    try:
+        return error if wrapper.is_intact(bare) else None
+    except GitError as busy:
+        text = f"{error.problem}; nobody can tell now whether the mirror is damaged ({busy})"
+        return GitError(error.verb, text, error.status)
+
+
 def _look_at(bare: Path) -> str | None:
     """Tell why a mirror must be made anew, None if it need not be. Removes lock files that a killed Git left.
 
-    Without the repository's lock, the unfinished work of another Git looks like damage. Raises GitBusyError.
+    Without the repository's lock, the unfinished work of another Git looks like damage. Raises GitBusyError,
+    and OSError when nobody can look.
     """
     damage, _ = git_damage.examine(bare)
     if not damage and not lock.has_left_overs(bare):
@@ -261,10 +275,12 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
 
 
 def read_heads(bare: Path) -> dict[str, str]:
-    """The mirror's branches; empty when there is no usable mirror."""
+    """The mirror's branches; empty when there is no usable mirror. Raises OSError when nobody can look now."""
     try:
         return wrapper.heads(bare)
-    except OSError:
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
         return {}
 
 

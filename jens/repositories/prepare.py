@@ -62,8 +62,7 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
                 request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True
             )
         attempt = _lay_out(layout, remotes, request, disk, mirror)
-        if attempt.is_suspicious and mirror.is_settled and not wrapper.is_intact(bare):
-            _give_up(attempt)
+        if attempt.is_suspicious and mirror.is_settled and _is_damaged(repo, bare, attempt, events):
             mirror = repositories_mirror.renew(bare, request, remotes, sorted(disk.checkouts), "is damaged")
             events += mirror.events
             attempt = _lay_out(layout, remotes, request, disk, mirror)
@@ -79,7 +78,10 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
 
 
 class _Attempt(NamedTuple):
-    """Checkouts laid out aside, as far as possible. ``is_suspicious``: a damaged mirror may be why some failed."""
+    """Checkouts laid out aside, as far as possible. ``is_suspicious``: a damaged mirror may be why some failed.
+
+    ``is_unresolved``: it may be why commits were not found.
+    """
 
     disk: OnDisk
     plan: RefsPlan
@@ -89,6 +91,7 @@ class _Attempt(NamedTuple):
     is_suspicious: bool
     lacking: frozenset[Ref]
     is_certain: bool
+    is_unresolved: bool = False
 
 
 def plan_of(request: Request, mirror: Mirror, resolution: Resolution, disk: OnDisk) -> RefsPlan:
@@ -140,7 +143,10 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     lacking = _lacking(request.needs, mirror, resolution)
     # A branch that is not expanded uses no checkout, whatever its commit is; an abbreviation may mean one on disk.
     is_certain = not any(isinstance(ref, Commit) for ref in plan.undetermined)
-    return _Attempt(disk, settled, staged, events, bool(failed), is_suspicious, lacking, is_certain)
+    return _Attempt(
+        *(disk, settled, staged, events, bool(failed), is_suspicious, lacking, is_certain),
+        is_unresolved=any(found is None and ref not in resolution.unasked for ref, found in resolution.commits.items()),
+    )
 
 
 def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:
@@ -157,9 +163,7 @@ def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[
 
 def _may_be_damage(error: Exception) -> bool:
     """Whether a damaged mirror may be why a commit could not be laid out."""
-    return not isinstance(error, (BudgetError, WayOutError)) and not (
-        isinstance(error, GitError) and error.is_cut_short
-    )
+    return isinstance(error, GitError) and not error.is_cut_short
 
 
 def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged: Mapping[str, Path]) -> list[Event]:
@@ -201,6 +205,26 @@ def _lacking_at(request: Request, mirror: Mirror, lacking: frozenset[Ref]) -> st
     if not any(isinstance(ref, Commit) for ref in lacking):
         return ""
     return absent_refs.state_of(request.url or "", mirror.heads) if mirror.reply is Reply.NOW else request.absent_at
+
+
+def _is_damaged(repo: RepoId, bare: Path, attempt: _Attempt, events: list[Event]) -> bool:
+    """Whether damage of the mirror is why something failed; then what was laid out is removed.
+
+    Adds an event when nobody can tell now. Raises GitError when then nobody knows which commits there are, either.
+    """
+    try:
+        is_damaged = not wrapper.is_intact(bare)
+    except GitError as error:
+        if attempt.is_unresolved:
+            _give_up(attempt)
+            events += attempt.events
+            raise
+        text = f"Nobody can tell now whether the mirror of {repo} is damaged: {error}"
+        events.append(Event(logging.ERROR, text, NOT_FETCHED))
+        return False
+    if is_damaged:
+        _give_up(attempt)
+    return is_damaged
 
 
 def _give_up(attempt: _Attempt) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Set
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jens.repositories import legacy
 from jens.repositories.disk import scan
 from jens.repositories.model import OnDisk, RefsPlan
 from jens.repositories.refs import commits_to_check_out, links_to_put
+from jens.system import files
 
 
 def restore_ties(layout: Layout, repo: RepoId, disk: OnDisk) -> tuple[OnDisk, list[Event]]:
@@ -73,7 +73,7 @@ def keep_commits(layout: Layout, repo: RepoId, needed: Set[str]) -> list[str]:
         checkout = layout.checkout(repo, commit)
         if commit in repaired.checkouts:
             worktrees.restore_record(bare, commit, checkout)
-        elif commit in disk.checkouts or not os.path.lexists(checkout):
+        elif commit in disk.checkouts or not files.is_there(checkout):
             worktrees.add_record(bare, commit, checkout)
         else:
             unsafe.append(commit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
+from typing import Any
 
 from jens import statefile
 from jens.events import Event
@@ -16,10 +16,14 @@ from jens.layout import Layout, is_checkout_name
 from jens.model import RepoId
 from jens.names import parse_repository
 from jens.statefile import UNREFERENCED, StateError
-from jens.system import files
+from jens.system import clock, files
+from jens.system.clock import Moment
 
-#: Since when (seconds since the epoch) each checkout is unneeded.
+#: Since when (seconds since the epoch, by the clock as it is now) each checkout is unneeded.
 Unreferenced = Mapping[tuple[RepoId, str], float]
+
+#: Where the file has the moment when it was written: the clock may have been set since then.
+_NOTED = "noted"
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,10 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
     is_clean = True
     for directory in _directories_with_left_overs(layout):
         try:
-            is_clean = files.sweep(directory) and is_clean
+            problems = files.sweep(directory)
+            is_clean = is_clean and not problems
+            for problem in problems:
+                log.warning("Unable to remove '%s' yet: %s", problem.filename, problem.strerror)
         except OSError as error:
             is_clean = False
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
@@ -43,7 +50,7 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
 def expired(layout: Layout, retention: float) -> dict[RepoId, set[str]]:
     """The checkouts whose retention is over."""
     found: dict[RepoId, set[str]] = {}
-    now = time.time()
+    now = clock.now().wall
     for (repo, commit), since in load(layout).items():
         if is_over(since, now, retention):
             found.setdefault(repo, set()).add(commit)
@@ -92,13 +99,23 @@ def is_over(since: float, now: float, retention: float) -> bool:
 
 
 def load(layout: Layout) -> Unreferenced:
-    """Load since when checkouts are unneeded. Nothing when that is lost: then each retention begins anew."""
+    """Load since when checkouts are unneeded. Nothing when that is lost: then each retention begins anew.
+
+    Raises OSError when nobody can look now.
+    """
     try:
         content = statefile.load(layout, UNREFERENCED)
-        times = {_parse_key(key): float(since) for key, since in content.items()}
+        now = clock.now()
+        noted = _parse_moment(content.pop(_NOTED, now))
+        times = {_parse_key(key): clock.translate(float(since), noted, now) for key, since in content.items()}
         return {key: since for key, since in times.items() if math.isfinite(since)}
     except (StateError, AttributeError, TypeError, ValueError):
         return {}
+
+
+def _parse_moment(content: Any) -> Moment:
+    wall, up, boot = content
+    return Moment(float(wall), float(up), str(boot))
 
 
 def _parse_key(key: str) -> tuple[RepoId, str]:
@@ -115,8 +132,10 @@ def next_expiry(layout: Layout, retention: float) -> float:
 
 def save(layout: Layout, unreferenced: Unreferenced) -> None:
     """Save since when checkouts are unneeded. Raises OSError."""
-    content = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
-    statefile.save(layout, UNREFERENCED, content)
+    if unreferenced and unreferenced == load(layout):
+        return
+    content: dict[str, Any] = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
+    statefile.save(layout, UNREFERENCED, {**content, _NOTED: list(clock.now())} if content else content)
 
 
 def save_what_fits(layout: Layout, unreferenced: Unreferenced) -> None:
@@ -202,7 +221,7 @@ def retire_checkouts(
             )
     before = load(layout)
     others = {} if only is None else {key: since for key, since in before.items() if key[0] not in only}
-    waiting, over = plan_retention(found, needed, before, time.time(), retention)
+    waiting, over = plan_retention(found, needed, before, clock.now().wall, retention)
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)
@@ -229,16 +248,17 @@ def _checkouts(layout: Layout, repo: RepoId) -> Set[str]:
 def _drop_records(layout: Layout, repo: RepoId) -> None:
     """Remove worktree records without a checkout. A killed run may have begun them."""
     for commit in worktrees.recorded_commits(layout.bare(repo)):
-        if not os.path.lexists(layout.checkout(repo, commit)):
+        if not files.is_there(layout.checkout(repo, commit)):
             files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
 
 
 def _linked(layout: Layout, repo: RepoId) -> Set[str]:
-    """The commits that branch links point to."""
-    clone = layout.clone(repo)
-    if not clone.is_dir():
+    """The commits that branch links point to. Raises OSError when nobody can look now."""
+    try:
+        with os.scandir(layout.clone(repo)) as entries:
+            return {os.readlink(entry.path)[1:] for entry in entries if entry.is_symlink()}
+    except (FileNotFoundError, NotADirectoryError):
         return frozenset()
-    return {os.readlink(entry.path)[1:] for entry in os.scandir(clone) if entry.is_symlink()}
 
 
 def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:

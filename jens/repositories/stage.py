@@ -212,6 +212,11 @@ class RepositoriesStage:
             for work in self._known()
         }
 
+    def are_as_left(self, repos: Collection[RepoId]) -> bool:
+        """Whether these repositories are on disk as this run has left them. Raises OSError."""
+        inventory = self.inventory() if repos else {}
+        return all(deferred.disk.is_as_left(self._layout, repo, inventory.get(repo, {})) for repo in repos)
+
     def failed(self) -> set[RepoId]:
         """The repositories for which some of the work could not be done."""
         return {work.repo for work in self._prepared if work.failed}

@@ -14,6 +14,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from jens import deferred
+
 STAGING = ".new-"
 TRASH = ".trash-"
 #: The mode of files that nobody but their owner may open.
@@ -30,6 +32,49 @@ def is_gone(error: OSError) -> bool:
 def is_full(error: OSError) -> bool:
     """Whether an error means that there is no room: the disk is full, or a quota is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+#: Errors that tell what is there: nothing, something else, or something that nobody lets us read.
+_VERDICTS = frozenset(
+    (
+        *(errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EINVAL),
+        *(errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM),
+    )
+)
+
+
+def is_verdict(error: OSError) -> bool:
+    """Whether an error tells what is there. Any other error tells only that nobody can look now.
+
+    Too many open files, no memory, a disk that cannot be read: nothing is damaged or missing because of these.
+    """
+    return error.errno in _VERDICTS
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether there is something at a path; links are not followed. Raises OSError when nobody can look now."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if not is_verdict(error):
+            raise
+        return False
+    return True
+
+
+def read_if_there(path: Path | str, most: int = -2) -> bytes | None:
+    """The content of a regular file, None when there is none, or more than ``most`` bytes (negative: any number).
+
+    Raises OSError when nobody can look now.
+    """
+    try:
+        with open(open_file(path), "rb", buffering=0) as file:
+            content = file.read(most + 1) if most >= 0 else file.readall()
+            return None if 0 <= most < len(content) else content
+    except OSError as error:
+        if not is_verdict(error):
+            raise
+        return None
 
 
 def is_missing(path: Path, *, follow: bool = True) -> bool:
@@ -239,28 +284,32 @@ def discard(path: Path, *, is_unseen: bool = False) -> bool:
     return not os.path.lexists(trash)
 
 
-def remove_tree(path: Path | None) -> None:
+def remove_tree(path: Path | None) -> OSError | None:
     """Delete a file, link or tree as far as it can be deleted now, if there is one; links are never followed.
 
-    What is still busy (NFS keeps deleted files that somebody has open) stays for the next ``sweep``.
+    A tree may have any depth. What is still busy (NFS keeps deleted files that somebody has open) stays for the next
+    ``sweep``. Returns why something stays; None when all is gone.
     """
     if path is None:
-        return
-    if path.is_dir() and not path.is_symlink():
-        import shutil
-
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+        return None
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
+            return None
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        return None if is_gone(error) else error
+    try:
+        problem = deferred.removal.remove_directory(path.name, parent)
+    finally:
+        os.close(parent)
+    return problem and OSError(problem.errno, problem.strerror, f"{path.parent}/{problem.filename or path.name}")
 
 
-def sweep(directory: Path) -> bool:
-    """Delete what earlier runs left in ``directory`` under staging and trash names. Returns whether nothing is left."""
+def sweep(directory: Path) -> list[OSError]:
+    """Delete what earlier runs left in ``directory`` under staging and trash names. Returns why some of it stays."""
     found = [directory / name for name in os.listdir(directory) if name.startswith((STAGING, TRASH))]
-    for path in found:
-        remove_tree(path)
-    return not any(map(os.path.lexists, found))
+    return [problem for problem in map(remove_tree, found) if problem is not None]
 
 
 def flush_file_systems(*paths: Path) -> None:

@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -150,8 +151,25 @@ def _taker(pid: int, path: str) -> int | None:
     return None
 
 
-#: Seconds between SIGTERM and SIGKILL.
-_GRACE = 2.0
+#: Seconds between SIGTERM and SIGKILL. A run that is told to end does so within two seconds.
+_GRACE = 1.0
+
+_stopping = threading.Event()
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Have this program's other threads wait for no lock, and start no process; they fail instead."""
+    _stopping.set()
+    try:
+        yield
+    finally:
+        _stopping.clear()
+
+
+def is_stopping() -> bool:
+    """Whether another thread is about to end what this one does."""
+    return _stopping.is_set()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from jens.repositories.disk import scan
 from jens.repositories.model import OnDisk
 from jens.repositories.refs import entries_to_remove
 from jens.statefile import StateError
-from jens.system import files
+from jens.system import clock, files
 
 #: How often to try the lock, and the seconds between two tries.
 ATTEMPTS, PAUSE = 10, 10
@@ -134,7 +134,7 @@ def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
     shared = [layout.environmentsdir, layout.cachedir, layout.definitions]
     for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
         try:
-            files.sweep(directory)
+            _sweep(directory)
         except OSError as error:
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
     if _known(layout) is None:
@@ -143,6 +143,11 @@ def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
         return find_used(layout), Result()
     except OSError as error:
         return None, _failure(f"Unable to see what environments use, so nothing of that kind is removed: {error}")
+
+
+def _sweep(directory: Path) -> None:
+    for problem in files.sweep(directory):
+        log.warning("Unable to remove '%s' yet: %s", problem.filename, problem.strerror)
 
 
 def _failure(text: str) -> Result:
@@ -195,7 +200,7 @@ def _known(layout: Layout) -> Inventory | None:
     """The saved inventory, None when it cannot be used. One made from the disk would count left-overs as needed."""
     try:
         return inventory.load(layout)
-    except StateError as error:
+    except (OSError, StateError) as error:
         log.debug("%s", error)
         return None
 
@@ -206,7 +211,7 @@ def _known(layout: Layout) -> Inventory | None:
 def _clear(config: Config, layout: Layout, evidence: Evidence, repo: RepoId) -> Result:
     is_laid_out = _is_directory(layout.clone(repo))
     if is_laid_out:
-        files.sweep(layout.clone(repo))
+        _sweep(layout.clone(repo))
     if evidence.inventory is None or evidence.used is None:
         return Result()
     result = Result()
@@ -251,7 +256,7 @@ def _remove_repository(layout: Layout, repo: RepoId) -> Result:
 def _remove_checkouts(layout: Layout, repo: RepoId, needed: Set[str], seconds: float) -> Result:
     found = {repo: retention.unlinked_checkouts(layout, repo)}
     before = retention.load(layout)
-    waiting, over = retention.plan_retention(found, {repo: needed}, before, time.time(), seconds)
+    waiting, over = retention.plan_retention(found, {repo: needed}, before, clock.now().wall, seconds)
     others = {key: since for key, since in before.items() if key[0] != repo}
     for _repo, commit in over:  # first: that makes room to remember the others
         retention.remove_checkout(layout, repo, commit)
@@ -263,7 +268,7 @@ def _remove_checkouts(layout: Layout, repo: RepoId, needed: Set[str], seconds: f
 def _remove_records(layout: Layout, repo: RepoId, needed: Set[str]) -> Result:
     bare = layout.bare(repo)
     recorded = worktrees.recorded_commits(bare)
-    existing = [commit for commit in recorded if os.path.lexists(layout.checkout(repo, commit))]
+    existing = [commit for commit in recorded if files.is_there(layout.checkout(repo, commit))]
     lost = records_to_drop(recorded, existing, needed)
     for commit in lost:
         files.remove_tree(worktrees.record_path(bare, commit))
@@ -323,11 +328,13 @@ def _pack_within(bare: Path, repo: RepoId, held: int, limit: float, *, aggressiv
 
 def _size(directory: Path) -> int:
     """The bytes in all files below a directory."""
-    total = 0
-    for parent, _directories, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
+    total, waiting = 0, [str(directory)]
+    while waiting:  # no recursion: the name of a branch may have any depth
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_size
     return total

@@ -44,6 +44,8 @@ def known(layout: Layout) -> Known:
     """The inventory as the last run left it. Raises DirectoryError."""
     try:
         return Known(inventory.load(layout))
+    except OSError as error:
+        raise DirectoryError("cachedir", layout.cachedir, f"cannot be read: {error.strerror}") from error
     except StateError:
         return Known(_generate(layout), generated=True)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from jens import statefile
@@ -23,7 +23,7 @@ from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
 from jens.statefile import BASELINE, StateError, state_path
-from jens.system import files
+from jens.system import clock, files
 from jens.update import fingerprints
 
 if TYPE_CHECKING:
@@ -39,6 +39,24 @@ _MANY = 20
 _NOTHING = -1
 
 log = logging.getLogger(__name__)
+
+
+#: Tells whether these repositories and environments are on disk as the run has left them.
+AreAsLeft = Callable[[Collection[RepoId], Collection[str]], bool]
+
+
+class Seen(NamedTuple):
+    """Fingerprints from before a run looks at what they prove: those of some parts, and of each environment."""
+
+    parts: Mapping[str, int] = MappingProxyType({})
+    environments: Mapping[str, int] = MappingProxyType({})
+
+
+def see(config: Config, layout: Layout) -> Seen:
+    """Take the fingerprints of all that there is, before anything is looked at. Raises OSError."""
+    repos = {*layout.repositories_in(layout.baredir), *layout.repositories_in(layout.clonedir)}
+    environments = {name: fingerprints.of_environment(layout, name) for name in layout.environments()}
+    return Seen({**fingerprints.of_metadata(config), **_repositories(layout, repos)}, environments)
 
 
 def _nothing() -> None:
@@ -67,10 +85,10 @@ class MirrorState(NamedTuple):
 class Baseline(NamedTuple):
     """What the last run worked from, and what it left.
 
-    Times are in seconds since the epoch. At ``due`` a run looks at everything (see FULL_LOOK); at ``expires``, or when
-    it is due, the retention of a checkout is over. ``needs`` has URL, overrides and implied branches of each
-    repository. ``parts`` has the fingerprints that are compared at the beginning of a run, ``mirrors`` what is compared
-    when a remote has replied.
+    Times are in seconds since the start of the system, for which alone a baseline holds. At ``due`` a run looks at
+    everything (see FULL_LOOK); at ``expires``, or when it is due, the retention of a checkout is over. ``needs`` has
+    URL, overrides and implied branches of each repository. ``parts`` has the fingerprints that are compared at the
+    beginning of a run, ``mirrors`` what is compared when a remote has replied.
     """
 
     revisions: Revisions
@@ -148,9 +166,9 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
-    except (StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+    except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
-    if not due - FULL_LOOK <= time.time() < due:
+    if not due - FULL_LOOK <= clock.now().up < due:
         return None
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None
@@ -170,28 +188,47 @@ def save(
     needs: Mapping[RepoId, Needs],
     environments: Iterable[str],
     expiry: float,
+    seen: Seen,
+    are_as_left: AreAsLeft,
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
-    A lost baseline costs time, not more: it is not flushed, and nothing is raised.
+    ``seen`` are fingerprints from before the run looked at anything: what has changed since was changed by the run, or
+    by somebody else after the run had looked. ``are_as_left`` looks at that again. Without a good answer there is no
+    baseline. A lost baseline costs time, not more: it is not flushed, and nothing is raised for it.
     """
-    due = time.time() + FULL_LOOK
-    names = sorted(environments)
+    clock.wait_for_step()
+    due, names = clock.now().up + FULL_LOOK, sorted(environments)
     written = {
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }
     parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
-    _write(layout, Baseline(revisions, urls, names, due, min(due, expiry), written, parts, mirrors))
+    changed = [name for name in names if fingerprints.of_environment(layout, name) != seen.environments.get(name)]
+    if are_as_left([repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))], changed):
+        parts[fingerprints.METADATA] = seen.parts.get(fingerprints.METADATA, _NOTHING)
+        _write(layout, Baseline(revisions, urls, names, due, min(due, _up(expiry)), written, parts, mirrors))
 
 
-def renew(layout: Layout, baseline: Baseline, repos: Collection[RepoId], expiry: float) -> Baseline:
+def _up(time: float) -> float:
+    """A time in seconds since the epoch, as one in seconds since the start of the system."""
+    now = clock.now()
+    return now.up + time - now.wall
+
+
+def renew(
+    layout: Layout, baseline: Baseline, repos: Collection[RepoId], expiry: float, are_as_left: AreAsLeft
+) -> Baseline | None:
     """Save what there is now of some repositories, of which branches moved or checkouts went, and no more.
 
-    What somebody else changed elsewhere still ends the new baseline as it would have ended the old one.
+    None when ``are_as_left`` finds that somebody has changed them, too. What somebody else changed elsewhere still ends
+    the new baseline as it would have ended the old one.
     """
+    clock.wait_for_step()
     parts = {**baseline.parts, **fingerprints.of_state(layout), **_repositories(layout, repos)}
     mirrors = {**baseline.mirrors, **_mirrors(layout, repos)}
-    renewed = baseline._replace(expires=min(baseline.due, expiry), parts=parts, mirrors=mirrors)
+    if not are_as_left([repo for repo in repos if parts[str(repo)] != baseline.parts.get(str(repo))], ()):
+        return None
+    renewed = baseline._replace(expires=min(baseline.due, _up(expiry)), parts=parts, mirrors=mirrors)
     _write(layout, renewed)
     return renewed
 
@@ -239,7 +276,10 @@ def _mirrors(layout: Layout, repos: Iterable[RepoId]) -> dict[str, MirrorState]:
 
 def _mirror(layout: Layout, repo: RepoId) -> MirrorState:
     heads = _heads(layout.bare(repo))
-    names = fingerprints.names_in_mirror(layout, repo, heads)
+    try:
+        names = fingerprints.names_in_mirror(layout, repo, heads)
+    except OSError:
+        return MirrorState("", _NOTHING, "")
     fingerprint = fingerprints.of_mirror(layout, repo, names)
     # Somebody may move a branch just now. Then the mirror gets no fingerprint, and the next run looks at it.
     is_still = heads == _heads(layout.bare(repo))

@@ -17,6 +17,11 @@ from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES
 from jens.metadata.clones import directories
 from jens.model import RepoId
 from jens.statefile import STATE_FILES, state_path
+from jens.system import clock
+from jens.system.files import is_verdict
+
+#: The part that both metadata clones are.
+METADATA = "metadata"
 
 #: Parts of a mirror: whatever Git does there changes one of them. In order of depth.
 _OF_A_MIRROR = ("", "packed-refs", "refs/heads", "objects", "objects/pack", "worktrees")
@@ -24,14 +29,22 @@ _OF_A_CLONE = ("", "HEAD", "config", "packed-refs", "refs/heads")
 
 
 def of_instance(config: Config, layout: Layout) -> dict[str, int]:
-    """The fingerprints of the parts that do not grow with the site, by name. The configuration's name is ''."""
-    context = f"{_boot()} {config!r}".encode("utf-8", "surrogateescape")
+    """The fingerprints of the parts that do not grow with the site, by name. The configuration's name is ''.
+
+    The id of this start of the system is in that one: a power failure may have lost anything.
+    """
+    context = f"{clock.boot_id()} {config!r}".encode("utf-8", "surrogateescape")
     return {
         "": zlib.crc32(context),
-        "metadata": _number(_metadata(config)),
+        **of_metadata(config),
         "tops": _number(_tops(layout)),
         **of_state(layout),
     }
+
+
+def of_metadata(config: Config) -> dict[str, int]:
+    """The fingerprint of both metadata clones."""
+    return {METADATA: _number(_metadata(config))}
 
 
 def of_state(layout: Layout) -> dict[str, int]:
@@ -43,6 +56,11 @@ def of_state(layout: Layout) -> dict[str, int]:
 def of_environments(layout: Layout, environments: Iterable[str]) -> dict[str, int]:
     """The fingerprint of all environments together."""
     return {"environments": _number(_environments(layout, environments))}
+
+
+def of_environment(layout: Layout, name: str) -> int:
+    """The fingerprint of one environment."""
+    return _number(_environments(layout, [name]))
 
 
 def of_repository(layout: Layout, repo: RepoId) -> int:
@@ -58,7 +76,7 @@ def of_mirror(layout: Layout, repo: RepoId, names: Iterable[str]) -> int:
 def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> list[str]:
     """The names of files that change when somebody damages a mirror, and that ``of_repository`` does not look at.
 
-    The files that have the commits of its branches are among them.
+    Raises OSError when nobody can look now. The files that have the commits of its branches are among them.
     """
     bare = f"{layout.baredir}/{repo}"
     loose = [f"objects/{commit[:2]}/{commit[2:]}" for commit in sorted({*heads.values()})]
@@ -80,14 +98,6 @@ def _number(paths: Iterable[str]) -> int:
         except (OSError, ValueError):  # no such file, or no possible name of a file, or only in another locale
             seen.append(-1)
     return hash(tuple(seen))  # integers have the same hash in each process
-
-
-def _boot() -> str:
-    """The id of this start of the system. A power failure may have lost anything."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
-    except OSError:
-        return ""
 
 
 # Strings and not paths: there are thousands of them.
@@ -114,8 +124,11 @@ def _all_below(top: str) -> list[str]:
     found, waiting = [], [top]
     while waiting:  # no recursion: whoever pushes decides how deep names are
         try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:
+            with os.scandir(waiting.pop()) as found_here:
+                entries = list(found_here)
+        except OSError as error:
+            if not is_verdict(error):
+                raise
             continue
         found += [entry.path for entry in entries]
         waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -125,7 +138,9 @@ def _all_below(top: str) -> list[str]:
 def _names(directory: Path | str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
-    except OSError:
+    except OSError as error:
+        if not is_verdict(error):
+            raise
         return []
 
 

@@ -12,9 +12,10 @@ from jens.config import Config
 from jens.errors import StageError
 from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
-from jens.git.workers import DEFAULT_JOBS, Progress, no_progress
+from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress
 from jens.layout import Layout
 from jens.statefile import StateError
+from jens.system import limits
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ class Options(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all parts of a run work with."""
+    """What all parts of a run work with; ``jobs`` is how many repositories are worked on at once."""
 
     config: Config
     layout: Layout
     remotes: Remotes
     options: Options
+    jobs: int
 
     @property
     def is_on_demand(self) -> bool:
@@ -50,8 +52,18 @@ def opened(config: Config, options: Options) -> Iterator[Context]:
     git = config.git
     set_limits(Limits(git.clonetimeout, git.memory))
     git_options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
-    with Remotes(git_options, git.jobs or DEFAULT_JOBS) as remotes:
-        yield Context(config, Layout.of(config), remotes, options)
+    jobs = _jobs(git.jobs)
+    with Remotes(git_options, jobs) as remotes:
+        yield Context(config, Layout.of(config), remotes, options, jobs)
+
+
+def _jobs(configured: int) -> int:
+    """How many repositories to work on at once: as many as configured, if so many files may be open."""
+    wanted, jobs = configured or DEFAULT_JOBS, affordable(configured)
+    if jobs < wanted:
+        text = "Only %d repositories are worked on at once, not %d: this process may open no more than %d files"
+        log.log(logging.WARNING if configured else logging.INFO, text, jobs, wanted, limits.open_files())
+    return jobs
 
 
 def is_on_demand(config: Config, options: Options) -> bool:

@@ -17,7 +17,7 @@ from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Budget, Needs, RepositoriesPlan
 from jens.repositories.stage import Absent, OnDemand, Work
 from jens.text import one_line
-from jens.update.baseline import Baseline
+from jens.update.baseline import Baseline, Seen, see
 from jens.update.options import Context
 from jens.update.scope import Scope
 
@@ -29,13 +29,17 @@ log = logging.getLogger(__name__)
 
 
 class Plans(NamedTuple):
-    """What is to be done with the repositories and environments in the scope of the run, and what guards them."""
+    """What is to be done with the repositories and environments in the scope of the run, and what guards them.
+
+    ``seen`` are fingerprints from before anything was looked at.
+    """
 
     work: Work
     environments: EnvironmentsPlan
     previous: Previous
     guard: PurgeGuard
     parsed: Parsed | None = None
+    seen: Seen = Seen()
 
     @property
     def is_refused(self) -> bool:
@@ -47,7 +51,8 @@ def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | No
     """Decide what there must be. Raises LibraryError, DirectoryError, MetadataError, OSError."""
     if scope.baseline is not None:
         return _plan_some(context, scope.repos, scope.baseline, hints)
-    return plan_everything(context, revisions, hints)
+    seen = see(context.config, context.layout)
+    return plan_everything(context, revisions, hints)._replace(seen=seen)
 
 
 def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, hints: Hints | None) -> Plans:
@@ -79,7 +84,7 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
         declared, previous, main.protectedenvironments, guard, main.maxenvironments
     )
     known = deferred.inventory.load_or_generate(layout)
-    mirrored = [repo for repo in layout.repositories_in(layout.baredir) if wrapper.is_repository(layout.bare(repo))]
+    mirrored = [repo for repo in layout.repositories_in(layout.baredir) if _may_be_mirrored(layout, repo)]
     held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
     repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard, held)
     recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
@@ -90,6 +95,14 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
     common = common_branch(main.mandatorybranches)
     work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context))
     return _with_what_remotes_lack(context, Plans(work, environments, previous, guard, parsed), hints)
+
+
+def _may_be_mirrored(layout: Layout, repo: RepoId) -> bool:
+    """Whether there is a mirror; True as well when nobody can look now."""
+    try:
+        return wrapper.is_repository(layout.bare(repo))
+    except OSError:
+        return True
 
 
 def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None) -> Plans:

@@ -42,7 +42,7 @@ def run(config: Config, options: Options) -> Preview:
 
 
 def _preview(context: Context) -> Preview:
-    config, layout, remotes, _ = context
+    config, layout, remotes, _, jobs = context
     revisions = clones.refresh(config, remotes, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
     with failing_as(RepositoriesError):
@@ -50,7 +50,7 @@ def _preview(context: Context) -> Preview:
     requests = plans.work.requests()
     for _ in remotes.replies_to(mirror.questions(requests)):
         pass
-    with workers(config.git.jobs) as pool:
+    with workers(jobs) as pool:
         futures = [pool.submit(foresee.foresee, layout, remotes, request) for request in requests]
         foreseen = [result(future) for future in futures]
     with failing_as(EnvironmentsError):

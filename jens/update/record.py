@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
 from jens.events import COMMIT, CONTENT, MANDATORY_BRANCH
 from jens.metadata.clones import Revisions
-from jens.model import Fault, OpenFault, RepoId
+from jens.model import Expansion, Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
 from jens.repositories.stage import RepositoriesStage
 from jens.statefile import StateError
@@ -86,17 +86,35 @@ def save_baseline(
     plans: Plans,
     needs: Mapping[RepoId, Needs],
     applied: Applied,
+    repositories: RepositoriesStage,
 ) -> None:
     """Save a baseline of what there is now, so that the next run need not look at it."""
     if scope.baseline is not None and not scope.repos:
         return
     layout = context.layout
     expiry = deferred.retention.next_expiry(layout, context.config.main.retention)
+
+    def are_as_left(repos: Collection[RepoId], names: Collection[str]) -> bool:
+        is_same = repositories.are_as_left(repos)
+        return is_same and (not names or _are_as_left(context, names, applied, repositories.expansion()))
+
     if scope.baseline is not None:
-        baseline.renew(layout, scope.baseline, scope.repos, expiry)
+        baseline.renew(layout, scope.baseline, scope.repos, expiry, are_as_left)
         return
     names = [definition.name for definition in applied.standing]
-    baseline.save(context.config, layout, revisions, plans.work.library.urls, needs, names, expiry)
+    urls = plans.work.library.urls
+    baseline.save(context.config, layout, revisions, urls, needs, names, expiry, plans.seen, are_as_left)
+
+
+def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:
+    """Whether environments on disk have exactly the links that they should have. Raises OSError."""
+    tree = deferred.tree
+    planner = tree.Planner(context.layout, expansion, with_conf=context.config.main.directory_environments)
+    definitions = {definition.name: definition for definition in applied.standing}
+    return not any(
+        tree.plan_changes(planner.tree(definitions[name]), tree.read(context.layout.environment(name))).count
+        for name in names
+    )
 
 
 #: Kinds of faults of a run as a whole: any run that comes to its end closes them.

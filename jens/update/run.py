@@ -64,17 +64,19 @@ def _run(context: Context) -> Report:
         needs = _needs(context, scope, plans, applied)
         only = scope.repos if scope.baseline else None
         failures += applied.failures
-        failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
+        if not applied.is_blind:
+            failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
         failures += record.save_retired(context, scope, plans, repositories)
 
     if hints is not None:
         failed = repositories.failed()
         late = deferred.arrivals.find_late(layout, hints.pushes, failed) if hints.pushes else ()
         failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late)
-    faults = record.open_faults(context, scope, plans, repositories, applied)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
-    if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
-        record.save_baseline(context, scope, revisions, plans, needs, applied)
+    with failing_as(EnvironmentsError):
+        faults = record.open_faults(context, scope, plans, repositories, applied)
+        if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
+            record.save_baseline(context, scope, revisions, plans, needs, applied, repositories)
     changed = (len(repositories.changed), applied.changed)
     is_idle = not (
         failures or plans.is_refused or any(changed) or plans.environments.has_news or (hints and hints.found)
@@ -132,7 +134,7 @@ def _prepare(
     if scope.baseline is None or scope.repos:
         baselines.remove(context.layout)
     repositories = RepositoriesStage(context.layout, context.remotes, plans.work)
-    events = repositories.prepare(context.config.git.jobs, context.options.progress)
+    events = repositories.prepare(context.jobs, context.options.progress)
     return plans, repositories, list(events) if scope.baseline else events
 
 

@@ -16,6 +16,7 @@ from jens.git.shells import Command
 from jens.layout import Layout, commit_entry
 from jens.metadata import clones
 from jens.model import COMMON, RepoId
+from jens.system import clock
 from jens.update import baseline as baselines
 from jens.update.baseline import Baseline
 from jens.update.options import Context
@@ -72,7 +73,7 @@ def _import_ahead() -> None:
 
 def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Baseline | None:
     """Remove the checkouts whose retention is over, and renew the baseline. None: the run looks at everything."""
-    if time.time() < baseline.expires:
+    if clock.now().up < baseline.expires:
         return baseline
     seconds = config.main.retention
     over = deferred.retention.expired(layout, seconds)
@@ -83,11 +84,12 @@ def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Basel
             return None
         if not deferred.retention.clear_expired(layout, over):
             return None
-        if {repo: _names(layout, repo) for repo in over} != before:
-            return None
+        expiry = deferred.retention.next_expiry(layout, seconds)
+        return baselines.renew(
+            *(layout, baseline, over, expiry), lambda _, __: {repo: _names(layout, repo) for repo in over} == before
+        )
     except OSError:
         return None
-    return baselines.renew(layout, baseline, over, deferred.retention.next_expiry(layout, seconds))
 
 
 def _names(layout: Layout, repo: RepoId) -> set[str]:
@@ -104,7 +106,8 @@ def find(context: Context, baseline: Baseline | None, hints: Hints | None) -> Sc
     # The items of the common repositories decide which links environments have.
     if not all(baseline.knows(repo) and repo.partition != COMMON for repo in repos):
         return EVERYTHING
-    until = time.strftime("%H:%M:%S", time.localtime(baseline.due))
+    now = clock.now()
+    until = time.strftime("%H:%M:%S", time.localtime(now.wall + baseline.due - now.up))
     log.info("Only repositories that were pushed to are looked at until %s", until)
     return Scope(tuple(repos), baseline)
 

@@ -87,7 +87,7 @@ class Instance:
         aged = {key: 0.0 if since <= until and key in may_go else since for key, since in unreferenced.items()}
         retention.save(layout, aged)
         if before is not None and holds:
-            baseline.renew(layout, before, (), retention.next_expiry(layout, config.main.retention))
+            baseline.renew(layout, before, (), retention.next_expiry(layout, config.main.retention), lambda *_: True)
 
     def make_room(self) -> bool:
         """Remove expired checkouts, as the start of a run does; whether all could be removed."""

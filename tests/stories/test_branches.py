@@ -9,9 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jens.repositories import retention
-from jens.update import baseline, scope
-from tests.conftest import Remote, Site, clock, definition, git
+from tests.conftest import Remote, Site, definition, git, let_pass
 
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
@@ -34,13 +32,8 @@ def dummy(site: Site) -> Remote:
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """A function that sets the clock of retention to so many seconds from now."""
-    now = time.time()
-
-    def set_to(seconds: float) -> None:
-        for module in (retention, baseline, scope):
-            monkeypatch.setattr(module, "time", clock(now + seconds))
-
-    return set_to
+    begin = time.monotonic()
+    return lambda seconds: let_pass(monkeypatch, begin + seconds - time.monotonic())
 
 
 # Branches that move

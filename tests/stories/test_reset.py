@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -20,7 +21,7 @@ import pytest
 from jens.commands import reset as command
 from jens.config import load_config
 from jens.locking import run_lock
-from jens.system import files
+from jens.system import files, removal
 from jens.tools.reset import Kind, Place, Verdict, judge
 from tests import TREE
 from tests.conftest import Outcome, Site, definition
@@ -440,7 +441,7 @@ def test_exit_10_one_bare_that_stays_holds_up_nothing_else(built: Site, monkeypa
 
 def test_what_cannot_be_deleted_yet_is_out_of_sight_and_told(built: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(removal, "remove_directory", lambda name, _parent: OSError(errno.EBUSY, "busy", name))
         outcome = reset(built, "-y")
     assert outcome.code == 0
     assert outcome.stdout.splitlines()[-1] == SAD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,9 +20,10 @@ import pytest
 
 from jens.git import wrapper as git_wrapper
 from jens.metadata import clones
-from jens.update import baseline, fingerprints, scope
+from jens.system import clock, removal
+from jens.update import fingerprints, scope
 from tests import TREE
-from tests.conftest import Outcome, Site, clock, definition, faults_of, git
+from tests.conftest import Outcome, Site, definition, faults_of, git, let_pass
 
 DUMMY, MYAPP, OTHER = "modules/dummy", "hostgroups/myapp", "modules/other"
 INIT = "code/manifests/init.pp"
@@ -241,13 +243,12 @@ def test_whatever_else_happens_the_run_looks_at_everything(
 def test_a_run_looks_at_everything_every_ten_minutes(
     settled: Site, seconds: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = time.time()
-    monkeypatch.setattr(baseline, "time", clock(now + seconds))
+    let_pass(monkeypatch, seconds)
     assert had_a_narrow_scope(settled.update()) == expected
 
 
 def test_a_run_looks_at_everything_after_the_system_has_started(settled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprints, "_boot", lambda: "another")
+    monkeypatch.setattr(clock, "boot_id", lambda: "another")
     assert not had_a_narrow_scope(settled.update())
 
 
@@ -471,9 +472,7 @@ def expired(settled: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     assert had_a_narrow_scope(strictly(settled))
     assert had_a_narrow_scope(strictly(settled))
     assert old in settled.checkouts(MYAPP)
-    now = time.time()
-    for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
-        monkeypatch.setattr(f"{module}.time", clock(now + 101))
+    let_pass(monkeypatch, 101)
     return old
 
 
@@ -519,14 +518,14 @@ def test_what_cannot_be_removed_yet_is_removed_as_soon_as_it_can(
     settled: Site, expired: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A file that somebody on another node has open stays on NFS, under another name."""
-    record, rmtree = settled.root / "bare" / MYAPP / "worktrees" / expired, shutil.rmtree
+    record, remove = settled.root / "bare" / MYAPP / "worktrees" / expired, removal.remove_directory
 
-    def unless_it_is_busy(path: Path, **more: Any) -> None:
-        if (path == record) == (what == "files"):
-            rmtree(path, **more)
+    def unless_it_is_busy(name: str, parent: int) -> OSError | None:
+        is_record = os.path.samefile(f"/proc/self/fd/{parent}", record.parent)
+        return remove(name, parent) if is_record == (what == "files") else OSError(errno.EBUSY, "busy", name)
 
     with monkeypatch.context() as patches:
-        patches.setattr("shutil.rmtree", unless_it_is_busy)
+        patches.setattr(removal, "remove_directory", unless_it_is_busy)
         assert not had_a_narrow_scope(strictly(settled))
     assert expired not in settled.checkouts(MYAPP)
     assert len(list(settled.path(MYAPP).glob(".trash-*"))) == (what == "files")
@@ -549,14 +548,14 @@ def test_damage_to_a_mirror_is_found_though_a_checkout_expires(settled: Site, ex
 def test_a_link_that_disappears_while_a_checkout_is_removed_is_repaired(
     settled: Site, expired: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, rmtree = settled.path(MYAPP, "master"), shutil.rmtree
+    link, remove = settled.path(MYAPP, "master"), removal.remove_directory
 
-    def while_somebody_tidies_up(path: Path, **more: Any) -> None:
-        rmtree(path, **more)
+    def while_somebody_tidies_up(name: str, parent: int) -> OSError | None:
         link.unlink(missing_ok=True)
+        return remove(name, parent)
 
     with monkeypatch.context() as patches:
-        patches.setattr("shutil.rmtree", while_somebody_tidies_up)
+        patches.setattr(removal, "remove_directory", while_somebody_tidies_up)
         settled.update()
     assert settled.update().code == 0
     assert os.readlink(link) == f".{settled.remotes[MYAPP].commit()}"
@@ -574,9 +573,7 @@ def test_the_directory_of_a_repository_that_is_gone_goes_with_its_last_checkout(
     assert strictly(settled).code == 0
     assert had_a_narrow_scope(strictly(settled))
     assert settled.checkouts(OTHER)
-    now = time.time()
-    for module in ("jens.update.baseline", "jens.update.scope", "jens.repositories.retention"):
-        monkeypatch.setattr(f"{module}.time", clock(now + 101))
+    let_pass(monkeypatch, 101)
     assert strictly(settled).code == 0
     assert not settled.path(OTHER).exists()
     assert_nothing_is_left_to_do(settled)
