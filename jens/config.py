@@ -155,7 +155,8 @@ class Git(NamedTuple):
     jobs: int = _key(
         "integer(min=0, max=256, default=0)",
         "a whole number, 0 to 256",
-        "repositories worked on at once, besides those that only wait for a server; 0: Jens chooses",
+        "repositories worked on at once, besides those that only wait for a server; fewer where few files may be open; "
+        "0: Jens chooses",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import random
@@ -21,7 +22,7 @@ import pytest
 from jens.git import wrapper as git_wrapper
 from jens.metadata import clones
 from jens.system import clock, removal
-from jens.update import fingerprints, scope
+from jens.update import baseline, fingerprints, scope
 from tests import TREE
 from tests.conftest import Outcome, Site, definition, faults_of, git, let_pass
 
@@ -335,6 +336,58 @@ def test_a_baseline_that_jens_cannot_have_saved_is_ignored(
     outcome = strictly(settled)
     assert (outcome.code, outcome.stderr) == (0, ""), outcome.log
     assert settled.read("team/modules/other/manifests/init.pp") == "# pushed\n"
+    assert_nothing_is_left_to_do(settled)
+
+
+def lose_a_mirrors_branch(site: Site) -> None:
+    git("update-ref", "-d", "refs/heads/qa", directory=site.root / "bare" / OTHER)
+
+
+@pytest.mark.parametrize("moment", ["record.save_baseline", "baseline._write"])
+@pytest.mark.parametrize("change", [lose_a_link, bend_a_link, bend_a_branch, lose_a_checkout, lose_a_mirrors_branch])
+@pytest.mark.parametrize("is_all_new", [True, False])
+def test_what_somebody_changes_while_the_baseline_is_made_is_seen(
+    settled: Site, change: Callable[[Site], None], moment: str, is_all_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has looked already, and perhaps changed the same directories itself."""
+    (settled.root / "cache" / "baseline.json").unlink()
+    settled.remotes[OTHER].push({INIT: "# pushed\n"})
+    if is_all_new:
+        settled.define("team", definition("master", {OTHER: "qa"}))
+        settled.define("production", definition("master", {OTHER: "qa"}))
+    module, name = moment.split(".")
+    before = importlib.import_module(f"jens.update.{module}")
+    real = getattr(before, name)
+    calls: list[tuple[Any, ...]] = []
+
+    def change_then_go_on(*arguments: Any) -> object:
+        if not calls:
+            change(settled)
+        calls.append(arguments)
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(before, name, change_then_go_on)
+        assert strictly(settled).code == 0
+    assert calls
+    assert strictly(settled).code == 0
+    assert {name: settled.dangling(name) for name in ("production", "team")} == {"production": [], "team": []}
+    assert_nothing_is_left_to_do(settled)
+
+
+def test_a_branch_link_that_somebody_bends_after_a_push_is_seen(settled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run with a narrow scope, which renews the baseline."""
+    settled.remotes[OTHER].push({INIT: "# pushed\n"}, "qa")
+    renew = baseline.renew
+
+    def bend_then_renew(*arguments: Any) -> object:
+        bend_a_branch(settled)
+        return renew(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(baseline, "renew", bend_then_renew)
+        assert had_a_narrow_scope(strictly(settled))
+    assert not had_a_narrow_scope(strictly(settled))
     assert_nothing_is_left_to_do(settled)
 
 
