@@ -103,14 +103,20 @@ def load(layout: Layout) -> Unreferenced:
 
     Raises OSError when nobody can look now.
     """
+    times, noted = _load(layout)
+    now = clock.now()
+    return {key: clock.translate(since, noted or now, now) for key, since in times.items()}
+
+
+def _load(layout: Layout) -> tuple[Unreferenced, Moment | None]:
+    """The times by the clock as it was when they were noted, and when that was, if it is known."""
     try:
         content = statefile.load(layout, UNREFERENCED)
-        now = clock.now()
-        noted = _parse_moment(content.pop(_NOTED, now))
-        times = {_parse_key(key): clock.translate(float(since), noted, now) for key, since in content.items()}
-        return {key: since for key, since in times.items() if math.isfinite(since)}
+        noted = content.pop(_NOTED, None)
+        times = {_parse_key(key): float(since) for key, since in content.items()}
+        return {key: since for key, since in times.items() if math.isfinite(since)}, noted and _parse_moment(noted)
     except (StateError, AttributeError, TypeError, ValueError):
-        return {}
+        return {}, None
 
 
 def _parse_moment(content: Any) -> Moment:
@@ -132,10 +138,12 @@ def next_expiry(layout: Layout, retention: float) -> float:
 
 def save(layout: Layout, unreferenced: Unreferenced) -> None:
     """Save since when checkouts are unneeded. Raises OSError."""
-    if unreferenced and unreferenced == load(layout):
+    times, noted = _load(layout)
+    now = clock.now()
+    if noted and times == unreferenced and noted.up <= now.up:
         return
     content: dict[str, Any] = {f"{repo}/{commit}": since for (repo, commit), since in unreferenced.items()}
-    statefile.save(layout, UNREFERENCED, {**content, _NOTED: list(clock.now())} if content else content)
+    statefile.save(layout, UNREFERENCED, {**content, _NOTED: list(now)} if content else content)
 
 
 def save_what_fits(layout: Layout, unreferenced: Unreferenced) -> None:

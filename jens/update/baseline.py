@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: Seconds after which a run looks at everything, whatever the baseline says.
 FULL_LOOK = 600.0
 
+#: Seconds by which sums of times may differ.
+_SLACK = 1.0
+
 #: So many repositories are compared in a millisecond or two.
 _MANY = 20
 
@@ -168,7 +171,7 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
     except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
-    if not due - FULL_LOOK <= clock.now().up < due:
+    if not 0 < due - clock.now().up < FULL_LOOK + _SLACK:  # else it is due, or of another start of the system
         return None
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None

@@ -72,6 +72,7 @@ def test_a_clock_that_jumps_and_is_put_right_costs_no_more_time(
 def test_a_run_looks_at_everything_every_ten_minutes_whatever_the_clock_says(
     site: Site, seconds: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    site.settings["main.debuglevel"] = "DEBUG"  # else a run with nothing to do does not tell
     assert site.update("--strict").code == 0
     for jump in (YEAR, -YEAR):
         let_pass(monkeypatch, seconds, jump=jump)

@@ -18,6 +18,7 @@ from jens.model import RepoId
 from jens.repositories import retention
 from jens.repositories.retention import Unreferenced, is_over, plan_retention
 from jens.statefile import UNREFERENCED, state_path
+from tests.conftest import let_pass
 from tests.values import DUMMY, MYAPP, A, B, C, layout_in
 
 
@@ -157,13 +158,12 @@ def test_the_time_of_a_commit_that_is_needed_again_is_forgotten(layout: Layout) 
 
 def test_a_replaced_checkout_stays_for_retention_then_goes(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     _lay_out(layout, DUMMY, A, B, master=B)
-    begin = time.time()
-    monkeypatch.setattr(time, "time", lambda: begin)
+    let_pass(monkeypatch, 0)
     retention.retire_checkouts(layout, {DUMMY: {B}}, set(), 300)
-    monkeypatch.setattr(time, "time", lambda: begin + 299)
+    let_pass(monkeypatch, 250)
     retention.retire_checkouts(layout, {DUMMY: {B}}, set(), 300)
     assert _commits(layout, DUMMY) == {A, B}
-    monkeypatch.setattr(time, "time", lambda: begin + 300)
+    let_pass(monkeypatch, 300)
     retention.retire_checkouts(layout, {DUMMY: {B}}, set(), 300)
     assert _commits(layout, DUMMY) == {B}
 
@@ -172,10 +172,9 @@ def test_a_clock_that_was_wrong_does_not_keep_a_checkout_forever(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _lay_out(layout, DUMMY, A)
-    begin = time.time()
-    retention.save(layout, {(DUMMY, A): begin + 1_000_000})
-    for later in (0, 300):
-        monkeypatch.setattr(time, "time", lambda later=later: begin + later)
+    retention.save(layout, {(DUMMY, A): time.time() + 1_000_000})
+    for later in (0, 301):
+        let_pass(monkeypatch, later)
         retention.retire_checkouts(layout, {DUMMY: set()}, set(), 300)
     assert _commits(layout, DUMMY) == set()
 
