@@ -121,7 +121,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-class _Memory:
+class Memory:
     """Adds up the memory of all processes of a run, again and again: VmHWM is of one, and RssAnon is what it has."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class _Memory:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> _Memory:
+    def __enter__(self) -> Memory:
         os.environ["JENS_TEST_MEMORY"] = "1"
         self._thread.start()
         return self
@@ -175,7 +175,7 @@ def test_pushes_that_unpack_to_gigabytes_take_little_memory(site: Site) -> None:
         commit = git("commit-tree", "-m", "large", "-p", "master", tree, directory=path)
         git("update-ref", "refs/heads/master", commit, directory=path)
     site.settings |= {"main.maxbytes": str(size), "git.jobs": "8"}
-    with _Memory() as memory:
+    with Memory() as memory:
         ended = _run(site, *(f"check out {repo} " for repo in repos[1:]))
     assert memory.most < 250_000, f"{memory.most / 1024:.0f} MiB"
     assert ended.megabytes < 100
