@@ -14,6 +14,9 @@ def listed(names: Sequence[str]) -> str:
     return f"{[*names[:_MOST_NAMES]]}{more}"
 
 
+#: Characters of a name that are quoted; environments have no longer ones.
+_LONGEST_NAME = 255
+
 #: Longer texts are cut where others decide how long they are, in characters.
 _LONGEST = 1000
 
@@ -21,6 +24,11 @@ _LONGEST = 1000
 def shortened(text: str) -> str:
     """A text, or the beginning of a very long one."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... (cut, {len(text)} characters)"
+
+
+def name_in_line(name: str) -> str:
+    """A name for a line: whoever chose a very long one must not push out what is said of it."""
+    return one_line(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…")
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from jens.events import Event
 from jens.layout import Layout
 from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, IllFormed, RepoId
 from jens.system import files
-from jens.text import listed, one_line
+from jens.text import listed, name_in_line, one_line
 
 if TYPE_CHECKING:
     from jens.environments.tree import Planner
@@ -98,7 +98,7 @@ class EnvironmentsStage:
 
     def _tell_ill_formed(self, ill_formed: Sequence[IllFormed]) -> None:
         for bad in ill_formed[:_MOST_TOLD]:
-            self._fail(f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
+            self._fail(f"Environment '{name_in_line(bad.name)}' is ill-formed: {one_line(bad.reason)}")
         if more := ill_formed[_MOST_TOLD:]:
             self._fail(f"{len(more)} more environments are ill-formed: {listed([bad.name for bad in more])}")
 

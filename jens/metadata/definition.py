@@ -46,7 +46,7 @@ def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declar
 
 def ill_formed(file: str, problem: str) -> IllFormed:
     """A definition that cannot be used. What it quotes is cut: whoever pushes decides how long that is."""
-    return IllFormed(file[: -len(SUFFIX)], text.shortened(f"{file}: {problem}"))
+    return IllFormed(file[: -len(SUFFIX)], text.shortened(f"{text.name_in_line(file)}: {problem}"))
 
 
 def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:

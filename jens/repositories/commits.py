@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from jens.errors import GitError
 from jens.events import COMMIT, Event
@@ -47,26 +46,33 @@ def resolve_commits(
 
 
 def foresee_commits(
-    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, reply: Reply, absent: Collection[Ref]
+    bare: Path,
+    request: Request,
+    checkouts: Sequence[str],
+    remotes: Remotes,
+    reply: Reply,
+    absent: Collection[Ref],
+    aside: Callable[[], Path],
 ) -> Resolution:
-    """Predict the result of ``resolve_commits`` without changing the mirror: commits are fetched into a place aside."""
-    with tempfile.TemporaryDirectory(prefix="jens-update-") as directory:
-        aside = Path(directory, "aside")
-        search = _Search(bare, request, remotes, absent if reply is Reply.NOW else None, aside)
-        return _resolve_commits(search, checkouts, reply)
+    """Predict the result of ``resolve_commits`` without changing the mirror.
+
+    What has to be fetched is fetched into a bare to be made in a directory of ``aside``.
+    """
+    search = _Search(bare, request, remotes, absent if reply is Reply.NOW else None, aside)
+    return _resolve_commits(search, checkouts, reply)
 
 
 class _Search(NamedTuple):
     """Where to look for commits: in the mirror; and at the remote, but for ``absent`` ones, unless that is None.
 
-    With ``aside``, a bare to be made there gets what the remote gives.
+    With ``aside``, a bare in a directory of it gets what the remote gives.
     """
 
     bare: Path
     request: Request
     remotes: Remotes
     absent: Collection[Ref] | None
-    aside: Path | None = None
+    aside: Callable[[], Path] | None = None
 
 
 class _Found(NamedTuple):
@@ -140,7 +146,7 @@ def _fetch(ids: Collection[str], search: _Search) -> _Found:
     """Ask the remote for commits, and look for them where it has put them."""
     if not ids:
         return _Found()
-    url, place = search.request.url or "", search.aside or search.bare
+    url, place = search.request.url or "", search.aside() / "commits" if search.aside else search.bare
 
     def fetch(some: Sequence[str]) -> None:
         with search.remotes.speaking_to(url) as options:
@@ -148,7 +154,7 @@ def _fetch(ids: Collection[str], search: _Search) -> _Found:
 
     try:
         if search.aside:
-            wrapper.make_bare(search.aside)
+            wrapper.make_bare(place)
         asked = fetch_wanted(ids, fetch, lambda seconds: search.remotes.has_time_for_more(url, seconds))
         found = frozenset(wrapper.commits_among(place, sorted(frozenset(ids) - asked.lacking - asked.left)))
     except GitError as error:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Callable
 
 from jens.errors import GitError
 from jens.events import Event
@@ -21,7 +22,7 @@ from jens.repositories.content import Look
 from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
 from jens.repositories.model import OnDisk, Prepared, RefsPlan, Reply, Request
-from jens.repositories.prepare import absent_commits, content_events, outcome, plan_of, used_targets
+from jens.repositories.prepare import absent_commits, content_events, leave_alone, outcome, plan_of, used_targets
 from jens.repositories.refs import missing_mandatory, plan_without_changes
 
 
@@ -30,8 +31,13 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     disk = OnDisk()
     try:
         disk = scan(layout, request.repo)
+        if request.left_since is not None:
+            return leave_alone(request, disk, request.left_since)
         with ExitStack() as stack:
-            aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jens-update-")))
+
+            def aside() -> Path:  # few repositories need one
+                return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jens-update-")))
+
             return _foresee(layout, remotes, request, disk, aside)
     except RefusedError as refused:
         return Prepared(request.repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
@@ -41,7 +47,7 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         return outcome(request, disk, plan, [event], failed=True)
 
 
-def _foresee(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, aside: Path) -> Prepared:
+def _foresee(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, aside: Callable[[], Path]) -> Prepared:
     repo, bare = request.repo, layout.bare(request.repo)
     found = _ask(bare, remotes, request, disk)
     missing = missing_mandatory(request.needs.mandatory, found.heads)
@@ -68,21 +74,23 @@ def _ask(bare: Path, remotes: Remotes, request: Request, disk: OnDisk) -> Mirror
     return Mirror(mirror.read_heads(bare), Reply.BEFORE)
 
 
-def _resolve(bare: Path, remotes: Remotes, request: Request, disk: OnDisk, found: Mirror, aside: Path) -> Resolution:
+def _resolve(
+    bare: Path, remotes: Remotes, request: Request, disk: OnDisk, found: Mirror, aside: Callable[[], Path]
+) -> Resolution:
     """Look for declared commits; of a new repository, in a clone of it. Raises GitError."""
     wanted = [ref for ref in request.needs.refs if isinstance(ref, Commit)]
     if not wrapper.is_repository(bare):
         if not wanted or request.url is None:
             return Resolution({ref: request.full_id(ref) for ref in wanted})
-        bare = aside / "clone"
+        bare = aside() / "clone"
         with remotes.speaking_to(request.url, is_long=True) as options:
             wrapper.clone(bare, request.url, options)
     absent = absent_commits(request, found)
-    return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply, absent)
+    return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply, absent, aside)
 
 
 def _looks(
-    layout: Layout, remotes: Remotes, request: Request, plan: RefsPlan, disk: OnDisk, aside: Path
+    layout: Layout, remotes: Remotes, request: Request, plan: RefsPlan, disk: OnDisk, aside: Callable[[], Path]
 ) -> Mapping[str, Look]:
     """How to look into the commits that environments may use: on disk, in the mirror, or fetched. Raises GitError."""
     repo, bare = request.repo, layout.bare(request.repo)
@@ -95,7 +103,7 @@ def _looks(
         looks.update({commit: content.in_commit(bare, commit, items) for commit in here})
     lacking = [commit for commit in fresh if commit not in looks]
     if lacking and request.url is not None:
-        tips = aside / "tips"
+        tips = aside() / "tips"
         with remotes.speaking_to(request.url) as options:
             peek.fetch_tips(tips, request.url, lacking, options)
         looks.update({commit: content.in_commit(tips, commit, items) for commit in lacking})

@@ -282,7 +282,7 @@ def test_an_environment_that_was_given_away_is_made_anew(shared_site: Site, part
     give(top / "production" / part, PUPPET)
     (top / "production" / part).chmod(0o750)
     code, text = run(site, "--strict", "--dry-run")
-    assert code == 0
+    assert code == 0, text
     assert (top / "production" / part).stat().st_uid == PUPPET
     code, text = run(site, "--strict")
     assert (code, told(text, "ERROR")) == (0, [])

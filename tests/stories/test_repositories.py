@@ -317,7 +317,7 @@ def test_an_unreachable_known_repository_loses_nothing_and_holds_up_nobody(site:
     assert "modules/dummy" in site.dangling("team"), "now the remote said so"
 
 
-def test_a_silent_server_is_given_up_after_the_timeout_and_asked_but_once(
+def test_a_silent_server_is_given_up_after_the_timeout_and_each_repository_asked_but_once(
     site: Site, silent_server: socket.socket
 ) -> None:
     site.settings["git.timeout"] = "4"
@@ -337,7 +337,7 @@ def test_a_silent_server_is_given_up_after_the_timeout_and_asked_but_once(
     assert len(errors) == 2
     assert "Unable to fetch 'another' from remote (" in errors[0]
     assert "Unable to fetch 'dummy' from remote (" in errors[1]
-    assert count_connections(silent_server) == 1
+    assert count_connections(silent_server) <= 2
     assert site.listing("environments", f"clone/{DUMMY}", "clone/modules/another") == before
     assert site.read("production/hostgroups/hg_myapp/manifests/init.pp") == "# pushed meanwhile\n"
 
