@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from jens.repositories import publish as publish
     from jens.repositories import refs as refs
     from jens.repositories import retention as retention
+    from jens.repositories import transfers as transfers
     from jens.system import removal as removal
     from jens.update import arrivals as arrivals
+    from jens.update import patience as patience
     from jens.update import preview as preview
 
     credentials = jens.git.credentials
@@ -69,6 +71,8 @@ MODULES = {
     "retention": "jens.repositories.retention",
     "arrivals": "jens.update.arrivals",
     "removal": "jens.system.removal",
+    "transfers": "jens.repositories.transfers",
+    "patience": "jens.update.patience",
     "preview": "jens.update.preview",
 }
 

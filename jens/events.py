@@ -30,13 +30,15 @@ class Event(NamedTuple):
     """A line for the log: a worker makes it, and the caller that collects the results logs it.
 
     An event of level ERROR also counts as a failure of the run (with ``--strict``). An event with a ``kind`` tells of
-    a fault of its repository: one of the constants above. ``ref`` is the ref that it concerns, if any.
+    a fault of its repository: one of the constants above. ``ref`` is the ref that it concerns, if any. ``is_slow``: a
+    time limit has ended the work, which needs more time than a run has.
     """
 
     level: int
     text: str
     kind: str = ""
     ref: str = ""
+    is_slow: bool = False
 
     @property
     def is_failure(self) -> bool:

@@ -88,6 +88,15 @@ class Layout(NamedTuple):
         """The directory of the remembered definitions."""
         return self.cachedir / "environments"
 
+    @property
+    def transfers(self) -> Path:
+        """The directory of what runs have left to jens-transfer."""
+        return self.cachedir / "transfers"
+
+    def transfer_lock(self, repo: RepoId) -> Path:
+        """The lock of who transfers a repository, which may have no mirror yet."""
+        return self.baredir / repo.partition / f".{repo.name}.lock"
+
     def environment_entries(self) -> list[os.DirEntry[str]]:
         """Everything that Puppet takes for an environment: directories and links. Raises OSError."""
         with os.scandir(self.environmentsdir) as entries:

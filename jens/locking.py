@@ -39,6 +39,40 @@ def run_lock(config: Config, attempts: int = 1, pause: float = 10, wait: float =
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def holding(path: Path) -> Iterator[bool]:
+    """Hold a lock, signed with this process, until the block ends. Yields False when somebody else holds it.
+
+    The file goes with the lock; its time of change tells since when it is held. Raises OSError.
+    """
+    try:
+        descriptor = _lock(path)
+    except BlockingIOError:
+        yield False
+        return
+    try:
+        os.utime(path)
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds this lock."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _obtain(path: Path, name: str, attempts: int, pause: float, wait: float) -> int:
     for attempt in range(1, attempts + 1):
         log.info("Obtaining lock '%s' (attempt: %d)...", name, attempt)

@@ -15,6 +15,7 @@ from jens.config import DEFAULT_PATH, Config
 from jens.errors import LockHeldError
 from jens.layout import Layout
 from jens.locking import run_lock
+from jens.repositories import transfers
 from jens.text import one_line
 from jens.tools import reset
 from jens.tools.reset import ResetPlan
@@ -59,6 +60,7 @@ def _preview(config: Config) -> int:
 
 
 def _reset(config: Config) -> int:
+    transfers.clear(Layout.of(config))
     planned = reset.plan(config)
     _warn(planned)
     remains = reset.carry_out(Layout.of(config), planned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -106,11 +107,22 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
         took = time.monotonic() - start
         _record(config, lambda: LastRun(begin, took, status, (text,), _faults_of(Layout.of(config), status, text)))
         raise
+    finally:
+        _start_transfer(config)
     code = _code(report, strict=strict)
     took = time.monotonic() - start
     _record(config, lambda: LastRun(begin, took, code, report.failures, report.faults))
     _summarise(config, report)
     return code, report.is_idle
+
+
+def _start_transfer(config: Config) -> None:
+    """Have jens-transfer work off what runs have left. Most of them have left nothing."""
+    if os.path.lexists(Layout.of(config).transfers):
+        try:
+            deferred.patience.start_transfer(config)
+        except OSError as error:
+            log.error("Unable to start jens-transfer: %s", error)
 
 
 #: The kind of fault that a run is which did not come to its end, by exit code; any other code is one of "run".

@@ -71,6 +71,15 @@ class Account:
         self._spent, self._spent_until = 0.0, float("-inf")
         self._is_doubtful = False
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server is asked no more because it says nothing."""
+        return self.verdict == _TOO_LATE
+
+    def silence(self) -> None:
+        """Ask the server nothing: it said nothing the last time."""
+        self.verdict = _TOO_LATE
+
     def begin(self, now: float, *, is_long: bool = False) -> int:
         """Enter a conversation; returns its number. The limit of a long one is the caller's business."""
         self._last += 1

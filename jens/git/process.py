@@ -169,12 +169,14 @@ def limits() -> Limits:
 class GitOptions(NamedTuple):
     """How remotes are spoken to; time limits in seconds, 0 for none.
 
-    ``left`` tells during a conversation how many seconds its server may still take; it is asked twice a second.
+    Who ``is_patient`` gives a fetch the time of a clone, as long as it is not silent. ``left`` tells during a
+    conversation how many seconds its server may still take; it is asked twice a second.
     """
 
     ssh_command: str = ""
     timeout: int = 120
     clonetimeout: int = 1800
+    is_patient: bool = False
     left: Callable[[], float] | None = None
 
 
@@ -237,10 +239,14 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
 
     Raises GitError, GitTimeoutError.
     """
-    command = ["git", f"--git-dir={git_dir}", *arguments]
+    # Only index-pack, which usually works on large packs, tells of progress.
+    command = ["git", *(["-c", "fetch.unpackLimit=1"] if remote.is_patient else []), f"--git-dir={git_dir}", *arguments]
+    limit, silence = remote.timeout, 0
+    if remote.is_patient:
+        limit, silence, remote = remote.clonetimeout, remote.timeout, remote._replace(left=None)
     environment = {**_SET, **remote_environment(remote)}
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
-        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, remote.timeout, remote)
+        _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, limit, remote, silence)
     return remarks(complaints, command)
 
 

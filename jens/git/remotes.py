@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from jens.errors import GitError
+from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
 from jens.git.budgets import Account, Ending, ending_of
 from jens.git.shells import Command, Result, Shells
@@ -104,7 +104,18 @@ class Remotes:
     @staticmethod
     def _refuse(account: Account, url: str) -> None:
         if account.verdict:
-            raise GitError("ls-remote", f"not tried, {server_of(url)} {account.verdict} before")
+            failure = GitTimeoutError if account.is_silent else GitError
+            raise failure("ls-remote", f"not tried, {server_of(url)} {account.verdict} before")
+
+    def silence(self, servers: Iterable[str]) -> None:
+        """Ask these servers nothing. Another process is about to find out whether they answer again."""
+        for server in servers:
+            self._account(server).silence()
+
+    def silent_server(self, url: str) -> str:
+        """The server of a URL, if it is silent; otherwise ''."""
+        server = endpoint_of(url)
+        return server if server and self._account(server).is_silent else ""
 
     def has_time_for_more(self, url: str, seconds: float) -> bool:
         """Whether a server that took ``seconds`` to refuse may be asked once more.

@@ -99,8 +99,10 @@ def fetch(bare: Path, url: str, options: GitOptions) -> str:
 
     Returns what Git complained of, for it may reject branches and nevertheless end with success. Raises GitError.
     """
-    arguments = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok"]
-    return transfer([*arguments, *server_of_path(url), "--", url, _MIRROR], bare, options)
+    # --progress: as long as Git tells of any, the server is not silent.
+    arguments = ["fetch", "--progress" if options.is_patient else "--quiet", "--prune", "--no-tags"]
+    arguments += ["--no-write-fetch-head", "--update-head-ok", *server_of_path(url)]
+    return transfer([*arguments, "--", url, _MIRROR], bare, options)
 
 
 def fetch_commits(bare: Path, url: str, commits: Iterable[str], options: GitOptions, *arguments: str) -> None:

@@ -106,6 +106,12 @@ def _reset(directory: Path, commit: str) -> list[str]:
     return []
 
 
+def current(config: Config) -> Revisions:
+    """The commits that the last run worked from, read without a question to the remotes. Raises MetadataError."""
+    first, second = (Upstream("", "", _head(directory)) for directory in directories(config))
+    return Revisions((first, second))
+
+
 def environments_commit(config: Config) -> str:
     """The commit of the environment metadata that the last run worked from. Raises MetadataError."""
     return _head(config.main.environmentsmetadatadir)

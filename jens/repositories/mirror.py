@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.errors import GitBusyError, GitError, GitUnreachedError
+from jens.errors import GitBusyError, GitError, GitTimeoutError, GitUnreachedError
 from jens.events import NOT_FETCHED, REFUSED, Event
 from jens.git import damage as git_damage
 from jens.git import lock, wrapper
@@ -49,7 +49,8 @@ class RefusedError(Exception):
 
 def questions(requests: Iterable[Request]) -> list[Command]:
     """The commands that ask the remotes which are to be asked in any case, each once."""
-    urls = [request.url for request in requests if request.url is not None and (request.ask or request.is_new)]
+    wanted = [request for request in requests if request.left_since is None and (request.ask or request.is_new)]
+    urls = [request.url for request in wanted if request.url is not None]
     return [wrapper.question(url) for url in dict.fromkeys(urls)]
 
 
@@ -99,7 +100,7 @@ def _doubt(bare: Path, error: GitError) -> GitError | None:
         return error if wrapper.is_intact(bare) else None
     except GitError as busy:
         text = f"{error.problem}; nobody can tell now whether the mirror is damaged ({busy})"
-        return GitError(error.verb, text, error.status)
+        return (GitTimeoutError if isinstance(busy, GitTimeoutError) else GitError)(error.verb, text, error.status)
 
 
 def _look_at(bare: Path) -> str | None:
@@ -187,7 +188,8 @@ def is_remote(error: GitError) -> bool:
 
 def failure_event(verb: str, repo: RepoId, error: GitError) -> Event:
     """The event for a remote that could not be cloned or fetched (``verb``)."""
-    return Event(logging.ERROR, f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})", NOT_FETCHED)
+    text = f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})"
+    return Event(logging.ERROR, text, NOT_FETCHED, is_slow=isinstance(error, GitTimeoutError))
 
 
 def refusal_event(repo: RepoId, missing: Sequence[str]) -> Event:

@@ -108,7 +108,8 @@ class Request(NamedTuple):
     is None), when the mirror is not as ``recorded``, or when the mirror lacks a needed ref. Refs in ``lacking``, which
     the remote did not have then, do not count unless they are ``fresh``: needed by a new or changed definition.
     ``is_new``: the library has it, the disk does not. ``is_known``: environments may hold it already. The remote lacked
-    the ``absent`` commits when it was as ``absent_at`` says, and no definition has changed since that names them.
+    the ``absent`` commits when it was as ``absent_at`` says, and no definition has changed since that names them. A
+    repository that was ``left_since`` some time (seconds since the epoch) to jens-transfer is left alone.
     """
 
     repo: RepoId
@@ -122,6 +123,7 @@ class Request(NamedTuple):
     is_known: bool = True
     on_demand: bool = False
     budget: Budget = Budget()
+    left_since: float | None = None
     absent: frozenset[Ref] = frozenset()
     absent_at: str = ""
 
@@ -150,3 +152,8 @@ class Prepared(NamedTuple):
     lacking_at: str = ""
     absent: Mapping[Ref, Sequence[str]] = MappingProxyType({})
     is_certain: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a time limit has ended some of the work."""
+        return any(event.is_slow for event in self.events)

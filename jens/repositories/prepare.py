@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jens.errors import BudgetError, GitError, WayOutError
-from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
+from jens.errors import BudgetError, GitError, GitTimeoutError, WayOutError
+from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, REFUSED, Event
 from jens.git import history, worktrees, wrapper
 from jens.git.remotes import Remotes
 from jens.git.trees import Trees
@@ -52,6 +53,8 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     disk = OnDisk()
     try:
         disk = scan(layout, repo)
+        if request.left_since is not None:
+            return leave_alone(request, disk, request.left_since)
         mirror = repositories_mirror.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
         events += mirror.events
         if not wrapper.is_repository(bare):
@@ -73,8 +76,17 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     except RefusedError as refused:
         return Prepared(repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
     except (GitError, OSError) as error:
-        events.append(Event(logging.ERROR, f"Unable to prepare {repo}: {error}", NOT_FETCHED))
+        text = f"Unable to prepare {repo}: {error}"
+        events.append(Event(logging.ERROR, text, NOT_FETCHED, is_slow=isinstance(error, GitTimeoutError)))
         return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True)
+
+
+def leave_alone(request: Request, disk: OnDisk, since: float) -> Prepared:
+    """The result for a repository that jens-transfer takes care of: it stays as it is."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+    text = f"{request.repo} is left to jens-transfer since {when}, because its remote takes long"
+    event = Event(logging.DEBUG, text, REFUSED if request.is_new else NOT_FETCHED)
+    return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), [event], failed=True)
 
 
 class _Attempt(NamedTuple):
@@ -129,7 +141,8 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         except (GitError, OSError, BudgetError, WayOutError) as error:
             failed.append(commit)
             text = f"Unable to check out {repo} at {commit}: {error}"
-            events.append(Event(logging.ERROR, text, CHECKOUT, commit))
+            is_slow = isinstance(error, GitTimeoutError)
+            events.append(Event(logging.ERROR, text, CHECKOUT, commit, is_slow))
             is_suspicious = is_suspicious or _may_be_damage(error)
     for commit in checked_out_before(plan, disk):
         try:
@@ -220,7 +233,7 @@ def _is_damaged(repo: RepoId, bare: Path, attempt: _Attempt, events: list[Event]
             events += attempt.events
             raise
         text = f"Nobody can tell now whether the mirror of {repo} is damaged: {error}"
-        events.append(Event(logging.ERROR, text, NOT_FETCHED))
+        events.append(Event(logging.ERROR, text, NOT_FETCHED, is_slow=isinstance(error, GitTimeoutError)))
         return False
     if is_damaged:
         _give_up(attempt)

@@ -15,6 +15,7 @@ from jens.git import worktrees
 from jens.layout import Layout, is_checkout_name
 from jens.model import RepoId
 from jens.names import parse_repository
+from jens.repositories import transfers
 from jens.statefile import UNREFERENCED, StateError
 from jens.system import clock, files
 from jens.system.clock import Moment
@@ -83,7 +84,8 @@ def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tup
 
 
 def _directories_with_left_overs(layout: Layout) -> list[Path]:
-    return [
+    spared = spared_directories(layout)
+    found = [
         layout.environmentsdir,
         layout.cachedir,
         layout.definitions,
@@ -91,6 +93,13 @@ def _directories_with_left_overs(layout: Layout) -> list[Path]:
         *layout.partitions(layout.clonedir),
         *(layout.clone(repo) for repo in layout.repositories_in(layout.clonedir)),
     ]
+    return [directory for directory in found if directory not in spared]
+
+
+def spared_directories(layout: Layout) -> set[Path]:
+    """Where a living jens-transfer is at work: what looks like a left-over there may be in use."""
+    under_way = transfers.under_way(layout)
+    return {path for repo in under_way for path in (layout.baredir / repo.partition, layout.clone(repo))}
 
 
 def is_over(since: float, now: float, retention: float) -> bool:

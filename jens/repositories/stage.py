@@ -44,7 +44,8 @@ class Absent(NamedTuple):
 class Work(NamedTuple):
     """What the stage is to do. Without ``on_demand`` every remote is asked, but not for ``absent`` commits.
 
-    ``common``: see ``Expansion``.
+    ``common``: see ``Expansion``. What was ``left`` to jens-transfer, with the time since when, is left alone.
+    ``may_leave``: what takes long may be left to it, too.
     """
 
     library: Library
@@ -55,6 +56,8 @@ class Work(NamedTuple):
     common: Branch = SNAPSHOT_COMMON
     budget: Budget = Budget()
     absent: Mapping[RepoId, Absent] = MappingProxyType({})
+    left: Mapping[RepoId, float] = MappingProxyType({})
+    may_leave: bool = False
 
     def requests(self) -> list[Request]:
         """A request for each repository that is not removed."""
@@ -69,6 +72,7 @@ class Work(NamedTuple):
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
             budget=self.budget,
+            left_since=self.left.get(repo),
         )
         # Who hints at a repository may have pushed a commit that no branch has.
         if repo in self.absent and not (self.on_demand and repo in self.on_demand.hinted):
@@ -95,6 +99,8 @@ class RepositoriesStage:
         self._has_trash = False
         #: The repositories that Puppet sees differently.
         self.changed: set[RepoId] = set()
+        #: Whether jens-transfer has something to do.
+        self.has_left = bool(work.left)
 
     # Prepare: everything is fetched and laid out, nothing is visible yet
 
@@ -118,6 +124,21 @@ class RepositoriesStage:
             count("Preparing", futures.values(), progress)
             yield from self._events(futures)
             self._prepared = results([futures[request.repo] for request in requests])
+        yield from self._leave()
+
+    def _leave(self) -> Iterator[Event]:
+        """Leave to jens-transfer what takes longer than a run has patience."""
+        for work in self._prepared:
+            url = self._work.library.urls.get(work.repo)
+            if url is None or not (self._work.may_leave and work.is_slow):
+                continue
+            self.has_left = True
+            try:
+                deferred.transfers.ask_for(self._layout, work.repo, self._remotes.silent_server(url))
+            except OSError as error:
+                yield Event(logging.ERROR, f"Unable to leave {work.repo} to jens-transfer: {error}")
+            else:
+                yield _info(f"Leaving {work.repo} to jens-transfer, as it takes long")._replace(is_slow=True)
 
     def _events(self, futures: Mapping[RepoId, Future[Prepared]]) -> Iterator[Event]:
         """Yield the events of all repositories; those of each as soon as it is prepared."""
@@ -256,8 +277,8 @@ class RepositoriesStage:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the next run has nothing to clear away."""
-        return not self._has_trash and not any(work.disk.clones for work in self._prepared)
+        """Whether the next run has nothing to clear away or to take up."""
+        return not self._has_trash and not self.has_left and not any(work.disk.clones for work in self._prepared)
 
     # Retire: branch links, repositories and checkouts that no environment uses
 
@@ -284,6 +305,10 @@ class RepositoriesStage:
                 events += deferred.publish.remove_entries(self._layout, work.repo, over)
         used = set(filter(is_used, self._work.plan.deleted))
         for repo in self._work.plan.deleted:
+            if repo in self._work.left:
+                used.add(repo)
+                events.append(Event(logging.WARNING, f"{repo} stays for the next run: jens-transfer works on it"))
+                continue
             if repo in used:
                 text = f"{repo} stays for the next run: an environment that could not be changed uses it"
                 events.append(Event(logging.WARNING, text))

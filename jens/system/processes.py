@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -151,8 +152,9 @@ def _taker(pid: int, path: str) -> int | None:
     return None
 
 
-#: Seconds between SIGTERM and SIGKILL. A run that is told to end does so within two seconds.
-_GRACE = 1.0
+#: Seconds between SIGTERM and SIGKILL: of a Git, and of a process that has to end several. A run that is told to end
+#: does so within two seconds.
+_GRACE, _PATIENCE = 1.0, 10.0
 
 _stopping = threading.Event()
 
@@ -213,3 +215,38 @@ def signal_group(group: int, number: int) -> None:
     """Send a signal to a process group, if it exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def end_holder(path: Path) -> None:
+    """End the process that has signed a lock file and lives: SIGTERM first, then SIGKILL."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        holder = signer(descriptor)
+    finally:
+        os.close(descriptor)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + _PATIENCE
+        while holder is not None and holder.is_alive() and time.monotonic() < end:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(holder.pid, number)
+            time.sleep(0.05)
+
+
+def kill_marked(name: str, value: str) -> None:
+    """Kill all other processes that were started with this variable in their environment."""
+    mark = os.fsencode(f"{name}={value}")
+    for process in all_processes():
+        with contextlib.suppress(OSError):  # another user's process, or one that ends just now
+            variables = (_PROC / str(process.pid) / "environ").read_bytes().split(b"\0")
+            if mark in variables and process.pid != os.getpid() and look(process.pid) is not None:
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def start_detached(command: list[str]) -> None:
+    """Start a process that goes on when this one has ended, with nothing to read or write. Raises OSError."""
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd="/", stdin=null, stdout=null, stderr=null, start_new_session=True)
+    process.returncode = 0  # nobody waits for it, and that is no reason for a warning

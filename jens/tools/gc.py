@@ -22,7 +22,7 @@ from jens.locking import run_lock
 from jens.metadata import clones as metadata_clones
 from jens.metadata import reader as metadata_reader
 from jens.model import Inventory, Library, RepoId
-from jens.repositories import inventory, legacy, publish, repair, retention
+from jens.repositories import inventory, legacy, publish, repair, retention, transfers
 from jens.repositories.disk import scan
 from jens.repositories.model import OnDisk
 from jens.repositories.refs import entries_to_remove
@@ -132,9 +132,11 @@ def _take_care_of(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]
 def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
     """Remove left-overs outside repositories, and find out what environments use."""
     shared = [layout.environmentsdir, layout.cachedir, layout.definitions]
+    spared = retention.spared_directories(layout)
     for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
         try:
-            _sweep(directory)
+            if directory not in spared:
+                _sweep(directory)
         except OSError as error:
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
     if _known(layout) is None:
@@ -187,6 +189,9 @@ def tend(
     result = Result()
     held = None
     try:
+        if repo in transfers.left(layout):
+            log.info("%s is left to jens-transfer, and tidied the next time", repo)
+            return result, None
         if orders.clones:
             result += _clear(config, layout, evidence, repo)
         if orders.bares and _is_directory(layout.bare(repo)) and _can_be_packed(layout, evidence, repo):

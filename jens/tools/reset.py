@@ -16,6 +16,7 @@ from jens.layout import Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 from jens.repositories import legacy
+from jens.repositories.transfers import is_lock
 from jens.statefile import STATE_FILES
 from jens.system import files
 
@@ -60,7 +61,7 @@ class Place:
 
 def judge(place: Place, name: str, kind: Kind) -> Verdict:
     """Decide what a reset does with an entry of a place."""
-    if place.has_left_overs and name.startswith((files.STAGING, files.TRASH)):
+    if place.has_left_overs and (name.startswith((files.STAGING, files.TRASH)) or is_lock(name)):
         return Verdict.LEFT_OVER
     if name in place.holds:
         return {Kind.DIRECTORY: Verdict.HOLDS, Kind.LINK: Verdict.LEFT_OVER}.get(kind, Verdict.STRANGER)
@@ -158,7 +159,8 @@ def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
 
 def _state(layout: Layout) -> Place:
     names = {*(file.name for file in STATE_FILES), legacy.PICKLED_INVENTORY}
-    return Place("cachedir", layout.cachedir, names.__contains__, _FILES, frozenset({layout.definitions.name}))
+    held = frozenset({layout.definitions.name, layout.transfers.name})
+    return Place("cachedir", layout.cachedir, names.__contains__, _FILES, held)
 
 
 def _definitions(layout: Layout) -> list[Place]:

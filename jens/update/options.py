@@ -47,11 +47,17 @@ class Context(NamedTuple):
 
 
 @contextmanager
-def opened(config: Config, options: Options) -> Iterator[Context]:
-    """Open a run's context. Leaving it ends all questions to remotes that are under way."""
+def opened(config: Config, options: Options, *, is_patient: bool = False) -> Iterator[Context]:
+    """Open a run's context. Leaving it ends all questions to remotes that are under way.
+
+    Only who ``is_patient`` gives remotes all the time that they may have.
+    """
     git = config.git
-    set_limits(Limits(git.clonetimeout, git.memory))
-    git_options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
+    timeout, clonetimeout = (
+        limit if is_patient else within(limit, git.patience) for limit in (git.timeout, git.clonetimeout)
+    )
+    set_limits(Limits(clonetimeout, git.memory))
+    git_options = GitOptions(git.ssh_cmd_path, timeout, clonetimeout, is_patient)
     jobs = _jobs(git.jobs)
     with Remotes(git_options, jobs) as remotes:
         yield Context(config, Layout.of(config), remotes, options, jobs)
@@ -64,6 +70,11 @@ def _jobs(configured: int) -> int:
         text = "Only %d repositories are worked on at once, not %d: this process may open no more than %d files"
         log.log(logging.WARNING if configured else logging.INFO, text, jobs, wanted, limits.open_files())
     return jobs
+
+
+def within(limit: int, patience: int) -> int:
+    """The smaller one of two limits in seconds, of which 0 is none."""
+    return min(filter(None, (limit, patience)), default=0)
 
 
 def is_on_demand(config: Config, options: Options) -> bool:

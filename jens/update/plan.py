@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred, purgeguard
@@ -52,7 +53,8 @@ def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | No
     if scope.baseline is not None:
         return _plan_some(context, scope.repos, scope.baseline, hints)
     seen = see(context.config, context.layout)
-    return plan_everything(context, revisions, hints)._replace(seen=seen)
+    left = deferred.patience.left(context)
+    return plan_everything(context, revisions, hints, left)._replace(seen=seen)
 
 
 def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, hints: Hints | None) -> Plans:
@@ -62,7 +64,8 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
     recorded = deferred.inventory.load_some(context.layout, repos) if repos else {}
     library = Library({repo: baseline.urls[repo] for repo in repos})
     on_demand = None if hints is None else OnDemand(frozenset(repos), {}, needs)
-    work = Work(library, RepositoriesPlan(existing=repos), recorded, needs, on_demand, budget=_budget(context))
+    plan = RepositoriesPlan(existing=repos)
+    work = Work(library, plan, recorded, needs, on_demand, budget=_budget(context), may_leave=_may_leave(context))
     guard = PurgeGuard(context.config.main.purgelimit)
     return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments), guard)
 
@@ -71,8 +74,17 @@ def _budget(context: Context) -> Budget:
     return Budget(context.config.main.maxfiles, context.config.main.maxbytes)
 
 
-def plan_everything(context: Context, revisions: Revisions, hints: Hints | None) -> Plans:
-    """Read metadata, cache and disk, and compare them. Without hints every remote is asked."""
+def _may_leave(context: Context) -> bool:
+    return context.config.git.patience > 0
+
+
+def plan_everything(
+    context: Context, revisions: Revisions, hints: Hints | None, left: Mapping[RepoId, float] = MappingProxyType({})
+) -> Plans:
+    """Read metadata, cache and disk, and compare them. Without hints every remote is asked.
+
+    What was ``left`` to jens-transfer is left alone.
+    """
     config, layout = context.config, context.layout
     main = config.main
     guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
@@ -93,7 +105,8 @@ def plan_everything(context: Context, revisions: Revisions, hints: Hints | None)
         repositories.remaining, main.mandatorybranches, environments.definitions, former, repositories.pinned
     )
     common = common_branch(main.mandatorybranches)
-    work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context))
+    work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context), left=left)
+    work = work._replace(may_leave=_may_leave(context))
     return _with_what_remotes_lack(context, Plans(work, environments, previous, guard, parsed), hints)
 
 

@@ -24,6 +24,7 @@ from jens.repositories.model import Prepared
 from jens.repositories.refs import describe, entries_to_remove
 from jens.repositories.stage import complaints, kept_refs
 from jens.text import one_line
+from jens.update import patience
 from jens.update.options import Context, Options, failing_as, opened
 from jens.update.plan import Plans, doubts, plan_everything, without_losses
 
@@ -46,7 +47,7 @@ def _preview(context: Context) -> Preview:
     revisions = clones.refresh(config, remotes, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
     with failing_as(RepositoriesError):
-        plans = plan_everything(context, revisions, hints)
+        plans = plan_everything(context, revisions, hints, patience.left(context))
     requests = plans.work.requests()
     for _ in remotes.replies_to(mirror.questions(requests)):
         pass

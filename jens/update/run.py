@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Callable
@@ -10,18 +11,16 @@ from jens import deferred
 from jens.config import Config
 from jens.environments.model import Applied
 from jens.environments.stage import EnvironmentsStage, bypass
-from jens.errors import EnvironmentsError, MetadataError, RepositoriesError
+from jens.errors import EnvironmentsError, RepositoriesError
 from jens.events import Event, tell
 from jens.layout import Layout
-from jens.metadata import clones
 from jens.metadata.clones import Revisions
 from jens.model import RepoId, Report
 from jens.repositories.model import Needs
 from jens.repositories.stage import RepositoriesStage
 from jens.update import baseline as baselines
-from jens.update import record
+from jens.update import metadata, record
 from jens.update import scope as scopes
-from jens.update.baseline import Baseline
 from jens.update.options import Context, Options, failing_as, opened, timed
 from jens.update.plan import Plans, doubts, plan, remember_refusals, without_losses
 from jens.update.scope import EVERYTHING, Scope
@@ -42,7 +41,7 @@ def _run(context: Context) -> Report:
     config, layout = context.config, context.layout
     baseline = scopes.look(context)
     is_tidy = baseline is not None or _clear_left_overs(context)
-    baseline, revisions = _refresh_metadata(context, baseline)
+    baseline, revisions = metadata.refresh(context, baseline)
     hints = _take_hints(context)
 
     with timed("refresh_repositories"), failing_as(RepositoriesError):
@@ -51,8 +50,10 @@ def _run(context: Context) -> Report:
         plans, repositories, events = _prepare(context, scope, revisions, hints)
         if scope.baseline and not repositories.only_branches_moved():
             log.info("More than tips of branches changed, so the run looks at every repository")
+            slow = [event for event in events if event.is_slow]  # they are left alone from now on
             scope, is_tidy = EVERYTHING, _clear_left_overs(context)
             plans, repositories, events = _prepare(context, scope, revisions, hints)
+            events = itertools.chain(slow, events)
         failures = [*revisions.failures, *tell(log, events)]
         plans = without_losses(plans, repositories.expansion())
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
@@ -89,30 +90,6 @@ def _clear_left_overs(context: Context) -> bool:
     with failing_as(RepositoriesError):
         baselines.remove(context.layout)
         return deferred.retention.clear_left_overs(context.layout, context.config.main.retention)
-
-
-def _refresh_metadata(context: Context, baseline: Baseline | None) -> tuple[Baseline | None, Revisions]:
-    """The commits to work from; the baseline is void when they are others than before. Raises MetadataError."""
-    with timed("refresh_metadata"):
-        log.info("Refreshing metadata...")
-        if baseline is not None and clones.are_unchanged(context.config, baseline.revisions, context.remotes):
-            return baseline, baseline.revisions
-        # What is pushed together is to be seen together: first the metadata, then the branches.
-        context.remotes.forget()
-        return None, _refresh_clones(context)
-
-
-def _refresh_clones(context: Context) -> Revisions:
-    """Refresh both clones. On a full disk this takes the room that earlier runs have reserved. Raises MetadataError."""
-    directories = clones.directories(context.config)
-    try:
-        revisions = clones.refresh(context.config, context.remotes)
-    except MetadataError:
-        if not deferred.reserve.release(directories):
-            raise
-        revisions = clones.refresh(context.config, context.remotes)
-    deferred.reserve.fill(directories)
-    return revisions
 
 
 def _take_hints(context: Context) -> Hints | None:

@@ -211,6 +211,59 @@ def test_however_a_run_ends_it_does_not_start_again_by_itself(host: Host, comman
     host.run("systemctl", "reset-failed")
 
 
+SLOW = "/tmp/slow-remote"
+#: A Git server that says nothing until a file is there.
+SILENT = """
+import os, socket, subprocess, threading, time
+server = socket.create_server(("127.0.0.1", 9418))
+def serve(connection):
+    with connection:
+        while not os.path.exists("/tmp/speak"):
+            time.sleep(0.1)
+        ends = dict(stdin=connection.fileno(), stdout=connection.fileno())
+        subprocess.run(["git", "daemon", "--inetd", "--export-all", "--base-path=/tmp"], **ends)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+def processes(host: Host, pattern: str) -> str:
+    return host.try_("pgrep", "-f", pattern).stdout
+
+
+def test_a_slow_repository_is_left_to_a_service_that_goes_on_after_the_run(host: Host) -> None:
+    text = host.read(CONFIGURATION)
+    host.write(CONFIGURATION, re.sub(r"^patience = .*$", "patience = 2", text, count=1, flags=re.MULTILINE))
+    host.write("/tmp/silent.py", SILENT)
+    host.run("cp", "-a", REMOTE, SLOW)
+    host.run("systemd-run", "--unit=silent", "--property=User=jens", "/usr/bin/python3", "/tmp/silent.py")
+    change = """
+set -e
+cd /tmp/example-repositories/repositories
+sed -i 's|^  modules:|  modules:\\n    slow: "git://127.0.0.1/slow-remote"|' repositories.yaml
+git -c user.name=Ann -c user.email=ann@example.org commit -qam slow
+"""
+    host.run("sh", "-c", change, user="jens")
+    push(host, "beside")
+    host.start("jens-update.service")
+    assert visible(host, "beside")
+    wait_for(lambda: host.show("jens-transfer.service", "ActiveState") == {"ActiveState": "activating"})
+    push(host, "again")
+    host.start("jens-update.service")
+    assert visible(host, "again")
+    host.run("systemctl", "stop", "jens-transfer.service")
+    wait_for(lambda: not processes(host, "jens-transfer|git.*slow-remote"))
+    host.run("touch", "/tmp/speak")
+
+    def is_there() -> bool:
+        host.start("jens-update.service")
+        return host.try_("test", "-e", f"{SHARE}/environments/production/modules/slow/manifests").returncode == 0
+
+    wait_for(is_there, 60)
+    host.run("systemctl", "stop", "silent.service")
+    host.write(CONFIGURATION, text)
+
+
 def test_without_the_path_unit_the_timer_does_the_work(host: Host) -> None:
     push(host, "by_the_clock")
     hint(host)

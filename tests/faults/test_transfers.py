@@ -1,0 +1,280 @@
+"""One slow repository holds up nobody: runs leave it to jens-transfer, and take it up when that has it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from jens import locking
+from jens.commands import reset
+from jens.config import load_config
+from jens.layout import Layout
+from jens.repositories import transfers
+from tests import TREE
+from tests.conftest import Site, git
+from tests.faults.servers import Servers, servers
+from tests.faults.test_remotes import INIT, processes_with
+
+DUMMY, OTHER = "modules/dummy", "modules/other"
+#: Seconds within which everything happens that a test waits for.
+SOON = 120.0
+
+
+@dataclass
+class Host:
+    """A site whose module dummy is on a server that can fall silent, and runs in processes of their own."""
+
+    site: Site
+    servers: Servers
+    mark: str = field(default_factory=lambda: f"JENS_TEST_RUN={uuid.uuid4()}")
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(load_config(self.site.config))
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(TREE), **dict([self.mark.split("=")])}
+
+    def start(self, tool: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(TREE / "bin" / tool), "-c", str(self.site.config), *arguments]
+        return subprocess.Popen(command, env=self.environment(), stdin=subprocess.DEVNULL)
+
+    def run(self, *arguments: str) -> tuple[int, float]:
+        """A run: its exit code, and the seconds that it took."""
+        begin = time.monotonic()
+        return self.start("jens-update", *arguments).wait(SOON), time.monotonic() - begin
+
+    def log(self, tool: str) -> str:
+        path = self.site.root / "log" / f"{tool}.log"
+        return path.read_text() if path.exists() else ""
+
+    def left(self) -> set[str]:
+        return {str(repo) for repo in transfers.left(self.layout)}
+
+    def is_at_rest(self) -> bool:
+        """Whether no jens-transfer is at work."""
+        return not locking.is_held(transfers.at_work(self.layout)) and not processes_with(self.mark)
+
+    def shows(self, repo: str, text: str) -> bool:
+        return self.site.exists(f"production/{repo}") and self.site.read(f"production/{repo}/manifests/init.pp") == text
+
+    def until(self, condition: Callable[[], bool], step: Callable[[], object] = lambda: None) -> None:
+        """Wait for a condition; ``step`` is what cron does meanwhile."""
+        end = time.monotonic() + SOON
+        while not condition():
+            assert time.monotonic() < end, self.log("jens-update")[-3000:] + self.log("jens-transfer")[-3000:]
+            step()
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def host(site: Site) -> Iterator[Host]:
+    site.settings |= {"git.timeout": "4", "git.patience": "2", "git.clonetimeout": "60"}
+    site.add(OTHER)
+    site.publish()
+    with servers(site.root / "servers") as found:
+        made = Host(site, found)
+        try:
+            yield made
+        finally:
+            for pid, _ in processes_with(made.mark):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def serve(host: Host, lie: str, repo: str = DUMMY) -> None:
+    """Have a repository served by a server that lies, when it is told to."""
+    host.site.urls[repo] = f"{host.servers.git(lie, lie)}{host.site.remotes[repo].path}"
+    host.site.publish()
+
+
+def push(host: Host, repo: str, text: str) -> None:
+    host.site.remotes[repo].push({INIT: text})
+    host.site.hint(repo)
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_a_module_whose_server_falls_silent_holds_up_nobody_and_comes_back_by_itself(host: Host, mode: str) -> None:
+    host.site.settings["main.mode"] = mode
+    serve(host, "silent")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    push(host, DUMMY, "# waits\n")
+    push(host, OTHER, "# does not wait\n")
+    host.run()
+    assert host.shows("modules/other", "# does not wait\n")
+    assert host.shows("modules/dummy", "class dummy {}\n")
+    assert host.left() == {DUMMY}
+    assert "INFO Leaving modules/dummy to jens-transfer" in host.log("jens-update")
+    for number in range(3):  # the silent server costs them nothing: nobody but jens-transfer asks it
+        push(host, OTHER, f"# {number}\n")
+        began = host.log("jens-update").count("Unable to fetch")
+        host.run()
+        assert host.shows("modules/other", f"# {number}\n")
+        assert host.log("jens-update").count("Unable to fetch") == began
+    assert host.run("--strict")[0] == 60
+    if mode == "ONDEMAND":
+        assert host.site.hinted() == [DUMMY]
+    host.servers.lie(lying=False)
+    host.until(lambda: host.shows("modules/dummy", "# waits\n"), host.run)
+    host.until(lambda: not host.left() and (mode == "POLL" or host.site.hinted() == []), host.run)
+    assert host.run("--strict")[0] == 0
+
+
+def test_fifty_modules_of_a_silent_server_cost_a_run_one_wait(host: Host) -> None:
+    base = host.servers.git("silent", "silent")
+    for number in range(50):
+        host.site.urls[f"modules/far{number}"] = f"{base}{host.site.remotes[DUMMY].path}"
+    host.site.publish()
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    push(host, OTHER, "# does not wait\n")
+    host.run("--poll")
+    assert host.shows("modules/other", "# does not wait\n")
+    assert len(host.left()) == 50
+    push(host, OTHER, "# nor does this\n")
+    host.run("--poll")
+    assert host.shows("modules/other", "# nor does this\n")
+    host.servers.lie(lying=False)
+    host.until(lambda: not host.left(), host.run)
+    assert host.run("--strict", "--poll")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["environments", "repository"])
+def test_metadata_whose_server_is_silent_end_the_run_in_time_and_touch_nothing(host: Host, name: str) -> None:
+    base = host.servers.git("silent", "silent")
+    remote = {"environments": host.site.definitions, "repository": host.site.library}[name]
+    git("remote", "set-url", "origin", f"{base}{remote.path}", directory=host.site.root / "metadata" / name)
+    host.site.settings["git.timeout"] = "3000"
+    assert host.run("--strict")[0] == 0
+    before = host.site.listing("clone", "environments")
+    host.servers.lie()
+    push(host, OTHER, "# waits\n")
+    assert host.run()[0] == 20
+    assert host.site.listing("clone", "environments") == before
+    host.servers.lie(lying=False)
+    assert host.run("--strict")[0] == 0
+    assert host.shows("modules/other", "# waits\n")
+
+
+def test_a_repository_that_arrives_slowly_is_whole_in_the_end_and_holds_up_nobody(host: Host) -> None:
+    """A server that takes a second for 40 KiB has 400 KiB to send: longer than a run has patience."""
+    host.site.settings["main.mode"] = "ONDEMAND"
+    serve(host, "slow-pack")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    chance = random.Random(1)
+    large = "".join(chance.choice("0123456789abcdef") for _ in range(800_000))
+    host.site.remotes[DUMMY].push({"code/files/large": large, INIT: "# large\n"})
+    host.site.hint(DUMMY)
+    push(host, OTHER, "# first\n")
+    host.run()
+    assert host.shows("modules/other", "# first\n")
+    assert DUMMY in host.left()
+    number = 0
+
+    def one_more_push() -> None:
+        nonlocal number
+        number += 1
+        push(host, OTHER, f"# {number}\n")
+        host.run()
+        assert host.shows("modules/other", f"# {number}\n")
+
+    host.until(lambda: host.shows("modules/dummy", "# large\n"), one_more_push)
+    assert host.site.read("production/modules/dummy/files/large") == large
+    host.until(lambda: not host.left() and host.site.hinted() == [], host.run)
+    assert host.run("--strict")[0] == 0
+
+
+def test_patience_of_zero_leaves_nothing(host: Host) -> None:
+    host.site.settings["git.patience"] = "0"
+    serve(host, "slow-pack")
+    host.servers.lie()
+    host.site.remotes[DUMMY].push({"code/files/large": os.urandom(100_000).hex()})
+    assert host.run("--strict")[0] == 0
+    assert not host.layout.transfers.exists()
+
+
+def test_a_reset_ends_the_transfer_with_all_its_processes(host: Host) -> None:
+    serve(host, "silent")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    host.site.settings["git.timeout"] = "600"
+    push(host, DUMMY, "# waits\n")
+    host.run()
+    host.until(lambda: bool(transfers.under_way(host.layout)))
+    assert reset.main(["-c", str(host.site.config), "--yes"]) == 0
+    assert host.is_at_rest()
+    assert host.left() == set()
+    host.servers.lie(lying=False)
+    assert host.run("--strict")[0] == 0
+    assert host.shows("modules/dummy", "# waits\n")
+
+
+def test_only_one_transfer_of_a_repository_is_under_way(host: Host) -> None:
+    serve(host, "silent")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    host.site.settings["git.timeout"] = "600"
+    push(host, DUMMY, "# waits\n")
+    host.run()
+    host.until(lambda: bool(transfers.under_way(host.layout)))
+    assert host.start("jens-transfer").wait(SOON) == 50
+    host.run()
+    assert host.log("jens-transfer").count("Transferring modules/dummy") == 1
+
+
+def test_what_left_the_library_is_left_to_nobody(host: Host) -> None:
+    serve(host, "silent")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    push(host, DUMMY, "# waits\n")
+    host.run()
+    assert host.left() == {DUMMY}
+    del host.site.urls[DUMMY]
+    host.site.publish()
+    host.until(lambda: not host.left() and not (host.site.root / "bare" / DUMMY).exists(), host.run)
+    assert host.run("--strict")[0] == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_killed_whenever_nothing_is_lost_and_nothing_stays_at_work(host: Host, seed: int) -> None:
+    """Runs, transfers, their Gits, or all of them are killed at random instants, while a server is slow."""
+    chance = random.Random(seed)
+    host.site.settings["main.mode"] = "ONDEMAND"
+    serve(host, "slow-pack")
+    assert host.run("--strict")[0] == 0
+    for number in range(10):
+        host.servers.lie()
+        host.site.remotes[DUMMY].push({"code/files/large": os.urandom(90_000).hex(), INIT: f"# {number}\n"})
+        host.site.hint(DUMMY)
+        push(host, OTHER, f"# {number}\n")
+        running = host.start("jens-update")
+        time.sleep(chance.uniform(0, 6))
+        victims = processes_with(host.mark)
+        if chance.random() < 0.6:
+            victims = [(pid, command) for pid, command in victims if chance.choice(("git", "jens")) in command]
+        for pid, _ in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        running.wait(SOON)
+        host.servers.lie(lying=False)
+        if number % 3 == 0:
+            host.until(lambda number=number: host.shows("modules/dummy", f"# {number}\n"), host.run)  # type: ignore[misc]
+    host.until(lambda: host.shows("modules/dummy", "# 9\n") and host.shows("modules/other", "# 9\n"), host.run)
+    host.until(lambda: not host.left() and host.site.hinted() == [], host.run)
+    host.until(host.is_at_rest)
+    assert host.run("--strict", "--poll")[0] == 0
+    for repo in (DUMMY, OTHER):
+        git("fsck", "--strict", directory=host.site.root / "bare" / repo)
+    assert not list((host.site.root / "bare" / "modules").glob(".*"))
