@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import jens.environments.faults
     import jens.environments.plan
+    import jens.git.complaints
     import jens.git.credentials
     import jens.git.lock
     import jens.git.process
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from jens.update import preview as preview
 
     credentials = jens.git.credentials
+    git_complaints = jens.git.complaints
     git_lock = jens.git.lock
     git_process = jens.git.process
     environments_faults = jens.environments.faults
@@ -53,6 +55,7 @@ MODULES = {
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
     "credentials": "jens.git.credentials",
+    "git_complaints": "jens.git.complaints",
     "git_lock": "jens.git.lock",
     "git_process": "jens.git.process",
     "hints": "jens.messaging.hints",

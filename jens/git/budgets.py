@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from jens import deferred
 from jens.errors import GitBusyError, GitError, GitTimeoutError, GitUnreachedError
-from jens.git.process import says_nothing
 
 #: Seconds without an answer after which a conversation only waits: it costs a process, but no processor.
 QUIET = 0.2
@@ -40,7 +40,7 @@ def ending_of(error: GitError) -> Ending:
         return Ending.UNREACHED
     if isinstance(error, GitBusyError) or error.status is None or error.status < 0:
         return Ending.UNKNOWN
-    return Ending.MUTE if says_nothing(error.problem) else Ending.ANSWERED
+    return Ending.MUTE if deferred.git_complaints.says_nothing(error.problem) else Ending.ANSWERED
 
 
 class _Talk(NamedTuple):

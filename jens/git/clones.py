@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jens import deferred
 from jens.errors import GitError
 from jens.git import process
 from jens.git.process import GitOptions, run, transfer
@@ -246,7 +247,7 @@ def _make_repository(directory: Path, message: str) -> None:
         except (git.GitError, OSError) as error:
             raise GitError(arguments[0], one_line(str(error))) from error
         if status:
-            problem = process.summary(complaints.encode("utf-8", "surrogateescape"), status, arguments)
+            problem = deferred.git_complaints.summary(complaints.encode("utf-8", "surrogateescape"), status, arguments)
             raise GitError(arguments[0], problem, status)
 
 

@@ -26,7 +26,7 @@ from jens.errors import GitBusyError, GitError, GitLimitError, GitTimeoutError, 
 from jens.system.files import is_verdict, read_file
 from jens.system.processes import end, end_of, has_ended, is_stopping, signal_group
 from jens.text import one_line
-from jens.urls import public_url, redact, secrets_of
+from jens.urls import public_url
 
 #: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
@@ -40,51 +40,9 @@ NO_TIME_LEFT = "no answer in the time that was left for its server"
 ENOUGH = 1 << 16
 #: Bytes that Jens takes of what a Git prints. The list of a large tree, or of what a mirror lacks, is far shorter.
 _LONGEST_OUTPUT = 1 << 28
-#: What Git says when it gets no more memory.
-_NO_MEMORY = re.compile(r"out of memory|cannot allocate memory|unable to create thread", re.IGNORECASE)
-
-#: Lines of a complaint that are quoted.
-_MOST_LINES = 6
-_REMOTE = re.compile(r"\A(?:remote:\s*)+")
-#: A text between two rows of the same sign.
-_FRAME = re.compile(r"(?P<sign>[@#*|=+!-])(?P=sign)*\s+(?P<text>.*\S)\s+(?P=sign)+")
-#: How lines begin that name a reason; how those begin that only tell what came of it.
-_LABEL = re.compile(r"(?:error|fatal)\s*:", re.IGNORECASE)
-_CONSEQUENCE = re.compile(r"fatal: (?:Could not read from remote|the remote end hung up|early EOF)")
-#: How lines begin that say that no connection to the server could be made. Sources: connect.c of Git, ssh(1), curl.
-_UNREACHED = re.compile(
-    r"ssh: (?:connect to host \S+ port \d+|Could not resolve hostname \S+):"
-    r"|(?:kex|ssh)_exchange_identification: "
-    r"|Connection timed out during banner exchange"
-    r"|Connection (?:closed|reset) by \S+ port \d+$"
-    r"|Connection to \S+ port \d+ timed out"
-    r"|Timeout, server \S+ not responding"
-    r"|fatal: unable to (?:connect to|look up) "
-    r"|fatal: unable to access '.*?': (?:Could not resolve (?:host|proxy)\b|Failed to connect to |Couldn't connect to "
-    r"|Resolving timed out |Connection time|Received HTTP code 5\d\d from proxy after CONNECT)"
-)
-#: What HTTP conversations fail with in which the server said nothing.
-_NO_WORD = re.compile(r"fatal: unable to access '.*?': (?:Empty reply from server|Recv failure: |Operation too slow)")
-#: How lines begin that name no reason, in lower case: hints of Git, and warnings of Git and ssh.
-_CHATTER = ("hint:", "warning:", "** ")
-#: The same when Git ended with success. Then its own warnings are what counts.
-_CHATTER_OF_SUCCESS = ("hint:", "Warning:", "** ")
-#: How lines begin that tell of progress.
-_PROGRESS = re.compile(
-    r"Cloning into |(?:Enumerating|Counting|Compressing|Receiving|Unpacking) objects: "
-    r"|Resolving deltas: |Checking connectivity: |Total \d+ \("
-)
-#: What Git advises whenever a server has refused it.
-_ADVICE = ("Please make sure you have the correct access rights", "and the repository exists.")
 
 _GIT_DIR = "--git-dir="
 _USER_IN_CONFIG = re.compile(rb"url *= *\"?https?://[^/\s]*@", re.IGNORECASE)
-#: What Git complains of when it could not look, whatever it says of the repository then. It speaks as strerror(3) does.
-_COULD_NOT_LOOK = (
-    *(b"Too many open files", b"Cannot allocate memory", b"ut of memory", b"Input/output error"),
-    *(b"Resource temporarily unavailable", b"Stale file handle", b"Transport endpoint is not connected"),
-    *(b"died of signal", b"unable to create thread", b"cannot create thread", b"unable to create threaded"),
-)
 
 _ALWAYS = {
     "LC_ALL": "C",  # Jens reads Git's complaints
@@ -229,7 +187,9 @@ def run(
         seconds = _limits.seconds if limit is None else limit
         command += arguments
         output, complaints = _finish(arguments[0], command, environment, descriptors, source, seconds, remote, silence)
-    if remote is None and could_not_look(complaints):  # it may end with success, and say that objects are missing
+    if (
+        remote is None and complaints and deferred.git_complaints.could_not_look(complaints)
+    ):  # it may end with success, and say that objects are missing
         raise failure(arguments[0], complaints, 0, command)
     return output
 
@@ -247,7 +207,7 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
     environment = {**_SET, **remote_environment(remote)}
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
         _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, limit, remote, silence)
-    return remarks(complaints, command)
+    return deferred.git_complaints.remarks(complaints, command) if complaints else ""
 
 
 def server_of_path(url: str) -> list[str]:
@@ -343,19 +303,15 @@ def _finish(
     return output, complaints
 
 
-def could_not_look(complaints: bytes) -> bool:
-    """Whether Git complains that the system did not let it look: then it says nothing reliable of a repository."""
-    return any(text in complaints for text in _COULD_NOT_LOOK)
-
-
 def failure(verb: str, complaints: bytes, status: int, command: Sequence[str]) -> GitError:
     """The error of a Git that ended with this status; GitUnreachedError when its server was not reached."""
-    text = summary(complaints, status, command)
-    if _NO_MEMORY.search(text) and _limits.mebibytes:
+    said = deferred.git_complaints
+    text = said.summary(complaints, status, command)
+    if said.is_out_of_memory(text) and _limits.mebibytes:
         return GitLimitError(verb, f"{text} (the limit is {_limits.mebibytes} MiB)", status)
-    if any(not line.is_remote and _UNREACHED.match(line.text) for line in _lines(complaints)):
+    if said.is_unreached(complaints):
         return GitUnreachedError(verb, text, status)
-    return (GitBusyError if could_not_look(complaints) else GitError)(verb, text, status)
+    return (GitBusyError if said.could_not_look(complaints) else GitError)(verb, text, status)
 
 
 def start(
@@ -487,72 +443,3 @@ def _read_or_wait(pipes: selectors.BaseSelector, process: subprocess.Popen[bytes
         if not chunk:
             pipes.unregister(key.fileobj)
     return has_read
-
-
-def says_nothing(problem: str) -> bool:
-    """Whether a problem is that the server closed the connection without a word, for whatever reason."""
-    return (_CONSEQUENCE.match(problem) or _NO_WORD.match(problem)) is not None
-
-
-def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:
-    """Git's complaint in one line: what names the reason first, without hints, frames, and secrets of the command."""
-    lines = _lines(complaints)
-    said = [line for line in lines if not line.text.lower().startswith(_CHATTER)] or lines
-    end = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
-    text = "; ".join(_from_the_reason(said)[:_MOST_LINES]) or end
-    return _without_secrets(text, command)
-
-
-def remarks(complaints: bytes, command: Sequence[str]) -> str:
-    """What a Git complained of that ended with success, in one line, what it rejected first; '' for nothing."""
-    texts = [line.text for line in _lines(complaints) if not line.text.startswith(_CHATTER_OF_SUCCESS)]
-    texts.sort(key=lambda text: "rejected" not in text)
-    return _without_secrets("; ".join(texts[:_MOST_LINES]), command)
-
-
-def _without_secrets(text: str, command: Sequence[str]) -> str:
-    for argument in command:
-        for secret in secrets_of(argument):
-            text = text.replace(secret, "")
-    return one_line(redact(text))
-
-
-class _Line(NamedTuple):
-    """A line of a complaint; ``is_remote``: Git passes on what the server says."""
-
-    text: str
-    is_remote: bool
-
-
-def _lines(complaints: bytes) -> list[_Line]:
-    """The lines of a complaint that say something: no frames, rulers or progress, and no ``remote:`` in front."""
-    found = []
-    for line in complaints.decode("utf-8", "replace").splitlines():
-        stripped = line.strip()
-        text = _REMOTE.sub("", stripped)
-        framed = _FRAME.fullmatch(text)
-        text = framed["text"] if framed else text
-        if any(map(str.isalnum, text)) and not _PROGRESS.match(text):
-            found.append(_Line(text, _REMOTE.match(stripped) is not None))
-    return found
-
-
-def _from_the_reason(lines: Sequence[_Line]) -> list[str]:
-    """The lines from the one that names the reason, and then two that were before it: of a banner, or of ssh."""
-    start = _reason(lines)
-    return [line.text for line in (*lines[start:], *lines[max(0, start - 2) : start]) if line.text not in _ADVICE]
-
-
-def _reason(lines: Sequence[_Line]) -> int:
-    """Where the reason begins.
-
-    Git and most servers name it in a line of its own, ``fatal: …`` or ``ERROR: …``. What a server says over HTTP is
-    just before Git's line. ssh prints the reason just before Git tells that it could not read.
-    """
-    named = [_LABEL.match(line.text) is not None and not _CONSEQUENCE.match(line.text) for line in lines]
-    if True not in named:
-        return max(0, next((i for i, line in enumerate(lines) if _CONSEQUENCE.match(line.text)), 0) - 1)
-    start = label = named.index(True)
-    while lines[label].text.startswith("fatal:") and start and lines[start - 1].is_remote:
-        start -= 1
-    return start

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jens.errors import GitError, GitLimitError, GitTimeoutError, GitUnreachedError
+from jens.git import complaints as complaints_of
 from jens.git import process
 
 GITLAB = """remote:
@@ -139,7 +140,7 @@ QUANTUM = """** WARNING: connection is not using a post-quantum key exchange alg
     ],
 )
 def test_the_reason_comes_first_and_nothing_only_decorates(complaint: str, expected: str) -> None:
-    said = process.summary(complaint.encode(), 128, ["git", "fetch"])
+    said = complaints_of.summary(complaint.encode(), 128, ["git", "fetch"])
     assert said.startswith(expected) if expected.endswith("; ") else said == expected
 
 
@@ -156,17 +157,17 @@ URL = "https://ann:hunter2@example.org/x?private_token=t0p's3cr3t&x"
     ],
 )
 def test_neither_user_nor_query_of_a_url_is_told(complaint: str, expected: str) -> None:
-    assert process.summary(complaint.encode(), 128, ["git", "ls-remote", "--", URL]) == expected
-    assert process.remarks(complaint.encode(), ["git", "fetch", "--", URL]) == expected
+    assert complaints_of.summary(complaint.encode(), 128, ["git", "ls-remote", "--", URL]) == expected
+    assert complaints_of.remarks(complaint.encode(), ["git", "fetch", "--", URL]) == expected
 
 
 def test_of_a_success_the_warnings_are_told() -> None:
     complaint = f"{QUANTUM}Warning: Permanently added 'x'.\nremote: ====\nhint: no\nwarning: rejected {URL}\n"
-    assert process.remarks(complaint.encode(), ["git", "fetch"]) == "warning: rejected https://example.org/x"
-    assert process.remarks(b"", ["git", "fetch"]) == ""
+    assert complaints_of.remarks(complaint.encode(), ["git", "fetch"]) == "warning: rejected https://example.org/x"
+    assert complaints_of.remarks(b"", ["git", "fetch"]) == ""
     complaint = "error: Could not read 1234\nwarning: rejected refs/heads/master because\n"
     expected = "warning: rejected refs/heads/master because; error: Could not read 1234"
-    assert process.remarks(complaint.encode(), ["git", "fetch"]) == expected
+    assert complaints_of.remarks(complaint.encode(), ["git", "fetch"]) == expected
 
 
 def test_a_flood_of_complaints_keeps_its_end() -> None:
@@ -175,7 +176,7 @@ def test_a_flood_of_complaints_keeps_its_end() -> None:
     complaints += GITHUB.encode()
     process.bound(complaints)
     assert len(complaints) == process.ENOUGH
-    assert process.summary(bytes(complaints), 128, ["git"]).startswith("ERROR: Repository not found.; ")
+    assert complaints_of.summary(bytes(complaints), 128, ["git"]).startswith("ERROR: Repository not found.; ")
 
 
 def test_a_git_without_a_remote_speaks_to_nobody_and_replaces_nothing(
@@ -221,7 +222,7 @@ def test_only_a_remote_on_this_host_is_told_which_files_are_large(url: str, is_h
 def test_no_complaint_takes_long(piece: str) -> None:
     complaint = (piece * process.ENOUGH)[: process.ENOUGH]
     begin = time.process_time()
-    process.summary(f"fatal: http://x?{complaint}".encode(), 128, ["git", "--", URL])
+    complaints_of.summary(f"fatal: http://x?{complaint}".encode(), 128, ["git", "--", URL])
     assert time.process_time() - begin < 2
 
 
@@ -278,7 +279,7 @@ def test_which_complaints_are_that_there_was_no_connection(complaint: str) -> No
     ],
 )
 def test_which_complaints_are_that_the_server_said_nothing(complaint: str, expected: bool) -> None:
-    assert process.says_nothing(process.summary(complaint.encode(), 128, ())) is expected
+    assert complaints_of.says_nothing(complaints_of.summary(complaint.encode(), 128, ())) is expected
 
 
 def test_progress_is_no_complaint() -> None:
@@ -288,4 +289,4 @@ def test_progress_is_no_complaint() -> None:
         "remote: Counting objects:  20% (1/5)\rremote: Counting objects: 100%\r"
         "Receiving objects:  50% (1/2), 1.00 MiB | 2.00 KiB/s\rfatal: early EOF\n"
     )
-    assert process.summary(told.encode(), 128, ()) == "fatal: early EOF"
+    assert complaints_of.summary(told.encode(), 128, ()) == "fatal: early EOF"
