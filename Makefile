@@ -28,7 +28,7 @@ HOST_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/jens/debian-root-$(firstword
 help:
 	@echo 'make demo     make an example instance in ./demo, run jens-update, show the environments'
 	@echo 'make quick    linters, type checks, unit tests and the tutorial: under a minute'
-	@echo 'make test     linters, type checks and all tests: about seven minutes on two processors'
+	@echo 'make test     linters, type checks and all tests: about a quarter of an hour on two processors'
 	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), read thousands of hostile texts'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
@@ -62,7 +62,7 @@ quick: lint
 	    tests/stories/test_tutorial.py
 
 test: lint
-	@echo 'All tests take about seven minutes on two processors; make quick is over in one.'
+	@echo 'All tests take about a quarter of an hour on two processors; make quick is over in one.'
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 KILLS ?= 2000

@@ -37,6 +37,12 @@ def withdraw(layout: Layout, repo: RepoId) -> None:
     _request(layout, repo).unlink(missing_ok=True)
 
 
+def put_at_the_end(layout: Layout, repo: RepoId) -> None:
+    """Have the others come first the next time. Since when the repository was left, its fault tells. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(_request(layout, repo))
+
+
 def asked_for(layout: Layout) -> dict[RepoId, float]:
     """The repositories that were left to jens-transfer, and since when (seconds since the epoch). Raises OSError."""
     found = {}

@@ -25,6 +25,9 @@ from jens.urls import server_of
 
 log = logging.getLogger(__name__)
 
+#: Repositories of a server that may hang before the others wait for the next time.
+_MOST_SLOW = 3
+
 
 def run(config: Config) -> bool:
     """Work off what runs have left, also what they leave meanwhile. False: another process does so already.
@@ -65,15 +68,20 @@ def _requests(context: Context, repos: Iterable[RepoId]) -> list[Request]:
     for repo in repos:
         if repo not in requests:
             transfers.withdraw(layout, repo)
-    return [requests[repo] for repo in sorted(repos) if repo in requests]
+    since = transfers.asked_for(layout)
+    return [requests[repo] for repo in sorted(repos, key=lambda repo: (since.get(repo, 0.0), repo)) if repo in requests]
 
 
 def _one_after_the_other(context: Context, requests: Iterable[Request]) -> None:
-    """Transfer repositories of one server, until it says nothing within the time limit."""
+    """Transfer repositories of one server, those that failed last at the end, until it seems to say nothing."""
+    slow = 0
     for request in requests:
         with locking.holding(context.layout.transfer_lock(request.repo)) as is_alone:
             if is_alone and not _transfer_one(context, request):
-                return
+                transfers.put_at_the_end(context.layout, request.repo)
+                slow += 1
+        if slow >= _MOST_SLOW or context.remotes.silent_server(request.url or ""):
+            return
 
 
 def _transfer_one(context: Context, request: Request) -> bool:

@@ -152,21 +152,6 @@ def _kilobytes(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
-def test_a_large_file_that_branches_share_is_never_in_memory_as_a_whole(site: Site) -> None:
-    """Files that are equal become links of one another: they are compared piece by piece."""
-    remote = site.remotes["modules/dummy"]
-    remote.push({"code/files/large": "0123456789abcdef" * 5_000_000})  # 80 MB
-    for name in ("qa", "dev"):
-        remote.branch(name)
-        remote.push({INIT: f"# {name}\n"}, name)
-        site.define(name, definition(overrides={"modules/dummy": name}))
-    ended = run(site)
-    assert (ended.outcome.code, ended.outcome.lines("ERROR")) == (0, [])
-    assert ended.megabytes < 100
-    paths = [site.root / "environments" / name / "modules/dummy/files/large" for name in ("production", "qa", "dev")]
-    assert len({path.stat().st_ino for path in paths}) == 1
-
-
 def test_pushes_that_unpack_to_gigabytes_take_little_memory(site: Site) -> None:
     """Six pushes of 60 MB at once: five are refused, and one is laid out. Any of them in memory would be noticed."""
     repos = [f"modules/large{number}" for number in range(6)]

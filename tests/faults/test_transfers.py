@@ -22,6 +22,7 @@ from jens.layout import Layout
 from jens.repositories import transfers
 from tests import TREE
 from tests.conftest import Site, git
+from tests.faults.samples import IS_SOAK
 from tests.faults.servers import Servers, servers
 from tests.faults.test_remotes import INIT, processes_with
 
@@ -247,7 +248,7 @@ def test_what_left_the_library_is_left_to_nobody(host: Host) -> None:
     assert host.run("--strict")[0] == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(20 if IS_SOAK else 1))
 def test_whatever_is_killed_whenever_nothing_is_lost_and_nothing_stays_at_work(host: Host, seed: int) -> None:
     """Runs, transfers, their Gits, or all of them are killed at random instants, while a server is slow."""
     chance = random.Random(seed)

@@ -187,6 +187,7 @@ _BAD_VALUES = [
     ("lock.name", "''", "a file name without slashes"),
     ("git.ssh_cmd_path", "ssh", "an absolute path"),
     ("git.timeout", "-1", "a whole number of seconds"),
+    ("git.patience", "some", "a whole number of seconds"),
     ("git.clonetimeout", "never", "a whole number of seconds"),
     ("git.gctimeout", "1h", "a whole number of seconds"),
     ("main.maxfiles", "0", "a whole number, 1 or more"),

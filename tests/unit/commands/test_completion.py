@@ -27,7 +27,10 @@ def test_tab_starts_no_run_without_argcomplete(site: Site) -> None:
 
 
 #: The tools that write to an instance.
-WRITERS = ("jens-update", "jens-gc", "jens-reset", "jens-purge-queue", "jens-gitlab-producer-runner")
+WRITERS = (
+    *("jens-update", "jens-transfer", "jens-gc", "jens-reset", "jens-purge-queue"),
+    "jens-gitlab-producer-runner",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.name)
