@@ -143,7 +143,7 @@ class Git(NamedTuple):
         120,
         "seconds that asking a remote or fetching may take, and that a silent server may cost a run; 0: no limit",
     )
-    patience: int = _seconds(20, "seconds that a run waits for one repository, see jens-transfer; 0: no limit")
+    patience: int = _seconds(20, "seconds that a run waits for one repository, see transfers.md; 0: no limit")
     clonetimeout: int = _seconds(
         1800, "the same for the first clone of a repository, and for each Git that asks no remote"
     )

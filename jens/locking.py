@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds to wait for the children of a killed run: between fork and exec, a child holds the run's lock, too.
 _GRACE = 0.9
+#: Seconds for which somebody may look whether a lock is held.
+_MOMENT = 0.2
 
 
 @contextlib.contextmanager
@@ -45,9 +47,8 @@ def holding(path: Path) -> Iterator[bool]:
 
     The file goes with the lock; its time of change tells since when it is held. Raises OSError.
     """
-    try:
-        descriptor = _lock(path)
-    except BlockingIOError:
+    descriptor = _lock_soon(path)
+    if descriptor is None:
         yield False
         return
     try:
@@ -56,6 +57,18 @@ def holding(path: Path) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _lock_soon(path: Path) -> int | None:
+    """Lock a file; None when it is held for more than a moment, as ``is_held`` does."""
+    end = time.monotonic() + _MOMENT
+    while True:
+        try:
+            return _lock(path)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return None
+        time.sleep(0.01)
 
 
 def is_held(path: Path) -> bool:

@@ -81,7 +81,11 @@ def _main(arguments: argparse.Namespace) -> int:
             preflight.make_directories(config)
             for doubt in preflight.filesystem_doubts(config):
                 log.warning("%s", doubt)
-            code, is_idle = do(config, options, strict=arguments.strict)
+            try:
+                code, is_idle = do(config, options, strict=arguments.strict)
+            finally:
+                if not arguments.dry_run:
+                    _start_transfer(config, as_root=arguments.as_root)
         if is_idle:
             drop()
             log.info("Nothing new")
@@ -107,8 +111,6 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
         took = time.monotonic() - start
         _record(config, lambda: LastRun(begin, took, status, (text,), _faults_of(Layout.of(config), status, text)))
         raise
-    finally:
-        _start_transfer(config)
     code = _code(report, strict=strict)
     took = time.monotonic() - start
     _record(config, lambda: LastRun(begin, took, code, report.failures, report.faults))
@@ -116,11 +118,11 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
     return code, report.is_idle
 
 
-def _start_transfer(config: Config) -> None:
+def _start_transfer(config: Config, *, as_root: bool) -> None:
     """Have jens-transfer work off what runs have left. Most of them have left nothing."""
     if os.path.lexists(Layout.of(config).transfers):
         try:
-            deferred.patience.start_transfer(config)
+            deferred.patience.start_transfer(config, as_root=as_root)
         except OSError as error:
             log.error("Unable to start jens-transfer: %s", error)
 

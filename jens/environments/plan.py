@@ -43,12 +43,14 @@ def plan_environments(
         before = previous.definition(name)
         if before is not None:
             wanted[name] = before
-    new = sorted(name for name in wanted if name not in previous.existing)
+    new = sorted(
+        (name for name in wanted if name not in previous.existing), key=lambda name: (name not in protected, name)
+    )
     room = len(new) if most is None else max(most - (len(wanted) - len(new)), 0)
     refused_new = new[room:]
     for name in refused_new:
         del wanted[name]
-    new = new[:room]
+    new = sorted(new[:room])
     changed = [
         name for name in wanted if name in previous.existing and _differs(wanted[name], previous.remembered.get(name))
     ]

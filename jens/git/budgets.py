@@ -44,12 +44,13 @@ def ending_of(error: GitError) -> Ending:
 
 
 class _Talk(NamedTuple):
-    """A conversation under way: when it began.
+    """A conversation under way: since when its time counts, and when it was begun.
 
     ``is_long``: it has a longer limit than others. ``is_last_chance``: its server has used up its limit already.
     """
 
     begun: float
+    asked: float
     is_long: bool
     is_last_chance: bool
 
@@ -83,12 +84,12 @@ class Account:
     def begin(self, now: float, *, is_long: bool = False) -> int:
         """Enter a conversation; returns its number. The limit of a long one is the caller's business."""
         self._last += 1
-        self._talks[self._last] = _Talk(now, is_long, self._spent >= self._limit)
+        self._talks[self._last] = _Talk(now, now, is_long, self._spent >= self._limit)
         self._last_begun = now
         return self._last
 
     def begin_again(self, number: int, now: float) -> None:
-        """Move the beginning of a conversation: nobody has listened so far."""
+        """Let the time of a conversation begin now: nobody has listened so far."""
         self._talks[number] = self._talks[number]._replace(begun=now)
 
     def deadline(self, number: int) -> float:
@@ -141,7 +142,7 @@ class Account:
     def _judge(self, talk: _Talk, now: float, ending: Ending) -> None:
         self._spent += max(0.0, now - max(talk.begun, self._spent_until))
         self._spent_until = now
-        has_answered = self._answered >= talk.begun
+        has_answered = self._answered >= talk.asked
         if ending is Ending.UNREACHED:
             self._is_doubtful = not has_answered
             return

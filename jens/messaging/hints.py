@@ -53,7 +53,7 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Colle
     if not again:
         return queue.acknowledge(done)
     try:
-        name = queue.add(again, moves=_moves_of(hints, again))
+        name = queue.add(again, moves=_moves_of(hints, again, queue))
     except QueueError as error:
         done = [name for name in hints.messages if queue.is_without(name, again)]
         event = Event(logging.ERROR, f"{len(hints.messages) - len(done)} hints stay for the next run: {error}")
@@ -62,9 +62,15 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Colle
     return [Event(logging.WARNING, text), *queue.acknowledge(done)]
 
 
-def _moves_of(hints: Hints, repos: Collection[RepoId]) -> dict[RepoId, list[Move]]:
-    """Where the branches of repositories are now, as far as one message may tell."""
+def _moves_of(hints: Hints, repos: Collection[RepoId], queue: Queue) -> dict[RepoId, list[Move]]:
+    """Where the branches of repositories are now, as far as one message may tell.
+
+    What was pushed meanwhile is in the queue already: an older push must not come after it. Raises QueueError.
+    """
     latest = {(push.repo, push.move.branch): push for push in hints.pushes if push.repo in repos}
+    for push in queue.look().pushes if latest else ():
+        if push.message not in hints.messages:
+            latest.pop((push.repo, push.move.branch), None)
     moves: dict[RepoId, list[Move]] = {}
     for push in [*latest.values()][-MOST_MOVES:]:
         moves.setdefault(push.repo, []).append(push.move)

@@ -163,7 +163,8 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
     try:
         return clone_mirror(bare, url, request, remotes)
     except GitError as error:
-        raise RefusedError(failure_event("clone", request.repo, error)._replace(kind=REFUSED)) from error
+        event = failure_event("clone", request.repo, error)
+        raise RefusedError(event if event.is_slow else event._replace(kind=REFUSED)) from error
 
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:

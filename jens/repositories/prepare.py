@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import BudgetError, GitError, GitTimeoutError, WayOutError
-from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, REFUSED, Event
+from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import history, worktrees, wrapper
 from jens.git.remotes import Remotes
 from jens.git.trees import Trees
@@ -85,7 +85,7 @@ def leave_alone(request: Request, disk: OnDisk, since: float) -> Prepared:
     """The result for a repository that jens-transfer takes care of: it stays as it is."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
     text = f"{request.repo} is left to jens-transfer since {when}, because its remote takes long"
-    event = Event(logging.DEBUG, text, REFUSED if request.is_new else NOT_FETCHED)
+    event = Event(logging.DEBUG, text, NOT_FETCHED)
     return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), [event], failed=True)
 
 

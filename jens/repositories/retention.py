@@ -35,9 +35,10 @@ def clear_left_overs(layout: Layout, retention: float) -> bool:
     A run does this first, or a full disk would never recover.
     """
     is_clean = True
+    spared = spared_directories(layout)
     for directory in _directories_with_left_overs(layout):
         try:
-            problems = files.sweep(directory)
+            problems = files.sweep(directory, only_trash=directory in spared)
             is_clean = is_clean and not problems
             for problem in problems:
                 log.warning("Unable to remove '%s' yet: %s", problem.filename, problem.strerror)
@@ -84,8 +85,7 @@ def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tup
 
 
 def _directories_with_left_overs(layout: Layout) -> list[Path]:
-    spared = spared_directories(layout)
-    found = [
+    return [
         layout.environmentsdir,
         layout.cachedir,
         layout.definitions,
@@ -93,13 +93,15 @@ def _directories_with_left_overs(layout: Layout) -> list[Path]:
         *layout.partitions(layout.clonedir),
         *(layout.clone(repo) for repo in layout.repositories_in(layout.clonedir)),
     ]
-    return [directory for directory in found if directory not in spared]
 
 
 def spared_directories(layout: Layout) -> set[Path]:
-    """Where a living jens-transfer is at work: what looks like a left-over there may be in use."""
-    under_way = transfers.under_way(layout)
-    return {path for repo in under_way for path in (layout.baredir / repo.partition, layout.clone(repo))}
+    """Where jens-transfer may be at work, or begin at any time: staging names there may be in use. Raises OSError.
+
+    Runs alone leave something to it, under the run lock, which the caller holds.
+    """
+    left = transfers.left(layout)
+    return {path for repo in left for path in (layout.baredir / repo.partition, layout.clone(repo))}
 
 
 def is_over(since: float, now: float, retention: float) -> bool:

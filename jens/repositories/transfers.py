@@ -55,13 +55,29 @@ def asked_for(layout: Layout) -> dict[RepoId, float]:
     return found
 
 
-def silent_servers(layout: Layout) -> set[str]:
-    """The servers that said nothing when they were last asked. Raises OSError."""
-    found = set()
+def silent(layout: Layout) -> dict[RepoId, str]:
+    """The repositories that were left since their server said nothing, with that server. Raises OSError."""
+    found = {}
     for repo in asked_for(layout):
         with contextlib.suppress(FileNotFoundError):
-            found.add(files.read_file(_request(layout, repo)).decode("utf-8", "surrogateescape"))
-    return found - {""}
+            found[repo] = files.read_file(_request(layout, repo)).decode("utf-8", "surrogateescape")
+    return {repo: server for repo, server in found.items() if server}
+
+
+def silent_servers(layout: Layout) -> set[str]:
+    """The servers that are to be asked nothing: several of their repositories got no answer. Raises OSError.
+
+    When a single repository hangs, its server may be well.
+    """
+    servers = [*silent(layout).values()]
+    return {server for server in servers if servers.count(server) > 1}
+
+
+def withdraw_silent(layout: Layout, server: str) -> None:
+    """Let runs take care again of all that was left since this server said nothing: it has answered. Raises OSError."""
+    for repo, silent_server in silent(layout).items():
+        if silent_server == server:
+            withdraw(layout, repo)
 
 
 def left(layout: Layout) -> dict[RepoId, float]:

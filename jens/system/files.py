@@ -306,9 +306,13 @@ def remove_tree(path: Path | None) -> OSError | None:
     return problem and OSError(problem.errno, problem.strerror, f"{path.parent}/{problem.filename or path.name}")
 
 
-def sweep(directory: Path) -> list[OSError]:
-    """Delete what earlier runs left in ``directory`` under staging and trash names. Returns why some of it stays."""
-    found = [directory / name for name in os.listdir(directory) if name.startswith((STAGING, TRASH))]
+def sweep(directory: Path, *, only_trash: bool = False) -> list[OSError]:
+    """Delete what earlier runs left in ``directory`` under staging and trash names. Returns why some of it stays.
+
+    With ``only_trash`` what has a staging name stays: another process is at work there.
+    """
+    prefixes = (TRASH,) if only_trash else (STAGING, TRASH)
+    found = [directory / name for name in os.listdir(directory) if name.startswith(prefixes)]
     return [problem for problem in map(remove_tree, found) if problem is not None]
 
 

@@ -135,8 +135,7 @@ def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
     spared = retention.spared_directories(layout)
     for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
         try:
-            if directory not in spared:
-                _sweep(directory)
+            _sweep(directory, only_trash=directory in spared)
         except OSError as error:
             log.warning("Unable to look for left-overs in '%s': %s", directory, error)
     if _known(layout) is None:
@@ -147,8 +146,8 @@ def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
         return None, _failure(f"Unable to see what environments use, so nothing of that kind is removed: {error}")
 
 
-def _sweep(directory: Path) -> None:
-    for problem in files.sweep(directory):
+def _sweep(directory: Path, *, only_trash: bool = False) -> None:
+    for problem in files.sweep(directory, only_trash=only_trash):
         log.warning("Unable to remove '%s' yet: %s", problem.filename, problem.strerror)
 
 

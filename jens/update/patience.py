@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: systemd sets it for services, whose processes it ends with them.
 _SERVICE = "INVOCATION_ID"
+#: Seconds after which jens-transfer.path has not seen that it is asked for.
+_UNHEARD = 50.0
 _PROGRAM = "import sys; from jens.commands.transfer import main; sys.argv[0] = 'jens-transfer'; sys.exit(main())"
 
 
@@ -32,16 +35,28 @@ def left(context: Context) -> Mapping[RepoId, float]:
     return found
 
 
-def start_transfer(config: Config) -> None:
+def start_transfer(config: Config, *, as_root: bool) -> None:
     """Start jens-transfer if it has something to do and is not at work. It outlives this process. Raises OSError."""
     layout = Layout.of(config)
     if not transfers.asked_for(layout) or locking.is_held(transfers.at_work(layout)):
         return
+    asked = _age(layout.transfers / wake.NAME)
     wake.make(layout.transfers)
-    if _SERVICE in os.environ:
+    if _SERVICE in os.environ and asked < _UNHEARD:
         return  # jens-transfer.path starts it
+    if _SERVICE in os.environ:
+        log.warning("jens-transfer.path does not look at '%s', or is not started", layout.transfers / wake.NAME)
     log.info("Starting jens-transfer")
-    processes.start_detached([*_command(), "-c", str(config.path)])
+    options = ["--as-root"] if as_root else []
+    processes.start_detached([*_command(), "-c", str(config.path.absolute()), *options])
+
+
+def _age(path: Path) -> float:
+    """Seconds since something was made; 0 when it is not there."""
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _command() -> list[str]:

@@ -110,7 +110,7 @@ def _repositories(plans: Plans, foreseen: Iterable[Prepared]) -> Iterator[str]:
         if work.is_known:
             kept = kept_refs(work, plans.work.needs[work.repo])
             yield from (f"Would remove {work.repo} {entry}" for entry in entries_to_remove(work.disk, kept))
-    yield from (f"Would remove repository {repo}" for repo in plan.deleted)
+    yield from (f"Would remove repository {repo}" for repo in plan.deleted if repo not in plans.work.left)
 
 
 def _environments(plan: EnvironmentsPlan) -> Iterator[str]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from jens import locking
-from jens.commands import reset
+from jens.commands import gc, reset
 from jens.config import load_config
 from jens.layout import Layout
+from jens.model import RepoId
 from jens.repositories import transfers
 from tests import TREE
 from tests.conftest import Site, git
@@ -195,6 +196,85 @@ def test_a_repository_that_arrives_slowly_is_whole_in_the_end_and_holds_up_nobod
     assert host.site.read("production/modules/dummy/files/large") == large
     host.until(lambda: not host.left() and host.site.hinted() == [], host.run)
     assert host.run("--strict")[0] == 0
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_a_hanging_repository_holds_up_no_other_on_its_server(host: Host, mode: str) -> None:
+    """modules/dummy hangs on a server that answers for others before and behind it in the order of names."""
+    names = ("modules/a", "modules/z")
+    for name in names:
+        host.site.add(name)
+    asked = host.site.root / "ssh"
+    hangs = f"[ -e {host.site.root}/hangs ] && case $last in *dummy*) exec sleep 1000;; esac"
+    asked.write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$1" = -G ] && exit 0\n{hangs}\nexec sh -c "$last"\n')
+    asked.chmod(0o755)
+    host.site.settings |= {"main.mode": mode, "git.ssh_cmd_path": str(asked)}
+    for name in (*names, DUMMY):
+        host.site.urls[name] = f"ssh://git@h.example.org{host.site.remotes[name].path}"
+    host.site.publish()
+    assert host.run("--strict")[0] == 0
+    (host.site.root / "hangs").touch()
+    push(host, DUMMY, "# waits\n")
+    for number in range(3):
+        for name in names:
+            push(host, name, f"# {number}\n")
+        host.run()
+        assert [host.shows(name, f"# {number}\n") for name in names] == [True, True]
+        assert host.left() == {DUMMY}
+    (host.site.root / "hangs").unlink()
+    host.until(lambda: host.shows(DUMMY, "# waits\n") and not host.left(), host.run)
+    host.until(lambda: mode == "POLL" or host.site.hinted() == [], host.run)
+    assert host.run("--strict")[0] == 0
+
+
+def test_a_long_transfer_holds_up_no_other(host: Host) -> None:
+    serve(host, "silent")
+    serve(host, "slow-pack", OTHER)
+    assert host.run("--strict")[0] == 0
+    host.site.settings["git.timeout"] = "600"
+    host.servers.lie()
+    push(host, DUMMY, "# waits\n")
+    host.run()
+    host.until(lambda: bool(transfers.under_way(host.layout)))
+    host.site.remotes[OTHER].push({"code/files/large": os.urandom(100_000).hex(), INIT: "# arrives\n"})
+    host.run()
+    assert host.left() == {DUMMY, OTHER}
+    host.until(lambda: host.shows(OTHER, "# arrives\n"), host.run)
+    assert host.left() == {DUMMY}
+
+
+def test_what_a_transfer_is_at_work_on_is_no_left_over(host: Host) -> None:
+    transfers.ask_for(host.layout, RepoId("modules", "dummy"))
+    places = [host.layout.baredir / "modules", host.layout.clone(RepoId("modules", "dummy"))]
+    places[1].mkdir(parents=True)
+    host.site.settings["git.patience"] = "2"
+    for place in places:
+        for prefix in (".new-", ".trash-"):
+            (place / f"{prefix}0123").mkdir(parents=True)
+    with locking.holding(transfers.at_work(host.layout)):  # no jens-transfer begins
+        host.run()
+        gc.main(["-c", str(host.site.config), "--all"])
+    assert [sorted(path.name for path in place.glob(".*-*")) for place in places] == [[".new-0123"], [".new-0123"]]
+    host.until(lambda: not host.left(), host.run)
+    host.run()
+    assert [sorted(path.name for path in place.glob(".*-*")) for place in places] == [[], []]
+
+
+def test_a_run_with_a_relative_configuration_starts_it_as_well(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(host, "silent")
+    assert host.run("--strict")[0] == 0
+    host.servers.lie()
+    push(host, DUMMY, "# waits\n")
+    monkeypatch.chdir(host.site.root)
+    command = [sys.executable, str(TREE / "bin/jens-update"), "-c", host.site.config.name]
+    assert subprocess.run(command, env=host.environment(), check=False, timeout=SOON).returncode == 0
+    host.until(lambda: "Transferring modules/dummy" in host.log("jens-transfer"))
+
+
+def test_where_nothing_was_left_there_is_nothing_to_do(host: Host) -> None:
+    assert host.run("--strict")[0] == 0
+    assert host.start("jens-transfer").wait(SOON) == 0
+    assert not host.left()
 
 
 def test_patience_of_zero_leaves_nothing(host: Host) -> None:

@@ -117,6 +117,16 @@ def test_a_server_with_one_silent_repository_has_little_time_left_for_others() -
         assert account.deadline(account.begin(200)) == 200 + left
 
 
+def test_answers_count_that_came_before_anybody_listened_to_a_conversation() -> None:
+    account = Account(LIMIT)
+    silent, other = account.begin(0), account.begin(0)
+    account.end(other, 1, Ending.ANSWERED)
+    account.begin_again(silent, 5)
+    assert account.deadline(silent) == 5 + LIMIT
+    account.end(silent, 15, Ending.SILENT)
+    assert account.verdict == ""
+
+
 def test_without_a_time_limit_nobody_is_late() -> None:
     account = Account(float("inf"))
     number = account.begin(0)
