@@ -63,6 +63,8 @@ _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
 _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 #: Seconds that a shell may take to end.
 _PATIENCE = 2.0
+#: Seconds by which the end of a server's time may come before that of a command which began with it.
+_NEARLY = 0.5
 #: Seconds between two looks how long commands may still take.
 _LOOK = 0.1
 #: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
@@ -277,7 +279,7 @@ class _Shell:
 
     def is_too_late(self, now: float) -> bool:
         """Whether the command has used up its own time limit."""
-        return now >= self._own_deadline
+        return now >= self._own_deadline - _NEARLY
 
     def receive(self) -> Result | None:
         """Read what was printed. Returns the result of the command when it has ended, None before."""
