@@ -287,7 +287,7 @@ def test_a_repository_that_hangs_does_not_keep_pushes_to_others_on_its_server_ou
         site.urls[f"modules/m{number}"] = f"ssh://git@h.example.org{remote.path}"
     site.publish()
     assert site.update("--strict").code == 0
-    repos = add_new(site, ["ssh://git@h.example.org/stuck0"])
+    repos = add_new(site, [f"ssh://git@h.example.org/stuck{number}" for number in range(2)])
     limit(site, 10)
     for number in range(6):
         site.remotes[f"modules/m{number}"].push({INIT: "# new\n"})
