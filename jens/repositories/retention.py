@@ -177,10 +177,11 @@ def reclaim(layout: Layout, needed: Mapping[RepoId, Set[str]]) -> None:
     """Forget that these commits were unneeded, before the first link points at one of them again.
 
     Otherwise, if this run were killed, the next one could delete what is in use. All are forgotten when they cannot be
-    saved. Raises OSError when not even that is possible.
+    saved. Raises OSError when not even that is possible, or when nobody can look now: then nothing is forgotten.
     """
+    unreferenced = _without(load(layout), needed)
     try:
-        save_what_fits(layout, _without(load(layout), needed))
+        save_what_fits(layout, unreferenced)
     except OSError:
         if not statefile.drop(layout, UNREFERENCED):
             raise
