@@ -29,6 +29,7 @@ class Ending(Enum):
     MUTE = "the server closed the connection without a word"
     SILENT = "there was no answer in time"
     UNREACHED = "there was no connection"
+    DROPPED = "the server closed the connection before it knew what for, as it does when it has too many"
     UNKNOWN = "something else ended it, which tells nothing of the server"
 
 
@@ -37,7 +38,7 @@ def ending_of(error: GitError) -> Ending:
     if isinstance(error, GitTimeoutError):
         return Ending.SILENT
     if isinstance(error, GitUnreachedError):
-        return Ending.UNREACHED
+        return Ending.DROPPED if deferred.git_complaints.says_dropped(error.problem) else Ending.UNREACHED
     if isinstance(error, GitBusyError) or error.status is None or error.status < 0:
         return Ending.UNKNOWN
     return Ending.MUTE if deferred.git_complaints.says_nothing(error.problem) else Ending.ANSWERED
@@ -59,7 +60,8 @@ class Account:
     """What one server has cost. ``verdict`` says why it is asked no more, '' while it is.
 
     A server that has said nothing for ``limit`` seconds gets no more time. One that could not be reached gets none
-    either, unless a conversation that is under way proves that it is there.
+    either, unless a conversation that is under way proves that it is there. One that drops connections while it speaks
+    on others gets fewer at a time from then on.
     """
 
     def __init__(self, limit: float) -> None:
@@ -71,6 +73,7 @@ class Account:
         self._answered = float("-inf")
         self._spent, self._spent_until = 0.0, float("-inf")
         self._is_doubtful = False
+        self._room = float("inf")
 
     @property
     def is_silent(self) -> bool:
@@ -116,6 +119,8 @@ class Account:
         Questions that are left behind do not count: they must not hold up those to other repositories.
         """
         under_way = len(self._talks)
+        if under_way >= self._room:
+            return True
         if under_way == 0 or (under_way < most and now - self._answered < QUIET and not self._is_doubtful):
             return False
         if self._is_doubtful or under_way >= 2 * most:
@@ -127,23 +132,27 @@ class Account:
 
     def is_full(self, most: int) -> bool:
         """Whether ``most`` conversations are under way, or it is doubtful that there is a server."""
-        return len(self._talks) >= most or self._is_doubtful
+        return len(self._talks) >= min(most, self._room) or self._is_doubtful
 
-    def end(self, number: int, now: float, ending: Ending) -> None:
-        """Leave a conversation, and judge the server by what came of it."""
+    def end(self, number: int, now: float, ending: Ending) -> bool:
+        """Leave a conversation, and judge the server by what came of it. Returns whether to hold the same once more."""
         talk = self._talks.pop(number)
+        if ending is Ending.DROPPED and (self._talks or self._answered >= talk.asked):
+            self._room = max(1, min(self._room, len(self._talks)))
+            return True
         if ending is Ending.ANSWERED:
             self._answered, self._is_doubtful = now, False
         elif ending is not Ending.UNKNOWN:
             self._judge(talk, now, ending)
         if self._is_doubtful and all(other.is_long for other in self._talks.values()):
             self.verdict = self.verdict or _OUT_OF_REACH
+        return False
 
     def _judge(self, talk: _Talk, now: float, ending: Ending) -> None:
         self._spent += max(0.0, now - max(talk.begun, self._spent_until))
         self._spent_until = now
         has_answered = self._answered >= talk.asked
-        if ending is Ending.UNREACHED:
+        if ending in (Ending.UNREACHED, Ending.DROPPED):
             self._is_doubtful = not has_answered
             return
         is_silent = ending is Ending.SILENT

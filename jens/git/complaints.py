@@ -31,6 +31,8 @@ _UNREACHED = re.compile(
     r"|fatal: unable to access '.*?': (?:Could not resolve (?:host|proxy)\b|Failed to connect to |Couldn't connect to "
     r"|Resolving timed out |Connection time|Received HTTP code 5\d\d from proxy after CONNECT)"
 )
+#: What ssh complains of when sshd closes a connection before the login: it has as many as it takes, or wants none.
+_DROPPED = re.compile(r"(?:kex|ssh)_exchange_identification: |Connection (?:closed|reset) by \S+ port \d+")
 #: What HTTP conversations fail with in which the server said nothing.
 _NO_WORD = re.compile(r"fatal: unable to access '.*?': (?:Empty reply from server|Recv failure: |Operation too slow)")
 #: How lines begin that name no reason, in lower case: hints of Git, and warnings of Git and ssh.
@@ -70,6 +72,11 @@ def is_unreached(complaints: bytes) -> bool:
 def says_nothing(problem: str) -> bool:
     """Whether a problem is that the server closed the connection without a word, for whatever reason."""
     return (_CONSEQUENCE.match(problem) or _NO_WORD.match(problem)) is not None
+
+
+def says_dropped(problem: str) -> bool:
+    """Whether a problem is that a server closed a connection before it knew what for."""
+    return _DROPPED.search(problem) is not None
 
 
 def summary(complaints: bytes, status: int, command: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from typing import Callable, TypeVar
 
 from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
@@ -17,13 +18,17 @@ from jens.urls import endpoint_of, server_of
 
 #: Seconds between two looks whether a server has room for one more conversation.
 _LOOK = 0.1
+#: How often the same conversation is begun with a server that drops connections.
+_TRIES = 4
+
+Value = TypeVar("Value")
 
 
 class Remotes:
     """The remotes of one run: what a server costs the run is the time limit once, whoever asks and however often.
 
     At most ``jobs`` questions are under way at once, not counting those that only wait: servers must not wait for each
-    other. One thread asks and waits; the other threads may call ``speaking_to``, ``reply``, ``heads`` and
+    other. One thread asks and waits; the other threads may call ``converse``, ``reply``, ``heads`` and
     ``heads_now``. Leaving the context ends the questions under way.
     """
 
@@ -37,6 +42,7 @@ class Remotes:
         self._urls: dict[Command, str] = {}
         self._waiting: dict[str, deque[Command]] = {}
         self._under_way: dict[Command, int] = {}
+        self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
         self._shells = self._stack.enter_context(Shells(options, jobs, self._next, self._look, workers.spare()))
 
@@ -48,33 +54,43 @@ class Remotes:
 
     # Conversations of other threads
 
-    @contextmanager
-    def speaking_to(self, url: str, *, is_long: bool = False) -> Iterator[GitOptions]:
-        """Guard one operation on a remote. Raises GitError at once when its server has used up its time.
+    def converse(self, url: str, speak: Callable[[GitOptions], Value], *, is_long: bool = False) -> Value:
+        """Do one operation on a remote. Raises GitError at once when its server has used up its time.
 
-        A long operation has a limit of its own, the time limit of clones.
+        A long operation has a limit of its own, the time limit of clones. When the server drops the connection, as it
+        does when it has too many, ``speak`` is called again, with fewer conversations under way.
         """
         server = endpoint_of(url)
         if not server:
-            yield self.options
-            return
+            return speak(self.options)
         try:
-            number = self._begin(server, url, is_long=is_long)
-        except GitError:
+            tries = 0
+            while True:
+                number = self._begin(server, url, is_long=is_long)
+                result, is_dropped = self._speak(server, number, speak)
+                tries += 1
+                if not is_dropped or tries == _TRIES:
+                    break
+        finally:
             workers.take_job()
-            raise
+        if isinstance(result, GitError):
+            raise result
+        return result
+
+    def _speak(self, server: str, number: int, speak: Callable[[GitOptions], Value]) -> tuple[Value | GitError, bool]:
+        """What came of one conversation, and whether to hold it once more."""
+        result: Value | GitError
         ending = Ending.UNKNOWN
         try:
-            yield self.options._replace(left=lambda: self._left(server, number))
+            result = speak(self.options._replace(left=lambda: self._left(server, number)))
             ending = Ending.ANSWERED
         except GitError as error:
-            ending = ending_of(error)
-            raise
+            result, ending = error, ending_of(error)
         finally:
             with self._lock:
-                self._account(server).end(number, time.monotonic(), ending)
+                is_dropped = self._account(server).end(number, time.monotonic(), ending)
                 self._lock.notify_all()
-            workers.take_job()
+        return result, is_dropped
 
     def _begin(self, server: str, url: str, *, is_long: bool) -> int:
         """Begin a conversation as soon as its server has room for it. Raises GitError when it has used up its time."""
@@ -195,22 +211,34 @@ class Remotes:
             return account.deadline(number) - now, account.only_waits(number, now)
 
     def _listen(self) -> list[Command]:
-        """Wait for replies. Returns the questions that got one; none when no question is open."""
-        replies = self._shells.replies()
-        for question, result in replies:
-            self._keep(question, result)
-        self._shells.feed()  # the shells go on while the caller looks at the replies
-        return [question for question, _ in replies]
+        """Wait for replies. Returns the questions that got one; none when all that are left were refused."""
+        while True:
+            replies = self._shells.replies()
+            kept = [question for question, result in replies if self._keep(question, result)]
+            self._shells.feed(len(replies) - len(kept))  # the shells go on while the caller looks at the replies
+            if kept or not (replies or self._waiting):
+                return kept
+            if not replies:  # other threads have all the conversations that a server gets now
+                with self._lock:
+                    self._lock.wait(_LOOK)
 
-    def _keep(self, question: Command, result: Result) -> None:
+    def _keep(self, question: Command, result: Result) -> bool:
+        """Keep a reply. Returns False when it tells nothing and the question is to be asked again."""
+        ending = ending_of(result) if isinstance(result, GitError) else Ending.ANSWERED
+        self._tries[question] += 1
+        if self._end(question, ending) and self._tries[question] < _TRIES:
+            self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
+            return False
         self._results[question] = result
-        self._end(question, ending_of(result) if isinstance(result, GitError) else Ending.ANSWERED)
+        return True
 
-    def _end(self, question: Command, ending: Ending) -> None:
+    def _end(self, question: Command, ending: Ending) -> bool:
+        """Leave a conversation. Returns whether to hold it once more."""
         number = self._under_way.pop(question, None)
-        if number is not None:
-            with self._lock:
-                self._account(endpoint_of(self._urls[question])).end(number, time.monotonic(), ending)
+        if number is None:
+            return False
+        with self._lock:
+            return self._account(endpoint_of(self._urls[question])).end(number, time.monotonic(), ending)
 
     def replies_to(self, questions: Iterable[Command]) -> Iterator[Command]:
         """Yield each of these questions when it has a reply. Asks those that were not asked before."""
@@ -236,11 +264,9 @@ class Remotes:
     def _ask_aside(self, question: Command) -> Result:
         """Ask in this thread, while another thread may wait for other replies."""
         try:
-            with self.speaking_to(self._urls.get(question, question[-1])) as options:
-                with Shells(options, 1, iter([question, None]).__next__) as shells:
-                    [(_, result)] = shells.replies()
-                if isinstance(result, GitError):
-                    raise result
+            result: Result = self.converse(
+                self._urls.get(question, question[-1]), lambda options: _asked(question, options)
+            )
         except GitError as error:
             result = error
         self._results[question] = result
@@ -255,3 +281,12 @@ class Remotes:
         question = wrapper.question(url)
         self._ask_aside(question)
         return wrapper.remote_heads(self.reply(question))
+
+
+def _asked(question: Command, options: GitOptions) -> bytes:
+    """The reply to a question. Raises GitError."""
+    with Shells(options, 1, iter([question, None]).__next__) as shells:
+        [(_, result)] = shells.replies()
+    if isinstance(result, GitError):
+        raise result
+    return result

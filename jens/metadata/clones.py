@@ -51,8 +51,8 @@ def refresh(config: Config, remotes: Remotes, *, reset: bool = True) -> Revision
 def _refresh(directory: Path, remotes: Remotes, reset: bool) -> tuple[Upstream, list[str]] | MetadataError:
     """What a clone tracks now, and what else went wrong. Returns an error, so as not to stop the other clone."""
     try:
-        with remotes.speaking_to(clones.remote_url(directory)) as options:
-            upstream = clones.refresh_clone(directory, options)
+        url = clones.remote_url(directory)
+        upstream = remotes.converse(url, lambda options: clones.refresh_clone(directory, options))
     except (GitError, OSError) as error:
         return MetadataError(directory, str(error))
     return upstream, _reset(directory, upstream.commit) if reset else []

@@ -149,8 +149,8 @@ def _fetch(ids: Collection[str], search: _Search) -> _Found:
     url, place = search.request.url or "", search.aside() / "commits" if search.aside else search.bare
 
     def fetch(some: Sequence[str]) -> None:
-        with search.remotes.speaking_to(url) as options:
-            (wrapper.fetch_commits_alone if search.aside else wrapper.fetch_commits)(place, url, some, options)
+        fetch_into = wrapper.fetch_commits_alone if search.aside else wrapper.fetch_commits
+        search.remotes.converse(url, lambda options: fetch_into(place, url, some, options))
 
     try:
         if search.aside:

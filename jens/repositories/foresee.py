@@ -82,9 +82,8 @@ def _resolve(
     if not wrapper.is_repository(bare):
         if not wanted or request.url is None:
             return Resolution({ref: request.full_id(ref) for ref in wanted})
-        bare = aside() / "clone"
-        with remotes.speaking_to(request.url, is_long=True) as options:
-            wrapper.clone(bare, request.url, options)
+        bare, url = aside() / "clone", request.url
+        remotes.converse(url, lambda options: wrapper.clone(bare, url, options), is_long=True)
     absent = absent_commits(request, found)
     return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply, absent, aside)
 
@@ -103,8 +102,7 @@ def _looks(
         looks.update({commit: content.in_commit(bare, commit, items) for commit in here})
     lacking = [commit for commit in fresh if commit not in looks]
     if lacking and request.url is not None:
-        tips = aside() / "tips"
-        with remotes.speaking_to(request.url) as options:
-            peek.fetch_tips(tips, request.url, lacking, options)
+        tips, url = aside() / "tips", request.url
+        remotes.converse(url, lambda options: peek.fetch_tips(tips, url, lacking, options))
         looks.update({commit: content.in_commit(tips, commit, items) for commit in lacking})
     return looks

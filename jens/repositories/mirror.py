@@ -221,8 +221,7 @@ def _refuse_without(request: Request, heads: Mapping[str, str]) -> None:
 
 def _clone(staging: Path, url: str, remotes: Remotes, said: Mapping[str, str]) -> dict[str, str]:
     """Clone a remote that ``said`` which branches it has. Returns what the clone brought. Raises GitError."""
-    with remotes.speaking_to(url, is_long=True) as options:
-        wrapper.clone(staging, url, options)
+    remotes.converse(url, lambda options: wrapper.clone(staging, url, options), is_long=True)
     heads = wrapper.heads(staging)
     _expect_brought("clone", url, remotes, not_brought(said, {}, heads), heads)
     return heads
@@ -268,8 +267,7 @@ def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirro
     before = read_heads(bare)
     if not reply.is_settled or (before == reply.heads and not moved):
         return reply
-    with remotes.speaking_to(url) as options:
-        text = wrapper.fetch(bare, url, options)
+    text = remotes.converse(url, lambda options: wrapper.fetch(bare, url, options))
     heads = read_heads(bare)
     _expect_brought("fetch", url, remotes, not_brought(reply.heads, before, heads), heads, text)
     if moved:

@@ -150,9 +150,9 @@ def _content(url: str, wanted: Wanted, heads: Mapping[str, str], remotes: Remote
     tips = {name: heads[name] for name in sorted(names) if name in heads}
     if not tips:
         return {}
-    with tempfile.TemporaryDirectory(prefix="jens-check-") as directory, remotes.speaking_to(url) as options:
+    with tempfile.TemporaryDirectory(prefix="jens-check-") as directory:
         bare = Path(directory, "tips")
-        peek.fetch_tips(bare, url, sorted({*tips.values()}), options)
+        remotes.converse(url, lambda options: peek.fetch_tips(bare, url, sorted({*tips.values()}), options))
         found = {name: content.problems(wanted.repo, content.in_commit(bare, tips[name])) for name in tips}
     return {name: problems for name, problems in found.items() if problems}
 
@@ -161,8 +161,7 @@ def _unused_default(url: str, unused: Set[str], remotes: Remotes) -> str:
     """The default branch of a remote if it is one of these, else ''. Asks only if there are some."""
     if not unused:
         return ""
-    with remotes.speaking_to(url) as options:
-        branch = wrapper.default_branch(url, options)
+    branch = remotes.converse(url, lambda options: wrapper.default_branch(url, options))
     return branch if branch in unused else ""
 
 
@@ -179,8 +178,7 @@ def _look_for(url: str, commits: Collection[Commit], remotes: Remotes) -> dict[C
                     problems[commit] = "is no commit, but another object"
                 continue
             if not mirror.exists():
-                with remotes.speaking_to(url, is_long=True) as options:
-                    wrapper.clone(mirror, url, options)
+                remotes.converse(url, lambda options: wrapper.clone(mirror, url, options), is_long=True)
             _, problem = resolve(commit, wrapper.commits_like(mirror, commit.digits), ())
             if problem:
                 problems[commit] = problem
@@ -191,8 +189,7 @@ def _given(bare: Path, url: str, ids: Collection[str], remotes: Remotes) -> froz
     """Those of some commits that a remote gives by their ids. Raises GitTimeoutError, GitUnreachedError."""
 
     def fetch(some: Sequence[str]) -> None:
-        with remotes.speaking_to(url) as options:
-            wrapper.fetch_commits_alone(bare, url, some, options)
+        remotes.converse(url, lambda options: wrapper.fetch_commits_alone(bare, url, some, options))
 
     wrapper.make_bare(bare)
     asked = fetch_wanted(ids, fetch, lambda seconds: remotes.has_time_for_more(url, seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -39,6 +40,12 @@ class Sshd:
 
     def url(self, path: Path) -> str:
         return f"ssh://{HOST}{path}"
+
+    def limit_logins(self, most: int) -> None:
+        """Have the server close all connections beyond so many that have not logged in yet."""
+        with open(self.directory / "sshd_config", "a", encoding="ascii") as file:
+            file.write(f"MaxStartups {most}:100:{most}\n")
+        self.server.process.send_signal(signal.SIGHUP)
 
     def logins(self) -> int:
         return self.server.said().count("Accepted publickey")
@@ -256,6 +263,19 @@ def test_a_silent_server_holds_nobody_up(
     assert len(lines) == 2
     assert ssh_site.exists("production/modules/dummy/manifests/init.pp")
     assert processes_of(sshd.directory) == []
+
+
+def test_a_server_that_takes_few_logins_at_a_time(ssh_site: Site, sshd: Sshd) -> None:
+    # Half of the connections of Jens would be too many: sshd closes those beyond the second before their login.
+    for number in range(12):
+        remote = ssh_site.add(f"modules/m{number}")
+        ssh_site.urls[f"modules/m{number}"] = sshd.url(remote.path)
+    ssh_site.publish()
+    sshd.limit_logins(2)
+    outcome = ssh_site.update("--strict")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+    assert "beginning MaxStartups throttling" in sshd.server.said(), "nothing was tried"
+    assert ssh_site.exists("production/modules/m11/manifests/init.pp")
 
 
 def test_poll_of_fifty_repositories(ssh_site: Site, sshd: Sshd, measured: Callable[[str, str], None]) -> None:

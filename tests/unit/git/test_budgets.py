@@ -15,6 +15,8 @@ LIMIT = 10.0
     [
         (GitTimeoutError("fetch", "no answer within 10 seconds"), Ending.SILENT),
         (GitUnreachedError("fetch", "fatal: unable to connect to h", 128), Ending.UNREACHED),
+        (GitUnreachedError("fetch", "Connection closed by 127.0.0.1 port 22; fatal: Could not", 128), Ending.DROPPED),
+        (GitUnreachedError("fetch", "kex_exchange_identification: read: Connection reset by", 128), Ending.DROPPED),
         (GitError("fetch", "fatal: Could not read from remote repository.", 128), Ending.MUTE),
         (GitError("fetch", "fatal: unable to access 'https://h/': Empty reply from server", 128), Ending.MUTE),
         (GitError("fetch", "fatal: unable to access 'https://h/': Operation too slow. Less", 128), Ending.MUTE),
@@ -96,6 +98,23 @@ def test_which_server_is_asked_no_more(name: str) -> None:
         else:
             account.end(numbers[which], now, ending)
     assert account.verdict == expected
+
+
+def test_a_server_that_drops_connections_gets_fewer_at_a_time() -> None:
+    account = Account(LIMIT)
+    talks = [account.begin(0) for _ in range(6)]
+    account.end(talks.pop(), 0.1, Ending.ANSWERED)
+    assert account.end(talks.pop(), 0.1, Ending.DROPPED), "it is to be asked once more"
+    assert account.is_crowded(0.1, most=8)
+    assert account.is_full(most=8)
+    account.end(talks.pop(), 0.1, Ending.ANSWERED)
+    assert not account.is_crowded(0.1, most=8), "three are under way, four were"
+    assert not account.is_full(most=8)
+    for number in talks:
+        account.end(number, 0.2, Ending.ANSWERED)
+    last = account.begin(0.3)
+    assert account.end(last, 0.3, Ending.DROPPED) is False, "nothing else was under way, and nothing was answered since"
+    assert account.verdict == "could not be reached"
 
 
 def test_a_conversation_has_to_be_over_in_the_time_of_its_server() -> None:

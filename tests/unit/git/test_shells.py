@@ -60,6 +60,10 @@ def _all_have_ended() -> Iterator[None]:
     assert children() <= before
 
 
+#: Jens asks Git once in a process whether the user has set this. A test may be the first one in its process.
+NO_SSH_COMMAND = 'case "$*" in *core.sshCommand) exit 1;; esac'
+
+
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of a git that tests write, in a directory that is first on PATH."""
@@ -70,7 +74,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(program: Path, script: str) -> None:
-    program.write_text(f'#!/bin/sh\nwhile [ "$1" = -c ]; do shift 2; done\n{script}\n')
+    program.write_text(f'#!/bin/sh\nwhile [ "$1" = -c ]; do shift 2; done\n{NO_SSH_COMMAND}\n{script}\n')
     program.chmod(0o755)
 
 

@@ -171,9 +171,12 @@ def test_without_another_thread_the_tasks_are_done_all_the_same(monkeypatch: pyt
         start(thread)
 
     monkeypatch.setattr(Thread, "start", one)
-    pool = Pool(4)
+    pool, all_submitted = Pool(4), Event()
+    first = pool.submit(all_submitted.wait)  # a thread without a task ends
     futures = [pool.submit(str, number) for number in range(4)]
+    all_submitted.set()
     pool.shutdown()
+    assert first.result()
     assert [future.result() for future in futures] == list("0123")
 
 
