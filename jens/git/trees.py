@@ -106,7 +106,7 @@ class Trees:
         while left:
             piece = self._take(left)
             left -= len(piece)
-            named, end = _parse(rest + piece)
+            named, end = parse(rest + piece)
             yield named
             rest = (rest + piece)[end:]
             if len(rest) > _SOME:  # a name that no file system takes
@@ -192,7 +192,7 @@ def _size(line: bytes) -> int:
     return int(size)
 
 
-def _parse(content: bytes) -> tuple[Named, int]:
+def parse(content: bytes) -> tuple[Named, int]:
     """What the entries at the beginning of this name, and where the first that is not whole begins."""
     named: dict[int, list[str]] = {_DIRECTORY: [], _SUBMODULE: []}
     files: list[str] = []

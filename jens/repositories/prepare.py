@@ -11,6 +11,7 @@ from typing import NamedTuple
 from jens.errors import BudgetError, GitError, GitTimeoutError, WayOutError
 from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import history, worktrees, wrapper
+from jens.git.objects import Objects, UnreadError
 from jens.git.remotes import Remotes
 from jens.git.trees import Trees
 from jens.layout import Layout, ref_entry
@@ -165,10 +166,13 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
 def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:
     """The commits that must not be laid out, or that cannot be counted, and why."""
     found: dict[str, Exception] = {}
-    with Scales(lambda: Trees(bare), budget) as scales:
+    with Scales(lambda: Objects(bare), budget) as quick, Scales(lambda: Trees(bare), budget) as thorough:
         for commit in commits_to_count:
             try:
-                scales.check(commit)
+                try:
+                    quick.check(commit)
+                except UnreadError:
+                    thorough.check(commit)
             except (GitError, OSError, BudgetError) as error:
                 found[commit] = error
     return found
