@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
-from jens.errors import GitError
+from jens.errors import BudgetError, GitError
 from jens.events import Event
 from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
@@ -22,8 +22,17 @@ from jens.repositories.content import Look
 from jens.repositories.disk import scan
 from jens.repositories.mirror import Mirror, RefusedError
 from jens.repositories.model import OnDisk, Prepared, RefsPlan, Reply, Request
-from jens.repositories.prepare import absent_commits, content_events, leave_alone, outcome, plan_of, used_targets
-from jens.repositories.refs import missing_mandatory, plan_without_changes
+from jens.repositories.prepare import (
+    absent_commits,
+    content_events,
+    leave_alone,
+    not_checked_out,
+    outcome,
+    plan_of,
+    unfit,
+    used_targets,
+)
+from jens.repositories.refs import missing_mandatory, plan_without_changes, settle
 
 
 def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
@@ -55,14 +64,17 @@ def _foresee(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, a
         raise RefusedError(mirror.refusal_event(repo, missing))
     resolution = _resolve(bare, remotes, request, disk, found, aside)
     plan = plan_of(request, found, resolution, disk)
-    looks = _looks(layout, remotes, request, plan, disk, aside)
-    events = [*found.events, *resolution.events, *plan.events]
+    places = _places(bare, remotes, request, plan, disk, aside)
+    refused = _refused(places, request)
+    plan = settle(plan, disk, list(refused))
+    looks = _looks(layout, request, disk, places)
+    events = [*found.events, *resolution.events, *plan.events, *refused.values()]
     absent: dict[Ref, list[str]] = {}
     for ref, commit in used_targets(request.needs, plan):
         events += content_events(repo, ref, commit, looks[commit], is_new=False)
         if repo == HIERADATA:
             absent[ref] = content.absent_items(layout, looks[commit])
-    return Prepared(repo, disk, plan, {}, tuple(events), absent=absent)
+    return Prepared(repo, disk, plan, {}, tuple(events), failed=bool(refused), absent=absent)
 
 
 def _ask(bare: Path, remotes: Remotes, request: Request, disk: OnDisk) -> Mirror:
@@ -88,21 +100,39 @@ def _resolve(
     return commits.foresee_commits(bare, request, sorted(disk.checkouts), remotes, found.reply, absent, aside)
 
 
-def _looks(
-    layout: Layout, remotes: Remotes, request: Request, plan: RefsPlan, disk: OnDisk, aside: Callable[[], Path]
-) -> Mapping[str, Look]:
-    """How to look into the commits that environments may use: on disk, in the mirror, or fetched. Raises GitError."""
-    repo, bare = request.repo, layout.bare(request.repo)
-    items = tuple(links_of(layout, repo).values()) if repo == HIERADATA else ()
-    wanted = {commit for _, commit in used_targets(request.needs, plan)}
-    looks = {commit: content.in_checkout(layout.checkout(repo, commit)) for commit in wanted & disk.checkouts}
-    fresh = sorted(wanted - disk.checkouts)
+def _places(
+    bare: Path, remotes: Remotes, request: Request, plan: RefsPlan, disk: OnDisk, aside: Callable[[], Path]
+) -> dict[str, Path]:
+    """The repositories that have the commits to lay out: the mirror, or one that they are fetched to now.
+
+    Raises GitError.
+    """
+    fresh = sorted({commit for _, commit in used_targets(request.needs, plan)} - disk.checkouts)
+    places = {}
     if fresh and wrapper.is_repository(bare):
-        here = [commit for commit in fresh if wrapper.commits_like(bare, commit)]
-        looks.update({commit: content.in_commit(bare, commit, items) for commit in here})
-    lacking = [commit for commit in fresh if commit not in looks]
+        places = {commit: bare for commit in fresh if wrapper.commits_like(bare, commit)}
+    lacking = [commit for commit in fresh if commit not in places]
     if lacking and request.url is not None:
         tips, url = aside() / "tips", request.url
         remotes.converse(url, lambda options: peek.fetch_tips(tips, url, lacking, options))
-        looks.update({commit: content.in_commit(tips, commit, items) for commit in lacking})
+        places.update(dict.fromkeys(lacking, tips))
+    return places
+
+
+def _refused(places: Mapping[str, Path], request: Request) -> dict[str, Event]:
+    """The commits that would be too much. Of those that were fetched only now, large files are not known."""
+    refused = {}
+    for commit, place in places.items():
+        error = unfit(place, [commit], request.budget).get(commit)
+        if isinstance(error, BudgetError):
+            refused[commit] = not_checked_out(request.repo, commit, error)
+    return refused
+
+
+def _looks(layout: Layout, request: Request, disk: OnDisk, places: Mapping[str, Path]) -> dict[str, Look]:
+    """How to look into the commits that environments may use. Raises GitError."""
+    repo = request.repo
+    items = tuple(links_of(layout, repo).values()) if repo == HIERADATA else ()
+    looks = {commit: content.in_checkout(layout.checkout(repo, commit)) for commit in disk.checkouts}
+    looks.update({commit: content.in_commit(place, commit, items) for commit, place in places.items()})
     return looks

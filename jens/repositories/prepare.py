@@ -133,17 +133,15 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     failed = []
     is_suspicious = resolution.is_suspicious
     missing = commits_to_check_out(plan, disk)
-    unfit = _unfit(bare, missing, request.budget)
+    too_much = unfit(bare, missing, request.budget)
     for commit in missing:
         try:
-            if commit in unfit:
-                raise unfit[commit]
+            if commit in too_much:
+                raise too_much[commit]
             staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
         except (GitError, OSError, BudgetError, WayOutError) as error:
             failed.append(commit)
-            text = f"Unable to check out {repo} at {commit}: {error}"
-            is_slow = isinstance(error, GitTimeoutError)
-            events.append(Event(logging.ERROR, text, CHECKOUT, commit, is_slow))
+            events.append(not_checked_out(repo, commit, error))
             is_suspicious = is_suspicious or _may_be_damage(error)
     for commit in checked_out_before(plan, disk):
         try:
@@ -163,7 +161,13 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     )
 
 
-def _unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:
+def not_checked_out(repo: RepoId, commit: str, error: Exception) -> Event:
+    """The fault of a commit that was not laid out."""
+    text = f"Unable to check out {repo} at {commit}: {error}"
+    return Event(logging.ERROR, text, CHECKOUT, commit, isinstance(error, GitTimeoutError))
+
+
+def unfit(bare: Path, commits_to_count: Sequence[str], budget: Budget) -> dict[str, Exception]:
     """The commits that must not be laid out, or that cannot be counted, and why."""
     found: dict[str, Exception] = {}
     with Scales(lambda: Objects(bare), budget) as quick, Scales(lambda: Trees(bare), budget) as thorough:

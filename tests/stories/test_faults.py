@@ -11,7 +11,7 @@ import pytest
 
 from jens import lastrun
 from jens.commands import stats
-from tests.conftest import Site, definition
+from tests.conftest import Site, definition, git
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 LATER = {f"modules/m{number}" for number in range(14)}
@@ -429,6 +429,25 @@ def test_a_dry_run_says_what_would_be_refused(well: Site) -> None:
     code, lines = preview(well)
     assert code == 60
     assert [line for line in lines if line.startswith("Refusing to take 15 of 16 modules and hostgroups away")]
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_a_dry_run_says_which_commits_would_be_too_much(well: Site, is_mirrored: bool) -> None:
+    well.settings["main.maxfiles"] = "20"
+    remote = well.remotes[DUMMY]
+    commit = remote.push({f"code/{number}": "" for number in range(21)})
+    if is_mirrored:  # as if a run were killed after its fetch
+        git("fetch", "-q", str(remote.path), "+refs/heads/*:refs/heads/*", directory=well.root / "bare" / DUMMY)
+    before = well.expanded(DUMMY)
+    code, lines = preview(well)
+    refusal = f"Unable to check out modules/dummy at {commit}: it has more than 20 files ([main] maxfiles)"
+    assert (code, [line for line in lines if refusal in line] != []) == (60, True), lines
+    assert not [
+        line for line in lines if commit[:7] in line and line not in {refusal, f"Would have a fault: {refusal}"}
+    ]
+    outcome = well.update("--strict")
+    assert (outcome.code, well.expanded(DUMMY)) == (60, before)
+    assert outcome.lines("ERROR") == [f"ERROR {refusal}"]
 
 
 def test_a_dry_run_of_a_site_at_which_all_is_well_is_well(well: Site) -> None:
