@@ -18,6 +18,7 @@ from jens.git import clones, wrapper
 from jens.git.process import GitOptions
 from tests.conftest import MODULE, Remote, Site, definition, git
 from tests.faults.decoy import push_bomb, push_tree
+from tests.faults.samples import IS_SOAK
 from tests.faults.servers import Servers, servers
 from tests.faults.test_remotes import SOON, Run, processes_with, run
 
@@ -153,13 +154,16 @@ def _kilobytes(pid: int) -> int:
 
 
 def test_pushes_that_unpack_to_gigabytes_take_little_memory(site: Site) -> None:
-    """Six pushes of 60 MB at once: five are refused, and one is laid out. Any of them in memory would be noticed."""
+    """Six pushes of 60 MB (400 MB in ``make soak``) at once: five are refused, and one is laid out.
+
+    Any of them in memory would be noticed.
+    """
     repos = [f"modules/large{number}" for number in range(6)]
     for repo in repos:
         site.add(repo)
     site.publish()
     assert site.update("--strict").code == 0
-    size = 60_000_000
+    size = 400_000_000 if IS_SOAK else 60_000_000
     zeros = site.root / "zeros"
     with open(zeros, "wb") as file:
         file.truncate(size)
