@@ -1,7 +1,6 @@
 """The queue of hints: producers add which repositories have changed, jens-update takes it.
 
-The queue has the format of python-dirq, which other programs write, too. An element is a directory ``NNNNNNNN/`` + 14
-hexadecimal digits, with a file for each field. It is made in ``temporary/`` and removed through ``obsolete/``.
+Each message is an element on disk (``jens.messaging.elements``).
 
 Others may write to the queue, and must not gain more by it. So each step is relative to a directory that is open, and
 follows no link below the queue's own directory. python-dirq works with paths, takes an unreadable directory for an
@@ -13,32 +12,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
 import os
-import re
-import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Callable, NamedTuple
 
 from jens.errors import QueueError
 from jens.events import Event
+from jens.messaging import elements
 from jens.messaging.message import Move, decode, decode_moves, encode, encode_moves, timestamp
 from jens.model import RepoId
-from jens.system import files
+from jens.system import descriptors
 
 log = logging.getLogger(__name__)
 
-SCHEMA = {"time": "string", "data": "binary"}
-#: A field that is there only when a push says where its branches are now; readers that do not know it ignore it.
-AFTER = "after"
 
-#: A larger message is dropped, in bytes.
-LARGEST_MESSAGE = 2**20
-#: A larger field ``after`` is ignored, in bytes.
-_LARGEST_AFTER = 2**16
 #: One run takes about so many bytes, or so many different repositories. The rest waits for the next run.
 _MOST_BYTES = 2**22
 _MOST_REPOSITORIES = 20_000
@@ -49,15 +38,9 @@ _MOST_SECONDS = 5.0
 _MOST_TOLD = 20
 #: How often to try to add a message while others purge the queue.
 _ATTEMPTS = 50
-#: A directory with so many elements gets no more.
-_FULL = 1000
 #: Older pieces and locks of elements are left-overs of processes that died, in seconds; the defaults of python-dirq.
 TEMPORARY_AGE = 300
 LOCK_AGE = 600
-
-_DIRECTORY = re.compile(r"[0-9a-f]{8}|1[0-9a-f]{8}")  # after ffffffff python-dirq goes on with nine
-_ELEMENT = re.compile(r"[0-9a-f]{14}")
-_TEMPORARY, _OBSOLETE, _LOCKED = "temporary", "obsolete", "locked"
 
 
 class Push(NamedTuple):
@@ -115,11 +98,11 @@ class Queue:
         self.check()
         fields = {"time": (time or timestamp()).encode("utf-8"), "data": encode(repos)}
         if moves and any(moves.values()):
-            fields[AFTER] = encode_moves(moves)
+            fields[elements.AFTER] = encode_moves(moves)
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 with self._opened() as top:
-                    return _add(top, fields)
+                    return elements.add(top, fields)
             except OSError as error:
                 # Perhaps somebody purged the directory in which the element was made, or to which it was to be moved.
                 if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) or not attempts_left:
@@ -132,7 +115,7 @@ class Queue:
             raise QueueError(self.path, "it is no directory" if os.path.lexists(self.path) else "it does not exist")
         with self._opened() as top:
             last = self._directories(top)[-1:]
-        for name in ("", _TEMPORARY, *last):
+        for name in ("", elements.TEMPORARY, *last):
             path = self.path / name
             if name and path.is_symlink():
                 raise QueueError(path, "it is a symbolic link", "written")
@@ -155,24 +138,24 @@ class Queue:
             f"{directory}/{name}"
             for directory in self._directories(top)
             for name in sorted(self._list(top, directory))
-            if _ELEMENT.fullmatch(name)
+            if elements.ELEMENT.fullmatch(name)
         ]
 
     def _directories(self, top: int) -> list[str]:
         """The intermediate directories, the oldest first. Raises QueueError."""
         try:
-            return _directories(top)
+            return elements.directories(top)
         except OSError as error:
             raise QueueError(self.path, _reason(error)) from error
 
     def _list(self, top: int, directory: str) -> list[str]:
         try:
-            with _directory(directory, top) as descriptor:
+            with descriptors.opened(directory, top) as descriptor:
                 return os.listdir(descriptor)
         except FileNotFoundError:
             return []  # purged a moment ago
         except OSError as error:
-            if _is_link(directory, top):
+            if descriptors.is_link(directory, top):
                 return []  # not made by a program that keeps to the format
             raise QueueError(self.path / directory, _reason(error)) from error
 
@@ -200,7 +183,7 @@ class Queue:
         for name in names:
             try:
                 with self._opened() as top:
-                    _remove(top, name, until)
+                    elements.remove(top, name, until)
             except OSError as error:
                 told.add(logging.ERROR, f"Unable to remove message '{name}': {_reason(error)}", "cannot be removed")
             except QueueError as error:
@@ -211,7 +194,7 @@ class Queue:
         """Whether a message is certain to name none of these repositories."""
         try:
             with self._opened() as top:
-                return decode(_take(top, name, lock=False)[0])[0].isdisjoint(repos)
+                return decode(elements.take(top, name, lock=False)[0])[0].isdisjoint(repos)
         except (OSError, QueueError, ValueError):
             return False
 
@@ -222,14 +205,14 @@ class Queue:
         """
         with self._opened() as top:
             events = []
-            for place in (_TEMPORARY, _OBSOLETE):
-                names = [name for name in self._list(top, place) if _ELEMENT.fullmatch(name)]
-                events += self._clear(top, place, names, TEMPORARY_AGE, _discard)
+            for place in (elements.TEMPORARY, elements.OBSOLETE):
+                names = [name for name in self._list(top, place) if elements.ELEMENT.fullmatch(name)]
+                events += self._clear(top, place, names, TEMPORARY_AGE, descriptors.discard)
             for name in self._names(top):
-                events += self._clear(top, name, [_LOCKED], LOCK_AGE, _remove_directory)
+                events += self._clear(top, name, [elements.LOCKED], LOCK_AGE, descriptors.remove_directory)
             # Writers use the last directory. One that is newly empty may have been the last when a writer looked.
             directories = self._directories(top)[:-1]
-            events += self._clear(top, "", directories, TEMPORARY_AGE, _remove_directory)
+            events += self._clear(top, "", directories, TEMPORARY_AGE, descriptors.remove_directory)
         return events
 
     def _clear(
@@ -240,7 +223,7 @@ class Queue:
         for name in names:
             path = self.path / place / name
             try:
-                with _directory(place, top) as directory:
+                with descriptors.opened(place, top) as directory:
                     if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime >= oldest:
                         continue
                     remove(directory, name)
@@ -251,87 +234,7 @@ class Queue:
         return events
 
 
-# Steps in the queue, each relative to an open directory
-
-
-@contextlib.contextmanager
-def _directory(name: str, above: int) -> Iterator[int]:
-    """The descriptor of a directory, one or two levels below another; no link is followed. Raises OSError."""
-    first, _, second = name.partition("/")
-    descriptor = os.open(first or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    try:
-        if not second:
-            yield descriptor
-        else:
-            with _directory(second, descriptor) as found:
-                yield found
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _made(name: str, above: int) -> Iterator[int]:
-    """The descriptor of a directory, which is made if it is missing. Raises OSError."""
-    with suppress(FileExistsError):
-        os.mkdir(name, dir_fd=above)
-    with _directory(name, above) as descriptor:
-        yield descriptor
-
-
-def _is_link(name: str, above: int) -> bool:
-    with suppress(OSError):
-        return stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
-    return False
-
-
-def _directories(top: int) -> list[str]:
-    found = (name for name in os.listdir(top) if _DIRECTORY.fullmatch(name))
-    return sorted(found, key=lambda name: int(name, 16))
-
-
-def _add(top: int, fields: Mapping[str, bytes]) -> str:
-    """Make an element aside, flush it, and move it to its directory. Returns its name. Raises OSError."""
-    name = _new_name()
-    with _made(_TEMPORARY, top) as temporary:
-        os.mkdir(name, dir_fd=temporary)
-        try:
-            with _directory(name, temporary) as element:
-                for field, content in fields.items():
-                    _write(element, field, content)
-                os.fsync(element)
-            directory = _roomy_directory(top)
-            with _made(directory, top) as target:
-                os.rename(name, name, src_dir_fd=temporary, dst_dir_fd=target)
-                os.fsync(target)
-            os.fsync(top)
-        except BaseException:
-            with suppress(OSError):
-                _discard(temporary, name)
-            raise
-    return f"{directory}/{name}"
-
-
-def _new_name() -> str:
-    """A name for an element: seconds and microseconds since the epoch, and a random digit."""
-    now = time.time()
-    return f"{int(now):08x}{int(now % 1 * 1e6):05x}{os.urandom(1)[0] % 16:x}"
-
-
-def _write(element: int, field: str, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(field, flags, 0o666, dir_fd=element), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _roomy_directory(top: int) -> str:
-    """The name of the directory for the next element."""
-    last = next(reversed(_directories(top)), None)
-    if last is None:
-        return f"{0:08x}"
-    with _directory(last, top) as descriptor:
-        return last if len(os.listdir(descriptor)) < _FULL else f"{int(last, 16) + 1:08x}"
+# Reading messages
 
 
 def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
@@ -349,7 +252,7 @@ def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
             told.add(logging.WARNING, f"{len(names) - position} messages are left for the next run")
             break
         try:
-            data, after = _take(top, name, lock=lock)
+            data, after = elements.take(top, name, lock=lock)
             size += len(data)
             named, problems = decode(data)
         except FileNotFoundError:
@@ -369,68 +272,6 @@ def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
     return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), told.events(), tuple(pushes))
 
 
-def _take(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
-    """The data of an element, and what it says of branches; b'' when it says nothing.
-
-    Raises FileNotFoundError when it is gone, ValueError when it is no element, OSError when it cannot be read.
-    """
-    try:
-        with _directory(name, top) as element:
-            data = _read(element, "data", LARGEST_MESSAGE)
-            if lock:
-                with suppress(OSError):  # it counts all the same
-                    os.mkdir(_LOCKED, dir_fd=element)
-            return data, _after(element)
-    except NotADirectoryError:
-        raise ValueError("it is no directory") from None
-    except _NoFieldError:
-        with _directory(name, top):  # else somebody else removes it now
-            raise ValueError("it has no data") from None
-
-
-class _NoFieldError(Exception):
-    """An element does not have a field."""
-
-
-def _read(element: int, field: str, largest: int) -> bytes:
-    """A field of an element. Raises _NoFieldError, ValueError when it is too large or no file, OSError."""
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(field, flags, dir_fd=element)
-    except FileNotFoundError:
-        raise _NoFieldError from None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
-            raise ValueError(f"its {field} is no file") from None
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError(f"its {field} is no file")
-        content = _read_at_most(descriptor, largest + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > largest:
-        raise ValueError(f"it has more than {largest} bytes")
-    return content
-
-
-def _read_at_most(descriptor: int, most: int) -> bytes:
-    content = b""
-    while len(content) < most and (piece := os.read(descriptor, most - len(content))):
-        content += piece
-    return content
-
-
-def _after(element: int) -> bytes:
-    """The field ``after``; b'' when there is none, and b'?', which is ill-formed, when it cannot be used."""
-    try:
-        return _read(element, AFTER, _LARGEST_AFTER)
-    except _NoFieldError:
-        return b""
-    except (OSError, ValueError):
-        return b"?"
-
-
 def _moves(after: bytes) -> tuple[Mapping[RepoId, Sequence[Move]], list[str]]:
     """The moves of branches by repository, and what is ill-formed."""
     if not after:
@@ -438,7 +279,7 @@ def _moves(after: bytes) -> tuple[Mapping[RepoId, Sequence[Move]], list[str]]:
     try:
         return decode_moves(after), []
     except ValueError:
-        return {}, [f"{AFTER} is ignored, expected moves of branches"]
+        return {}, [f"{elements.AFTER} is ignored, expected moves of branches"]
 
 
 class _Told:
@@ -460,67 +301,6 @@ class _Told:
         more = [(level, number - _MOST_TOLD, kind) for kind, (level, number) in self._kinds.items()]
         rest = [Event(level, f"{number} more messages {kind}") for level, number, kind in more if number > 0]
         return (*self._events, *rest)
-
-
-def _remove(top: int, name: str, until: float) -> None:
-    """Move an element out of the way and delete it, if there is still time. Raises OSError."""
-    directory, _, element = name.partition("/")
-    fresh = os.urandom(7).hex()
-    with suppress(FileNotFoundError), _place_of_rubbish(top) as obsolete:  # somebody else may have removed it
-        with _directory(directory, top) as above:
-            os.rename(element, fresh, src_dir_fd=above, dst_dir_fd=obsolete)
-        with suppress(OSError):  # the purge tries again, and tells
-            _discard(obsolete, fresh, until)
-
-
-@contextlib.contextmanager
-def _place_of_rubbish(top: int) -> Iterator[int]:
-    """Where elements are moved to be deleted. A full disk may have no room for ``obsolete/``: then ``temporary/``."""
-    with contextlib.ExitStack() as stack:
-        try:
-            descriptor = stack.enter_context(_made(_OBSOLETE, top))
-        except OSError as error:
-            if not files.is_full(error):
-                raise
-            descriptor = stack.enter_context(_directory(_TEMPORARY, top))
-        yield descriptor
-
-
-def _remove_directory(place: int, name: str) -> None:
-    os.rmdir(name, dir_fd=place)
-
-
-def _discard(place: int, name: str, until: float = math.inf) -> None:
-    """Delete something in a directory, with all that is in it, until a time of the monotonic clock. Raises OSError.
-
-    Directories in it move up beside it first. So any depth needs neither recursion nor many descriptors, and no step
-    follows a link, or leads up to where somebody else has moved a directory.
-    """
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=place)
-            continue
-        with _directory(name, place) as directory:
-            for entry in os.listdir(directory):
-                if time.monotonic() > until:
-                    return
-                try:
-                    os.unlink(entry, dir_fd=directory)
-                except IsADirectoryError:
-                    waiting += _lift(entry, directory, place)
-        os.rmdir(name, dir_fd=place)
-
-
-def _lift(name: str, directory: int, place: int) -> list[str]:
-    """Move a directory up to ``place``, unless it is empty and can go. Returns its new name there. Raises OSError."""
-    with suppress(OSError):
-        os.rmdir(name, dir_fd=directory)
-        return []
-    fresh = os.urandom(7).hex()
-    os.rename(name, fresh, src_dir_fd=directory, dst_dir_fd=place)
-    return [fresh]
 
 
 def _reason(error: OSError) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands import purge_queue
+from jens.messaging import elements
 from jens.messaging import queue as messaging_queue
 from tests.conftest import Site
 from tests.everything import everything_below
@@ -140,13 +141,13 @@ def test_a_run_reads_hints_for_a_limited_time(site: Site, monkeypatch: pytest.Mo
     for _ in range(3):
         site.hint(DUMMY)
     monkeypatch.setattr(messaging_queue, "_MOST_SECONDS", 0.2)
-    take = messaging_queue._take
+    take = elements.take
 
     def take_slowly(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
         time.sleep(0.3)
         return take(top, name, lock=lock)
 
-    monkeypatch.setattr(messaging_queue, "_take", take_slowly)
+    monkeypatch.setattr(elements, "take", take_slowly)
     for left in (2, 1, 0):
         site.update()
         assert len(site.hinted()) == left

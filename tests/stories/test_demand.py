@@ -381,7 +381,7 @@ def test_when_the_queue_takes_no_new_hint_the_old_ones_stay(ondemand: Site, monk
     ondemand.remotes[DUMMY].go_away()
     name = ondemand.hint(DUMMY, MYAPP)
     with monkeypatch.context() as patched:
-        patched.setattr("jens.messaging.queue._write", _full)
+        patched.setattr("jens.messaging.elements._write", _full)
         outcome = ondemand.update("--strict")
     assert outcome.code == 60
     assert any("No space left" in line for line in outcome.lines("ERROR"))
