@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jens import deferred
 from jens.errors import GitError
-from jens.git import process
+from jens.git import environment
 from jens.git.process import GitOptions, run, transfer
 from jens.git.shells import Command
 from jens.git.wrapper import HEADS, heads
@@ -215,7 +215,7 @@ def make_repository(directory: Path, message: str) -> None:
 @contextlib.contextmanager
 def _without_dropped_variables() -> Iterator[None]:
     """Hide variables that Git must not see. GitPython reads the environment at its import, and passes it on to Git."""
-    dropped = {name: os.environ.pop(name) for name in process.dropped_variables()}
+    dropped = {name: os.environ.pop(name) for name in environment.dropped_variables()}
     try:
         yield
     finally:
@@ -240,7 +240,7 @@ def _make_repository(directory: Path, message: str) -> None:
         try:
             status, _, complaints = git.Git(directory).execute(
                 ["git", *arguments],
-                env={**process.LOCAL, **identity, **place},
+                env={**environment.LOCAL, **identity, **place},
                 with_extended_output=True,
                 with_exceptions=False,
             )

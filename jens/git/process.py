@@ -1,4 +1,4 @@
-"""One Git process from start to end: environment, locks, time limits and errors in one place.
+"""One Git process from start to end: locks, limits of time and memory, and errors in one place.
 
 GitPython starts none of these processes: its import would take half the time of a run after a push. It only makes the
 repositories of ``jens-init --example`` (``jens.git.clones``).
@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import selectors
-import shlex
 import signal
 import subprocess
 import threading
@@ -23,14 +22,13 @@ from typing import BinaryIO, Callable, NamedTuple
 
 from jens import deferred
 from jens.errors import GitBusyError, GitError, GitLimitError, GitTimeoutError, GitUnreachedError
+from jens.git.environment import ALWAYS, LARGE_FILE, SETTINGS, of_remote
+from jens.git.environment import LOCAL as LOCAL  # noqa: PLC0414 - git/trees.py takes it from here
+from jens.git.environment import inherited_environment as inherited_environment  # noqa: PLC0414 - the same
 from jens.system.files import is_verdict, read_file
 from jens.system.processes import end, end_of, has_ended, is_stopping, signal_group
 from jens.text import one_line
 from jens.urls import public_url
-
-#: Variables of Git that carry the traffic are kept, by prefix. All others change results and are dropped.
-_KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
-
 
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
@@ -43,61 +41,6 @@ _LONGEST_OUTPUT = 1 << 28
 
 _GIT_DIR = "--git-dir="
 _USER_IN_CONFIG = re.compile(rb"url *= *\"?https?://[^/\s]*@", re.IGNORECASE)
-
-_ALWAYS = {
-    "LC_ALL": "C",  # Jens reads Git's complaints
-    "LANGUAGE": "C",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",  # if it is unset, Git tries core.askPass and SSH_ASKPASS
-    "SSH_ASKPASS": "",
-    "SSH_ASKPASS_REQUIRE": "never",
-    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",  # a commit is what its id says
-}
-_LARGE_FILE = "16m"
-_SETTINGS = {
-    "core.bigFileThreshold": _LARGE_FILE,  # larger files go through Git piece by piece, whatever they unpack to
-    "core.hooksPath": "/dev/null",
-    "core.attributesFile": "/dev/null",
-    "core.excludesFile": "/dev/null",
-    "core.fsmonitor": "false",
-    "core.logAllRefUpdates": "false",
-    "core.sharedRepository": "umask",
-    "fetch.fsckObjects": "false",
-    "fetch.writeCommitGraph": "false",
-    "fetch.recurseSubmodules": "false",
-    "gc.auto": "0",
-    "init.defaultRefFormat": "files",
-    "maintenance.auto": "false",
-    "pack.indexVersion": "2",
-    "pack.threads": str(min(4, os.cpu_count() or 1)),  # each takes memory
-    "pack.windowMemory": "64m",
-    "submodule.recurse": "false",
-    "transfer.fsckObjects": "false",
-}
-
-
-def _as_environment(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variables for settings that override all files, like ``-c``, but keep commands short: git-config(1)."""
-    yield "GIT_CONFIG_COUNT", str(len(settings))
-    for number, (key, value) in enumerate(settings.items()):
-        yield f"GIT_CONFIG_KEY_{number}", key
-        yield f"GIT_CONFIG_VALUE_{number}", value
-
-
-_SET = dict(_as_environment(_SETTINGS))
-
-#: For a Git that speaks to no remote, not even to fetch what a partial clone lacks: only the configuration of the
-#: repository and of Jens counts.
-LOCAL = {
-    **_SET,
-    **_ALWAYS,
-    "GIT_ALLOW_PROTOCOL": "",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-}
 
 
 class Limits(NamedTuple):
@@ -138,19 +81,6 @@ class GitOptions(NamedTuple):
     left: Callable[[], float] | None = None
 
 
-def dropped_variables() -> list[str]:
-    """The variables of this program's environment that Git must not see: they would change results."""
-    return [name for name in os.environ if name.startswith("GIT_") and not name.startswith(_KEPT)]
-
-
-def inherited_environment() -> dict[str, str]:
-    """This program's environment without the variables that Git must not see."""
-    environment = dict(os.environ)
-    for name in dropped_variables():
-        environment.pop(name, None)
-    return environment
-
-
 def run(
     arguments: Sequence[str],
     *,
@@ -175,7 +105,7 @@ def run(
     command = ["git", *settings]
     command += [f"--git-dir={git_dir}"] if git_dir else []
     command += [f"--work-tree={work_tree}"] if work_tree else []
-    environment = LOCAL if remote is None else {**_SET, **remote_environment(remote)}
+    environment = LOCAL if remote is None else {**SETTINGS, **remote_environment(remote)}
     with contextlib.ExitStack() as stack:
         descriptors: tuple[int, ...] = () if held is None else (held,)
         if git_dir and held is None and not shared:
@@ -204,7 +134,7 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
     limit, silence = remote.timeout, 0
     if remote.is_patient:
         limit, silence, remote = remote.clonetimeout, remote.timeout, remote._replace(left=None)
-    environment = {**_SET, **remote_environment(remote)}
+    environment = {**SETTINGS, **remote_environment(remote)}
     with deferred.git_lock.repository_lock(git_dir) as descriptor:
         _, complaints = _finish(arguments[0], command, environment, (descriptor,), None, limit, remote, silence)
     return deferred.git_complaints.remarks(complaints, command) if complaints else ""
@@ -213,7 +143,7 @@ def transfer(arguments: Sequence[str], git_dir: Path, remote: GitOptions) -> str
 def server_of_path(url: str) -> list[str]:
     """Options for a remote on this host, whose Git runs beside ours: large files go through it piece by piece, too."""
     is_here = url.startswith(("/", "file://"))
-    return [f"--upload-pack=git -c core.bigFileThreshold={_LARGE_FILE} upload-pack"] if is_here else []
+    return [f"--upload-pack=git -c core.bigFileThreshold={LARGE_FILE} upload-pack"] if is_here else []
 
 
 def concealed(command: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -238,28 +168,15 @@ def has_user(git_dir: str) -> bool:
 
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
-    """The variables for a Git that speaks to a remote, besides the inherited environment.
-
-    The caller's GIT_ASKPASS gives passwords; nobody is there to type any, so all else that asks stays off.
-    """
-    askpass = {"GIT_ASKPASS": os.environ.get("GIT_ASKPASS", "")}
-    return {**_ALWAYS, **askpass, **_ssh_environment(options.ssh_command)}
-
-
-def _ssh_environment(configured: str) -> dict[str, str]:
-    if configured:
-        # GIT_SSH_COMMAND too: core.sshCommand in the user's configuration would override GIT_SSH.
-        return {"GIT_SSH": configured, "GIT_SSH_COMMAND": shlex.quote(configured)}
-    if os.environ.get("GIT_SSH") or os.environ.get("GIT_SSH_COMMAND") or _user_ssh_command():
-        return {}
-    return {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
+    """The variables for a Git that speaks to a remote, besides the inherited environment."""
+    return of_remote(options.ssh_command, _user_ssh_command)
 
 
 @functools.cache
 def _user_ssh_command() -> bool:
     command = ["git", "config", "--get", "core.sshCommand"]
     try:
-        return bool(_finish("config", command, _ALWAYS, (), None, _limits.seconds)[0])
+        return bool(_finish("config", command, ALWAYS, (), None, _limits.seconds)[0])
     except GitError:  # it is not set
         return False
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Optional, Union
 
 from jens.errors import GitError, GitLimitError, GitTimeoutError
+from jens.git import environment
 from jens.git import process as git_process
 from jens.git.process import GitOptions
 from jens.system import processes
@@ -228,8 +229,8 @@ class _Shell:
         self._limit = options.timeout or math.inf
         self._word = os.urandom(16).hex()
         self._output, self._complaints = bytearray(), bytearray()
-        environment = {**_inherited(), **git_process.remote_environment(options)}
-        self._process = git_process.start(["sh", "-c", _SCRIPT], subprocess.PIPE, environment)
+        variables = {**_inherited(), **git_process.remote_environment(options)}
+        self._process = git_process.start(["sh", "-c", _SCRIPT], subprocess.PIPE, variables)
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(git_process.watched(self._process))
         git_process.bound_memory(self._process.pid)
@@ -338,7 +339,7 @@ class _Shell:
 
 def _inherited() -> dict[str, str]:
     """The environment without variables that change what a shell does: functions, options, start-up files."""
-    inherited = git_process.inherited_environment()
+    inherited = environment.inherited_environment()
     return {name: value for name, value in inherited.items() if not name.startswith(_OF_SHELLS)}
 
 
