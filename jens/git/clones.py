@@ -1,4 +1,4 @@
-"""The ordinary clones of the metadata: make and refresh them, move their branches, and read their commits."""
+"""The ordinary clones of the metadata: make and refresh them, and move their branches."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from jens import deferred
 from jens.errors import GitError
-from jens.git import environment
 from jens.git.process import GitOptions, run, transfer
 from jens.git.shells import Command
 from jens.git.wrapper import HEADS, heads
 from jens.names import is_commit_id
 from jens.system.files import open_file, read_file
-from jens.text import one_line
 from jens.urls import public_url
 
 _ID = re.compile(r"(?P<id>[0-9a-f]{40})\n")
@@ -33,16 +29,10 @@ _USUAL = re.compile(
 _USER = re.compile(rb"https?://[^/\s]*@", re.IGNORECASE)
 #: A remote's part of the configuration.
 _REMOTE = r'\[remote "{}"\]\n(?:\t.*\n)*?\turl = (?P<url>.+)\n'
-#: So many bytes of blobs are read at a time.
-_BATCH = 1 << 23
-#: Author and committer in the repositories that Jens makes.
 _MISMATCH = "mismatched algorithms"
 #: A key in the configuration of a clone that was made with ``--filter``: its remote has the rest.
 _PARTIAL = re.compile(rb"^\s*promisor\b", re.MULTILINE | re.IGNORECASE)
-#: How many files of a commit are read, and how many bytes in all of them.
-_MOST_FILES, _MOST_BYTES = 20_000, 1 << 26
 _NOT_SHA1 = "expected SHA-1 commit ids, it is a repository with SHA-256 ones"
-_MAKER = {"NAME": "Jens", "EMAIL": "jens@example.org"}
 
 
 class Upstream(NamedTuple):
@@ -204,130 +194,3 @@ def clone_metadata(url: str, directory: Path, options: GitOptions) -> None:
         config.write_text(config.read_text("utf-8").replace(f"url = {bare_url}\n", f"url = {url}\n", 1), "utf-8")
     if run(["rev-parse", "--show-object-format"], git_dir=directory / ".git", shared=True) != b"sha1\n":
         raise GitError("clone", _NOT_SHA1)
-
-
-def make_repository(directory: Path, message: str) -> None:
-    """Turn a directory into a repository with one commit of all its files, on branch master. Raises GitError."""
-    with _without_dropped_variables():
-        _make_repository(directory, message)
-
-
-@contextlib.contextmanager
-def _without_dropped_variables() -> Iterator[None]:
-    """Hide variables that Git must not see. GitPython reads the environment at its import, and passes it on to Git."""
-    dropped = {name: os.environ.pop(name) for name in environment.dropped_variables()}
-    try:
-        yield
-    finally:
-        os.environ.update(dropped)
-
-
-def _make_repository(directory: Path, message: str) -> None:
-    try:
-        import git  # noqa: PLC0415 - no run needs it, and its import is slow
-    except ImportError as error:  # GitPython raises this when there is no Git
-        import shutil  # noqa: PLC0415
-
-        problem = "could not be started: there is no git on PATH" if shutil.which("git") is None else str(error)
-        raise GitError("init", problem) from error
-    identity = {f"GIT_{who}_{what}": _MAKER[what] for who in ("AUTHOR", "COMMITTER") for what in _MAKER}
-    place = {"GIT_DIR": str(directory / ".git"), "GIT_WORK_TREE": str(directory)}  # so Git ignores who owns it
-    for arguments in (
-        ("init", "--quiet", "--template=", "--initial-branch=master"),
-        ("add", "--all"),
-        ("commit", "--quiet", "--message", message),
-    ):
-        try:
-            status, _, complaints = git.Git(directory).execute(
-                ["git", *arguments],
-                env={**environment.LOCAL, **identity, **place},
-                with_extended_output=True,
-                with_exceptions=False,
-            )
-        except (git.GitError, OSError) as error:
-            raise GitError(arguments[0], one_line(str(error))) from error
-        if status:
-            problem = deferred.git_complaints.summary(complaints.encode("utf-8", "surrogateescape"), status, arguments)
-            raise GitError(arguments[0], problem, status)
-
-
-class Entry(NamedTuple):
-    """An entry of a commit that is no directory. ``blob`` is '' for what is no file: a symbolic link, a submodule."""
-
-    blob: str
-    size: int
-
-
-def list_files(directory: Path, commit: str, path: str = "") -> dict[str, Entry]:
-    """What is at the top of a commit (or only at ``path``), without directories. It reads no content."""
-    arguments = ["ls-tree", "-z", "--long", commit, *(["--", path] if path else [])]
-    found = {}
-    for line in run(arguments, git_dir=directory / ".git", shared=True).decode("utf-8", "surrogateescape").split("\0"):
-        attributes, _, name = line.partition("\t")
-        if name and not attributes.startswith("040000"):
-            mode, _, blob, size = attributes.split()
-            found[name] = Entry(blob if mode.startswith("100") else "", int(size) if size.isdigit() else 0)
-    return found
-
-
-def read_blobs(directory: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """The contents of blobs, whose sizes in bytes are known. A few are read at a time: Git's output is in memory."""
-    contents: dict[str, bytes] = {}
-    batch: list[str] = []
-    left = _BATCH
-    for blob, size in sorted(sizes.items()):
-        if batch and size > left:
-            contents.update(_read_blobs(directory / ".git", batch))
-            batch, left = [], _BATCH
-        batch.append(blob)
-        left -= size
-    return {**contents, **_read_blobs(directory / ".git", batch)}
-
-
-def read_files(directory: Path, commit: str, path: str = "", *, suffix: str, largest: int) -> dict[str, bytes | None]:
-    """The files at the top of a commit (or only the one at ``path``) whose names end with ``suffix``, name to content.
-
-    What is neither file nor directory (a symbolic link, a submodule) has the content None. A file of more than
-    ``largest`` bytes is not read; its content is ``largest`` + 1 NULs. So is that of the largest files, when all files
-    have too many bytes in sum. Raises GitError.
-    """
-    listed = {name: entry for name, entry in list_files(directory, commit, path).items() if name.endswith(suffix)}
-    if len(listed) > _MOST_FILES:
-        raise GitError("ls-tree", f"expected no more than {_MOST_FILES} files, there are {len(listed)}")
-    read = set(some({name: entry.size for name, entry in listed.items()}, largest, _MOST_BYTES))
-    contents = read_blobs(directory, {blob: size for name, (blob, size) in listed.items() if blob and name in read})
-    too_large = bytes(largest + 1)
-    return {
-        name: None if not blob else contents[blob] if name in read else too_large
-        for name, (blob, _size) in listed.items()
-    }
-
-
-def some(sizes: Mapping[str, int], largest: int, most: int) -> list[str]:
-    """The names of the files to read, by their sizes: up to ``largest`` bytes each, and ``most`` bytes in all.
-
-    The small ones come first, so that no large file keeps others from being read.
-    """
-    read: list[str] = []
-    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
-        most -= sizes[name]
-        if sizes[name] > largest or most < 0:
-            break
-        read.append(name)
-    return read
-
-
-def _read_blobs(git_dir: Path, blobs: list[str]) -> dict[str, bytes]:
-    if not blobs:
-        return {}
-    output = run(["cat-file", "--batch"], git_dir=git_dir, shared=True, stdin="\n".join(blobs).encode("ascii"))
-    contents, position = {}, 0
-    for _ in blobs:
-        end = output.index(b"\n", position)
-        header = output[position:end].decode("ascii").split()
-        if len(header) != 3:
-            raise GitError("cat-file", f"object {header[0]} is missing")
-        start, size = end + 1, int(header[2])
-        contents[header[0]] = output[start : start + size]
-        position = start + size + 1
-    return contents

@@ -1,7 +1,7 @@
 """One Git process from start to end: locks, limits of time and memory, and errors in one place.
 
 GitPython starts none of these processes: its import would take half the time of a run after a push. It only makes the
-repositories of ``jens-init --example`` (``jens.git.clones``).
+repositories of ``jens-init --example`` (``jens.git.creation``).
 """
 
 from __future__ import annotations

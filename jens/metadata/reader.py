@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from jens.config import Config
 from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
-from jens.git import clones
-from jens.git.clones import Entry
+from jens.git import contents
+from jens.git.contents import Entry
 from jens.layout import Layout
 from jens.metadata.definition import SUFFIX, is_definition
 from jens.metadata.library import parse_library
@@ -24,7 +24,7 @@ def read_library(config: Config, commit: str) -> Library:
     main = config.main
     name = main.repositorymetadata.relative_to(main.repositorymetadatadir).as_posix()
     try:
-        files = clones.read_files(main.repositorymetadatadir, commit, name, suffix="", largest=LARGEST)
+        files = contents.read_files(main.repositorymetadatadir, commit, name, suffix="", largest=LARGEST)
     except (GitError, OSError) as error:
         raise LibraryError(main.repositorymetadata, str(error)) from error
     if name not in files:
@@ -44,18 +44,18 @@ def read_definitions(config: Config, commit: str, parsed: Parsed | None = None) 
     if parsed is None:
         parsed = Parsed.load(Layout.of(config), config.main.hashprefix)
     try:
-        listed = clones.list_files(directory, commit)
+        listed = contents.list_files(directory, commit)
         found = {name: entry for name, entry in sorted(listed.items()) if is_definition(name)}
         refused = plan_refusals(found)
         sizes = {entry.blob: entry.size for name, entry in found.items() if entry.blob and name not in refused}
-        contents = clones.read_blobs(directory, sizes)
+        blobs = contents.read_blobs(directory, sizes)
     except (GitError, OSError) as error:
         raise MetadataError(directory, str(error)) from error
     return {
         name[: -len(SUFFIX)]: (
             IllFormed(name[: -len(SUFFIX)], f"{name}: {refused[name]}")
             if name in refused
-            else parsed.read(name, contents.get(entry.blob))
+            else parsed.read(name, blobs.get(entry.blob))
         )
         for name, entry in found.items()
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jens.config import Config
 from jens.errors import DirectoryError
-from jens.git import clones
+from jens.git.contents import Entry as ListedFile
 from jens.metadata import yamlnodes
 from jens.metadata.definition import (
     SUFFIX,
@@ -262,7 +262,7 @@ def check_definitions(
 
 def _too_much(directory: Path, names: Iterable[str]) -> Iterator[Finding]:
     """Definitions that a run would not read as all together are too large."""
-    entries = {name: clones.Entry("", (directory / name).lstat().st_size) for name in names}
+    entries = {name: ListedFile("", (directory / name).lstat().st_size) for name in names}
     for name, reason in plan_refusals(entries).items():
         if entries[name].size <= yamlnodes.LARGEST:  # what is too large alone was reported
             yield finding(str(directory / name), 1, ERROR, reason)

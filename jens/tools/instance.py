@@ -13,7 +13,7 @@ from configobj import ConfigObj
 
 from jens import urls
 from jens.errors import DirectoryError, GitError, MetadataError
-from jens.git import clones
+from jens.git import clones, creation
 from jens.git.wrapper import GitOptions
 from jens.system import files
 
@@ -128,7 +128,7 @@ def _make_example_repositories(examples: Path, directory: Path) -> Path:
     library.write_text(library.read_text("utf-8").replace(EXAMPLE_REPOSITORIES, str(directory)), "utf-8")
     for repository in sorted(directory.iterdir()):
         try:
-            clones.make_repository(repository, "Begin with the example")
+            creation.make_repository(repository, "Begin with the example")
         except GitError as error:
             raise MetadataError(repository, str(error), "made") from error
     return directory

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 
 from jens.environments.dangling import Dangling, find_missing
-from jens.git import clones
+from jens.git import contents
 from jens.metadata import parsed, yamlnodes
 from jens.model import SITE, Branch, Definition, Expansion, RepoId
 from tests import TREE
@@ -146,11 +147,14 @@ def test_a_definition_that_means_nothing_twenty_thousand_times_says_so_in_few_li
 
 
 def test_blobs_are_read_a_few_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clones, "_BATCH", 100)
+    read = Mock(wraps=contents._read_blobs)
+    monkeypatch.setattr(contents, "_read_blobs", read)
+    monkeypatch.setattr(contents, "_BATCH", 100)
     for number in range(12):
         site.define(f"e{number:02}", definition(mail=f"a{number}"))
     assert site.update("--strict").code == 0
     assert len(site.environments()) == 13
+    assert read.call_count > 6
 
 
 def test_an_environment_whose_every_link_dangles_is_told_in_few_words() -> None:

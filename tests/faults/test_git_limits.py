@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jens.errors import GitError
-from jens.git import clones, wrapper
+from jens.git import clones, contents, wrapper
 from jens.git.process import GitOptions
 from tests.conftest import MODULE, Remote, Site, definition, git
 from tests.faults.decoy import push_bomb, push_tree
@@ -337,10 +337,10 @@ def test_a_partial_clone_of_metadata_becomes_whole(evil: Site, lying: Servers) -
     evil.define("team")
     assert evil.update("--strict").code == 0
     assert evil.environments() == ["production", "team"]
-    files = clones.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000)
+    files = contents.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000)
     assert sorted(files) == ["production.yaml", "team.yaml"]
     lying.lie()
-    assert clones.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000) == files
+    assert contents.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000) == files
 
 
 def test_no_local_git_fetches_what_a_partial_clone_lacks(evil: Site, lying: Servers) -> None:
@@ -351,7 +351,7 @@ def test_no_local_git_fetches_what_a_partial_clone_lacks(evil: Site, lying: Serv
     lying.lie()
     begin = time.monotonic()
     with pytest.raises(GitError):
-        clones.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000)
+        contents.read_files(clone, evil.definitions.commit(), suffix=".yaml", largest=1000)
     assert time.monotonic() - begin < 20
     assert lying.reached() == set(), "nobody was asked"
     ended = run(evil)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.git.clones import Entry
+from jens.git.contents import Entry
 from jens.metadata import parsed, yamlnodes
 from jens.metadata.definition import doubts, parse_definition, read_definition
 from jens.metadata.library import parse_library
