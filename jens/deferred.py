@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jens.environments import dangling as dangling
     from jens.environments import previous as previous
     from jens.environments import tree as tree
+    from jens.environments import wanted as wanted
     from jens.messaging import hints as hints
     from jens.metadata import definition as definition
     from jens.metadata import parsed as parsed
@@ -54,6 +55,7 @@ MODULES = {
     "environments_plan": "jens.environments.plan",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
+    "wanted": "jens.environments.wanted",
     "credentials": "jens.git.credentials",
     "git_complaints": "jens.git.complaints",
     "git_lock": "jens.git.lock",

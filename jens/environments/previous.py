@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from jens.environments import tree
 from jens.environments.model import EnvironmentsPlan, Previous
-from jens.environments.tree import Found
+from jens.environments.wanted import Found, parser_of
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from jens.metadata.parsed import Parsed
@@ -85,7 +85,7 @@ def infer(layout: Layout, name: str, found: Found) -> Definition:
         ref = entry_ref(target.entry) if target else None
         if target and ref:
             overrides[target.repo] = ref
-    return Definition(name, None, overrides, parser=tree.parser_of(found.conf))
+    return Definition(name, None, overrides, parser=parser_of(found.conf))
 
 
 def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:

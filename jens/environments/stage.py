@@ -18,7 +18,7 @@ from jens.system import files
 from jens.text import listed, name_in_line, one_line
 
 if TYPE_CHECKING:
-    from jens.environments.tree import Planner
+    from jens.environments.wanted import Planner
     from jens.links import Target
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class EnvironmentsStage:
 
     @cached_property
     def _planner(self) -> Planner:
-        return deferred.tree.Planner(self._layout, self._expansion, with_conf=self._with_conf)
+        return deferred.wanted.Planner(self._layout, self._expansion, with_conf=self._with_conf)
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
         """Make, remove and change environments. A failure of one leaves the others alone."""
@@ -157,13 +157,15 @@ class EnvironmentsStage:
         wanted = self._planner.tree(definition)
         found = tree.take(path)
         out = self._planner.refused(definition, found)
-        held = tree.keep_waiting(wanted, found, [link for link in self._planner.waiting(definition) if link not in out])
+        held = deferred.wanted.keep_waiting(
+            wanted, found, [link for link in self._planner.waiting(definition) if link not in out]
+        )
         problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             tree.create(path, held)
             self._changed += 1
         else:
-            changes = tree.plan_changes(held, found)
+            changes = deferred.wanted.plan_changes(held, found)
             problems = tree.change(path, changes)
             self._changed += bool(changes.count)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))

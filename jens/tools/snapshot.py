@@ -12,7 +12,7 @@ from jens import preflight
 from jens.config import Config
 from jens.environments import tree
 from jens.environments.previous import remembered_definition
-from jens.environments.tree import Found
+from jens.environments.wanted import Found, parser_of
 from jens.errors import DirectoryError, MetadataError
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
@@ -107,7 +107,7 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
         doubts.append("it changes all the time: what is pinned may never have been seen together")
     if definition is None:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
-        definition = Definition(environment, None, {}, parser=tree.parser_of(found.conf))
+        definition = Definition(environment, None, {}, parser=parser_of(found.conf))
     if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
         commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
     if not commits:

@@ -12,7 +12,7 @@ from jens.environments.dangling import Dangling
 from jens.environments.faults import plan_faults
 from jens.environments.model import Applied, EnvironmentsPlan, RefusedLinks
 from jens.environments.stage import refused_links
-from jens.environments.tree import Planner
+from jens.environments.wanted import Planner, keep_waiting, plan_changes
 from jens.errors import EnvironmentsError, RepositoriesError
 from jens.git.workers import result, workers
 from jens.layout import Layout
@@ -154,8 +154,8 @@ def _links(context: Context, plans: Plans, expansion: Expansion) -> tuple[list[s
         out = planner.refused(definition, found)
         refused += refused_links(definition.name, out)
         waiting = [link for link in planner.waiting(definition) if link not in out]
-        wanted = tree.keep_waiting(wanted, found, waiting)
-        changes = tree.plan_changes(wanted, found)
+        wanted = keep_waiting(wanted, found, waiting)
+        changes = plan_changes(wanted, found)
         if changes.put or changes.remove:
             counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"
             lines.append(f"Would {counts} of environment '{definition.name}'")

@@ -108,11 +108,12 @@ def save_baseline(
 
 def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:
     """Whether environments on disk have exactly the links that they should have. Raises OSError."""
-    tree = deferred.tree
-    planner = tree.Planner(context.layout, expansion, with_conf=context.config.main.directory_environments)
+    planner = deferred.wanted.Planner(context.layout, expansion, with_conf=context.config.main.directory_environments)
     definitions = {definition.name: definition for definition in applied.standing}
     return not any(
-        tree.plan_changes(planner.tree(definitions[name]), tree.read(context.layout.environment(name))).count
+        deferred.wanted.plan_changes(
+            planner.tree(definitions[name]), deferred.tree.read(context.layout.environment(name))
+        ).count
         for name in names
     )
 

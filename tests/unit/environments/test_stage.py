@@ -13,7 +13,7 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.plan import plan_environments, refuse_losses
 from jens.environments.previous import former_definitions, infer, look, resolved_before
 from jens.environments.stage import EnvironmentsStage, bypass
-from jens.environments.tree import Changes, Found, Planner, Tree
+from jens.environments.wanted import Changes, Found, Planner, Tree, conf, keep_waiting, plan_changes
 from jens.layout import Layout
 from jens.model import (
     HIERADATA,
@@ -390,8 +390,8 @@ def test_a_definition_is_inferred_from_links(layout: Layout, links: dict[str, st
 
 
 def test_the_parser_is_inferred_from_the_environments_conf(layout: Layout) -> None:
-    assert infer(layout, "x", Found(conf=environments_tree.conf("future"))).parser == "future"
-    assert infer(layout, "x", Found(conf=environments_tree.conf(None))).parser is None
+    assert infer(layout, "x", Found(conf=conf("future"))).parser == "future"
+    assert infer(layout, "x", Found(conf=conf(None))).parser is None
     assert infer(layout, "x", Found(conf=b"parser = future\n")).parser is None
 
 
@@ -584,15 +584,13 @@ def test_a_repository_outside_the_inventory_has_no_links_that_wait(layout: Layou
     ],
 )
 def test_a_link_that_waits_keeps_its_old_text(found: dict[str, str], expected: dict[str, str]) -> None:
-    assert environments_tree.keep_waiting(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(
-        expected, b"x"
-    )
+    assert keep_waiting(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(expected, b"x")
 
 
 # What changes on disk
 
 
-_CONF = environments_tree.conf(None)
+_CONF = conf(None)
 
 
 @pytest.mark.parametrize(
@@ -612,7 +610,7 @@ _CONF = environments_tree.conf(None)
         ),
         pytest.param(
             Tree({}),
-            Found(conf=environments_tree.conf("future")),
+            Found(conf=conf("future")),
             Changes((), {}, None, ("environment.conf",)),
             id="a conf of ours with a parser",
         ),
@@ -620,7 +618,7 @@ _CONF = environments_tree.conf(None)
     ],
 )
 def test_what_should_be_is_compared_with_what_is_there(wanted: Tree, found: Found, expected: Changes) -> None:
-    assert environments_tree.plan_changes(wanted, found) == expected
+    assert plan_changes(wanted, found) == expected
 
 
 _DIRECTORIES = (
@@ -676,7 +674,7 @@ def test_a_changed_environment_keeps_the_links_that_need_no_change(layout: Layou
     before = os.lstat(path / "modules" / "a")
     (path / "hieradata" / "fqdns").rmdir()
     environments_tree.change(
-        path, environments_tree.plan_changes(Tree({"modules/a": "1", "modules/b": "2"}), environments_tree.read(path))
+        path, plan_changes(Tree({"modules/a": "1", "modules/b": "2"}), environments_tree.read(path))
     )
     assert environments_tree.read(path) == Found({"modules/a": "1", "modules/b": "2"})
     assert os.path.samestat(before, os.lstat(path / "modules" / "a"))
