@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
-from configobj import ConfigObj, ConfigObjError, flatten_errors
+from configobj import ConfigObj, ConfigObjError, DuplicateError, flatten_errors
 
+from jens import deferred
 from jens.errors import ConfigError
-from jens.names import is_branch_name
+from jens.names import is_branch_name, is_environment_name
 
 try:  # configobj before 5.0.7 ships it as a top-level module
     from configobj.validate import ValidateError, Validator, VdtTypeError
@@ -64,11 +65,13 @@ class Main(NamedTuple):
     )
     mandatorybranches: tuple[str, ...] = _key(
         "branches(default=list('master', 'qa'))",
-        "a list of branch names",
+        "a list of branch names, with commas between them",
         "branches that every repository must have (shipped: master,)",
     )
     protectedenvironments: tuple[str, ...] = _key(
-        "names(default=list())", "a list of environments", "never deleted (shipped: production, qa)"
+        "environments(default=list())",
+        "a list of environments (letters, digits, underscores), with commas between them",
+        "never deleted (shipped: production, qa)",
     )
     environmentsmetadatadir: Path = _path("/var/lib/jens/metadata/environments", "clone of the environment metadata")
     repositorymetadatadir: Path = _path("/var/lib/jens/metadata/repository", "clone of the repository metadata")
@@ -83,7 +86,7 @@ class Main(NamedTuple):
     )
     common_hieradata_items: tuple[str, ...] = _key(
         "items(default=list())",
-        f"a list of names without slashes, other than {', '.join(RESERVED_HIERADATA_ITEMS)}",
+        f"a list of names without slashes, other than {', '.join(RESERVED_HIERADATA_ITEMS)}, with commas between them",
         "entries of the common Hiera data's data/ to link",
     )
     mode: str = _key(
@@ -207,29 +210,43 @@ def load_config(path: Path = DEFAULT_PATH) -> Config:
 
     Raises ConfigError, naming file, section, key and what was expected.
     """
-    raw = _parse(path)
-    warnings = _unknown_keys(path, raw)
+    lines = _read(path)
+    raw = _parse(path, lines)
+    warnings = _unknown_keys(path, raw, lines)
     _validate(path, raw)
     sections: dict[str, Any] = {
         section: kind(**{name: raw[section][name] for name in kind._fields}) for section, kind in _SECTIONS.items()
     }
-    config = Config(path=path, warnings=tuple(warnings + _risks(path, sections["main"])), **sections)
+    config = Config(path=path, warnings=(*warnings, *_risks(path, sections["main"])), **sections)
     _check_whole(config)
     return config
 
 
-def _parse(path: Path) -> ConfigObj:
+def _read(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(path, f"cannot be read: {problem}") from error
+
+
+def _parse(path: Path, lines: list[str]) -> ConfigObj:
     try:
         return ConfigObj(lines, configspec=_specification(), interpolation=False)
     except ConfigObjError as error:
         # ConfigObj's own message repeats the line, which may hold a secret.
-        line = (getattr(error, "errors", None) or [error])[0].line_number
-        raise ConfigError(path, f"syntax error at line {line}, expected 'key = value' lines in [sections]") from None
+        first = (getattr(error, "errors", None) or [error])[0]
+        raise _syntax_error(path, lines, first) from None
+
+
+def _syntax_error(path: Path, lines: list[str], error: ConfigObjError) -> ConfigError:
+    twice = deferred.configlines.repeated(lines, error.line_number) if isinstance(error, DuplicateError) else None
+    if twice is not None:
+        place, numbers = twice
+        *before, last = map(str, numbers)
+        problem = f"expected once, it is in the lines {', '.join(before)} and {last}"
+        return ConfigError(path, problem, ".".join(place.section), place.key)
+    return ConfigError(path, f"syntax error at line {error.line_number}, expected 'key = value' lines in [sections]")
 
 
 def _specification() -> list[str]:
@@ -241,16 +258,20 @@ def _specification() -> list[str]:
     ]
 
 
-def _unknown_keys(path: Path, raw: ConfigObj) -> list[str]:
+def _unknown_keys(path: Path, raw: ConfigObj, lines: list[str]) -> list[str]:
     # This must run before the validation, which adds the missing keys.
-    warnings = [f"{path}: unknown key '{name}' outside any section is ignored" for name in raw.scalars]
+    unknown: list[tuple[tuple[str, ...], str]] = [((), name) for name in raw.scalars]
     for section in raw.sections:
         if section not in _SECTIONS:
-            warnings.append(f"{path}: unknown section [{section}] is ignored")
+            unknown.append(((section,), ""))
             continue
         extra = [name for name in raw[section] if (section, name) not in KEYS]
-        warnings += [f"{path}: unknown key '{name}' in [{section}] is ignored" for name in extra]
-    return warnings
+        unknown += [((section, name), "") if name in raw[section].sections else ((section,), name) for name in extra]
+    known = {section: kind._fields for section, kind in _SECTIONS.items()}
+    return [
+        f"{path}: {deferred.configlines.complaint(deferred.configlines.Place(*place), lines, known)}"
+        for place in unknown
+    ]
 
 
 def _check_shape(path: Path, raw: ConfigObj) -> None:
@@ -265,24 +286,29 @@ def _check_shape(path: Path, raw: ConfigObj) -> None:
 def _validate(path: Path, raw: ConfigObj) -> None:
     _check_shape(path, raw)
     result = raw.validate(Validator(_CHECKS), preserve_errors=True)
-    for sections, name, _error in flatten_errors(raw, result) if result is not True else ():
+    for sections, name, error in flatten_errors(raw, result) if result is not True else ():
         section = ".".join(sections)
         if name is None:
             raise ConfigError(path, "expected a section", section)
         # The value is not repeated when it may be a secret.
-        value = "" if section == "gitlabproducer" else f", not {raw[section][name]!r}"
+        bad = error.element if isinstance(error, _BadElementError) else raw[section][name]
+        value = "" if section == "gitlabproducer" else f", not {bad!r}"
         raise ConfigError(path, f"expected {KEYS[section, name].expected}{value}", section, name)
 
 
 def _risks(path: Path, main: Main) -> list[str]:
-    if main.retention >= SHORTEST_SAFE_RETENTION:
-        return []
-    return [
-        (
-            f"{path}: [main] retention: {main.retention} is less than {SHORTEST_SAFE_RETENTION} seconds, "
+    """What is allowed, but hardly meant."""
+    doubts = [
+        f"common_hieradata_items: '{item}' is one item, items have commas between them"
+        for item in main.common_hieradata_items
+        if any(letter.isspace() for letter in item)
+    ]
+    if main.retention < SHORTEST_SAFE_RETENTION:
+        doubts.append(
+            f"retention: {main.retention} is less than {SHORTEST_SAFE_RETENTION} seconds, "
             "Puppet servers that read over NFS may miss files"
         )
-    ]
+    return [f"{path}: [main] {doubt}" for doubt in doubts]
 
 
 def _check_whole(config: Config) -> None:
@@ -319,25 +345,37 @@ def _check_optional_path(value: object) -> str:
     return "" if value == "" else str(_check_path(value))
 
 
-def _check_names(value: object) -> tuple[str, ...]:
+class _BadElementError(ValidateError):  # type: ignore[misc]  # configobj has no types
+    """An element of a list is not what is expected."""
+
+    def __init__(self, element: str) -> None:
+        super().__init__(element)
+        self.element = element
+
+
+def _check_list(value: object, is_good: Callable[[str], bool]) -> tuple[str, ...]:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) for entry in entries):
         raise VdtTypeError(value)
-    return tuple(entry for entry in entries if entry)
+    names = tuple(entry for entry in entries if entry)
+    for name in names:
+        if not is_good(name):
+            raise _BadElementError(name)
+    return names
+
+
+def _check_environments(value: object) -> tuple[str, ...]:
+    return _check_list(value, is_environment_name)
 
 
 def _check_branches(value: object) -> tuple[str, ...]:
-    names = _check_names(value)
-    if not all(is_branch_name(name) for name in names):
-        raise ValidateError(value)
-    return names
+    return _check_list(value, is_branch_name)
 
 
 def _check_items(value: object) -> tuple[str, ...]:
-    names = _check_names(value)
-    if any("/" in name or name in (".", "..") or name in RESERVED_HIERADATA_ITEMS for name in names):
-        raise ValidateError(value)
-    return names
+    return _check_list(
+        value, lambda name: "/" not in name and name not in (".", "..") and name not in RESERVED_HIERADATA_ITEMS
+    )
 
 
 def _check_prefix(value: object) -> str:
@@ -355,7 +393,7 @@ def _check_filename(value: object) -> str:
 _CHECKS = {
     "path": _check_path,
     "optional_path": _check_optional_path,
-    "names": _check_names,
+    "environments": _check_environments,
     "branches": _check_branches,
     "items": _check_items,
     "prefix": _check_prefix,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import jens.git.lock
     import jens.git.process
     import jens.repositories.plan
+    from jens import configlines as configlines
     from jens.environments import dangling as dangling
     from jens.environments import previous as previous
     from jens.environments import tree as tree
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     repositories_plan = jens.repositories.plan
 
 MODULES = {
+    "configlines": "jens.configlines",
     "dangling": "jens.environments.dangling",
     "environments_faults": "jens.environments.faults",
     "environments_plan": "jens.environments.plan",

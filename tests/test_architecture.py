@@ -17,7 +17,7 @@ _PACKAGE = TREE / "jens"
 #: Files at the top that every folder may import: values, failures, and checks of text.
 _GROUND = {"deferred", "errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top; they describe an instance.
-_TOP = {"config", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
+_TOP = {"config", "configlines", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.
 _MAY_KNOW: Mapping[str, set[str]] = {

@@ -119,7 +119,7 @@ def test_exit_3_even_when_the_file_has_the_unknown_key(file: Path, capsys: pytes
     code, stdout, stderr = run(capsys, "-c", str(file), "-k", "clondir")
     assert (code, stdout) == (3, "")
     assert stderr.splitlines() == [
-        f"jens-test: {file}: unknown key 'clondir' in [main] is ignored",
+        f"jens-test: {file}: unknown key 'clondir' in [main] is ignored (line 2), expected 'clonedir'",
         "jens-test: there is no key 'clondir' in section [main]",
     ]
 
@@ -149,7 +149,7 @@ def test_exit_2_the_options_are_wrong(arguments: tuple[str, ...], file: Path) ->
 
 def test_doubts_about_the_configuration_are_told_on_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("[main]\nclondir = /srv/clone\n")
-    expected = f"jens-test: {file}: unknown key 'clondir' in [main] is ignored\n"
+    expected = f"jens-test: {file}: unknown key 'clondir' in [main] is ignored (line 2), expected 'clonedir'\n"
     assert run(capsys, "-c", str(file), "-k", "mode") == (0, "POLL\n", expected)
 
 
