@@ -82,7 +82,7 @@ class QueueError(JensError):
         self.action = action
 
     def __str__(self) -> str:
-        return f"The queue of hints '{self.path}' could not be {self.action}: {self.problem}"
+        return f"The queue of hints '{self.path}' could not be {self.action}: {self.problem} (queuedir in [messaging])"
 
 
 class StageError(JensError):
@@ -130,7 +130,7 @@ class LockFailedError(JensError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"Lock '{self.path}' could not be tried: {self.problem}"
+        return f"Lock '{self.path}' could not be tried: {self.problem} (lockdir in [filelock])"
 
 
 class GitError(JensError):

@@ -84,11 +84,12 @@ def make_directories(config: Config) -> None:
 
 
 class Owned(NamedTuple):
-    """A configured directory, and the id of the user that it belongs to."""
+    """A configured directory, the id of the user that it belongs to, and whether this user may write to it."""
 
     key: str
     path: Path
     owner: int
+    is_open: bool = True
 
 
 def check_instance_owner(config: Config, command: Sequence[str], *, as_root: bool) -> None:
@@ -122,33 +123,52 @@ def check_producer(config: Config) -> None:
             )
 
 
+def check_queue_access(config: Config) -> None:
+    """Check that this user, if it is not the owner of the queue, may write to it. Raises DirectoryError."""
+    path = config.messaging.queuedir
+    owner, user = _owner(path), os.geteuid()
+    if owner is not None and owner != user and not _is_open(path):
+        problem = f"belongs to '{name_of(owner)}', expected that '{name_of(owner)}' runs the producer"
+        raise DirectoryError("queuedir", path, f"{problem}, or that '{name_of(user)}' may write to it")
+
+
 def _check_owner(directories: Mapping[str, Path], command: Sequence[str], *, as_root: bool) -> None:
     owners = [(key, path, _owner(path)) for key, path in directories.items()]
-    owned = [Owned(key, path, owner) for key, path, owner in owners if owner is not None]
+    owned = [Owned(key, path, owner, _is_open(path)) for key, path, owner in owners if owner is not None]
     refusal = judge_user(os.geteuid(), owned, command, as_root=as_root)
     if refusal is not None:
         raise refusal
 
 
 def _owner(path: Path) -> int | None:
-    """The owner of a directory, or of the one above it that hides it; None when that is not known, or root."""
+    """The owner of a directory, or of the one above it that hides it; None when that is not known."""
     try:
         return os.stat(path).st_uid
     except PermissionError:
         for parent in path.parents:
             with contextlib.suppress(OSError):
-                return os.stat(parent).st_uid or None
+                return os.stat(parent).st_uid
     except OSError:
         pass  # the other checks tell
     return None
 
 
+def _is_open(path: Path) -> bool:
+    """Whether this user may write to a directory. A file system that is read only is so for all users."""
+    if os.access(path, os.W_OK | os.X_OK):
+        return True
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
+
+
 def judge_user(user: int, owned: Sequence[Owned], command: Sequence[str], *, as_root: bool) -> DirectoryError | None:
     """Why a user must not run a tool that writes to these directories; None when the user may.
 
-    A directory of root is no reason: a mount point often belongs to root, and lets a group write.
+    A directory of root that the user may write to is no reason: a mount point often belongs to root, and lets a group
+    write.
     """
-    foreign = next((each for each in owned if each.owner not in (user, 0)), None)
+    foreign = next((each for each in owned if each.owner != user and not (each.owner == 0 and each.is_open)), None)
     if foreign is None or (as_root and user == 0):
         return None
     owner, more = name_of(foreign.owner), ", or add --as-root" if user == 0 else ""

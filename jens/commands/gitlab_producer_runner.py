@@ -23,7 +23,7 @@ from jens.commands.exitcodes import FAILED, INTERRUPTED, OK
 from jens.commands.logs import LogFile, set_up_logging
 from jens.commands.runner import bound_git, complain, run_tool
 from jens.config import DEFAULT_PATH, Config, load_config
-from jens.errors import JensError
+from jens.errors import DirectoryError, JensError
 from jens.gitlabproducer.app import create_app
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def application(path: str | None = None) -> WSGIApplication:
 
 
 def _application(config: Config) -> WSGIApplication:
-    set_up_logging(config, LOG, log_file=_LastingLog)
+    try:
+        set_up_logging(config, LOG, log_file=_LastingLog)
+    except DirectoryError:
+        preflight.check_queue_access(config)  # the wrong user may write neither: the queue says who is the right one
+        raise
     bound_git(config)
     # Werkzeug's own server would log whole request lines, and their queries may have secrets.
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)

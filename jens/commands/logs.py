@@ -130,7 +130,8 @@ def set_up_logging(
         to_file = log_file(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         if not files.is_full(error):
-            raise DirectoryError("logdir", config.main.logdir, f"log cannot be written: {error.strerror}") from error
+            problem = f"log '{path.name}' cannot be written: {error.strerror}"
+            raise DirectoryError("logdir", config.main.logdir, problem) from error
         # The tool may be about to make room. Each line tries again to open the file, and the first failure is told.
         to_file = log_file(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handlers: list[logging.Handler] = [to_file, *([logging.StreamHandler()] if verbose else [])]

@@ -116,16 +116,18 @@ _UNKNOWN = "nobody knows when"
 
 
 def _last_run_text(last_run: LastRun | None) -> Iterator[str]:
-    """How the last run went, and what is wrong; times are local."""
+    """How the last run went, what is wrong, and what failed; times are local."""
     if last_run is None:
         yield "Last run: never, or nothing tells of it"
         return
     yield f"Last run: {_local(last_run.begin)}, {last_run.seconds:.1f} s, exit status {last_run.status}"
-    for failure in last_run.failures:
-        yield f"\t- failed: {one_line(failure)}"
     yield f"There are {len(last_run.faults)} open faults"
     for opened in last_run.faults:
         yield f"\t- {one_line(_fault_text(opened))}"
+    if last_run.failures:
+        yield f"There are {len(last_run.failures)} failures in the last run"
+    for failure in last_run.failures:
+        yield f"\t- {one_line(failure)}"
 
 
 def _local(time: float) -> str:

@@ -115,6 +115,29 @@ def test_directories_of_root_that_let_others_write_are_an_instance_of_others(bui
     assert as_user(NOBODY, lambda: update.main(["-c", config])) == 0
 
 
+@pytest.mark.parametrize("is_hidden", [False, True], ids=["closed", "hidden"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_instance_of_root_is_roots(built: Site, name: str, is_hidden: bool) -> None:
+    tool, arguments = WRITERS[name]
+    if is_hidden:
+        for part in ("bare", "cache", "spool"):
+            (built.root / "closed").mkdir(0o700, exist_ok=True)
+            (built.root / part).rename(built.root / "closed" / part)
+        for key, part in (("main.baredir", "bare"), ("main.cachedir", "cache"), ("messaging.queuedir", "spool")):
+            built.settings[key] = str(built.root / "closed" / part)
+    line = refused(built, tool, arguments, NOBODY)
+    assert all(word in line for word in ("belongs to 'root'", "not 'nobody'", "sudo -u root jens-test")), line
+    assert "or add" not in line
+
+
+def test_a_producer_of_the_wrong_user_is_told_whose_the_queue_is(built: Site) -> None:
+    line = refused(built, gitlab_producer_runner.main, [], NOBODY)
+    expected = "belongs to 'root', expected that 'root' runs the producer, or that 'nobody' may write to it"
+    assert line.endswith(f"queuedir '{built.root / 'spool'}': {expected}")
+    (built.root / "spool").chmod(0o777)
+    assert "log 'jens-gitlab-producer.log' cannot be written" in refused(built, gitlab_producer_runner.main, [], NOBODY)
+
+
 def test_an_instance_that_is_hidden_from_a_user_names_its_owner(built: Site) -> None:
     for path in instance_of(built):
         give(path, HIDER)

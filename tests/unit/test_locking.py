@@ -258,7 +258,8 @@ def test_a_lock_that_cannot_be_tried_is_another_failure(lockdir: Path, kind: str
             lockdir.write_text("x")
     with pytest.raises(LockFailedError) as caught, run_lock(config):
         pytest.fail("the lock was obtained")
-    assert str(lockdir / "jens-7") in str(caught.value)
+    assert str(caught.value).startswith(f"Lock '{lockdir / 'jens-7'}' could not be tried: ")
+    assert str(caught.value).endswith(" (lockdir in [filelock])")
     assert not (lockdir.parent / "elsewhere").exists()
 
 

@@ -101,6 +101,24 @@ def test_who_may_write_to_an_instance(user: int, bare: int, cache: int, as_root:
     assert user == 0 or "--as-root" not in str(refusal)
 
 
+@pytest.mark.parametrize(
+    ("user", "owner", "is_open", "is_refused"),
+    [
+        (OURS, 0, True, False),
+        (OURS, 0, False, True),
+        (OURS, OURS, False, False),
+        (OURS, OTHER, True, True),
+        (0, 0, True, False),
+    ],
+)
+def test_directories_of_root_are_anybodys_only_while_they_are_open(
+    user: int, owner: int, is_open: bool, is_refused: bool
+) -> None:
+    owned = [Owned(key, Path(f"/{key}"), owner, is_open) for key in ("baredir", "cachedir")]
+    refusal = judge_user(user, owned, ["jens-x"], as_root=False)
+    assert (refusal is not None) == is_refused
+
+
 def test_nothing_is_known_of_what_is_not_there() -> None:
     assert judge_user(OURS, [], ["jens-x"], as_root=False) is None
 

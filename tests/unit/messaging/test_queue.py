@@ -341,7 +341,8 @@ def test_a_real_failure_is_said_as_the_system_says_it(
         patched.setattr(os, function, _no_space)
         with pytest.raises(QueueError) as caught:
             Queue(spool).add([_M1])
-    assert str(caught.value) == f"The queue of hints '{spool}' could not be written: No space left on device"
+    problem = "could not be written: No space left on device (queuedir in [messaging])"
+    assert str(caught.value) == f"The queue of hints '{spool}' {problem}"
     assert Queue(spool).names() == []
     assert os.listdir(spool / "temporary") == []
 
