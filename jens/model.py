@@ -118,10 +118,11 @@ class Definition(NamedTuple):
 
 
 class IllFormed(NamedTuple):
-    """A definition that cannot be used: its environment stays as it was."""
+    """A definition that cannot be used: its environment stays as it was. Whom it says to tell counts all the same."""
 
     name: str
     reason: str
+    notifications: tuple[str, ...] = ()
 
 
 Declared = Union[Definition, IllFormed]

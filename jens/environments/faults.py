@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from jens.environments.dangling import Dangling
 from jens.environments.model import Applied, EnvironmentsPlan, Previous
 from jens.events import (
+    CHECKOUT,
+    COMMIT,
+    CONTENT,
     DANGLING_LINK,
     DEFINITION,
     ENVIRONMENT,
@@ -16,23 +19,34 @@ from jens.events import (
     VOID_OVERRIDE,
     WAY_OUT,
 )
+from jens.layout import ref_entry
 from jens.metadata.definition import MOST_DOUBTS
-from jens.model import Definition, Fault, Library
+from jens.model import Declared, Definition, Fault, Library
 from jens.text import one_line
+
+#: Kinds of faults of a repository's ref.
+_OF_REFS = (CHECKOUT, COMMIT, CONTENT)
 
 
 def plan_faults(
     plan: EnvironmentsPlan, previous: Previous, applied: Applied, library: Library, dangling: Collection[Dangling]
 ) -> list[Fault]:
     """Everything that is wrong with the environments of a plan, once it was applied."""
-    addresses = {definition.name: definition.notifications for definition in applied.standing}
-    found = [Fault(PURGE_GUARD, refusal, environment=name) for name, refusal in plan.refused_changes.items()]
+    before = filter(None, (previous.definition(bad.name) for bad in plan.ill_formed))
+    addresses = _addresses([*plan.definitions, *applied.standing, *before, *plan.ill_formed, *plan.not_done])
+    found = [
+        Fault(PURGE_GUARD, refusal, environment=name, addresses=addresses.get(name, ()))
+        for name, refusal in plan.refused_changes.items()
+    ]
     found += [Fault(PURGE_GUARD, refusal, ref="environments") for refusal in plan.refusals]
-    found += [Fault(TOO_MANY, plan.excess, ref="environments")] if plan.excess else []
-    for bad in plan.ill_formed:
-        before = previous.definition(bad.name)
-        told = before.notifications if before is not None else ()
-        found.append(Fault(DEFINITION, one_line(bad.reason), environment=bad.name, addresses=told))
+    if plan.excess:
+        names = {definition.name for definition in plan.not_done} - plan.refused_changes.keys()
+        told = dict.fromkeys(address for name in sorted(names) for address in addresses[name])
+        found.append(Fault(TOO_MANY, plan.excess, ref="environments", addresses=(*told,)))
+    found += (
+        Fault(DEFINITION, one_line(bad.reason), environment=bad.name, addresses=addresses[bad.name])
+        for bad in plan.ill_formed
+    )
     found += (
         Fault(ENVIRONMENT, text, environment=name, addresses=addresses.get(name, ()))
         for name, text in applied.problems.items()
@@ -51,6 +65,37 @@ def plan_faults(
         found += _doubtful(definition, library)
     found += (_dangling(entry, addresses) for entry in sorted(dangling))
     return found
+
+
+def _addresses(declared: Iterable[Declared]) -> dict[str, tuple[str, ...]]:
+    """Whom to tell of each environment: all whom its old and its new definition name."""
+    found: dict[str, dict[str, None]] = {}
+    for definition in declared:
+        found.setdefault(definition.name, {}).update(dict.fromkeys(definition.notifications))
+    return {name: (*told,) for name, told in found.items()}
+
+
+def tell_who_names_it(faults: Iterable[Fault], definitions: Iterable[Definition]) -> list[Fault]:
+    """Faults of repositories, with the addresses of definitions that override the repository with the faulty ref."""
+    named: dict[tuple[str, str], dict[str, None]] = {}
+    faulty = [*faults]
+    repositories = {fault.repository for fault in faulty if fault.kind in _OF_REFS}
+    for definition in definitions if repositories else ():
+        for repo, ref in definition.overrides.items():
+            if str(repo) in repositories:
+                named.setdefault((str(repo), ref_entry(ref, None)), {}).update(dict.fromkeys(definition.notifications))
+    return [fault._replace(addresses=(*_names(named, fault),)) if fault.kind in _OF_REFS else fault for fault in faulty]
+
+
+def _names(named: Mapping[tuple[str, str], Mapping[str, None]], fault: Fault) -> dict[str, None]:
+    """Whom to tell of a faulty ref. A commit is named by any abbreviation."""
+    commit = fault.ref if fault.kind == CONTENT else f".{fault.ref}"
+    return dict.fromkeys(
+        address
+        for (repo, entry), addresses in named.items()
+        if repo == fault.repository and (entry == fault.ref or (entry[0] == "." and commit.startswith(entry)))
+        for address in addresses
+    )
 
 
 def _doubtful(definition: Definition, library: Library) -> Iterator[Fault]:

@@ -33,7 +33,8 @@ class EnvironmentsPlan(NamedTuple):
     """What to do with each environment. ``protected`` ones, and those that ``refusals`` name, are not removed.
 
     ``refused_changes`` has environments that stay as they were, since their new definitions would take too much away.
-    ``excess`` says which environments are not made since there would be too many, '' when there are none.
+    ``excess`` says which environments are not made since there would be too many, '' when there are none. ``not_done``
+    has the definitions of both kinds.
     """
 
     new: tuple[Definition, ...] = ()
@@ -45,6 +46,7 @@ class EnvironmentsPlan(NamedTuple):
     ill_formed: tuple[IllFormed, ...] = ()
     refused_changes: Mapping[str, str] = MappingProxyType({})
     excess: str = ""
+    not_done: tuple[Definition, ...] = ()
 
     @property
     def definitions(self) -> tuple[Definition, ...]:

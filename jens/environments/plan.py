@@ -48,8 +48,7 @@ def plan_environments(
     )
     room = len(new) if most is None else max(most - (len(wanted) - len(new)), 0)
     refused_new = new[room:]
-    for name in refused_new:
-        del wanted[name]
+    not_done = tuple(wanted.pop(name) for name in refused_new)
     new = sorted(new[:room])
     changed = [
         name for name in wanted if name in previous.existing and _differs(wanted[name], previous.remembered.get(name))
@@ -63,6 +62,7 @@ def plan_environments(
         refusals=tuple(refusals),
         ill_formed=tuple(ill_formed),
         excess=_excess(refused_new, most),
+        not_done=not_done,
     )
 
 
@@ -73,7 +73,7 @@ def refuse_losses(
 
     That is known only when remotes have replied: a default that no repository has takes everything away.
     """
-    changed, kept, refusals = [], [], {}
+    changed, kept, refused, refusals = [], [], [], {}
     for after in plan.changed:
         before = previous.definition(after.name)
         held = _held(before, expansion) if before is not None else set()
@@ -81,12 +81,18 @@ def refuse_losses(
         if before is not None and guard.refuses(lost, held):
             refusals[after.name] = _refused_change(after.name, lost, held)
             kept.append(before)
+            refused.append(after)
         else:
             changed.append(after)
     if not refusals:
         return plan
     unchanged = sorted((*plan.unchanged, *kept), key=lambda definition: definition.name)
-    return plan._replace(changed=tuple(changed), unchanged=tuple(unchanged), refused_changes=refusals)
+    return plan._replace(
+        changed=tuple(changed),
+        unchanged=tuple(unchanged),
+        refused_changes=refusals,
+        not_done=(*plan.not_done, *refused),
+    )
 
 
 def _held(definition: Definition, expansion: Expansion) -> set[RepoId]:

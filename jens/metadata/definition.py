@@ -41,12 +41,21 @@ def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declar
     try:
         return inspect_definition(file, content, hashprefix)
     except YamlError as problem:
-        return ill_formed(file, str(problem))
+        return ill_formed(file, str(problem), notifications_of(content or b""))
 
 
-def ill_formed(file: str, problem: str) -> IllFormed:
+def ill_formed(file: str, problem: str, notifications: tuple[str, ...]) -> IllFormed:
     """A definition that cannot be used. What it quotes is cut: whoever pushes decides how long that is."""
-    return IllFormed(file[: -len(SUFFIX)], text.shortened(f"{text.name_in_line(file)}: {problem}"))
+    return IllFormed(file[: -len(SUFFIX)], text.shortened(f"{text.name_in_line(file)}: {problem}"), notifications)
+
+
+def notifications_of(source: bytes) -> tuple[str, ...]:
+    """Whom a definition says to tell, if that can be read, whatever else is wrong with it."""
+    try:
+        top = _top(source)[1]
+        return _notifications(top["notifications"][1]) if "notifications" in top else ()
+    except YamlError:
+        return ()
 
 
 def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:

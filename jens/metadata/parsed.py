@@ -20,6 +20,7 @@ from jens.metadata.definition import (
     SUFFIX,
     ill_formed,
     inspect_definition,
+    notifications_of,
     parse_definition,
     read_definition,
 )
@@ -65,11 +66,16 @@ class Parsed:
         try:
             found = self._definition("", name, content)
         except YamlError as problem:
-            return ill_formed(file, str(problem))
+            return ill_formed(file, str(problem), self._told_of(content))
         self._overrides += len(found.overrides)
         if self._overrides > MOST_OVERRIDES_IN_ALL:
-            return ill_formed(file, f"with the definitions before it, more than {MOST_OVERRIDES_IN_ALL} overrides")
+            too_many = f"with the definitions before it, more than {MOST_OVERRIDES_IN_ALL} overrides"
+            return ill_formed(file, too_many, found.notifications)
         return found
+
+    def _told_of(self, content: bytes) -> tuple[str, ...]:
+        """Whom an ill-formed definition says to tell."""
+        return _strings(self._used[_digest(content)][3])
 
     def parse(self, name: str, source: bytes) -> Definition:
         """``parse_definition``. Raises YamlError."""
@@ -92,7 +98,7 @@ class Parsed:
             else:
                 found = inspect_definition(f"{name}{SUFFIX}", source, self._hashprefix)
         except YamlError as problem:
-            self._used[key] = [problem.text, problem.line, problem.place]
+            self._used[key] = [problem.text, problem.line, problem.place, notifications_of(source)]
             raise
         self._used[key] = _encode(found)
         return found
@@ -101,7 +107,8 @@ class Parsed:
         """A definition from what was saved; None when that is of another shape. Raises YamlError if that was saved."""
         try:
             if isinstance(saved, list):
-                text, line, place = saved
+                text, line, place, told = saved
+                _strings(told)
                 problem = YamlError(str(text), int(line), near=int(place))
             else:
                 default = saved["default"]
@@ -113,10 +120,10 @@ class Parsed:
                         for partition, refs in saved["overrides"].items()
                         for repo, entry in refs.items()
                     },
-                    tuple(map(str, saved["notifications"])),
+                    _strings(saved["notifications"]),
                     saved["parser"],
                     source,
-                    tuple(map(str, saved["unknown"])),
+                    _strings(saved["unknown"]),
                 )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
@@ -125,6 +132,10 @@ class Parsed:
     def _repo(self, partition: str, name: str) -> RepoId:
         """A repository; one object for all definitions."""
         return self._repos.setdefault((partition, name), RepoId(partition, name))
+
+
+def _strings(saved: Any) -> tuple[str, ...]:
+    return tuple(map(str, saved))
 
 
 def _encode(definition: Definition) -> dict[str, Any]:

@@ -157,7 +157,10 @@ def _open_faults(
         def was_looked_at(fault: Fault) -> bool:
             return fault.kind in _OF_RUNS or (fault.repository in repos and not fault.environment)
 
+        told = {opened.fault.identity: opened.fault.addresses for opened in before}  # a small scope has no definitions
+        found = [fault._replace(addresses=told.get(fault.identity, ())) for fault in found]
         return lastrun.still_open(found, before, was_looked_at, now)
+    found = deferred.environments_faults.tell_who_names_it(found, plans.environments.definitions)
     dangling = deferred.dangling.load(context.layout)
     found += deferred.environments_faults.plan_faults(
         plans.environments, plans.previous, applied, plans.work.library, dangling

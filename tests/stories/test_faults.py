@@ -164,6 +164,8 @@ def test_whatever_is_wrong_is_seen_by_all_who_look(
     assert not is_green(well)
     assert f"\t- {kind}" in told(well)
     assert found["text"] in told(well)
+    if found["environment"] or kind == "unknown commit":
+        assert found["addresses"] == ["ann@example.org"]
     if code == 60:
         assert well.update("--dry-run", "--strict").code == 60
     assert json.loads(told(well, "--json", "-q"))["last_run"]["faults"] == last_run(well)["faults"]

@@ -412,6 +412,33 @@ def test_a_definition_with_a_nul_is_ill_formed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("default: 5\nnotifications: ann@example.org\n", ("ann@example.org",)),
+        ("defualt: qa\nnotifications: [ann@example.org, bob@example.org]\n", ("ann@example.org", "bob@example.org")),
+        ("notifications: ann@example.org\noverrides: ~\n", ("ann@example.org",)),
+        ("default: 5\nnotifications: {}\n", ()),
+        ("default: 5\nnotifications:\n", ()),
+        ("default: qa\n", ()),
+        ("default: [\nnotifications: ann@example.org\n", ()),
+        ("", ()),
+    ],
+)
+def test_an_ill_formed_definition_says_whom_to_tell_as_far_as_it_can_be_read(
+    text: str, told: tuple[str, ...], tmp_path: Path
+) -> None:
+    layout = layout_in(tmp_path)
+    parsed = Parsed("commit/")
+    for declared in (read_definition("x.yaml", text.encode(), "commit/"), parsed.read("x.yaml", text.encode())):
+        assert isinstance(declared, IllFormed)
+        assert declared.notifications == told
+    parsed.save(layout)
+    again = Parsed.load(layout, "commit/").read("x.yaml", text.encode())
+    assert isinstance(again, IllFormed)
+    assert again.notifications == told
+
+
+@pytest.mark.parametrize(
     "file", ["a-b.yaml", "a.b.yaml", ".yaml", ".x.yaml", "a b.yaml", "ä.yaml", "\udcff.yaml"], ids=ascii
 )
 def test_an_environment_with_a_bad_name_is_ill_formed(file: str) -> None:
