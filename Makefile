@@ -52,8 +52,12 @@ demo: $(VENV)/.installed
 	@echo '    demo/environments/production  what Puppet would read'
 	@echo '    demo/log/jens-update.log      what the run did'
 	@echo '    demo/main.conf                what this instance uses'
-	@echo 'and after a change to a repository run'
+	@echo '    demo/example-repositories     the remotes, a Git repository each'
+	@echo 'and see a change arrive'
+	@echo '    echo "# mine" >>demo/example-repositories/module-dummy/code/manifests/init.pp'
+	@echo '    git -C demo/example-repositories/module-dummy commit --all --message=Mine'
 	@echo '    $(VENV)/bin/jens-update -c demo/main.conf'
+	@echo '    tail -1 demo/environments/production/modules/dummy/manifests/init.pp'
 
 # Tests start Python hundreds of times; they must not compile Jens each time, whatever the caller's environment says.
 quick test soak: export PYTHONDONTWRITEBYTECODE =
@@ -112,6 +116,8 @@ $(VENV): $(VENV)/.installed
 # installation copies them; changes in jens/ need no installation.
 $(VENV)/.installed: setup.py $(wildcard bin/jens-*)
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { $(require-python) && $(PYTHON) -m venv --clear $(VENV); }
+	@# It has only a setup.py, of which several releases of pip complain unless they are told to build a wheel.
+	$(PIP) --use-pep517 dirq
 	$(PIP) --editable .
 	@touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,27 @@ def test_the_example_repositories_can_be_worked_in(tmp_path: Path) -> None:
     assert git("symbolic-ref", "HEAD", directory=module) == "refs/heads/master"
     assert git("status", "--porcelain", directory=module) == ""
     git("checkout", "-q", "-b", "test", directory=module)
+
+
+def test_what_make_demo_says_at_its_end_is_in_the_readme_and_works(tmp_path: Path) -> None:
+    begin = "    @echo 'Look next at'\n"
+    makefile = (TREE / "Makefile").read_text("utf-8").replace("\t", "    ")
+    said = re.findall(r"    @echo '(.*)'\n", makefile[makefile.index(begin) :].split("\n\n", 1)[0] + "\n")
+    lines = [line.replace("$(VENV)", ".venv") for line in said]
+    assert "\n".join(lines) + "\n```" in (TREE / "README.md").read_text("utf-8")
+    program = tmp_path / ".venv" / "bin" / "jens-update"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TREE}/bin/jens-update" "$@"\n')
+    program.chmod(0o755)
+    assert init.main([str(tmp_path / "demo"), "--example"]) == 0
+    assert update.main(["-c", str(tmp_path / "demo" / "main.conf")]) == 0
+    for line in lines[1:5]:
+        assert (tmp_path / line.split()[0]).exists()
+    commands = "\n".join(["set -e", *lines[6:]])
+    names = ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL")
+    environment = {**os.environ, **dict.fromkeys(names, "ann@example.org"), "PYTHONPATH": str(TREE)}
+    printed = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE)
+    assert printed.stdout.endswith(b"\n# mine\n")
 
 
 def test_an_instance_around_the_metadata_of_a_site(site: Site, tmp_path: Path) -> None:
