@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -177,6 +176,8 @@ def judge_user(user: int, owned: Sequence[Owned], command: Sequence[str], *, as_
         theirs = f"{other.key} '{other.path}' to '{name_of(other.owner)}'"
         problem = f"belongs to '{owner}' and {theirs}, expected one owner: chown one of them{more}"
         return DirectoryError(foreign.key, foreign.path, problem)
+    import shlex  # noqa: PLC0415 - only a refusal needs it
+
     again = one_line(shlex.join(["sudo", "-u", owner, *command]))
     problem = f"belongs to '{owner}', expected that '{owner}' runs this and not '{name_of(user)}': {again}{more}"
     return DirectoryError(foreign.key, foreign.path, problem)

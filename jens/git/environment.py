@@ -6,7 +6,6 @@ Nothing here starts a process.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Callable
 
@@ -98,6 +97,8 @@ def of_remote(ssh_command: str, has_own: Callable[[], bool]) -> dict[str, str]:
 
 def _ssh_environment(configured: str, has_own: Callable[[], bool]) -> dict[str, str]:
     if configured:
+        import shlex  # noqa: PLC0415 - few runs need it
+
         # GIT_SSH_COMMAND too: core.sshCommand in the user's configuration would override GIT_SSH.
         return {"GIT_SSH": configured, "GIT_SSH_COMMAND": shlex.quote(configured)}
     if os.environ.get("GIT_SSH") or os.environ.get("GIT_SSH_COMMAND") or has_own():

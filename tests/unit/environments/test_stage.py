@@ -13,11 +13,10 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.plan import plan_environments, refuse_losses
 from jens.environments.previous import former_definitions, infer, look, resolved_before
 from jens.environments.stage import EnvironmentsStage, bypass
-from jens.environments.wanted import Changes, Found, Planner, Tree, conf, keep_waiting, plan_changes
+from jens.environments.wanted import Found, Tree, conf
 from jens.layout import Layout
 from jens.model import (
     HIERADATA,
-    HOSTGROUPS,
     MODULES,
     SITE,
     Branch,
@@ -30,7 +29,8 @@ from jens.model import (
     RepoId,
 )
 from jens.purgeguard import PurgeGuard
-from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, layout_in, snapshot
+from tests.unit.environments.samples import expansion, of_dummy, of_myapp, planner_of
+from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, dynamic, snapshot
 
 _GUARD = PurgeGuard(50)
 
@@ -249,11 +249,6 @@ def test_ill_formed_ones_are_no_removals() -> None:
     assert (plan.unchanged, plan.deleted, plan.refusals) == (tuple(before), (), ())
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return layout_in(tmp_path / "instance")
-
-
 def test_the_old_definition_is_needed_until_an_environment_has_changed(layout: Layout) -> None:
     previous = _previous(_X, dynamic("same"), dynamic("old"), inferred=(Definition("lost", None, {SITE: QA}),))
     plan = _plan(_X_CHANGED, dynamic("same"), dynamic("new"), dynamic("lost"), previous=previous)
@@ -397,7 +392,7 @@ def test_the_parser_is_inferred_from_the_environments_conf(layout: Layout) -> No
 
 def test_what_was_built_can_be_inferred(layout: Layout) -> None:
     definition = snapshot("x", {DUMMY: "feature/x", MYAPP: f":{A}", SITE: "qa"})
-    environments_tree.create(layout.environment("x"), _planner(layout).tree(definition))
+    environments_tree.create(layout.environment("x"), planner_of(layout).tree(definition))
     inferred = infer(layout, "x", environments_tree.read(layout.environment("x")))
     assert inferred.overrides == {**definition.overrides, HIERADATA: MASTER}
 
@@ -439,254 +434,13 @@ def test_a_change_that_takes_too_much_away_is_refused(
     assert (plan.changed, plan.unchanged) == (((), (before,)) if lost else ((after,), ()))
 
 
-# What an environment is made of
-
-
-_INVENTORY: Inventory = {
-    DUMMY: {MASTER: A, QA: B, Branch("feature/x"): B, Commit("cccc"): C},
-    MYAPP: {MASTER: A, Commit(A): A},
-    SITE: {MASTER: A},
-    HIERADATA: {MASTER: A},
-}
-
-
-def _planner(
-    layout: Layout, *, with_conf: bool = False, undetermined: tuple[tuple[RepoId, Branch], ...] = ()
-) -> Planner:
-    return Planner(layout, _expansion(*undetermined), with_conf=with_conf)
-
-
-def _expansion(*undetermined: tuple[RepoId, Branch]) -> Expansion:
-    return Expansion(_INVENTORY, undetermined=frozenset(undetermined))
-
-
-def _dummy(entry: str) -> dict[str, str]:
-    return {
-        "modules/dummy": f"../../../clone/modules/dummy/{entry}/code",
-        "hieradata/module_names/dummy": f"../../../../clone/modules/dummy/{entry}/data",
-    }
-
-
-def _myapp(entry: str) -> dict[str, str]:
-    return {
-        "hostgroups/hg_myapp": f"../../../clone/hostgroups/myapp/{entry}/code",
-        "hieradata/hostgroups/myapp": f"../../../../clone/hostgroups/myapp/{entry}/data/hostgroup",
-        "hieradata/fqdns/myapp": f"../../../../clone/hostgroups/myapp/{entry}/data/fqdns",
-    }
-
-
-def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
-    return {
-        "site": f"../../clone/common/site/{site}/code",
-        "hieradata/common.yaml": f"../../../clone/common/hieradata/{hieradata}/data/common.yaml",
-    }
-
-
-@pytest.mark.parametrize(
-    ("definition", "expected"),
-    [
-        pytest.param(
-            dynamic("x"),
-            {**_dummy("master"), **_myapp("master"), **_common()},
-            id="a dynamic environment holds every repository",
-        ),
-        pytest.param(
-            dynamic("x", "qa"),
-            {**_dummy("qa"), **_myapp("qa"), **_common("qa", "qa")},
-            id="a dynamic environment links to its default, there or not",
-        ),
-        pytest.param(
-            dynamic("x", overrides={DUMMY: "feature/x", SITE: ":cccc"}),
-            {**_dummy("feature~x"), **_myapp("master"), **_common(".cccc")},
-            id="overrides",
-        ),
-        pytest.param(
-            dynamic("x", overrides={DUMMY: ":cccc"}),
-            {**_dummy(f".{C}"), **_myapp("master"), **_common()},
-            id="on disk a commit is full",
-        ),
-        pytest.param(snapshot("x"), _common(), id="a snapshot of nothing has site and Hiera data from master"),
-        pytest.param(
-            snapshot("x", {MYAPP: f":{A}"}), {**_myapp(f".{A}"), **_common()}, id="a snapshot holds what it overrides"
-        ),
-        pytest.param(snapshot("x", {SITE: "qa", HIERADATA: "dev"}), _common("qa", "dev"), id="a snapshot's own common"),
-        pytest.param(
-            snapshot("x", {RepoId(MODULES, "unknown"): "master", RepoId(HOSTGROUPS, "dummy"): "qa"}),
-            _common(),
-            id="overrides of what the inventory does not have make nothing",
-        ),
-        pytest.param(
-            snapshot("x", {RepoId(MODULES, "../../x"): "master"}),
-            _common(),
-            id="overrides with hostile names make nothing",
-        ),
-    ],
-)
-def test_the_links_of_an_environment(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
-    assert _planner(layout).tree(definition) == Tree(expected)
-
-
-@pytest.mark.parametrize(
-    ("definition", "expected"),
-    [
-        pytest.param(snapshot("x"), _common("qa"), id="the branch that every repository has"),
-        pytest.param(snapshot("x", {SITE: "master"}), _common(), id="an override means what it says"),
-        pytest.param(
-            dynamic("x", overrides={DUMMY: ":cccc", MYAPP: f":{A}"}),
-            {**_dummy(f".{C}"), **_myapp(f".{A}"), **_common()},
-            id="a default, too",
-        ),
-    ],
-)
-def test_a_snapshot_of_a_site_without_master(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
-    expansion = Expansion(_INVENTORY, frozenset({(SITE, MASTER)}), common=QA)
-    assert Planner(layout, expansion, with_conf=False).tree(definition) == Tree(expected)
-
-
-@pytest.mark.parametrize(
-    ("parser", "expected"),
-    [
-        (None, "modulepath = modules:hostgroups\nmanifest = site/site.pp\n"),
-        ("future", "modulepath = modules:hostgroups\nmanifest = site/site.pp\nparser = future\n"),
-        ("current", "modulepath = modules:hostgroups\nmanifest = site/site.pp\nparser = current\n"),
-    ],
-)
-def test_the_environments_conf_names_the_parser_when_the_definition_does(
-    layout: Layout, parser: str | None, expected: str
-) -> None:
-    definition = dynamic("x")._replace(parser=parser)
-    assert _planner(layout, with_conf=True).tree(definition).conf == expected.encode()
-    assert _planner(layout).tree(definition).conf is None
-
-
-# What has to wait
-
-
-def test_links_to_undetermined_refs_wait(layout: Layout) -> None:
-    planner = _planner(layout, undetermined=((DUMMY, QA), (MYAPP, Branch("dev"))))
-    assert set(planner.waiting(dynamic("x", "qa"))) == set(_dummy(""))
-    assert set(planner.waiting(dynamic("x", overrides={MYAPP: "dev"}))) == set(_myapp(""))
-    assert planner.waiting(dynamic("x")) == {}
-    assert planner.waiting(snapshot("x")) == {}
-
-
-def test_a_repository_outside_the_inventory_has_no_links_that_wait(layout: Layout) -> None:
-    planner = _planner(layout, undetermined=((RepoId(MODULES, "new"), MASTER),))
-    assert planner.waiting(dynamic("x")) == {}
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        pytest.param({"a": "old", "b": "old"}, {"a": "old", "b": "new"}, id="a link that waits stays"),
-        pytest.param({"b": "old"}, {"a": "new", "b": "new"}, id="one that is not there yet is made"),
-        pytest.param({"a": "new"}, {"a": "new", "b": "new"}, id="one that is right already"),
-    ],
-)
-def test_a_link_that_waits_keeps_its_old_text(found: dict[str, str], expected: dict[str, str]) -> None:
-    assert keep_waiting(Tree({"a": "new", "b": "new"}, b"x"), Found(found), ["a"]) == Tree(expected, b"x")
-
-
-# What changes on disk
-
-
-_CONF = conf(None)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found", "expected"),
-    [
-        pytest.param(Tree({"a": "1"}), Found({"a": "1"}), Changes((), {}, None, ()), id="nothing"),
-        pytest.param(Tree({"a": "1", "b": "2"}), Found({"a": "1"}), Changes((), {"b": "2"}, None, ()), id="a new link"),
-        pytest.param(Tree({"a": "2"}), Found({"a": "1"}), Changes((), {"a": "2"}, None, ()), id="a bent link"),
-        pytest.param(Tree({}), Found({"a": "1"}), Changes((), {}, None, ("a",)), id="a link too many"),
-        pytest.param(Tree({}), Found(litter=(".new-1",)), Changes((), {}, None, (".new-1",)), id="litter"),
-        pytest.param(Tree({}), Found(missing=("a", "a/b")), Changes(("a", "a/b"), {}, None, ()), id="a directory"),
-        pytest.param(Tree({}, _CONF), Found(), Changes((), {}, _CONF, ()), id="a conf"),
-        pytest.param(Tree({}, _CONF), Found(conf=_CONF), Changes((), {}, None, ()), id="the same conf"),
-        pytest.param(Tree({}, _CONF), Found(conf=b"x"), Changes((), {}, _CONF, ()), id="another conf"),
-        pytest.param(
-            Tree({}), Found(conf=_CONF), Changes((), {}, None, ("environment.conf",)), id="a conf of ours too many"
-        ),
-        pytest.param(
-            Tree({}),
-            Found(conf=conf("future")),
-            Changes((), {}, None, ("environment.conf",)),
-            id="a conf of ours with a parser",
-        ),
-        pytest.param(Tree({}), Found(conf=b"mine"), Changes((), {}, None, ()), id="a conf of somebody else stays"),
-    ],
-)
-def test_what_should_be_is_compared_with_what_is_there(wanted: Tree, found: Found, expected: Changes) -> None:
-    assert plan_changes(wanted, found) == expected
-
-
-_DIRECTORIES = (
-    "modules",
-    "hostgroups",
-    "hieradata",
-    *(f"hieradata/{x}" for x in ("module_names", "hostgroups", "fqdns")),
-)
-
-
-def test_a_new_environment_has_all_directories_even_when_they_are_empty(layout: Layout) -> None:
-    path = layout.environment("x")
-    environments_tree.create(path, Tree({"site": "s"}, _CONF))
-    assert environments_tree.read(path) == Found({"site": "s"}, conf=_CONF)
-    assert all((path / directory).is_dir() for directory in _DIRECTORIES)
-    assert os.listdir(layout.environmentsdir) == ["x"]
-
-
-def test_an_environment_takes_the_place_of_whatever_is_there(layout: Layout, tmp_path: Path) -> None:
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").write_text("x")
-    layout.environment("link").symlink_to(tmp_path / "precious")
-    layout.environment("file").write_text("x")
-    for name in ("link", "file"):
-        found = environments_tree.read(layout.environment(name))
-        assert "" in found.blocked
-        environments_tree.create(layout.environment(name), Tree({"site": "s"}))
-        assert environments_tree.read(layout.environment(name)).links == {"site": "s"}
-    assert (tmp_path / "precious" / "file").read_text() == "x"
-
-
-def test_what_is_read_of_an_environment(layout: Layout) -> None:
-    path = layout.environment("x")
-    environments_tree.create(path, Tree({"site": "s", "modules/a": "m", "hieradata/fqdns/a": "f"}))
-    (path / "hostgroups").rmdir()
-    (path / "hieradata" / "module_names").rmdir()
-    (path / "hieradata" / "module_names").symlink_to("modules")
-    (path / "modules" / ".new-1").symlink_to("x")
-    (path / "modules" / "real").mkdir()
-    found = environments_tree.read(path)
-    assert found.links == {"site": "s", "modules/a": "m", "hieradata/fqdns/a": "f"}
-    assert (found.missing, found.blocked) == (("hostgroups",), ("hieradata/module_names",))
-    assert (found.litter, found.conf) == (("modules/.new-1",), None)
-
-
-def test_an_environment_that_is_not_there_is_all_missing(layout: Layout) -> None:
-    assert environments_tree.read(layout.environment("x")).missing == ("", *_DIRECTORIES)
-
-
-def test_a_changed_environment_keeps_the_links_that_need_no_change(layout: Layout) -> None:
-    path = layout.environment("x")
-    environments_tree.create(path, Tree({"modules/a": "1", "modules/b": "1", "modules/c": "1"}, _CONF))
-    before = os.lstat(path / "modules" / "a")
-    (path / "hieradata" / "fqdns").rmdir()
-    environments_tree.change(
-        path, plan_changes(Tree({"modules/a": "1", "modules/b": "2"}), environments_tree.read(path))
-    )
-    assert environments_tree.read(path) == Found({"modules/a": "1", "modules/b": "2"})
-    assert os.path.samestat(before, os.lstat(path / "modules" / "a"))
-
-
 # Doing it
 
 
-def _apply(layout: Layout, *declared: Declared, expansion: Expansion | None = None) -> tuple[str, ...]:
+def _apply(layout: Layout, *declared: Declared, reached: Expansion | None = None) -> tuple[str, ...]:
     previous = look(layout, {definition.name: definition for definition in declared}, "commit/")
     plan = _plan(*declared, previous=previous)
-    return EnvironmentsStage(layout, previous, expansion or _expansion(), with_conf=False).apply(plan).failures
+    return EnvironmentsStage(layout, previous, reached or expansion(), with_conf=False).apply(plan).failures
 
 
 def test_one_environment_that_fails_leaves_the_others_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -713,12 +467,12 @@ def test_an_environment_that_waits_is_not_remembered_as_built(layout: Layout) ->
     _apply(layout, _X)
     assert (layout.definitions / "x").read_bytes() == _X.source
     changed = dynamic("x", overrides={DUMMY: "dev"})
-    assert _apply(layout, changed, expansion=_expansion((DUMMY, Branch("dev")))) == ()
+    assert _apply(layout, changed, reached=expansion((DUMMY, Branch("dev")))) == ()
     assert (layout.definitions / "x").read_bytes() == _X.source
-    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == _dummy("master")["modules/dummy"]
+    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == of_dummy("master")["modules/dummy"]
     assert _apply(layout, changed) == ()
     assert (layout.definitions / "x").read_bytes() == changed.source
-    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == _dummy("dev")["modules/dummy"]
+    assert environments_tree.read(layout.environment("x")).links["modules/dummy"] == of_dummy("dev")["modules/dummy"]
 
 
 def test_a_retired_environment_goes_and_is_forgotten(layout: Layout) -> None:
@@ -732,5 +486,5 @@ def test_links_lead_around_a_directory_that_is_about_to_be_replaced(layout: Layo
     _apply(layout, _X)
     assert bypass(layout, ["x"], {(DUMMY, "master"): B, (MYAPP, "qa"): B}) == []
     links = environments_tree.read(layout.environment("x")).links
-    assert {link: links[link] for link in _dummy("")} == _dummy(f".{B}")
-    assert {link: links[link] for link in _myapp("")} == _myapp("master")
+    assert {link: links[link] for link in of_dummy("")} == of_dummy(f".{B}")
+    assert {link: links[link] for link in of_myapp("")} == of_myapp("master")
