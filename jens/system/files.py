@@ -1,4 +1,6 @@
-"""Changes to the file system: each is done completely or not at all, even when it is interrupted.
+"""Single steps on the file system: what is there, what an error means, and changes.
+
+Each change is done completely or not at all, even when it is interrupted.
 
 Nobody reads names that begin with STAGING or TRASH, and ``sweep`` deletes them.
 """
