@@ -794,7 +794,7 @@ def test_exit_3_whoever_may_not_write_changes_nothing(capfd: pytest.CaptureFixtu
         before = site.listing(".")
         assert as_nobody(lambda: gc.main(call)) == 3
         assert site.listing(".") == before
-    assert "cannot be written" in capfd.readouterr().err
+    assert "belongs to 'root', expected that 'root' runs this" in capfd.readouterr().err
 
 
 def test_it_knows_its_version_and_its_options(bare_site: Site) -> None:
