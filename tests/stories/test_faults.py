@@ -213,6 +213,16 @@ def test_a_fault_stays_open_with_its_time_until_it_is_gone(well: Site) -> None:
     assert is_green(well)
 
 
+def test_a_push_to_a_repository_keeps_whom_to_tell_of_it(well: Site) -> None:
+    no_code(well)
+    well.define("team", definition(overrides={DUMMY: "master"}))
+    for text in ("once", "again"):
+        well.update()
+        [fault] = last_run(well)["faults"]
+        assert (fault["kind"], fault["addresses"]) == ("repository content", ["ann@example.org"])
+        well.remotes[DUMMY].push({"README.md": text})
+
+
 def test_what_a_run_cannot_look_at_stays_open(well: Site) -> None:
     unknown_commit(well)
     well.update()
