@@ -111,14 +111,15 @@ class EnvironmentsError(StageError):
 
 
 class LockHeldError(JensError):
-    """Somebody else holds the lock."""
+    """Somebody else holds the lock; ``holder`` says who, '' when that is not known."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, holder: str = "") -> None:
+        super().__init__(path, holder)
         self.path = path
+        self.holder = holder
 
     def __str__(self) -> str:
-        return f"Lock '{self.path}' is held by another process"
+        return f"Lock '{self.path}' is held by another process{f' ({self.holder})' if self.holder else ''}"
 
 
 class LockFailedError(JensError):

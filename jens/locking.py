@@ -96,7 +96,7 @@ def _obtain(path: Path, name: str, attempts: int, pause: float, wait: float) -> 
                 time.sleep(pause)
         except OSError as error:
             raise LockFailedError(path, error.strerror or str(error)) from error
-    raise LockHeldError(path)
+    raise LockHeldError(path, _holder_of(path))
 
 
 def _lock_with_grace(path: Path, wait: float) -> int:
@@ -113,14 +113,27 @@ def _lock_with_grace(path: Path, wait: float) -> int:
 
 
 def _taker_is_dead(path: Path) -> bool:
+    holder = _signer(path)
+    return holder is not None and holder.is_gone()
+
+
+def _holder_of(path: Path) -> str:
+    """Who holds a lock: the name of the tool and the process id; '' when that is not certain."""
+    holder = _signer(path)
+    if holder is None or not holder.is_alive():
+        return ""
+    return " ".join([*processes.words_like("jens-", holder.pid)[:1], str(holder.pid)])
+
+
+def _signer(path: Path) -> processes.Signer | None:
+    """The process that signed a lock; None when nobody can tell."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            holder = processes.signer(descriptor)
+            return processes.signer(descriptor)
         finally:
             os.close(descriptor)
-        return holder is not None and holder.is_gone()
-    return False
+    return None
 
 
 def _lock(path: Path) -> int:

@@ -110,9 +110,17 @@ def _foreseen(error: JensError) -> int:
     if code is None:
         return _unforeseen(error)
     if code == LOCKED:
-        log.info("%s", error)
-        return code
+        return locked(str(error))
     return complain(str(error), code)
+
+
+def locked(text: str) -> int:
+    """Log who holds a lock. On a terminal say it, too: cron would mail it each time. Returns the exit code."""
+    line = one_line(text)
+    log.info("%s", line)
+    if sys.stderr.isatty():
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    return LOCKED
 
 
 def load(path: Path) -> Config:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from jens import preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
-from jens.commands.exitcodes import LOCKED, OK
+from jens.commands.exitcodes import OK
 from jens.commands.logs import set_up_logging
-from jens.commands.runner import run_tool
+from jens.commands.runner import locked, run_tool
 from jens.config import load_config
 from jens.layout import Layout
 from jens.messaging import wake
@@ -42,7 +42,6 @@ def _main(arguments: argparse.Namespace) -> int:
     wake.remove(layout.transfers)
     os.environ[transfers.MARK] = str(layout.cachedir)  # of all that this process starts
     if not transfer.run(config):
-        log.info("Another jens-transfer is at work")
-        return LOCKED
+        return locked("Another jens-transfer is at work")
     log.info("Done")
     return OK

@@ -62,6 +62,16 @@ def all_processes() -> list[Process]:
     return [process for process in map(look, map(int, filter(str.isdecimal, names))) if process]
 
 
+def words_like(prefix: str, pid: int) -> list[str]:
+    """The words of a process's command whose file names begin like this, without their directories."""
+    try:
+        command = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:  # it has just ended, or belongs to another user
+        return []
+    names = [Path(os.fsdecode(word)).name for word in command.split(b"\0")]
+    return [name for name in names if name.startswith(prefix)]
+
+
 def sign(descriptor: int, purpose: str = "") -> None:
     """Write into a locked file which process holds the lock, and what for (a word), if the file may be written."""
     signature = _signature(os.getpid(), purpose).encode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from jens.commands import purge_queue
 from jens.config import load_config
 from jens.gitlabproducer import create_app
 from jens.messaging import wake
+from tests import TREE
 from tests.conftest import Site
 
 
@@ -122,6 +124,23 @@ def test_a_run_waits_for_another_one_when_it_is_told_to(site: Site) -> None:
         assert log.read_text().count("Updated ref") == before
     assert waiting.wait(120) == 0
     assert site.read("production/modules/dummy/manifests/init.pp") == "# waited\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--wait", "0.1"), ("--dry-run",)])
+def test_on_a_terminal_a_run_says_who_holds_the_lock(site: Site, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    ours, terminal = os.openpty()
+    with locking.run_lock(load_config(site.config)), open(ours, "rb", buffering=0) as screen:
+        try:
+            ended = subprocess.run(command, stderr=terminal, stdout=subprocess.PIPE, env=environment, check=False)
+        finally:
+            os.close(terminal)
+        held = f"Lock '{site.root / 'lock' / 'jens'}' is held by another process ({os.getpid()})"
+        assert (ended.returncode, ended.stdout) == (50, b"")
+        assert screen.read(4096).decode() == f"jens-update: {held}\r\n"
+        silent = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (silent.returncode, silent.stdout, silent.stderr) == (50, b"", b"")
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "inf", "nan"])
