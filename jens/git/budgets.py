@@ -1,4 +1,4 @@
-"""What servers may cost a run: each its time limit once, whoever asks and however often. It reads no clock.
+"""What servers and repositories may cost a run: each its time limit once, whoever asks. It reads no clock.
 
 Times are in seconds of a clock that only goes forward. One conversation is one Git that speaks to a server.
 """
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jens import deferred
 from jens.errors import GitBusyError, GitError, GitTimeoutError, GitUnreachedError
+from jens.git.process import NO_TIME_LEFT
 
 #: Seconds without an answer after which a conversation only waits: it costs a process, but no processor.
 QUIET = 0.2
@@ -102,7 +103,16 @@ class Account:
             return float("inf")
         if self.verdict:
             return float("-inf")
-        return talk.begun + max(self._limit - self._spent, min(self._limit, max(self._limit * _GRACE, _LEAST)))
+        return talk.begun + max(self._limit - self._spent, self._least)
+
+    @property
+    def _least(self) -> float:
+        """The seconds that a server gets for one more conversation in any case."""
+        return min(self._limit, max(self._limit * _GRACE, _LEAST))
+
+    def has_had_a_chance(self, number: int, now: float) -> bool:
+        """Whether a conversation lasted so long that its end tells something of the server."""
+        return now - self._talks[number].begun >= self._least / 2
 
     def only_waits(self, number: int, now: float) -> bool:
         """Whether a conversation seems to be with a silent server, or in a silent repository."""
@@ -158,3 +168,35 @@ class Account:
         is_silent = ending is Ending.SILENT
         if (is_silent and talk.is_last_chance) or (not has_answered and (is_silent or self._spent >= self._limit)):
             self.verdict = self.verdict or _TOO_LATE
+
+
+#: A repository: its URL and its name. The question for its branches, which others with its URL share, has no name.
+Key = tuple[str, str]
+
+
+class Patience:
+    """What all conversations about a repository may take together: so many seconds, 0 for no limit."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = float(seconds or "inf")
+        self._spent: dict[Key, float] = {}
+
+    def left(self, key: Key) -> float:
+        """The seconds that conversations about a repository may still take."""
+        return self._seconds - sum(self._spent.get(each, 0.0) for each in {key, (key[0], "")})
+
+    def spend(self, key: Key, seconds: float) -> None:
+        """Note how long a conversation took."""
+        self._spent[key] = self._spent.get(key, 0.0) + seconds
+
+    def expect(self, key: Key) -> None:
+        """Raise GitTimeoutError when nothing is left."""
+        if self.left(key) <= 0:
+            problem = f"not tried, the questions before took {self._seconds:g} seconds ([git] patience)"
+            raise GitTimeoutError("ls-remote", problem)
+
+    def explained(self, key: Key, error: GitError) -> GitError:
+        """An error, which says so when the reason is that nothing was left."""
+        if error.problem != NO_TIME_LEFT or self.left(key) > 0:
+            return error
+        return GitTimeoutError(error.verb, f"no end within {self._seconds:g} seconds ([git] patience)")

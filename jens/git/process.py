@@ -32,8 +32,8 @@ from jens.urls import public_url
 
 #: Seconds to wait for output after the process ended, when a detached helper keeps the pipe open.
 _DRAIN = 0.5
-#: The problem of a conversation that is ended because of what its server has cost the run already.
-NO_TIME_LEFT = "no answer in the time that was left for its server"
+#: The problem of a conversation that is ended because of what its server or repository has cost the run already.
+NO_TIME_LEFT = "no answer in the time that was left"
 #: Bytes of Git's complaints that are kept.
 ENOUGH = 1 << 16
 #: Bytes that Jens takes of what a Git prints. The list of a large tree, or of what a mirror lacks, is far shorter.
@@ -71,13 +71,15 @@ class GitOptions(NamedTuple):
     """How remotes are spoken to; time limits in seconds, 0 for none.
 
     Who ``is_patient`` gives a fetch the time of a clone, as long as it is not silent. ``left`` tells during a
-    conversation how many seconds its server may still take; it is asked twice a second.
+    conversation how many seconds it may still take; it is asked twice a second. ``patience``: the seconds that all
+    conversations about one repository may take together.
     """
 
     ssh_command: str = ""
     timeout: int = 120
     clonetimeout: int = 1800
     is_patient: bool = False
+    patience: int = 0
     left: Callable[[], float] | None = None
 
 

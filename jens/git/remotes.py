@@ -6,12 +6,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Callable, TypeVar
 
 from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
-from jens.git.budgets import Account, Ending, ending_of
+from jens.git.budgets import Account, Ending, Key, Patience, ending_of
 from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
 from jens.urls import endpoint_of, server_of
@@ -27,6 +27,8 @@ Value = TypeVar("Value")
 class Remotes:
     """The remotes of one run: what a server costs the run is the time limit once, whoever asks and however often.
 
+    All conversations about one repository share the ``patience`` of the options, and so does the question for it.
+
     At most ``jobs`` questions are under way at once, not counting those that only wait: servers must not wait for each
     other. One thread asks and waits; the other threads may call ``converse``, ``reply``, ``heads`` and
     ``heads_now``. Leaving the context ends the questions under way.
@@ -36,6 +38,9 @@ class Remotes:
         self.options = options
         self._jobs = jobs
         self._accounts: dict[str, Account] = {}
+        self._patience = Patience(options.patience)
+        self._subject = threading.local()
+        self._begun: dict[Command, float] = {}
         self._extra: dict[str, float] = {}
         self._lock = threading.Condition()
         self._results: dict[Command, Result] = {}
@@ -54,6 +59,19 @@ class Remotes:
 
     # Conversations of other threads
 
+    @contextmanager
+    def about(self, repository: str) -> Iterator[None]:
+        """Let the conversations of this thread be about one repository; others may have the same URL."""
+        self._subject.name = repository
+        try:
+            yield
+        finally:
+            self._subject.name = ""
+
+    def _key(self, url: str) -> Key:
+        """What the time of a conversation of this thread is noted under; that of questions is with no name."""
+        return url, getattr(self._subject, "name", "")
+
     def converse(self, url: str, speak: Callable[[GitOptions], Value], *, is_long: bool = False) -> Value:
         """Do one operation on a remote. Raises GitError at once when its server has used up its time.
 
@@ -62,39 +80,75 @@ class Remotes:
         """
         server = endpoint_of(url)
         if not server:
-            return speak(self.options)
+            return self._speak_here(url, speak)
         try:
             tries = 0
             while True:
                 number = self._begin(server, url, is_long=is_long)
-                result, is_dropped = self._speak(server, number, speak)
+                result, is_dropped = self._speak(server, url, number, speak)
                 tries += 1
                 if not is_dropped or tries == _TRIES:
                     break
         finally:
             workers.take_job()
         if isinstance(result, GitError):
-            raise result
+            raise self._patience.explained(self._key(url), result)
         return result
 
-    def _speak(self, server: str, number: int, speak: Callable[[GitOptions], Value]) -> tuple[Value | GitError, bool]:
+    def _speak_here(self, url: str, speak: Callable[[GitOptions], Value]) -> Value:
+        """Hold a conversation with a remote on this host. Raises GitError."""
+        key, begin = self._key(url), time.monotonic()
+        self._patience.expect(key)
+        result: Value | GitError
+        try:
+            result = speak(self.options._replace(left=lambda: self._patience.left(key) - (time.monotonic() - begin)))
+        except GitError as error:
+            result = error
+        finally:
+            self._spend(key, begin)
+        if isinstance(result, GitError):
+            raise self._patience.explained(key, result)
+        return result
+
+    def _speak(
+        self, server: str, url: str, number: int, speak: Callable[[GitOptions], Value]
+    ) -> tuple[Value | GitError, bool]:
         """What came of one conversation, and whether to hold it once more."""
         result: Value | GitError
-        ending = Ending.UNKNOWN
+        ending, begin = Ending.UNKNOWN, time.monotonic()
         try:
-            result = speak(self.options._replace(left=lambda: self._left(server, number)))
+            result = speak(self.options._replace(left=lambda: self._left(server, url, number, begin)))
             ending = Ending.ANSWERED
         except GitError as error:
-            result, ending = error, ending_of(error)
+            result, ending = error, self._judged(server, number, ending_of(error))
         finally:
+            self._spend(self._key(url), begin)
             with self._lock:
                 is_dropped = self._account(server).end(number, time.monotonic(), ending)
                 self._lock.notify_all()
         return result, is_dropped
 
+    def _judged(self, server: str, number: int, ending: Ending) -> Ending:
+        """What an ending tells of the server: nothing, when the patience for a repository was over soon after it began.
+
+        ``patience`` ends conversations of which the server knows nothing.
+        """
+        if ending is not Ending.SILENT or not self.options.patience:
+            return ending
+        with self._lock:
+            account = self._account(server)
+            is_fair = account.has_had_a_chance(number, time.monotonic()) or account.verdict
+        return ending if is_fair else Ending.UNKNOWN
+
+    def _spend(self, key: Key, begin: float) -> None:
+        """Note that a conversation about a repository ends now."""
+        with self._lock:
+            self._patience.spend(key, time.monotonic() - begin)
+
     def _begin(self, server: str, url: str, *, is_long: bool) -> int:
         """Begin a conversation as soon as its server has room for it. Raises GitError when it has used up its time."""
         account = self._account(server)
+        self._patience.expect(self._key(url))
         with self._lock:
             self._refuse(account, url)
             while account.is_full(self._jobs):
@@ -103,13 +157,14 @@ class Remotes:
                 self._refuse(account, url)
             return account.begin(time.monotonic(), is_long=is_long)
 
-    def _left(self, server: str, number: int) -> float:
+    def _left(self, server: str, url: str, number: int, begin: float) -> float:
         """The seconds that a conversation of this thread may still take. Lets another one work while it only waits."""
         now = time.monotonic()
         with self._lock:
             if self._account(server).only_waits(number, now):
                 workers.leave_job()
-            return self._account(server).deadline(number) - now
+            patience = self._patience.left(self._key(url)) - (now - begin)
+            return min(self._account(server).deadline(number) - now, patience)
 
     def _account(self, server: str) -> Account:
         account = self._accounts.get(server)
@@ -163,6 +218,8 @@ class Remotes:
         self._shells.stop()
         for question in list(self._under_way):
             self._end(question, Ending.UNKNOWN)
+        for question in list(self._begun):
+            self._spend((self._urls[question], ""), self._begun.pop(question))
         self._results.clear()
         self._urls.clear()
         self._waiting.clear()
@@ -183,6 +240,11 @@ class Remotes:
         return None
 
     def _next_of(self, server: str, questions: deque[Command]) -> Command | None:
+        try:
+            self._patience.expect((self._urls[questions[0]], ""))
+        except GitError as error:
+            self._results[questions.popleft()] = error
+            return None
         if not server:
             return questions.popleft()
         account = self._account(server)
@@ -201,14 +263,16 @@ class Remotes:
 
     def _look(self, question: Command, is_first: bool) -> tuple[float, bool]:
         """The seconds that a question may still take, and whether it only waits. Time counts from the first look."""
+        url, now = self._urls[question], time.monotonic()
+        patience = self._patience.left((url, "")) - (now - self._begun.setdefault(question, now))
         number = self._under_way.get(question)
         if number is None:
-            return float("inf"), False
-        account, now = self._account(endpoint_of(self._urls[question])), time.monotonic()
+            return patience, False
+        account = self._account(endpoint_of(url))
         with self._lock:
             if is_first:
                 account.begin_again(number, now)
-            return account.deadline(number) - now, account.only_waits(number, now)
+            return min(account.deadline(number) - now, patience), account.only_waits(number, now)
 
     def _listen(self) -> list[Command]:
         """Wait for replies. Returns the questions that got one; none when all that are left were refused."""
@@ -225,11 +289,17 @@ class Remotes:
     def _keep(self, question: Command, result: Result) -> bool:
         """Keep a reply. Returns False when it tells nothing and the question is to be asked again."""
         ending = ending_of(result) if isinstance(result, GitError) else Ending.ANSWERED
+        number = self._under_way.get(question)
+        if number is not None:
+            ending = self._judged(endpoint_of(self._urls[question]), number, ending)
+        key = (self._urls[question], "")
+        if question in self._begun:
+            self._spend(key, self._begun.pop(question))
         self._tries[question] += 1
         if self._end(question, ending) and self._tries[question] < _TRIES:
             self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
             return False
-        self._results[question] = result
+        self._results[question] = self._patience.explained(key, result) if isinstance(result, GitError) else result
         return True
 
     def _end(self, question: Command, ending: Ending) -> bool:

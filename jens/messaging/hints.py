@@ -41,14 +41,25 @@ def unknown_repositories(hints: Hints, library: Library) -> str:
     return f"Hints for repositories that the library does not have: {_listed(unknown)}" if unknown else ""
 
 
-def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Collection[Push] = ()) -> list[Event]:
+def finish(
+    queuedir: Path,
+    hints: Hints,
+    failed: Collection[RepoId],
+    late: Collection[Push] = (),
+    left: Collection[RepoId] = (),
+) -> list[Event]:
     """Remove messages from the queue. First add a new message for the repositories that failed.
 
     When it cannot be added, the messages that name these stay. The others go, or a full disk would stay full. Messages
-    with a push that is ``late``, not on its server yet, stay, too.
+    with a push that is ``late``, not on its server yet, stay, too. So does the message for repositories that are
+    ``left`` to jens-transfer, if it is one, and names no others: nobody has asked their remotes since.
     """
-    queue, again = Queue(queuedir), hints.repos & set(failed)
+    queue, again, waiting = Queue(queuedir), hints.repos & set(failed) - set(left), hints.repos & set(left)
     stay = {push.message for push in late if push.repo not in again}
+    only = _only_message(queue, hints, waiting)
+    stay |= {only} - {""}
+    level = logging.WARNING if again else logging.INFO
+    again |= frozenset() if only else waiting
     done = [name for name in hints.messages if name not in stay]
     if not again:
         return queue.acknowledge(done)
@@ -59,7 +70,19 @@ def finish(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Colle
         event = Event(logging.ERROR, f"{len(hints.messages) - len(done)} hints stay for the next run: {error}")
         return [event, *queue.acknowledge(done)]
     text = f"To be fetched again: {_listed(again)}, '{name}' added to the queue"
-    return [Event(logging.WARNING, text), *queue.acknowledge(done)]
+    return [Event(level, text), *queue.acknowledge(done)]
+
+
+def _only_message(queue: Queue, hints: Hints, waiting: Collection[RepoId]) -> str:
+    """The message that names repositories which wait, if it is the only one, and names no others; otherwise ''."""
+    naming = [name for name in hints.messages if not queue.is_without(name, waiting)] if waiting else []
+    is_alone = len(naming) == 1 and queue.is_without(naming[0], hints.repos - set(waiting))
+    return naming[0] if is_alone else ""
+
+
+def only_wait(hints: Hints, left: Collection[RepoId]) -> bool:
+    """Whether a run can do nothing with what it found: all of it is for repositories that are ``left``."""
+    return len(hints.messages) == hints.found and bool(hints.repos) and hints.repos <= set(left)
 
 
 def _moves_of(hints: Hints, repos: Collection[RepoId], queue: Queue) -> dict[RepoId, list[Move]]:
@@ -77,9 +100,15 @@ def _moves_of(hints: Hints, repos: Collection[RepoId], queue: Queue) -> dict[Rep
     return moves
 
 
-def finish_and_log(queuedir: Path, hints: Hints, failed: Collection[RepoId], late: Collection[Push] = ()) -> list[str]:
+def finish_and_log(
+    queuedir: Path,
+    hints: Hints,
+    failed: Collection[RepoId],
+    late: Collection[Push] = (),
+    left: Collection[RepoId] = (),
+) -> list[str]:
     """Finish the hints and log it. Returns the failures: those of reading the messages, and those of removing them."""
-    events = finish(queuedir, hints, failed, late)
+    events = finish(queuedir, hints, failed, late, left)
     return [event.text for event in hints.events if event.is_failure] + tell(log, events)
 
 

@@ -26,6 +26,7 @@ from jens.repositories.prepare import (
     absent_commits,
     content_events,
     leave_alone,
+    must_be_left_alone,
     not_checked_out,
     outcome,
     plan_of,
@@ -40,13 +41,14 @@ def foresee(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     disk = OnDisk()
     try:
         disk = scan(layout, request.repo)
-        if request.left_since is not None:
-            return leave_alone(request, disk, request.left_since)
+        if must_be_left_alone(layout.bare(request.repo), request):
+            return leave_alone(request, disk)
         with ExitStack() as stack:
 
             def aside() -> Path:  # few repositories need one
                 return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jens-update-")))
 
+            stack.enter_context(remotes.about(str(request.repo)))
             return _foresee(layout, remotes, request, disk, aside)
     except RefusedError as refused:
         return Prepared(request.repo, disk, RefsPlan({}), {}, (refused.event,), is_known=False, failed=True)
@@ -81,6 +83,8 @@ def _ask(bare: Path, remotes: Remotes, request: Request, disk: OnDisk) -> Mirror
     """The branches that the mirror would have. Raises GitError."""
     if request.url is None:
         return Mirror(mirror.read_heads(bare), Reply.NONE)
+    if request.left is not None:
+        return Mirror(mirror.read_heads(bare), Reply.NONE, (mirror.left_event(request.repo, request.left),))
     if mirror.must_ask(bare, request, sorted(disk.checkouts)):
         return mirror.ask(bare, request.url, request.repo, remotes)
     return Mirror(mirror.read_heads(bare), Reply.BEFORE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from jens.git.shells import Command
 from jens.git.wrapper import GitOptions
 from jens.model import Branch, Ref, RepoId
 from jens.names import is_branch_name
-from jens.repositories.model import Reply, Request
+from jens.repositories.model import Left, Reply, Request
 from jens.repositories.refs import missing_mandatory
 from jens.system import files
 
@@ -49,7 +50,7 @@ class RefusedError(Exception):
 
 def questions(requests: Iterable[Request]) -> list[Command]:
     """The commands that ask the remotes which are to be asked in any case, each once."""
-    wanted = [request for request in requests if request.left_since is None and (request.ask or request.is_new)]
+    wanted = [request for request in requests if request.left is None and (request.ask or request.is_new)]
     urls = [request.url for request in wanted if request.url is not None]
     return [wrapper.question(url) for url in dict.fromkeys(urls)]
 
@@ -69,6 +70,8 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         damage = _look_at(bare)
     except GitBusyError as error:
         return Mirror(read_heads(bare), Reply.NONE, (failure_event("fetch", request.repo, error),))
+    if request.left is not None:
+        return Mirror(read_heads(bare), Reply.NONE, (left_event(request.repo, request.left),))
     if damage:
         return renew(bare, request, remotes, checkouts, damage)
     if not must_ask(bare, request, checkouts):
@@ -191,6 +194,13 @@ def failure_event(verb: str, repo: RepoId, error: GitError) -> Event:
     """The event for a remote that could not be cloned or fetched (``verb``)."""
     text = f"Unable to {verb} '{repo.name}' from remote ({repo}: {error.problem})"
     return Event(logging.ERROR, text, NOT_FETCHED, is_slow=isinstance(error, GitTimeoutError))
+
+
+def left_event(repo: RepoId, left: Left) -> Event:
+    """The event for a repository that jens-transfer takes care of. The run that left it has told of it in the log."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(left.since))
+    text = f"{repo} is left to jens-transfer since {when}, because its remote takes long"
+    return Event(logging.DEBUG, text, NOT_FETCHED)
 
 
 def refusal_event(repo: RepoId, missing: Sequence[str]) -> Event:

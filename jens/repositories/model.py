@@ -101,6 +101,16 @@ class Reply(Enum):
     NONE = "the remote did not reply, or there is none to ask"
 
 
+class Left(NamedTuple):
+    """A repository that was left to jens-transfer, and since when (seconds since the epoch).
+
+    ``is_ended``: nobody works on it now, and what was brought can be taken up.
+    """
+
+    since: float
+    is_ended: bool = False
+
+
 class Request(NamedTuple):
     """A worker's work on one repository. Without a URL the mirror is all there is.
 
@@ -109,7 +119,7 @@ class Request(NamedTuple):
     the remote did not have then, do not count unless they are ``fresh``: needed by a new or changed definition.
     ``is_new``: the library has it, the disk does not. ``is_known``: environments may hold it already. The remote lacked
     the ``absent`` commits when it was as ``absent_at`` says, and no definition has changed since that names them. A
-    repository that was ``left_since`` some time (seconds since the epoch) to jens-transfer is left alone.
+    repository that was ``left`` to jens-transfer is left alone, or taken up as it is on disk.
     """
 
     repo: RepoId
@@ -123,7 +133,7 @@ class Request(NamedTuple):
     is_known: bool = True
     on_demand: bool = False
     budget: Budget = Budget()
-    left_since: float | None = None
+    left: Left | None = None
     absent: frozenset[Ref] = frozenset()
     absent_at: str = ""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jens import locking
 from jens.errors import BudgetError, GitError, GitTimeoutError, WayOutError
 from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import history, worktrees, wrapper
@@ -37,6 +37,8 @@ from jens.repositories.refs import (
 )
 from jens.system import files
 
+log = logging.getLogger(__name__)
+
 
 def size(layout: Layout, request: Request) -> int:
     """Estimate how much there is to lay out of a repository: bytes of the largest Git index of its recorded commits."""
@@ -49,13 +51,37 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
 
     Does not raise for what is wrong with one repository: events tell of it.
     """
+    with remotes.about(str(request.repo)):
+        return _take_up_or_prepare(layout, remotes, request)
+
+
+def _take_up_or_prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
+    if request.left is None:
+        return _prepare(layout, remotes, request)
+    if request.left.is_ended and (work := _take_up(layout, remotes, request)) is not None:
+        return work
+    return _prepare(layout, remotes, request._replace(left=request.left._replace(is_ended=False)))
+
+
+def _take_up(layout: Layout, remotes: Remotes, request: Request) -> Prepared | None:
+    """Prepare what jens-transfer has brought, while it cannot begin anew; None when it has just begun."""
+    work = None
+    try:
+        with locking.holding(layout.transfer_lock(request.repo)) as is_alone:
+            work = _prepare(layout, remotes, request) if is_alone else None
+    except OSError as error:
+        log.debug("The lock of %s cannot be used: %s", request.repo, error)
+    return work
+
+
+def _prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
     repo, bare = request.repo, layout.bare(request.repo)
     events: list[Event] = []
     disk = OnDisk()
     try:
         disk = scan(layout, repo)
-        if request.left_since is not None:
-            return leave_alone(request, disk, request.left_since)
+        if must_be_left_alone(bare, request):
+            return leave_alone(request, disk)
         mirror = repositories_mirror.bring_up_to_date(bare, request, remotes, sorted(disk.checkouts))
         events += mirror.events
         if not wrapper.is_repository(bare):
@@ -82,12 +108,15 @@ def prepare(layout: Layout, remotes: Remotes, request: Request) -> Prepared:
         return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True)
 
 
-def leave_alone(request: Request, disk: OnDisk, since: float) -> Prepared:
+def must_be_left_alone(bare: Path, request: Request) -> bool:
+    """Whether jens-transfer takes care of a repository, and has brought nothing that can be taken up."""
+    return request.left is not None and not (request.left.is_ended and wrapper.is_repository(bare))
+
+
+def leave_alone(request: Request, disk: OnDisk) -> Prepared:
     """The result for a repository that jens-transfer takes care of: it stays as it is."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    text = f"{request.repo} is left to jens-transfer since {when}, because its remote takes long"
-    event = Event(logging.DEBUG, text, NOT_FETCHED)
-    return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), [event], failed=True)
+    events = [repositories_mirror.left_event(request.repo, request.left)] if request.left else []
+    return outcome(request, disk, plan_without_changes(request.needs, request.recorded, disk), events, failed=True)
 
 
 class _Attempt(NamedTuple):

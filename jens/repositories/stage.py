@@ -13,7 +13,7 @@ from jens.git.remotes import Remotes
 from jens.git.workers import Progress, count, result, results, workers
 from jens.layout import Layout
 from jens.model import PARTITIONS, SNAPSHOT_COMMON, Branch, Expansion, Fault, Inventory, Library, Ref, RepoId
-from jens.repositories.model import Budget, Needs, Prepared, RepositoriesPlan, Request
+from jens.repositories.model import Budget, Left, Needs, Prepared, RepositoriesPlan, Request
 from jens.text import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Absent(NamedTuple):
 class Work(NamedTuple):
     """What the stage is to do. Without ``on_demand`` every remote is asked, but not for ``absent`` commits.
 
-    ``common``: see ``Expansion``. What was ``left`` to jens-transfer, with the time since when, is left alone.
+    ``common``: see ``Expansion``. What was ``left`` to jens-transfer is asked by nobody else.
     ``may_leave``: what takes long may be left to it, too.
     """
 
@@ -56,7 +56,7 @@ class Work(NamedTuple):
     common: Branch = SNAPSHOT_COMMON
     budget: Budget = Budget()
     absent: Mapping[RepoId, Absent] = MappingProxyType({})
-    left: Mapping[RepoId, float] = MappingProxyType({})
+    left: Mapping[RepoId, Left] = MappingProxyType({})
     may_leave: bool = False
 
     def requests(self) -> list[Request]:
@@ -72,7 +72,7 @@ class Work(NamedTuple):
             is_new=repo in self.plan.new,
             is_known=repo in self.inventory,
             budget=self.budget,
-            left_since=self.left.get(repo),
+            left=self.left.get(repo),
         )
         # Who hints at a repository may have pushed a commit that no branch has.
         if repo in self.absent and not (self.on_demand and repo in self.on_demand.hinted):
@@ -99,8 +99,6 @@ class RepositoriesStage:
         self._has_trash = False
         #: The repositories that Puppet sees differently.
         self.changed: set[RepoId] = set()
-        #: Whether jens-transfer has something to do.
-        self.has_left = bool(work.left)
 
     # Prepare: everything is fetched and laid out, nothing is visible yet
 
@@ -132,7 +130,6 @@ class RepositoriesStage:
             url = self._work.library.urls.get(work.repo)
             if url is None or not (self._work.may_leave and work.is_slow):
                 continue
-            self.has_left = True
             try:
                 deferred.transfers.ask_for(self._layout, work.repo, self._remotes.silent_server(url))
             except OSError as error:
@@ -277,8 +274,9 @@ class RepositoriesStage:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the next run has nothing to clear away or to take up."""
-        return not self._has_trash and not self.has_left and not any(work.disk.clones for work in self._prepared)
+        """Whether the next run has nothing to clear away."""
+        has_removals_left = not self._work.left.keys().isdisjoint(self._work.plan.deleted)
+        return not (self._has_trash or has_removals_left or any(work.disk.clones for work in self._prepared))
 
     # Retire: branch links, repositories and checkouts that no environment uses
 

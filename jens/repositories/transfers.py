@@ -3,6 +3,10 @@
 A run asks for a transfer with a file ``cachedir/transfers/PARTITION/NAME``. Whoever works on a repository holds the
 lock ``baredir/PARTITION/.NAME.lock`` meanwhile, which needs no mirror to be there. A lock that nobody holds is what a
 killed transfer has left. Runs leave a repository alone while it is asked for or locked.
+
+The file has the silent server, if that is why the repository was left. A second line says that the remote has answered,
+but later than a run has patience, and whether it did so the last time. Then jens-transfer alone asks it, and runs take
+up what that has brought.
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ from jens import locking
 from jens.layout import Layout
 from jens.model import PARTITIONS, RepoId
 from jens.names import is_repository_name
+from jens.repositories.model import Left
 from jens.system import files, processes
 
 _LOCK = ".lock"
+_SLOW, _SILENT = "slow", "silent again"
 
 
 def _request(layout: Layout, repo: RepoId) -> Path:
@@ -29,7 +35,22 @@ def ask_for(layout: Layout, repo: RepoId, silent_server: str = "") -> None:
     path = _request(layout, repo)
     files.make_directory(path.parent.parent)
     files.make_directory(path.parent)
-    files.write_file(path, silent_server.encode("utf-8", "surrogateescape"))
+    _write(layout, repo, silent_server)
+
+
+def mark_slow(layout: Layout, repo: RepoId) -> None:
+    """Note that a remote answers slowly, and that runs can take up what was brought. Raises OSError."""
+    _write(layout, repo, f"{_contents(layout).get(repo, [''])[0]}\n{_SLOW}")
+
+
+def mark_silent(layout: Layout, repo: RepoId) -> None:
+    """Note that a remote which has answered slowly answers no more. Raises OSError."""
+    if repo in slow(layout):
+        _write(layout, repo, f"{_contents(layout).get(repo, [''])[0]}\n{_SILENT}")
+
+
+def _write(layout: Layout, repo: RepoId, content: str) -> None:
+    files.write_file(_request(layout, repo), content.encode("utf-8", "surrogateescape"))
 
 
 def withdraw(layout: Layout, repo: RepoId) -> None:
@@ -55,13 +76,23 @@ def asked_for(layout: Layout) -> dict[RepoId, float]:
     return found
 
 
-def silent(layout: Layout) -> dict[RepoId, str]:
-    """The repositories that were left since their server said nothing, with that server. Raises OSError."""
+def _contents(layout: Layout) -> dict[RepoId, list[str]]:
+    """The lines of each file that asks for a transfer, one at least. Raises OSError."""
     found = {}
     for repo in asked_for(layout):
         with contextlib.suppress(FileNotFoundError):
-            found[repo] = files.read_file(_request(layout, repo)).decode("utf-8", "surrogateescape")
-    return {repo: server for repo, server in found.items() if server}
+            found[repo] = files.read_file(_request(layout, repo)).decode("utf-8", "surrogateescape").split("\n")
+    return found
+
+
+def silent(layout: Layout) -> dict[RepoId, str]:
+    """The repositories that were left since their server said nothing, with that server. Raises OSError."""
+    return {repo: lines[0] for repo, lines in _contents(layout).items() if lines[0]}
+
+
+def slow(layout: Layout) -> set[RepoId]:
+    """The repositories whose remotes answer, but take longer than a run has patience. Raises OSError."""
+    return {repo for repo, lines in _contents(layout).items() if _SLOW in lines[1:]}
 
 
 def silent_servers(layout: Layout) -> set[str]:
@@ -80,9 +111,12 @@ def withdraw_silent(layout: Layout, server: str) -> None:
             withdraw(layout, repo)
 
 
-def left(layout: Layout) -> dict[RepoId, float]:
-    """The repositories that a run leaves alone: those asked for and those under way, and since when. Raises OSError."""
-    return {**under_way(layout), **asked_for(layout)}
+def left(layout: Layout) -> dict[RepoId, Left]:
+    """The repositories that a run does not ask about: those asked for and those under way. Raises OSError."""
+    at_work = under_way(layout)
+    ended = {repo for repo, lines in _contents(layout).items() if lines[1:]}
+    since = {**at_work, **asked_for(layout)}
+    return {repo: Left(since[repo], is_ended=repo in ended and repo not in at_work) for repo in since}
 
 
 def under_way(layout: Layout) -> dict[RepoId, float]:

@@ -22,6 +22,7 @@ from jens.layout import Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Ref, RepoId
 from jens.names import parse_repository
+from jens.repositories.model import Left
 from jens.statefile import BASELINE, StateError, state_path
 from jens.system import clock, files
 from jens.update import fingerprints
@@ -91,7 +92,8 @@ class Baseline(NamedTuple):
     Times are in seconds since the start of the system, for which alone a baseline holds. At ``due`` a run looks at
     everything (see FULL_LOOK); at ``expires``, or when it is due, the retention of a checkout is over. ``needs`` has
     URL, overrides and implied branches of each repository. ``parts`` has the fingerprints that are compared at the
-    beginning of a run, ``mirrors`` what is compared when a remote has replied.
+    beginning of a run, ``mirrors`` what is compared when a remote has replied. ``left``: what was left to
+    jens-transfer, or is so now. As long as that works on a repository, nobody can tell whether it is untouched.
     """
 
     revisions: Revisions
@@ -102,10 +104,15 @@ class Baseline(NamedTuple):
     needs: Mapping[str, Any]
     parts: Mapping[str, int]
     mirrors: Mapping[str, MirrorState]
+    left: Mapping[RepoId, Left] = MappingProxyType({})
 
     def is_untouched(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as the last run left it. ``meanwhile`` is called every few repositories."""
-        return self.parts == _parts(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
+        parts = _parts(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
+        for repo, left in self.left.items():
+            if not left.is_ended and str(repo) in parts:
+                parts[str(repo)] = self.parts.get(str(repo), _NOTHING)
+        return parts == self.parts
 
     def has_mirror(self, layout: Layout, repo: RepoId, reply: bytes) -> bool:
         """Whether a mirror is as the last run left it, and its remote's reply has the same branches.
@@ -169,13 +176,14 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
+        left = {parse_repository(key): Left(0.0) for key in content["left"]}
     except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not 0 < due - clock.now().up < FULL_LOOK + _SLACK:  # else it is due, or of another start of the system
         return None
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None
-    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors)
+    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, left)
 
 
 def remove(layout: Layout) -> None:
@@ -193,12 +201,15 @@ def save(
     expiry: float,
     seen: Seen,
     are_as_left: AreAsLeft,
+    left: Mapping[RepoId, Left],
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
     ``seen`` are fingerprints from before the run looked at anything: what has changed since was changed by the run, or
     by somebody else after the run had looked. ``are_as_left`` looks at that again. Without a good answer there is no
-    baseline. A lost baseline costs time, not more: it is not flushed, and nothing is raised for it.
+    baseline. What is ``left`` to jens-transfer may change at any time: a run looks at it when its transfer has ended,
+    unless it stayed as it was before this run. A lost baseline costs time, not more: it is not flushed, and nothing is
+    raised for it.
     """
     clock.wait_for_step()
     due, names = clock.now().up + FULL_LOOK, sorted(environments)
@@ -207,9 +218,12 @@ def save(
     }
     parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
     changed = [name for name in names if fingerprints.of_environment(layout, name) != seen.environments.get(name)]
-    if are_as_left([repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))], changed):
+    moved = [repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))]
+    unsure = {repo for repo, each in left.items() if repo in moved or not each.is_ended}
+    parts.update({str(repo): _NOTHING for repo in unsure.intersection(urls)})
+    if are_as_left([repo for repo in moved if repo not in unsure], changed):
         parts[fingerprints.METADATA] = seen.parts.get(fingerprints.METADATA, _NOTHING)
-        _write(layout, Baseline(revisions, urls, names, due, min(due, _up(expiry)), written, parts, mirrors))
+        _write(layout, Baseline(revisions, urls, names, due, min(due, _up(expiry)), written, parts, mirrors, left))
 
 
 def _up(time: float) -> float:
@@ -244,6 +258,7 @@ def _write(layout: Layout, baseline: Baseline) -> None:
         "due": baseline.due,
         "expires": baseline.expires,
         "environments": list(baseline.environments),
+        "left": sorted(map(str, baseline.left)),
         "repositories": baseline.needs,
     }
     aside = files.staging_name(layout.cachedir)

@@ -37,7 +37,7 @@ def of_instance(config: Config, layout: Layout) -> dict[str, int]:
     return {
         "": zlib.crc32(context),
         **of_metadata(config),
-        "tops": _number(_tops(layout)),
+        "tops": hash((_number(_tops(layout)), *_partitions(layout))),
         **of_state(layout),
     }
 
@@ -109,9 +109,19 @@ def _metadata(config: Config) -> Iterator[str]:
 
 
 def _tops(layout: Layout) -> Iterator[str]:
-    tops = (layout.baredir, layout.clonedir)
-    inside = [path for top in tops for path in layout.partitions(top)]
-    yield from map(str, (layout.environmentsdir, layout.definitions, *tops, *inside))
+    yield from map(str, (layout.environmentsdir, layout.definitions, layout.baredir, layout.clonedir))
+
+
+def _partitions(layout: Layout) -> Iterator[int]:
+    """Numbers from the names in each partition. Hidden names do not count: jens-transfer makes some at any time."""
+    for top in (layout.baredir, layout.clonedir):
+        for path in layout.partitions(top):
+            try:
+                names = "/".join(sorted(name for name in os.listdir(path) if not name.startswith(".")))
+            except OSError:
+                yield -1
+            else:
+                yield zlib.crc32(names.encode("utf-8", "surrogateescape"))
 
 
 def _environments(layout: Layout, environments: Iterable[str]) -> Iterator[str]:

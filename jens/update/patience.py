@@ -15,6 +15,7 @@ from jens.layout import Layout
 from jens.messaging import wake
 from jens.model import RepoId
 from jens.repositories import transfers
+from jens.repositories.model import Left
 from jens.system import processes
 from jens.update.options import Context
 
@@ -27,8 +28,8 @@ _UNHEARD = 50.0
 _PROGRAM = "import sys; from jens.commands.transfer import main; sys.argv[0] = 'jens-transfer'; sys.exit(main())"
 
 
-def left(context: Context) -> Mapping[RepoId, float]:
-    """What is left to jens-transfer, and since when. Servers that it found silent are asked nothing. Raises OSError."""
+def left(context: Context) -> Mapping[RepoId, Left]:
+    """What is left to jens-transfer. Servers that it found silent are asked nothing. Raises OSError."""
     found = transfers.left(context.layout)
     if found:
         context.remotes.silence(transfers.silent_servers(context.layout))

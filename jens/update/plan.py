@@ -15,7 +15,7 @@ from jens.layout import Layout
 from jens.metadata.clones import Revisions
 from jens.model import Branch, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
-from jens.repositories.model import Budget, Needs, RepositoriesPlan
+from jens.repositories.model import Budget, Left, Needs, RepositoriesPlan
 from jens.repositories.stage import Absent, OnDemand, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline, Seen, see
@@ -79,11 +79,11 @@ def _may_leave(context: Context) -> bool:
 
 
 def plan_everything(
-    context: Context, revisions: Revisions, hints: Hints | None, left: Mapping[RepoId, float] = MappingProxyType({})
+    context: Context, revisions: Revisions, hints: Hints | None, left: Mapping[RepoId, Left] = MappingProxyType({})
 ) -> Plans:
     """Read metadata, cache and disk, and compare them. Without hints every remote is asked.
 
-    What was ``left`` to jens-transfer is left alone.
+    What was ``left`` to jens-transfer is asked by nobody else.
     """
     config, layout = context.config, context.layout
     main = config.main

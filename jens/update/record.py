@@ -103,7 +103,8 @@ def save_baseline(
         return
     names = [definition.name for definition in applied.standing]
     urls = plans.work.library.urls
-    baseline.save(context.config, layout, revisions, urls, needs, names, expiry, plans.seen, are_as_left)
+    left = plans.work.left
+    baseline.save(context.config, layout, revisions, urls, needs, names, expiry, plans.seen, are_as_left, left)
 
 
 def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:

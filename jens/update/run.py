@@ -69,19 +69,19 @@ def _run(context: Context) -> Report:
             failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
         failures += record.save_retired(context, scope, plans, repositories)
 
+    left = scope.baseline.left if scope.baseline else plans.work.left
     if hints is not None:
         failed = repositories.failed()
-        late = deferred.arrivals.find_late(layout, hints.pushes, failed) if hints.pushes else ()
-        failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late)
+        late = deferred.arrivals.find_late(layout, hints.pushes, {*failed, *left}) if hints.pushes else ()
+        failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late, left)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     with failing_as(EnvironmentsError):
         faults = record.open_faults(context, scope, plans, repositories, applied)
         if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
             record.save_baseline(context, scope, revisions, plans, needs, applied, repositories)
     changed = (len(repositories.changed), applied.changed)
-    is_idle = not (
-        failures or plans.is_refused or any(changed) or plans.environments.has_news or (hints and hints.found)
-    )
+    has_hints = hints is not None and hints.found > 0 and not deferred.hints.only_wait(hints, left)
+    is_idle = not (failures or plans.is_refused or any(changed) or plans.environments.has_news or has_hints)
     return Report(tuple(failures), plans.is_refused, faults, changed, is_idle)
 
 

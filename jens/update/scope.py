@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ from jens.update.options import Context
 
 if TYPE_CHECKING:
     from jens.messaging.queue import Hints
+    from jens.repositories.model import Left
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,13 @@ def look(context: Context) -> Baseline | None:
     baseline = baselines.load(context.config, context.layout)
     if baseline is None or not lastrun.is_usable(context.layout):  # faults are told by runs that look at everything
         return None
+    try:
+        left = _left(context)
+    except OSError:
+        return None
+    if not baseline.left.keys() <= left.keys():  # their faults are over
+        return None
+    baseline = baseline._replace(left=left)
     _begin_to_ask(context, baseline)
     if baseline.is_untouched(context.config, context.layout, context.remotes.go_on):
         baseline = without_expired(context.config, context.layout, baseline)
@@ -58,10 +67,15 @@ def look(context: Context) -> Baseline | None:
     return baseline
 
 
+def _left(context: Context) -> Mapping[RepoId, Left]:
+    """What is left to jens-transfer; on most hosts nothing ever was. Raises OSError."""
+    return deferred.patience.left(context) if os.path.lexists(context.layout.transfers) else {}
+
+
 def _begin_to_ask(context: Context, baseline: Baseline) -> None:
     clones.ask(context.config, baseline.revisions, context.remotes)
     if not context.is_on_demand:
-        context.remotes.ask(map(wrapper.question, baseline.urls.values()))
+        context.remotes.ask(wrapper.question(url) for repo, url in baseline.urls.items() if repo not in baseline.left)
     elif deferred.hints.has_messages(context.config.messaging.queuedir):
         _import_ahead()
 
@@ -76,7 +90,11 @@ def without_expired(config: Config, layout: Layout, baseline: Baseline) -> Basel
     if clock.now().up < baseline.expires:
         return baseline
     seconds = config.main.retention
-    over = deferred.retention.expired(layout, seconds)
+    over = {
+        repo: some for repo, some in deferred.retention.expired(layout, seconds).items() if repo not in baseline.left
+    }
+    if not over:
+        return baseline
     try:
         before = {repo: _names(layout, repo) - {commit_entry(commit) for commit in over[repo]} for repo in over}
         # The new baseline must not hide what somebody changed: each repository is compared before, and its links after.
@@ -102,7 +120,7 @@ def find(context: Context, baseline: Baseline | None, hints: Hints | None) -> Sc
     """The repositories that hints name, or whose remotes differ from their mirrors; otherwise everything."""
     if baseline is None:
         return EVERYTHING
-    repos = _behind(context, baseline) if hints is None else sorted(hints.repos)
+    repos = _behind(context, baseline) if hints is None else sorted(hints.repos - baseline.left.keys())
     # The items of the common repositories decide which links environments have.
     if not all(baseline.knows(repo) and repo.partition != COMMON for repo in repos):
         return EVERYTHING
@@ -118,7 +136,8 @@ def _behind(context: Context, baseline: Baseline) -> list[RepoId]:
     is_imported = False
     asked: dict[Command, list[tuple[RepoId, str]]] = {}
     for repo, url in baseline.urls.items():
-        asked.setdefault(wrapper.question(url), []).append((repo, url))
+        if repo not in baseline.left:
+            asked.setdefault(wrapper.question(url), []).append((repo, url))
     for done, question in enumerate(context.remotes.replies_to(asked), 1):
         context.options.progress("Asking", done, len(asked))
         if found and not is_imported:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
+from enum import Enum
 
 from jens import locking
 from jens.config import Config
@@ -18,8 +19,9 @@ from jens.git.workers import Pool, workers
 from jens.layout import Layout
 from jens.messaging import wake
 from jens.metadata import clones
-from jens.model import RepoId
-from jens.repositories import publish, transfers
+from jens.model import Commit, RepoId
+from jens.repositories import mirror, publish, transfers
+from jens.repositories.disk import scan
 from jens.repositories.model import Request
 from jens.repositories.prepare import prepare
 from jens.system import files
@@ -78,43 +80,54 @@ def _groups(config: Config, repos: Collection[RepoId], since: Mapping[RepoId, fl
     if not repos:
         return []
     layout = Layout.of(config)
-    silent = transfers.silent(layout)
+    silent, slow = transfers.silent(layout), transfers.slow(layout)
     groups: dict[str, list[Request]] = {}
     with opened(config, Options(poll=True), is_patient=True) as context:
         plans = plan_everything(context, clones.current(config), None)
     requests = {request.repo: request for request in plans.work.requests() if request.url is not None}
     for repo in sorted(repos, key=lambda repo: (since[repo], repo)):
         if repo in requests:
-            groups.setdefault(silent.get(repo) or str(repo), []).append(requests[repo])
+            group = str(repo) if repo in slow else silent.get(repo) or str(repo)
+            groups.setdefault(group, []).append(requests[repo])
         else:
             transfers.withdraw(layout, repo)
     return [*groups.values()]
 
 
 def _one_after_the_other(config: Config, requests: Sequence[Request]) -> None:
-    """Transfer repositories until several have hung, or one shows that their server is there: then runs ask again."""
+    """Transfer repositories until several have hung, or one shows that their server is well: then runs ask again."""
     layout = Layout.of(config)
-    for slow, request in enumerate(requests, 1):
+    hung = 0
+    for request in requests:
         try:
             with locking.holding(layout.transfer_lock(request.repo)) as is_alone:
-                has_answered = is_alone and _transfer(config, layout, request)
-            if is_alone and has_answered:
+                pace = _transfer(config, layout, request) if is_alone else None
+            if pace is _Pace.QUICK:
                 transfers.withdraw_silent(layout, endpoint_of(request.url or ""))
                 return
+            if pace is _Pace.SLOW:
+                continue
             transfers.put_at_the_end(layout, request.repo)
         except (GitError, OSError) as error:
             log.error("Unable to transfer %s: %s", request.repo, error)
-        if slow >= _MOST_SLOW:
+        hung += 1
+        if hung >= _MOST_SLOW:
             return
 
 
-def _transfer(config: Config, layout: Layout, request: Request) -> bool:
-    """Bring one repository up to date, as far as Puppet does not see it. False when its remote said nothing in time.
+class _Pace(Enum):
+    """How soon a remote answers."""
 
-    Raises GitError, OSError.
-    """
+    QUICK = "while a run has patience"
+    SLOW = "later, but in time for jens-transfer"
+    SILENT = "not in time"
+
+
+def _transfer(config: Config, layout: Layout, request: Request) -> _Pace:
+    """Bring one repository up to date, as far as Puppet does not see it. Raises GitError, OSError."""
     repo = request.repo
     log.info("Transferring %s...", repo)
+    before, begin = _on_disk(layout, repo), time.monotonic()
     with opened(config, Options(poll=True), is_patient=True) as context:
         waited = _seconds(lambda: context.remotes.heads(request.url or ""))
         work = prepare(layout, context.remotes, request)
@@ -122,15 +135,29 @@ def _transfer(config: Config, layout: Layout, request: Request) -> bool:
     if work.is_slow:
         for staging in work.staged.values():
             files.remove_tree(staging)
-        return False
+        transfers.mark_silent(layout, repo)
+        return _Pace.SILENT
     _, events = publish.put_in_place(layout, [work])
     tell(log, events)
-    transfers.withdraw(layout, repo)
-    # A run right now would only wait for the same remote again, if that takes so long to say which branches it has.
-    if not work.failed and config.main.mode == "ONDEMAND" and waited < (config.git.patience or float("inf")):
+    if any(isinstance(ref, Commit) for ref in work.lacking):  # the next run would ask for them again
+        waited = time.monotonic() - begin
+    if waited < (config.git.patience or float("inf")):
+        transfers.withdraw(layout, repo)
+        text = "Transferred %s, the next run takes it up" if not work.failed else "Runs take care of %s again"
+        pace, has_news = _Pace.QUICK, not work.failed
+    else:
+        transfers.mark_slow(layout, repo)
+        text = "Transferred %s, and runs go on not to ask for it, because its remote takes long to answer"
+        pace, has_news = _Pace.SLOW, before != _on_disk(layout, repo)
+    if has_news and config.messaging.queuedir.is_dir():
         wake.make(config.messaging.queuedir)
-    log.info("Transferred %s, the next run takes it up" if not work.failed else "Runs take care of %s again", repo)
-    return True
+    log.info(text, repo)
+    return pace
+
+
+def _on_disk(layout: Layout, repo: RepoId) -> object:
+    """The branches and checkouts of a repository; another value when a run has something to take up."""
+    return mirror.read_heads(layout.bare(repo)), scan(layout, repo).checkouts
 
 
 def _seconds(ask: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ NAMES = {
 class Lie:
     """What a server does: ``WHAT`` lies at once, ``WHAT-pack`` when the pack has begun; '' is an honest server.
 
-    "slow" is honest, but takes a second for 40 KiB.
+    "slow" is honest, but takes a second for 40 KiB, "throttle2" for 2 MiB.
     """
 
     def __init__(self, name: str, reached: Callable[[], object], stop: threading.Event) -> None:
@@ -37,7 +37,7 @@ class Lie:
 
     def tell(self, answer: IO[bytes], write: Write) -> None:
         """Pass on an honest reply until the lie begins, then tell the lie."""
-        seen = b""
+        seen, sent, begin = b"", 0, time.monotonic()
         for chunk in iter(lambda: os.read(answer.fileno(), 1 << 16), b""):
             seen = seen[-3:] + chunk
             if self.what == "names":
@@ -46,6 +46,11 @@ class Lie:
             elif self.what == "slow":
                 self._reached()
                 self._dawdle(chunk, write)
+            elif self.what.startswith("throttle"):
+                self._reached()
+                write(chunk)
+                sent += len(chunk)
+                self._wait(begin + sent / (int(self.what[len("throttle") :]) << 20) - time.monotonic())
             elif self.what and (not self._in_pack or b"PACK" in seen):
                 half = len(chunk) // 2 if self._in_pack else 0
                 write(chunk[:half])
@@ -86,7 +91,7 @@ class Lie:
 
     def _wait(self, seconds: float) -> bool:
         """Wait; whether the lie must end now."""
-        return self._stop.wait(min(seconds, max(0.0, self._end - time.monotonic()))) or time.monotonic() >= self._end
+        return self._stop.wait(max(0.0, min(seconds, self._end - time.monotonic()))) or time.monotonic() >= self._end
 
 
 def _renamed(chunk: bytes) -> bytes:

@@ -42,6 +42,11 @@ class Servers:
         """The lies that have begun."""
         return set(os.listdir(self.top / "reached"))
 
+    def hang_up(self) -> None:
+        """End the conversations that are under way with servers for git://."""
+        for connection, _ in list(self._conversations):
+            _hang_up(connection)
+
     def close(self) -> None:
         """End every server, and its conversations."""
         self._stop.set()

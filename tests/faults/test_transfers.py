@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ from jens.layout import Layout
 from jens.model import RepoId
 from jens.repositories import transfers
 from tests import TREE
-from tests.conftest import Site, git
+from tests.conftest import Site, definition, git
 from tests.faults.samples import IS_SOAK
 from tests.faults.servers import Servers, servers
 from tests.faults.test_remotes import INIT, processes_with
@@ -105,6 +106,14 @@ def push(host: Host, repo: str, text: str) -> None:
     host.site.hint(repo)
 
 
+NARROW = "Only repositories that were pushed to are looked at"
+
+
+def complaints(host: Host) -> list[str]:
+    """What went wrong in runs so far."""
+    return [line for line in host.log("jens-update").splitlines() if "] ERROR" in line or "] WARNING" in line]
+
+
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
 def test_a_module_whose_server_falls_silent_holds_up_nobody_and_comes_back_by_itself(host: Host, mode: str) -> None:
     host.site.settings["main.mode"] = mode
@@ -118,13 +127,16 @@ def test_a_module_whose_server_falls_silent_holds_up_nobody_and_comes_back_by_it
     assert host.shows("modules/dummy", "class dummy {}\n")
     assert host.left() == {DUMMY}
     assert "INFO Leaving modules/dummy to jens-transfer" in host.log("jens-update")
+    told = complaints(host)
     for number in range(3):  # the silent server costs them nothing: nobody but jens-transfer asks it
         push(host, OTHER, f"# {number}\n")
-        began = host.log("jens-update").count("Unable to fetch")
+        began = len(host.log("jens-update"))
         host.run()
         assert host.shows("modules/other", f"# {number}\n")
-        assert host.log("jens-update").count("Unable to fetch") == began
+        assert complaints(host) == told
+        assert number == 0 or NARROW in host.log("jens-update")[began:]  # the first one has saved a baseline
     assert host.run("--strict")[0] == 60
+    assert host.log("jens-update").count("Leaving modules/dummy to jens-transfer") == 1
     if mode == "ONDEMAND":
         assert host.site.hinted() == [DUMMY]
     host.servers.lie(lying=False)
@@ -225,6 +237,153 @@ def test_a_hanging_repository_holds_up_no_other_on_its_server(host: Host, mode: 
     host.until(lambda: host.shows(DUMMY, "# waits\n") and not host.left(), host.run)
     host.until(lambda: mode == "POLL" or host.site.hinted() == [], host.run)
     assert host.run("--strict")[0] == 0
+
+
+class Hesitant:
+    """A server that takes so many seconds for each conversation about modules/dummy, or about other repositories."""
+
+    def __init__(self, host: Host, seconds: float) -> None:
+        self._flag, self._calls = host.site.root / "hesitates", host.site.root / "calls"
+        program, note = host.site.root / "ssh", f"echo ${{JENS_TRANSFER:+transfer}} >>{self._calls}"
+        script = f"[ -e {self._flag} ] && case $last in *$(cat {self._flag})*) {note}; sleep {seconds};; esac"
+        program.write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$1" = -G ] && exit 0\n{script}\nexec sh -c "$last"\n')
+        program.chmod(0o755)
+        host.site.settings["git.ssh_cmd_path"] = str(program)
+        host.site.urls[DUMMY] = self.url(host.site.remotes[DUMMY].path)
+        host.site.publish()
+        assert host.run("--strict")[0] == 0
+
+    @staticmethod
+    def url(path: Path) -> str:
+        return f"ssh://git@h.example.org{path}"
+
+    def begin(self, what: str = "dummy") -> None:
+        self._calls.write_text("")
+        self._flag.write_text(what)
+
+    def end(self) -> None:
+        self._flag.unlink()
+
+    def questions(self) -> tuple[int, int]:
+        """How many conversations runs have begun, and jens-transfer."""
+        lines = self._calls.read_text().splitlines()
+        return lines.count(""), lines.count("transfer")
+
+
+def test_all_that_a_run_asks_one_repository_takes_its_patience_once(host: Host) -> None:
+    """Each conversation ends in time. There would be three: the question, the fetch, and the search for a commit."""
+    host.site.settings |= {"git.timeout": "60", "git.patience": "3", "main.mode": "ONDEMAND"}
+    server = Hesitant(host, 2)
+    server.begin()
+    host.site.define("pinned", definition(overrides={DUMMY: f"commit/{'0123' * 10}"}))
+    push(host, DUMMY, "# waits\n")
+    push(host, OTHER, "# does not wait\n")
+    host.layout.transfers.mkdir()
+    with locking.holding(transfers.at_work(host.layout)):  # no jens-transfer begins
+        host.run()
+    assert host.shows(OTHER, "# does not wait\n")
+    assert server.questions()[0] <= 2
+    assert host.left() == {DUMMY}
+    assert "([git] patience)" in host.log("jens-update")
+    server.end()
+    host.until(lambda: host.shows(DUMMY, "# waits\n") and not host.left(), host.run)
+
+
+def test_question_and_fetch_of_metadata_take_the_patience_once(host: Host) -> None:
+    host.site.settings |= {"git.timeout": "60", "git.patience": "3"}
+    server = Hesitant(host, 2)
+    url = server.url(host.site.definitions.path)
+    git("remote", "set-url", "origin", url, directory=host.site.root / "metadata" / "environments")
+    for _ in range(2):
+        assert host.run("--strict")[0] == 0
+    server.begin("environments")
+    host.site.define("another")
+    assert host.run()[0] == 20
+    server.end()
+    assert host.run("--strict")[0] == 0
+    assert "another" in host.site.environments()
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_a_remote_that_answers_too_late_is_asked_by_nobody_but_the_transfer(host: Host, mode: str) -> None:
+    """It takes longer than a run has patience, but no longer than the time limit."""
+    host.site.settings |= {"git.timeout": "60", "main.mode": mode}
+    server = Hesitant(host, 3)
+    server.begin()
+    push(host, DUMMY, "# one\n")
+    push(host, OTHER, "# one\n")
+    host.run()
+    assert host.shows(OTHER, "# one\n")
+    host.until(lambda: host.shows(DUMMY, "# one\n"), host.run)
+    if mode == "ONDEMAND":
+        for _ in range(2):
+            push(host, DUMMY, "# two\n")
+        host.until(lambda: host.shows(DUMMY, "# two\n"), host.run)
+    assert server.questions()[0] == 1
+    assert host.left() == {DUMMY}
+    host.until(host.is_at_rest)
+    with locking.holding(transfers.at_work(host.layout)):  # until the next transfer, runs have nothing to do
+        for narrow in (None, True, True):
+            began = len(host.log("jens-update"))
+            assert host.run("--strict")[0] == 60
+            assert narrow is None or "INFO Nothing new" in host.log("jens-update")[began:]
+    assert server.questions()[0] == 1
+    if mode == "ONDEMAND":
+        assert host.site.hinted() == [DUMMY]  # what was taken up has acknowledged no hint
+    server.end()
+    host.until(lambda: not host.left() and (mode == "POLL" or host.site.hinted() == []), host.run)
+    assert host.run("--strict")[0] == 0
+
+
+def push_large(host: Host, repo: str, megabytes: int) -> None:
+    """Push files of ten megabytes that no compression makes smaller."""
+    for number in range(megabytes // 10):
+        content = os.urandom(10_000_000)
+        head = "commit refs/heads/master\ncommitter Ann <ann@example.org> now\ndata 4\npush\n"
+        head += "from refs/heads/master^0\n"
+        head += f"M 100644 inline code/files/large{number}\ndata {len(content)}\n"
+        arguments = ("fast-import", "--quiet", "--date-format=now")
+        git(*arguments, directory=host.site.remotes[repo].path, stdin=head.encode() + content + b"\n")
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_beside_a_clone_through_a_throttle_and_a_remote_that_drips_each_push_is_soon_there(
+    host: Host, mode: str
+) -> None:
+    """A run that waited for the one that drips would take longer than a push may wait here."""
+    megabytes, rate, seconds, others = (500, 8, 60, 10) if IS_SOAK else (20, 2, 10, 2)
+    host.site.settings |= {"git.timeout": "20", "git.clonetimeout": "600", "main.mode": mode}
+    names = [f"modules/m{number}" for number in range(others)]
+    for name in (*names, "modules/large", "modules/drip"):
+        host.site.add(name)
+    late = {name: host.site.urls.pop(name) for name in ("modules/large", "modules/drip")}
+    host.site.publish()
+    assert host.run("--strict")[0] == 0
+    push_large(host, "modules/large", megabytes)
+    host.servers.lie()
+    serve(host, f"throttle{rate}", "modules/large")
+    serve(host, "drip", "modules/drip")
+    host.site.hint(*late)
+    longest, number, begin = 0.0, 0, time.monotonic()
+    while time.monotonic() - begin < seconds:
+        name = names[number % others]
+        pushed = time.monotonic()
+        push(host, name, f"# {number}\n")
+        host.run()
+        assert host.shows(name, f"# {number}\n")
+        longest = max(longest, time.monotonic() - pushed)
+        time.sleep(max(0.0, pushed + 1 - time.monotonic()))
+        number += 1
+    assert longest < 15
+    assert not host.site.exists("production/modules/drip")
+    host.until(lambda: host.shows("modules/large", "class dummy {}\n"), host.run)
+    files = host.site.root / "environments" / "production" / "modules" / "large" / "files"
+    assert sum(path.stat().st_size for path in files.iterdir()) == megabytes * 1_000_000
+    host.servers.lie(lying=False)
+    host.servers.hang_up()
+    host.until(lambda: not host.left() and (mode == "POLL" or host.site.hinted() == []), host.run)
+    assert host.run("--strict")[0] == 0
+    assert host.shows("modules/drip", "class dummy {}\n")
 
 
 def test_a_long_transfer_holds_up_no_other(host: Host) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jens.errors import GitBusyError, GitError, GitTimeoutError, GitUnreachedError
-from jens.git.budgets import Account, Ending, ending_of
+from jens.git.budgets import Account, Ending, Patience, ending_of
 
 LIMIT = 10.0
 
@@ -201,3 +201,43 @@ def test_nothing_new_is_asked_while_it_is_doubtful_that_there_is_a_server() -> N
     account.end(second, 0.2, Ending.ANSWERED)
     assert not account.is_crowded(0.2, most=8)
     assert not account.is_full(most=8)
+
+
+#: What conversations took, by URL and name; the URL and name of one more; how much of ten seconds that may take.
+PATIENCE: dict[str, tuple[list[tuple[str, str, float]], tuple[str, str], float]] = {
+    "nothing so far": ([], ("u", "modules/a"), 10),
+    "the question counts": ([("u", "", 4)], ("u", "modules/a"), 6),
+    "all conversations count": ([("u", "", 4), ("u", "modules/a", 3), ("u", "modules/a", 2)], ("u", "modules/a"), 1),
+    "others with the same URL do not": ([("u", "", 4), ("u", "modules/b", 6)], ("u", "modules/a"), 6),
+    "others do not": ([("v", "", 9), ("v", "modules/a", 1)], ("u", "modules/a"), 10),
+    "the question is counted once": ([("u", "", 4)], ("u", ""), 6),
+    "it is over": ([("u", "", 4), ("u", "modules/a", 7)], ("u", "modules/a"), -1),
+}
+
+
+@pytest.mark.parametrize("what", PATIENCE)
+def test_all_conversations_about_a_repository_share_its_time(what: str) -> None:
+    spent, key, left = PATIENCE[what]
+    patience = Patience(10)
+    for url, name, seconds in spent:
+        patience.spend((url, name), seconds)
+    assert patience.left(key) == left
+    ended = patience.explained(key, GitTimeoutError("fetch", "no answer in the time that was left"))
+    assert ("within 10 seconds ([git] patience)" in ended.problem) == (left <= 0)
+    if left > 0:
+        patience.expect(key)
+    else:
+        with pytest.raises(GitTimeoutError, match="not tried"):
+            patience.expect(key)
+
+
+def test_without_patience_there_is_no_limit() -> None:
+    patience = Patience(0)
+    patience.spend(("u", ""), 1e9)
+    patience.expect(("u", ""))
+
+
+def test_a_conversation_that_is_cut_off_at_once_had_no_chance() -> None:
+    account = Account(LIMIT)
+    number = account.begin(0)
+    assert [account.has_had_a_chance(number, now) for now in (0.1, 2.4, 2.6, LIMIT)] == [False, False, True, True]

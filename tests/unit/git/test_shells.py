@@ -430,7 +430,7 @@ def test_commands_that_only_wait_let_others_begin(program: Path, tmp_path: Path)
         [(command, error)] = shells.replies()
     assert command == ("wait2",)
     assert isinstance(error, GitTimeoutError)
-    assert error.problem == "no answer in the time that was left for its server"
+    assert error.problem == "no answer in the time that was left"
 
 
 def test_no_more_commands_wait_than_may_be_spared(program: Path) -> None:
