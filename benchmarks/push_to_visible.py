@@ -40,19 +40,28 @@ _LOST = 60.0
 
 @dataclass
 class Push:
-    """Seconds from the begin of a push: until ``git push`` ended, and until Puppet saw it (None: never)."""
+    """A push, begun at a time: seconds until ``git push`` ended, and until Puppet saw it (None: never)."""
 
+    begun: float
     pushed: float
     visible: float | None
 
 
+@dataclass
+class Run:
+    """A run, begun at a time: the seconds that it took."""
+
+    begun: float
+    took: float
+
+
 class _Starter(threading.Thread):
-    """Starts a run whenever one is asked for, as jens-update.path does. ``runs`` has the seconds that each took."""
+    """Starts a run whenever one is asked for, as jens-update.path does, and keeps all of them."""
 
     def __init__(self, command: Sequence[str], wake: Path) -> None:
         super().__init__()
         self._command, self._wake, self._is_over = command, wake, threading.Event()
-        self.runs: list[float] = []
+        self.runs: list[Run] = []
 
     def run(self) -> None:
         """Wait and start, until ``end``."""
@@ -61,7 +70,7 @@ class _Starter(threading.Thread):
                 self._wake.rmdir()
                 begin = time.monotonic()
                 subprocess.run(self._command, check=False, env=ENVIRONMENT)
-                self.runs.append(time.monotonic() - begin)
+                self.runs.append(Run(begin, time.monotonic() - begin))
 
     def end(self) -> None:
         """End the thread after the run that is under way."""
@@ -98,15 +107,15 @@ def _push(site: Site, clone: Path, number: int, found: list[Push]) -> None:
     while time.monotonic() - begin < _LOST:
         with suppress(OSError):
             if seen.read_text() == f"# {number}\n":
-                found.append(Push(pushed, time.monotonic() - begin))
+                found.append(Push(begin, pushed, time.monotonic() - begin))
                 return
         time.sleep(_LOOK)
-    found.append(Push(pushed, None))
+    found.append(Push(begin, pushed, None))
 
 
 def _measure(
     site: Site, port: int, command: Sequence[str], count: int, interval: float
-) -> tuple[list[Push], list[float]]:
+) -> tuple[list[Push], list[Run]]:
     names = [name for name in site.repositories if name.startswith("modules/")][:_PUSHED]
     clones = [_clone(site, name, port) for name in names]
     starter = _Starter(command, site.root / "spool" / "wake")
@@ -144,14 +153,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     seen = sorted(push.visible for push in pushes if push.visible is not None)
     print(f"{len(site.repositories)} repositories, {len(pushes)} pushes, one every {arguments.interval:g} s\n")
     print(f"{'':24}{'median':>10}{'95 %':>10}{'worst':>10}")
+    waits, works = zip(*(_parts(push, runs) for push in pushes if push.visible is not None))
     for name, values in (
         ("git push with its hook", [push.pushed for push in pushes]),
-        ("a run", runs),
+        ("wait for its run", waits),
+        ("its run until visible", works),
         ("visible", seen),
+        ("a run", [run.took for run in runs]),
     ):
         print(f"{name:24}{statistics.median(values):10.2f}{_cut(values):10.2f}{max(values):10.2f}")
     print(f"\n{len(pushes) - len(seen)} lost, {len(runs)} runs")
     return 0 if len(seen) == len(pushes) else 1
+
+
+def _parts(push: Push, runs: Sequence[Run]) -> tuple[float, float]:
+    """The seconds from the end of a push to the begin of the run that showed it, and from there until it did."""
+    shown = push.begun + (push.visible or 0.0)
+    run = max((run.begun for run in runs if run.begun <= shown), default=shown)
+    return max(0.0, run - push.begun - push.pushed), shown - run
 
 
 def _cut(values: Sequence[float]) -> float:
