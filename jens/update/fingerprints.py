@@ -113,9 +113,15 @@ def _tops(layout: Layout) -> Iterator[str]:
 
 
 def _partitions(layout: Layout) -> Iterator[int]:
-    """Numbers from the names in each partition. Hidden names do not count: jens-transfer makes some at any time."""
-    for top in (layout.baredir, layout.clonedir):
-        for path in layout.partitions(top):
+    """Numbers that tell of the names in each partition.
+
+    Where jens-transfer may be at work, hidden names do not count: it makes some at any time.
+    """
+    partitions = [*layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)]
+    if not os.path.lexists(layout.transfers):
+        yield _number(map(str, partitions))  # quicker than to list them
+    else:
+        for path in partitions:
             try:
                 names = "/".join(sorted(name for name in os.listdir(path) if not name.startswith(".")))
             except OSError:

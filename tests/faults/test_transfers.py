@@ -30,7 +30,7 @@ from tests.faults.test_remotes import INIT, processes_with
 
 DUMMY, OTHER = "modules/dummy", "modules/other"
 #: Seconds within which everything happens that a test waits for.
-SOON = 120.0
+SOON = 900.0 if IS_SOAK else 120.0
 
 
 @dataclass
@@ -346,6 +346,7 @@ def push_large(host: Host, repo: str, megabytes: int) -> None:
         git(*arguments, directory=host.site.remotes[repo].path, stdin=head.encode() + content + b"\n")
 
 
+@pytest.mark.timeout(1800 if IS_SOAK else 300)
 @pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
 def test_beside_a_clone_through_a_throttle_and_a_remote_that_drips_each_push_is_soon_there(
     host: Host, mode: str
