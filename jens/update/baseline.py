@@ -91,7 +91,8 @@ class Baseline(NamedTuple):
     Times are in seconds since the start of the system, for which alone a baseline holds. At ``due`` a run looks at
     everything (see FULL_LOOK); at ``expires``, or when it is due, the retention of a checkout is over. ``needs`` has
     URL, overrides and implied branches of each repository. ``parts`` has the fingerprints that are compared at the
-    beginning of a run, ``mirrors`` what is compared when a remote has replied.
+    beginning of a run, ``mirrors`` what is compared when a remote has replied. ``unrecorded`` says why the history
+    lacks what the last run changed, '' when it lacks nothing.
     """
 
     revisions: Revisions
@@ -102,6 +103,7 @@ class Baseline(NamedTuple):
     needs: Mapping[str, Any]
     parts: Mapping[str, int]
     mirrors: Mapping[str, MirrorState]
+    unrecorded: str = ""
 
     def is_untouched(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as the last run left it. ``meanwhile`` is called every few repositories."""
@@ -169,13 +171,14 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
+        unrecorded = str(content["unrecorded"])
     except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not 0 < due - clock.now().up < FULL_LOOK + _SLACK:  # else it is due, or of another start of the system
         return None
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None
-    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors)
+    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, unrecorded)
 
 
 def remove(layout: Layout) -> None:
@@ -193,6 +196,7 @@ def save(
     expiry: float,
     seen: Seen,
     are_as_left: AreAsLeft,
+    unrecorded: str = "",
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
@@ -209,7 +213,8 @@ def save(
     changed = [name for name in names if fingerprints.of_environment(layout, name) != seen.environments.get(name)]
     if are_as_left([repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))], changed):
         parts[fingerprints.METADATA] = seen.parts.get(fingerprints.METADATA, _NOTHING)
-        _write(layout, Baseline(revisions, urls, names, due, min(due, _up(expiry)), written, parts, mirrors))
+        expires = min(due, _up(expiry))
+        _write(layout, Baseline(revisions, urls, names, due, expires, written, parts, mirrors, unrecorded))
 
 
 def _up(time: float) -> float:
@@ -219,9 +224,16 @@ def _up(time: float) -> float:
 
 
 def renew(
-    layout: Layout, baseline: Baseline, repos: Collection[RepoId], expiry: float, are_as_left: AreAsLeft
+    layout: Layout,
+    baseline: Baseline,
+    repos: Collection[RepoId],
+    expiry: float,
+    are_as_left: AreAsLeft,
+    unrecorded: str | None = None,
 ) -> Baseline | None:
     """Save what there is now of some repositories, of which branches moved or checkouts went, and no more.
+
+    Without ``unrecorded`` that stays as it was.
 
     None when ``are_as_left`` finds that somebody has changed them, too. What somebody else changed elsewhere still ends
     the new baseline as it would have ended the old one.
@@ -232,6 +244,7 @@ def renew(
     if not are_as_left([repo for repo in repos if parts[str(repo)] != baseline.parts.get(str(repo))], ()):
         return None
     renewed = baseline._replace(expires=min(baseline.due, _up(expiry)), parts=parts, mirrors=mirrors)
+    renewed = renewed if unrecorded is None else renewed._replace(unrecorded=unrecorded)
     _write(layout, renewed)
     return renewed
 
@@ -245,6 +258,7 @@ def _write(layout: Layout, baseline: Baseline) -> None:
         "expires": baseline.expires,
         "environments": list(baseline.environments),
         "repositories": baseline.needs,
+        "unrecorded": baseline.unrecorded,
     }
     aside = files.staging_name(layout.cachedir)
     try:

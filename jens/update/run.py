@@ -56,6 +56,8 @@ def _run(context: Context) -> Report:
             events = itertools.chain(slow, events)
         failures = [*revisions.failures, *tell(log, events)]
         plans = without_losses(plans, repositories.expansion())
+        if scope.baseline is None:
+            record.save_killed(context, hints)
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
         failures += record.save_published(context, scope, repositories)
 
@@ -69,20 +71,23 @@ def _run(context: Context) -> Report:
             failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
         failures += record.save_retired(context, scope, plans, repositories)
 
+    changed = (len(repositories.changed), applied.changed)
+    with failing_as(EnvironmentsError):
+        faults = record.open_faults(context, scope, plans, repositories, applied)
+    made = record.save_deployment(context, scope, revisions, hints, faults, any(changed))
     if hints is not None:
         failed = repositories.failed()
         late = deferred.arrivals.find_late(layout, hints.pushes, failed) if hints.pushes else ()
         failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     with failing_as(EnvironmentsError):
-        faults = record.open_faults(context, scope, plans, repositories, applied)
         if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
-            record.save_baseline(context, scope, revisions, plans, needs, applied, repositories)
-    changed = (len(repositories.changed), applied.changed)
+            unrecorded = made.problem if made else ""
+            record.save_baseline(context, scope, revisions, plans, needs, applied, repositories, unrecorded)
     is_idle = not (
         failures or plans.is_refused or any(changed) or plans.environments.has_news or (hints and hints.found)
     )
-    return Report(tuple(failures), plans.is_refused, faults, changed, is_idle)
+    return Report(tuple(failures), plans.is_refused, faults.opened, changed, is_idle, made and made.number)
 
 
 def _clear_left_overs(context: Context) -> bool:

@@ -47,6 +47,7 @@ _DEFAULTS: dict[str, Any] = {
     "git.gctimeout": 3600,
     "git.memory": 1024,
     "git.jobs": 0,
+    "history.days": 90,
     "gitlabproducer.secret_token": "",
 }
 
@@ -147,6 +148,7 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         ("main.maxbytes", "10000000000000", 10**13),
         ("git.memory", "0", 0),
         ("git.jobs", "4", 4),
+        ("history.days", "0", 0),
         ("gitlabproducer.secret_token", "'a, b#%(x)s$y'", "a, b#%(x)s$y"),
     ],
 )
@@ -180,6 +182,8 @@ _BAD_VALUES = [
     ("main.common_hieradata_items", "common.yaml, a/b, c", "with commas between them, not 'a/b'"),
     ("main.common_hieradata_items", "common.yaml, fqdns", "other than fqdns, hostgroups, module_names"),
     ("main.mode", "PUSH", "POLL or ONDEMAND"),
+    ("history.days", "-1", "a whole number of days, 0 or more"),
+    ("history.days", "90d", "a whole number of days, 0 or more"),
     ("main.purgelimit", "half", "a percentage, 0 to 100"),
     ("main.purgelimit", "101", "a percentage, 0 to 100"),
     ("main.purgelimit", "-1", "a percentage, 0 to 100"),
