@@ -234,10 +234,12 @@ def deployments(reader: Reader, wanted: Filter = ALL, count: int = _PAGE) -> lis
     """The last deployments of a time, the newest first. Only times of the filter count. Raises HistoryError."""
     clauses, values = _time_clauses(wanted, "deployment.visible", "deployment.number")
     query = _DEPLOYMENTS.format(clauses=" AND ".join(clauses))
-    return [
-        Deployment(number, host, visible / 1000, None if began is None else began / 1000, seconds, status, mode)
-        for number, host, visible, began, seconds, status, mode in reader.rows(query, {**values, "count": count})
-    ]
+    return [*map(_deployment, reader.rows(query, {**values, "count": count}))]
+
+
+def _deployment(row: Sequence[Any]) -> Deployment:
+    number, host, visible, began, seconds, status, mode = row
+    return Deployment(number, host, visible / 1000, None if began is None else began / 1000, seconds, status, mode)
 
 
 def deployment_at(reader: Reader, time: float) -> int | None:
@@ -247,10 +249,12 @@ def deployment_at(reader: Reader, time: float) -> int | None:
     return None if number is None else int(number)
 
 
-def has_deployment(reader: Reader, number: int) -> bool:
-    """Whether the history knows this deployment, or a later one, and an earlier one or this one."""
-    [(first, last)] = reader.rows("SELECT min(number), max(number) FROM deployment")
-    return first is not None and first <= number <= last
+def deployment(reader: Reader, number: int) -> Deployment | None:
+    """The deployment of this number, None when the history does not have it. Raises HistoryError."""
+    if not 0 < number < _END:
+        return None
+    rows = reader.rows(_DEPLOYMENTS.format(clauses="deployment.number = :number"), {"number": number, "count": 1})
+    return next(map(_deployment, rows), None)
 
 
 def seconds_to_visible(reader: Reader, since: float) -> list[float]:

@@ -72,7 +72,7 @@ CREATE TABLE fault (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, environment TEXT
 CREATE INDEX fault_open ON fault (kind, environment, repository, ref) WHERE until IS NULL;
 CREATE INDEX fault_until ON fault (until) WHERE until IS NOT NULL;
 """
-_TABLES = 10
+_TABLES = 11
 
 
 class HistoryDamagedError(HistoryError):
@@ -120,7 +120,7 @@ def _failing(path: Path, action: str) -> Iterator[None]:
     """Turn errors of SQLite into ours. Only what it found to be damaged is damaged: it may also be unable to look."""
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError, OSError, MemoryError) as error:
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError, OSError, MemoryError, OverflowError) as error:
         raise HistoryError(path, _problem(error), action) from error
     except sqlite3.Error as error:
         raise HistoryDamagedError(path, _problem(error), action) from error

@@ -12,7 +12,7 @@ from jens.config import Config
 from jens.errors import HistoryError
 from jens.history import queries
 from jens.history.model import BEGUN, RESET
-from jens.history.queries import Change, EnvironmentChange, FaultLife, Filter
+from jens.history.queries import Change, Deployment, EnvironmentChange, FaultLife, Filter
 from jens.history.store import Reader
 from jens.layout import Layout
 from jens.model import Branch, Ref
@@ -31,6 +31,16 @@ def opened(config: Config) -> Reader:
     if not config.history.days:
         raise HistoryError(path, "there is none, as [history] days is 0 in the configuration")
     return Reader(path)
+
+
+def deployment_of(reader: Reader, config: Config, at: float | int) -> Deployment:
+    """The deployment of this number (int), or the last one at a time (float, since the epoch). Raises HistoryError."""
+    number = at if isinstance(at, int) else queries.deployment_at(reader, at)
+    found = None if number is None else queries.deployment(reader, number)
+    if found is None:
+        what = f"no deployment {at}" if isinstance(at, int) else f"nothing of {local(at)}"
+        raise HistoryError(path_of(config), f"it has {what}")
+    return found
 
 
 def path_of(config: Config) -> Path:

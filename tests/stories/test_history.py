@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jens.commands import history
+from jens.commands import history, reset, snapshot
 from jens.config import load_config
 from jens.git import authors
 from jens.history import queries
@@ -531,3 +532,100 @@ def test_names_of_branches_may_be_any_bytes(site: Site) -> None:
     found = deployment.record_visible(load_config(site.config), deployment.Run(), None, None)
     assert found.problem == ""
     assert f"{DUMMY} k\\udce4se {site.remotes[DUMMY].commit()[:7]} (new) Ann: push -- in no environment" in told(site)
+
+
+# Resets, and snapshots of what was
+
+
+def test_a_reset_leaves_it_and_is_an_entry_in_it(site: Site) -> None:
+    updated(site)
+    site.capture.readouterr()
+    assert reset.main(["-c", str(site.config), "--yes"]) == 0
+    captured = site.capture.readouterr()
+    assert captured.err == ""
+    assert "history" not in captured.out
+    assert told(site)[0] == "jens-reset removed everything"
+    assert told(site, "production")[0] == "jens-reset removed everything"
+    assert len(told(site)) == 2 + len(site.remotes)
+    with Reader(site.root / "cache" / "history.sqlite") as reader:
+        assert queries.environments_at(reader) == []
+        assert queries.environments_at(reader, 1) == ["production"]
+    updated(site)
+    assert len(told(site)) == 3 + 2 * len(site.remotes)
+
+
+def test_a_reset_before_there_was_a_history_makes_none(site: Site) -> None:
+    assert reset.main(["-c", str(site.config), "--yes"]) == 0
+    assert not (site.root / "cache" / "history.sqlite").exists()
+
+
+def _snapshot(site: Site, *arguments: str) -> tuple[int, str, str]:
+    site.capture.readouterr()
+    code = snapshot.main(["-c", str(site.config), "production", *arguments])
+    captured = site.capture.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_snapshot_of_what_was_shows_that_again(site: Site) -> None:
+    updated(site)
+    first = site.remotes[DUMMY].commit()
+    let_later()
+    between = datetime.now().isoformat()
+    let_later()
+    second = site.remotes[DUMMY].push({"code/a": "1\n"}, rewrite=True)
+    updated(site)
+
+    code, by_number, err = _snapshot(site, "--at", "1", "--name", "then")
+    assert (code, err) == (0, "")
+    assert f"dummy: commit/{first}" in by_number
+    assert "# As it was after deployment 1, which was visible at " in by_number
+    code, by_time, err = _snapshot(site, "--at", between, "--name", "then")
+    assert (code, err) == (0, "")
+    assert _without_times(by_time) == _without_times(by_number)
+    assert f"dummy: commit/{second}" in _snapshot(site, "--at", "2")[1]
+    assert json.loads(_snapshot(site, "--at", "1", "--json")[1])["deployment"] == 1
+    _, now, _ = _snapshot(site, "--name", "then")
+    assert _without_times(_snapshot(site, "--at", "0s", "--name", "then")[1]) == _without_times(now)
+
+    site.define("then", by_number)
+    updated(site)
+    assert site.path(DUMMY, f".{first}").is_dir()
+    assert os.path.realpath(site.root / "environments/then/modules/dummy") == str(
+        site.path(DUMMY, f".{first}") / "code"
+    )
+
+
+def _without_times(definition_text: str) -> list[str]:
+    return [line for line in definition_text.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--at", "7"], "it has no deployment 7"),
+        (["--at", "2000-01-01"], "it has nothing of 2000-01-01 00:00:00"),
+        (["--at", "9999999999999999999999"], "it has no deployment"),
+    ],
+)
+def test_what_the_history_does_not_know_cannot_be_pinned(site: Site, arguments: list[str], expected: str) -> None:
+    updated(site)
+    code, out, err = _snapshot(site, *arguments)
+    assert (code, out) == (3, "")
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_a_snapshot_of_what_was_says_what_is_lost(site: Site) -> None:
+    site.settings["main.retention"] = "0"
+    first = site.remotes[DUMMY].commit()
+    updated(site)
+    site.remotes[DUMMY].push({"code/a": "1\n"}, rewrite=True)
+    updated(site)
+    updated(site)
+    git("reflog", "expire", "--expire=now", "--all", directory=site.root / "bare" / DUMMY)
+    git("gc", "-q", "--prune=now", directory=site.root / "bare" / DUMMY)
+    shutil.rmtree(site.path(DUMMY, f".{first}"), ignore_errors=True)
+    code, out, err = _snapshot(site, "--at", "1")
+    assert code == 60
+    assert f"dummy: commit/{first}" in out
+    assert f"neither disk nor mirror has commit {first} of {DUMMY}" in err
