@@ -28,8 +28,10 @@ from jens.history.model import (
     Visible,
 )
 from jens.model import Fault, OpenFault
+from jens.names import is_environment_name, parse_repository
 from jens.statefile import HISTORY
 from jens.system import files
+from jens.text import one_line
 
 #: Marks a database as one of ours: "Jens".
 _APPLICATION = 0x4A656E73
@@ -115,19 +117,34 @@ def _connect(path: Path, mode: str, patience: float) -> sqlite3.Connection:
     return connection
 
 
+#: What SQLite says when it cannot work now. Whatever else it says of our statements means damage.
+_PASSING = (
+    *("database is locked", "database table is locked", "database or disk is full", "disk I/O error", "interrupted"),
+    *("attempt to write a readonly database", "unable to open database file", "access permission denied"),
+    *("locking protocol", "out of memory"),
+)
+
+
 @contextlib.contextmanager
 def _failing(path: Path, action: str) -> Iterator[None]:
-    """Turn errors of SQLite into ours. Only what it found to be damaged is damaged: it may also be unable to look."""
+    """Turn errors into ours. Only what was found to be damaged is damaged: nobody may be able to look now.
+
+    A damaged database may have any value at any place.
+    """
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError, OSError, MemoryError, OverflowError) as error:
+    except (OSError, MemoryError, OverflowError) as error:
         raise HistoryError(path, _problem(error), action) from error
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
+        kind = HistoryError if str(error).startswith(_PASSING) else HistoryDamagedError
+        raise kind(path, _problem(error), action) from error
+    except (sqlite3.Error, AttributeError, TypeError, ValueError) as error:
         raise HistoryDamagedError(path, _problem(error), action) from error
 
 
 def _problem(error: BaseException) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error) or "no memory is left"
+    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error) or "no memory is left"
+    return one_line(text)
 
 
 def _exists(path: Path) -> bool:
@@ -218,10 +235,15 @@ class Store:
     def fingerprints(self) -> Fingerprints:
         """The fingerprints of all that is believed to be there. Raises HistoryError."""
         with self._failing():
-            return Fingerprints(
+            found = Fingerprints(
                 dict(self._rows("SELECT name, fingerprint FROM repository WHERE fingerprint IS NOT NULL")),
                 dict(self._rows("SELECT name, fingerprint FROM environment WHERE is_there")),
             )
+            for name in found.repositories:
+                parse_repository(name)
+            if not all(map(is_environment_name, found.environments)):
+                raise ValueError("a name of an environment")
+            return found
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         return self._connection.execute(query, values).fetchall()

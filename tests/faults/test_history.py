@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from jens.history.queries import Change, Filter
 from jens.history.store import Reader, Store
 from tests import TREE
 from tests.conftest import Outcome, Site
+from tests.faults.samples import IS_SOAK
 from tests.faults.users import NOBODY, as_user, needs_root
 
 DUMMY = "modules/dummy"
@@ -328,3 +330,24 @@ def test_a_slow_reader_of_what_it_prints_holds_up_nobody(known: Site) -> None:
         assert updated(known, pushed(known, "last\n")) == []
         process.stdout.read()
     assert process.returncode == 0
+
+
+# Any damage
+
+
+@pytest.mark.parametrize("number", range(100 if IS_SOAK else 5))
+def test_whatever_bytes_it_has_no_run_fails(known: Site, number: int) -> None:
+    """Bytes are changed at random, which SQLite may notice or not."""
+    seed = random.SystemRandom().randrange(2**32) + number
+    chance = random.Random(seed)
+    path = path_of(known)
+    for step in range(4):
+        content = bytearray(path.read_bytes())
+        for _ in range(chance.choice((1, 10, 200))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        path.write_bytes(content)
+        site_has = pushed(known, f"{step}\n")
+        outcome = known.update()
+        assert (outcome.code, outcome.stderr) == (0, ""), (seed, outcome.log)
+        assert known.expanded(DUMMY)["master"] == site_has
+        assert len(warnings(outcome)) <= 2, (seed, outcome.log)
