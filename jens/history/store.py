@@ -67,6 +67,7 @@ CREATE TABLE environment_change (deployment INTEGER NOT NULL, environment INTEGE
 CREATE TABLE holding (environment INTEGER NOT NULL, repository INTEGER NOT NULL, since INTEGER NOT NULL,
     ref INTEGER NOT NULL, until INTEGER, PRIMARY KEY (environment, repository, since)) WITHOUT ROWID;
 CREATE INDEX holding_repository ON holding (repository, ref);
+CREATE INDEX holding_ref ON holding (ref);
 CREATE INDEX holding_open ON holding (environment) WHERE until IS NULL;
 CREATE INDEX holding_until ON holding (until) WHERE until IS NOT NULL;
 CREATE TABLE fault (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, environment TEXT NOT NULL, repository TEXT NOT NULL,
