@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -512,22 +514,43 @@ def set_aside(path: Path) -> Path:
 # Reading
 
 
+#: What SQLite says to a reader when there is something to be taken back.
+_HALFWAY = "attempt to write a readonly database"
+
+
 class Reader:
-    """The history, open for reading. No query holds up a writer longer than it takes to fetch its rows."""
+    """The history, open for reading. No query holds up a writer longer than it takes to fetch its rows.
+
+    What a run that was killed has written halfway, the next run takes back; until then readers, who may not write, take
+    it back in a copy.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._failing():
             if not _exists(path):
                 raise HistoryError(path, "it does not exist: no run has recorded anything yet")
-            self._connection = _connect(path, "ro", READER_PATIENCE)
         try:
-            with self._failing():
-                if not _check(self._connection, path, "read"):
-                    raise HistoryError(path, "no run has recorded anything yet")
-        except BaseException:
-            self._connection.close()
-            raise
+            self._connection = self._opened(path, "ro")
+        except HistoryError as error:
+            if error.problem != _HALFWAY or not os.path.exists(journal(path)):
+                raise
+            with self._failing(), tempfile.TemporaryDirectory() as top:
+                copy = Path(top) / path.name
+                shutil.copyfile(journal(path), journal(copy))
+                shutil.copyfile(path, copy)
+                self._connection = self._opened(copy, "rw")
+
+    def _opened(self, path: Path, mode: str) -> sqlite3.Connection:
+        with self._failing():
+            connection = _connect(path, mode, READER_PATIENCE)
+            try:
+                if not _check(connection, self._path, "read"):
+                    raise HistoryError(self._path, "no run has recorded anything yet")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
     def _failing(self) -> contextlib.AbstractContextManager[None]:
         return _failing(self._path, "read")

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -291,6 +292,37 @@ def test_who_may_only_read_reads_also_while_somebody_writes(known: Site) -> None
         assert as_user(NOBODY, lambda: history.main(["-c", config])) == 0
         writer.execute("ROLLBACK")
     assert path_of(known).stat().st_uid == 0
+
+
+@needs_root
+def test_what_was_written_halfway_is_taken_back(known: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer is killed while it writes; readers may not take it back, and the next run does."""
+    for path in (known.root, *known.root.parents):
+        if os.stat(path).st_mode & 0o005 != 0o005 and path.owner() == "root":
+            path.chmod(path.stat().st_mode | 0o055)
+    before = _read(known)
+    program = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN IMMEDIATE'); "
+        "[c.execute('UPDATE ' + name + ' SET ' + column + ' = 0') for name, column in "
+        "[('change', 'time'), ('holding', 'since'), ('environment_change', 'time'), ('deployment', 'visible')]]; "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path_of(known))], check=False)
+    assert store.journal(path_of(known)).stat().st_size > 512
+    with (
+        pytest.raises(sqlite3.OperationalError),
+        closing(sqlite3.connect(f"file:{path_of(known)}?mode=ro", uri=True)) as connection,
+    ):
+        connection.execute("SELECT count(*) FROM change")
+    assert _read(known) == before
+    config = str(known.config)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # the directory of the tests may be closed to others
+    assert as_user(NOBODY, lambda: history.main(["-c", config])) == 0
+    second = pushed(known)
+    assert updated(known, second) == []
+    assert not store.journal(path_of(known)).exists()
+    assert _read(known)[1].splitlines()[1:] == before[1].splitlines()
 
 
 def test_a_reader_waits_for_a_transaction_that_ends(known: Site) -> None:
