@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from jens import lastrun, preflight
 from jens.commands.arguments import argument_parser, moment, parse_arguments
@@ -88,7 +89,7 @@ def _print_entries(reader: Reader, config: Config, arguments: argparse.Namespace
     repository = arguments.repository and str(arguments.repository)
     wanted = Filter(tuple(arguments.environments), repository, arguments.since, arguments.until)
     if arguments.json:
-        print(json.dumps(history.document(reader, config, wanted, arguments.count), indent=1, sort_keys=True))
+        _print_list(history.encoded(reader, config, wanted, arguments.count))
         return
     for line in history.lines(reader, config, wanted, arguments.count):
         print(line)
@@ -99,7 +100,16 @@ def _print_faults(reader: Reader, arguments: argparse.Namespace) -> None:
     repository = arguments.repository and str(arguments.repository)
     found: list[FaultLife] = queries.faults(reader, arguments.environments, repository, since, until)[: arguments.count]
     if arguments.json:
-        print(json.dumps([history.encode_fault(fault) for fault in found], indent=1, sort_keys=True))
+        _print_list(map(history.encode_fault, found))
         return
     for line in history.fault_lines(found):
         print(line)
+
+
+def _print_list(items: Iterable[dict[str, Any]]) -> None:
+    """Print a JSON list, one item a line: a year would take much memory at once."""
+    before = "["
+    for item in items:
+        print(f"{before}\n{json.dumps(item, sort_keys=True)}", end="")
+        before = ","
+    print("[]" if before == "[" else "\n]")

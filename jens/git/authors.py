@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,19 +104,23 @@ class LastChange(NamedTuple):
     author: str
 
 
-#: So many commits are looked through for the last one that changed a file.
-_MOST_COMMITS = 1000
+#: So many commits are looked through for the last one that changed a file: what changed now was changed lately.
+_MOST_COMMITS = 200
+#: Seconds that this may take.
+_LONGEST_LOOK = 10
 
 
-def last_changes(git_dir: Path, commit: str, names: list[str]) -> dict[str, LastChange]:
-    """The last commit that changed each of some files, of those within reach. Raises GitError."""
-    arguments = ["log", "-z", f"--max-count={_MOST_COMMITS}", "--no-renames", "--name-only", "--format=%x00%x00%H %an"]
-    output = run([*arguments, commit, "--", *names], git_dir=git_dir, shared=True)
+def last_changes(git_dir: Path, commit: str, names: Collection[str]) -> dict[str, LastChange]:
+    """The last commit that changed each of some files, of those that were changed lately. Raises GitError."""
+    arguments = ["log", "-z", f"--max-count={_MOST_COMMITS}", "--no-renames", "--no-show-signature", "--name-only"]
+    arguments += ["--format=%x00%x00%H %an", commit, "--"]
+    output = run(arguments, git_dir=git_dir, shared=True, limit=_LONGEST_LOOK)
     found: dict[str, LastChange] = {}
     for text in output.split(b"\0\0"):
         made, *changed = text.strip(b"\0\n").split(b"\0")
         digits, _, author = made.partition(b" ")
-        for name in changed:
-            change = LastChange(digits.decode("ascii", "replace"), _text(author, None))
-            found.setdefault(name.strip(b"\n").decode("utf-8", "surrogateescape"), change)
+        change = LastChange(digits.decode("ascii", "replace"), _text(author, None))
+        for name in (entry.strip(b"\n").decode("utf-8", "surrogateescape") for entry in changed):
+            if name in names:
+                found.setdefault(name, change)
     return found

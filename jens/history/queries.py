@@ -310,7 +310,8 @@ def shown(reader: Reader, digits: str) -> list[Shown]:
 
     Raises HistoryError.
     """
-    low, high = bytes.fromhex(digits.ljust(40, "0")), bytes.fromhex(digits.ljust(40, "f"))
+    digits = digits.lower()
+    low, high = _range(digits)
     found = [
         Shown(
             *(repository, commit.hex(), ref_of_name(ref), environment),
@@ -343,12 +344,16 @@ def _replacement(replaced: int | None, left: int | None, by: bytes | None) -> st
 
 def commits_seen(reader: Reader, digits: str) -> list[tuple[str, str]]:
     """Repositories and commits that branches have led to and that begin with these digits, visible or not."""
-    low, high = bytes.fromhex(digits.ljust(40, "0")), bytes.fromhex(digits.ljust(40, "f"))
     query = (
         "SELECT DISTINCT repository.name, change.now FROM change JOIN repository ON repository.id = change.repository "
         "WHERE change.now BETWEEN ? AND ?"
     )
-    return sorted((repository, commit.hex()) for repository, commit in reader.rows(query, (low, high)))
+    return sorted((repository, commit.hex()) for repository, commit in reader.rows(query, _range(digits)))
+
+
+def _range(digits: str) -> tuple[bytes, bytes]:
+    """The first and the last commit that may begin with these digits."""
+    return bytes.fromhex(digits.ljust(40, "0")), bytes.fromhex(digits.ljust(40, "f"))
 
 
 # Faults

@@ -132,17 +132,15 @@ def _local(time: str) -> str:
 # For programs
 
 
-def document(reader: Reader, config: Config, wanted: Filter, count: int | None) -> list[dict[str, Any]]:
+def encoded(reader: Reader, config: Config, wanted: Filter, count: int | None) -> Iterator[dict[str, Any]]:
     """What happened, as JSON types; times are UTC, and what is not known is None. Raises HistoryError."""
-    return [
-        {
+    for entry in itertools.islice(queries.entries(reader, wanted), count):
+        yield {
             "time": utc(entry.time),
             "deployment": entry.deployment,
             "host": entry.host,
             **(_encode(entry, config) if isinstance(entry, Change) else _encode_environment(entry)),
         }
-        for entry in itertools.islice(queries.entries(reader, wanted), count)
-    ]
 
 
 def utc(time: float) -> str:
