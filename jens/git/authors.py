@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from jens.git.history import read_loose
 from jens.git.process import run
-from jens.system.files import open_file
 from jens.text import one_line
 
 #: So much of a commit is looked at, in bytes: who pushes decides how long its message is.
@@ -86,15 +85,11 @@ def count_between(bare: Path, before: str, now: str) -> tuple[int, int]:
     return commits, lost
 
 
-def _read_loose(bare: Path, commit: str) -> bytes | None:
-    """The content of a commit in a file of its own; None when it is packed, or cannot be read."""
-    try:
-        with open(open_file(f"{bare}/objects/{commit[:2]}/{commit[2:]}"), "rb", buffering=0) as file:
-            content = zlib.decompressobj().decompress(file.read(_MOST), _MOST)
-    except (OSError, zlib.error):
-        return None
+def _read_loose(bare: Path, commit: str) -> bytes:
+    """The content of a commit in a file of its own; b'' when it is packed, or cannot be read."""
+    content = read_loose(bare, commit, _MOST, _MOST)
     found = _OBJECT.match(content)
-    return content[found.end() :] if found else None
+    return content[found.end() :] if found else b""
 
 
 class LastChange(NamedTuple):

@@ -280,7 +280,7 @@ def test_an_unreadable_file_is_an_error(file: Path, kind: str) -> None:
     assert str(caught.value).startswith(f"{file}: ")
 
 
-_SECTIONS = "[main], [lock], [filelock], [messaging], [git], [gitlabproducer]"
+_SECTIONS = "[main], [lock], [filelock], [messaging], [git], [history], [gitlabproducer]"
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ _SECTIONS = "[main], [lock], [filelock], [messaging], [git], [gitlabproducer]"
         ("[main]\n\nbarredir = /srv\n", "key 'barredir' in [main] is ignored (line 3), expected 'baredir'"),
         ("[main]\nBareDir = /srv\n", "key 'BareDir' in [main] is ignored (line 2), expected 'baredir'"),
         ("[mian]\nbaredir = /srv\n", "section [mian] is ignored (line 1), expected [main]"),
-        ("[main]\n[history]\ndays = 5\n", f"section [history] is ignored (line 2), expected one of {_SECTIONS}"),
+        ("[main]\n[notify]\ndays = 5\n", f"section [notify] is ignored (line 2), expected one of {_SECTIONS}"),
         ("baredir = /srv\n", "key 'baredir' outside any section is ignored (line 1), expected 'baredir' in [main]"),
         ("x = 1\n[main]\n", "key 'x' outside any section is ignored (line 1), no key has such a name"),
         ("[main]\n[[nested]]\nx = 1\n", "key 'nested' in [main] is ignored (line 2), no key has such a name"),
