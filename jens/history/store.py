@@ -500,7 +500,12 @@ DELETE FROM deployment WHERE number IN
 
 def _copy(path: Path) -> None:
     """Put a copy in the place of a file that only others may write. Raises OSError."""
-    files.write_file(path, files.read_file(path))
+    copy = files.staging_name(path.parent)
+    try:
+        shutil.copyfile(path, copy)
+        os.replace(copy, path)
+    finally:
+        files.remove_tree(copy)
 
 
 def set_aside(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -292,6 +293,30 @@ def test_who_may_only_read_reads_also_while_somebody_writes(known: Site) -> None
         assert as_user(NOBODY, lambda: history.main(["-c", config])) == 0
         writer.execute("ROLLBACK")
     assert path_of(known).stat().st_uid == 0
+
+
+def _opened(path: Path) -> Store:
+    with Store(path) as opened:
+        return opened
+
+
+@needs_root
+def test_what_root_has_made_is_taken_over() -> None:
+    """Root may write with --as-root; other files of state are replaced as a whole, this one is changed in place."""
+    top = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        path = top / "history.sqlite"
+        assert _opened(path).is_new
+        with Reader(path) as reader:
+            id_before = reader.id
+        os.chown(top, NOBODY, NOBODY)
+        top.chmod(0o755)
+        assert as_user(NOBODY, lambda: int(_opened(path).is_new)) == 0
+        assert (path.stat().st_uid, sorted(os.listdir(top))) == (NOBODY, ["history.sqlite"])
+        with Reader(path) as reader:
+            assert reader.id == id_before
+    finally:
+        shutil.rmtree(top)
 
 
 @needs_root
