@@ -164,6 +164,16 @@ class Git(NamedTuple):
     )
 
 
+class History(NamedTuple):
+    """[history]."""
+
+    days: int = _key(
+        "integer(min=0, max=36500, default=90)",
+        "a whole number of days, 0 or more",
+        "days that the history goes back, see history.md; 0: there is none",
+    )
+
+
 class GitlabProducer(NamedTuple):
     """[gitlabproducer]; an empty token accepts every request."""
 
@@ -183,6 +193,7 @@ class Config(NamedTuple):
     filelock: FileLock
     messaging: Messaging
     git: Git
+    history: History
     gitlabproducer: GitlabProducer
     warnings: tuple[str, ...] = ()
 
@@ -193,6 +204,7 @@ _SECTIONS: Mapping[str, Any] = {
     "filelock": FileLock,
     "messaging": Messaging,
     "git": Git,
+    "history": History,
     "gitlabproducer": GitlabProducer,
 }
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jens.repositories import transfers as transfers
     from jens.system import removal as removal
     from jens.update import arrivals as arrivals
+    from jens.update import deployment as deployment
     from jens.update import patience as patience
     from jens.update import preview as preview
 
@@ -77,6 +78,7 @@ MODULES = {
     "refs": "jens.repositories.refs",
     "retention": "jens.repositories.retention",
     "arrivals": "jens.update.arrivals",
+    "deployment": "jens.update.deployment",
     "removal": "jens.system.removal",
     "transfers": "jens.repositories.transfers",
     "patience": "jens.update.patience",

@@ -200,3 +200,16 @@ class BudgetError(JensError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class HistoryError(JensError):
+    """The history cannot be read or written."""
+
+    def __init__(self, path: Path, problem: str, action: str = "read") -> None:
+        super().__init__(path, problem, action)
+        self.path = path
+        self.problem = problem
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"The history '{self.path}' could not be {self.action}: {self.problem}"

@@ -187,7 +187,8 @@ class Report(NamedTuple):
     """How a run went: what failed, one sentence each, what is wrong now, and whether the purge guard refused removals.
 
     ``changed`` counts the repositories and the environments that Puppet now sees differently. ``is_idle``: there was
-    neither a hint, nor a change of a repository or a definition.
+    neither a hint, nor a change of a repository or a definition. ``deployment`` is the number of its deployment in the
+    history, None when it made none.
     """
 
     failures: tuple[str, ...] = ()
@@ -195,3 +196,4 @@ class Report(NamedTuple):
     faults: tuple[OpenFault, ...] = ()
     changed: tuple[int, int] = (0, 0)
     is_idle: bool = False
+    deployment: int | None = None

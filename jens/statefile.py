@@ -14,8 +14,9 @@ from jens.system import files
 class StateFile(NamedTuple):
     """A file of state in cachedir, JSON with a format version: who writes it, and what its loss costs.
 
-    When a file that ``is_fingerprinted`` changes, the next run looks at everything. On a full disk the old content of
-    a file that ``is_replaceable`` is removed to make room for the new one.
+    The history is no JSON. When a file that ``is_fingerprinted`` changes, the next run looks at everything. On a full
+    disk the old content of a file that ``is_replaceable`` is removed to make room for the new one. jens-reset leaves a
+    file that ``outlives_resets``.
     """
 
     name: str
@@ -24,6 +25,7 @@ class StateFile(NamedTuple):
     loss: str
     is_fingerprinted: bool = False
     is_replaceable: bool = True
+    outlives_resets: bool = False
 
 
 INVENTORY = StateFile("inventory.json", 1, "repositories.inventory", "it is generated from mirrors and checkouts", True)
@@ -33,7 +35,7 @@ UNREFERENCED = StateFile(
 ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
 REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True, False)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
-BASELINE = StateFile("baseline.json", 9, "update.baseline", "the next run looks at everything")
+BASELINE = StateFile("baseline.json", 10, "update.baseline", "the next run looks at everything")
 LAST_RUN = StateFile(
     "last-run.json",
     1,
@@ -41,10 +43,13 @@ LAST_RUN = StateFile(
     "jens-stats does not tell how the last run went, and the next run looks at everything",
 )
 
+HISTORY = StateFile(
+    "history.sqlite", 1, "history.store", "the history begins anew", is_replaceable=False, outlives_resets=True
+)
 DEFINITIONS = StateFile("definitions.json", 1, "metadata.parsed", "the next run parses every definition")
 
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
-STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS)
+STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS, HISTORY)
 
 
 def state_path(layout: Layout, file: StateFile) -> Path:

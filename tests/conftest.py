@@ -459,10 +459,10 @@ class Site:
     def listing(self, *tops: str) -> dict[str, str]:
         """Everything below these directories of the instance: kind and mode, and the link's target or the content.
 
-        The baseline is left out, because it records times.
+        Baseline and history are left out, because they record times.
         """
-        baseline = self.root / "cache" / "baseline.json"
-        found = {path: what for top in tops for path, what in everything_below(self.root / top, [baseline]).items()}
+        spared = [self.root / "cache" / name for name in ("baseline.json", "history.sqlite")]
+        found = {path: what for top in tops for path, what in everything_below(self.root / top, spared).items()}
         return {path[len(f"{self.root}/") :]: what for path, what in found.items()}
 
 

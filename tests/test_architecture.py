@@ -26,14 +26,15 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     "top": {"system"},
     "git": {"system"},
     "messaging": {"system"},
+    "history": {"system", "top"},
     "metadata": {"system", "top", "git"},
     "repositories": {"system", "top", "git"},
     "environments": {"system", "top", "git", "metadata"},
     "gitlabproducer": {"system", "top", "messaging", "metadata"},
-    "update": {"system", "top", "git", "messaging", "metadata", "repositories", "environments"},
-    "tools": {"system", "top", "git", "messaging", "metadata", "repositories", "environments"},
+    "update": {"system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"},
+    "tools": {"system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"},
     "commands": {
-        *("system", "top", "git", "messaging", "metadata", "repositories", "environments"),
+        *("system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"),
         *("gitlabproducer", "update", "tools"),
     },
 }
@@ -48,6 +49,7 @@ _IMPORTERS = {
     "git": {"git"},
     "pickle": {"messaging"},
     "pickletools": {"messaging"},
+    "sqlite3": {"history"},
     "subprocess": {"git", "system"},
     "yaml": {"metadata"},
 }

@@ -6,6 +6,7 @@ from jens.errors import (
     ConfigError,
     DirectoryError,
     EnvironmentsError,
+    HistoryError,
     JensError,
     LibraryError,
     LockFailedError,
@@ -33,6 +34,7 @@ INTERRUPTED = 130
 _EXIT_CODES = {
     ConfigError: CONFIGURATION,
     DirectoryError: DIRECTORY,
+    HistoryError: DIRECTORY,
     MetadataError: METADATA,
     QueueError: HINTS,
     LibraryError: REPOSITORIES,

@@ -69,6 +69,8 @@ def _reset(config: Config) -> int:
     if remains.failures:
         more = f" (and {len(remains.failures) - 1} more)" if remains.failures[1:] else ""
         return complain(f"{remains.failures[0]}{more}", FAILED)
+    if problem := reset.record_reset(config):
+        complain(f"WARNING: {problem}", OK)
     print("Removed:")
     _list(config, planned)
     print("Done -- Jens is sad now")

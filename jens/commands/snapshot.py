@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from jens import names, text
-from jens.commands.arguments import argument_parser, parse_arguments
+from jens.commands.arguments import argument_parser, moment, parse_arguments
 from jens.commands.exitcodes import NOT_ALL_WELL, OK
 from jens.commands.runner import complain, load, run_tool
 from jens.tools import snapshot
@@ -31,14 +31,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("environment", metavar="ENVIRONMENT", help="the environment to pin, as it is on disk")
     parser.add_argument("--name", metavar="NEW", help="the name of the snapshot; a comment then says how to save it")
+    parser.add_argument(
+        "--at",
+        metavar="TIME|DEPLOYMENT",
+        type=_moment_or_deployment,
+        help="pin what it was then, by the history: 1h ago, a local ISO time, or after the deployment of this number",
+    )
     parser.add_argument("--json", action="store_true", help="print the same facts as JSON")
     return parser
+
+
+def _moment_or_deployment(text: str) -> float | int:
+    return int(text) if text.isascii() and text.isdecimal() else moment(text)
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     environment: str = arguments.environment
-    taken = snapshot.take(config, environment, arguments.name or environment, datetime.now())
+    name = arguments.name or environment
+    if arguments.at is None:
+        taken = snapshot.take(config, environment, name, datetime.now())
+    else:
+        taken = snapshot.take_at(config, environment, name, arguments.at, datetime.now())
     for doubt in taken.doubts:
         complain(f"environment '{environment}': {doubt}", NOT_ALL_WELL)
     if arguments.json:

@@ -109,11 +109,13 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
     except BaseException as error:
         status, text = status_of(error), str(error) or type(error).__name__
         took = time.monotonic() - start
-        _record(config, lambda: LastRun(begin, took, status, (text,), _faults_of(Layout.of(config), status, text)))
+        _record(config, lambda: LastRun(begin, took, status, (text,), _faults_of(config, status, text)))
         raise
     code = _code(report, strict=strict)
     took = time.monotonic() - start
     _record(config, lambda: LastRun(begin, took, code, report.failures, report.faults))
+    if code and report.deployment is not None:
+        deferred.deployment.finish(config, report.deployment, code, took)
     _summarise(config, report)
     return code, report.is_idle
 
@@ -131,10 +133,14 @@ def _start_transfer(config: Config, *, as_root: bool) -> None:
 _FAULTS = {METADATA: "metadata", HINTS: "hints queue", REPOSITORIES: "repositories", ENVIRONMENTS: "environments"}
 
 
-def _faults_of(layout: Layout, status: int, text: str) -> tuple[OpenFault, ...]:
+def _faults_of(config: Config, status: int, text: str) -> tuple[OpenFault, ...]:
     """The faults that are open when a run did not come to its end: it did not look at most of them."""
     found = [] if status == INTERRUPTED else [Fault(_FAULTS.get(status, "run"), text)]
-    return lastrun.still_open(found, lastrun.load_faults(layout), lambda _fault: False, lastrun.timestamp(time.time()))
+    before, now = lastrun.load_faults(Layout.of(config)), lastrun.timestamp(time.time())
+    faults = lastrun.still_open(found, before, lambda _fault: False, now)
+    if config.history.days and {opened.fault for opened in faults} != {opened.fault for opened in before}:
+        deferred.deployment.record_faults(config, faults)
+    return faults
 
 
 def _summarise(config: Config, report: Report) -> None:

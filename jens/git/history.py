@@ -50,10 +50,17 @@ def _is_near(bare: Path, old: str, new: str) -> bool:
 
 def _first_parent(bare: Path, commit: str) -> str | None:
     """The first parent of a loose commit; None when it has none, is packed, or cannot be read."""
+    found = _FIRST_PARENT.match(read_loose(bare, commit, _BEGINNING, _HEAD))
+    return found[1].decode("ascii") if found else None
+
+
+def read_loose(bare: Path, commit: str, compressed: int, most: int) -> bytes:
+    """At most so many bytes of a commit in a file of its own, its header included, and of what is compressed there.
+
+    b'' when it is packed, or cannot be read.
+    """
     try:
         with open(open_file(f"{bare}/objects/{commit[:2]}/{commit[2:]}"), "rb", buffering=0) as file:
-            content = file.read(_BEGINNING)
-        found = _FIRST_PARENT.match(zlib.decompressobj().decompress(content, _HEAD))
+            return zlib.decompressobj().decompress(file.read(compressed), most)
     except (OSError, zlib.error):
-        return None
-    return found[1].decode("ascii") if found else None
+        return b""

@@ -25,6 +25,8 @@ AFTER = "after"
 
 #: A larger message is dropped, in bytes.
 LARGEST_MESSAGE = 2**20
+#: A larger field ``time`` is ignored, in bytes.
+_LARGEST_TIME = 64
 #: A larger field ``after`` is ignored, in bytes.
 _LARGEST_AFTER = 2**16
 #: A directory with so many elements gets no more.
@@ -87,8 +89,8 @@ def _roomy_directory(top: int) -> str:
         return last if len(os.listdir(descriptor)) < _FULL else f"{int(last, 16) + 1:08x}"
 
 
-def take(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
-    """The data of an element, and what it says of branches; b'' when it says nothing.
+def take(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes, bytes]:
+    """The data of an element, and what it says of branches and of its time; b'' when it says nothing.
 
     Raises FileNotFoundError when it is gone, ValueError when it is no element, OSError when it cannot be read.
     """
@@ -98,7 +100,7 @@ def take(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
             if lock:
                 with suppress(OSError):  # it counts all the same
                     os.mkdir(LOCKED, dir_fd=element)
-            return data, _after(element)
+            return data, _after(element), _time(element)
     except NotADirectoryError:
         raise ValueError("it is no directory") from None
     except _NoFieldError:
@@ -147,6 +149,14 @@ def _after(element: int) -> bytes:
         return b""
     except (OSError, ValueError):
         return b"?"
+
+
+def _time(element: int) -> bytes:
+    """The field ``time``; b'' when there is none, or it cannot be used."""
+    try:
+        return _read(element, "time", _LARGEST_TIME)
+    except (_NoFieldError, OSError, ValueError):
+        return b""
 
 
 def remove(top: int, name: str, until: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jens.errors import QueueError
 from jens.events import Event, tell
-from jens.messaging.message import MOST_MOVES, Move
+from jens.messaging.message import MOST_MOVES, Move, timestamp
 from jens.messaging.queue import Hints, Push, Queue
 from jens.model import Library, RepoId
 
@@ -64,7 +64,8 @@ def finish(
     if not again:
         return queue.acknowledge(done)
     try:
-        name = queue.add(again, moves=_moves_of(hints, again, queue))
+        oldest = min((hints.times[repo] for repo in again if repo in hints.times), default=None)
+        name = queue.add(again, timestamp(oldest), _moves_of(hints, again, queue))
     except QueueError as error:
         done = [name for name in hints.messages if queue.is_without(name, again)]
         event = Event(logging.ERROR, f"{len(hints.messages) - len(done)} hints stay for the next run: {error}")

@@ -27,9 +27,26 @@ class Move(NamedTuple):
     after: str
 
 
-def timestamp() -> str:
-    """The time for a message: now, local time, ISO 8601 with microseconds."""
-    return datetime.now().isoformat(timespec="microseconds")
+#: Seconds before it was added that a message may speak of: jens-update renews hints with the time that they had.
+_LONGEST_AGO = 7 * 86_400
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """The time for a message, now or in seconds since the epoch: local time, ISO 8601 with microseconds."""
+    moment = datetime.now() if seconds is None else datetime.fromtimestamp(seconds)
+    return moment.isoformat(timespec="microseconds")
+
+
+def parse_time(data: bytes, added: float) -> float:
+    """The time that a message tells, or when it was ``added``: anybody may write anything there.
+
+    Both are in seconds since the epoch.
+    """
+    try:
+        told = datetime.fromisoformat(data.decode("ascii").strip()).timestamp()
+    except (OverflowError, OSError, ValueError):
+        return added
+    return told if -1 <= added - told <= _LONGEST_AGO else added  # clocks are not that exact
 
 
 def encode(repos: Iterable[RepoId]) -> bytes:

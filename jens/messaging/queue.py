@@ -16,12 +16,13 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable, NamedTuple
 
 from jens.errors import QueueError
 from jens.events import Event
 from jens.messaging import elements
-from jens.messaging.message import Move, decode, decode_moves, encode, encode_moves, timestamp
+from jens.messaging.message import Move, decode, decode_moves, encode, encode_moves, parse_time, timestamp
 from jens.model import RepoId
 from jens.system import descriptors
 
@@ -52,14 +53,21 @@ class Push(NamedTuple):
 
     @property
     def added(self) -> int:
-        """When the message was added, in seconds since the epoch: its name says so."""
-        return int(self.message.rpartition("/")[2][:8], 16)
+        """When the message was added, in seconds since the epoch."""
+        return int(_added(self.message))
+
+
+def _added(message: str) -> float:
+    """When a message was added, in seconds since the epoch: its name says so."""
+    name = message.rpartition("/")[2]
+    return int(name[:8], 16) + min(int(name[8:13], 16) / 1e6, 1.0)
 
 
 class Hints(NamedTuple):
     """The content of the queue: how many messages there are, and the elements and repositories of those that were read.
 
     ``dropped`` are elements that are no messages. ``events`` say what is wrong. ``pushes`` is in the order of messages.
+    ``times`` has the time of the oldest message for each repository, in seconds since the epoch.
     """
 
     found: int = 0
@@ -68,6 +76,7 @@ class Hints(NamedTuple):
     dropped: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     pushes: tuple[Push, ...] = ()
+    times: Mapping[RepoId, float] = MappingProxyType({})
 
 
 class Queue:
@@ -244,6 +253,7 @@ def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
     told = _Told()
     repos: set[RepoId] = set()
     pushes: list[Push] = []
+    times: dict[RepoId, float] = {}
     size = 0
     until = time.monotonic() + _MOST_SECONDS
     for position, name in enumerate(names):
@@ -252,7 +262,7 @@ def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
             told.add(logging.WARNING, f"{len(names) - position} messages are left for the next run")
             break
         try:
-            data, after = elements.take(top, name, lock=lock)
+            data, after, told_time = elements.take(top, name, lock=lock)
             size += len(data)
             named, problems = decode(data)
         except FileNotFoundError:
@@ -265,11 +275,13 @@ def _gather(top: int, names: Sequence[str], *, lock: bool) -> Hints:
         else:
             messages.append(name)
             repos |= named
+            told_at = parse_time(told_time, _added(name))
+            times.update((repo, min(told_at, times.get(repo, told_at))) for repo in named)
             moves, more = _moves(after)
             pushes += [Push(name, repo, move) for repo in sorted(named & moves.keys()) for move in moves[repo]]
             for problem in (*problems, *more):
                 told.add(logging.WARNING, f"Message '{name}': {problem}", "are ill-formed in parts")
-    return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), told.events(), tuple(pushes))
+    return Hints(len(names), tuple(messages), frozenset(repos), tuple(dropped), told.events(), tuple(pushes), times)
 
 
 def _moves(after: bytes) -> tuple[Mapping[RepoId, Sequence[Move]], list[str]]:

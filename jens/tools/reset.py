@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from jens import lastrun
 from jens.config import Config
 from jens.environments import previous, tree
-from jens.errors import DirectoryError, GitError
+from jens.errors import DirectoryError, GitError, HistoryError
 from jens.git import lock
+from jens.history import record, store
+from jens.history.model import RESET, Deployment, EnvironmentChange, Visible
 from jens.layout import Layout
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 from jens.repositories import legacy
 from jens.repositories.transfers import is_lock
-from jens.statefile import STATE_FILES
+from jens.statefile import HISTORY, STATE_FILES, state_path
 from jens.system import files
 
 
@@ -125,7 +129,14 @@ def _spared(config: Config) -> list[str]:
     main = config.main
     directories = [main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.logdir]
     directories += [main.environmentsmetadatadir, main.repositorymetadatadir, config.messaging.queuedir]
-    return [os.path.realpath(path) for path in (*directories, config.filelock.lockdir / config.lock.name, config.path)]
+    history = state_path(Layout.of(config), HISTORY)
+    kept = (history, store.journal(history), store.aside(history), config.filelock.lockdir / config.lock.name)
+    return [*(os.path.realpath(path) for path in (*directories, config.path)), *map(_beside, kept)]
+
+
+def _beside(path: Path) -> str:
+    """The real path of a file, or of a link that is in its place."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def _environments(layout: Layout) -> Place:
@@ -158,7 +169,7 @@ def _trees(key: str, top: Path, layout: Layout) -> list[Place]:
 
 
 def _state(layout: Layout) -> Place:
-    names = {*(file.name for file in STATE_FILES), legacy.PICKLED_INVENTORY}
+    names = {*(file.name for file in STATE_FILES if not file.outlives_resets), legacy.PICKLED_INVENTORY}
     held = frozenset({layout.definitions.name, layout.transfers.name})
     return Place("cachedir", layout.cachedir, names.__contains__, _FILES, held)
 
@@ -272,3 +283,26 @@ def _make_anew(layout: Layout) -> list[str]:
             except OSError as error:
                 failures.append(f"Unable to make '{path}': {error.strerror}")
     return failures
+
+
+def record_reset(config: Config) -> str:
+    """Record in the history, if there is one, that everything is gone. Returns why that could not be done, or ''."""
+    path = state_path(Layout.of(config), HISTORY)
+    if not config.history.days or not os.path.lexists(path):
+        return ""
+    now = time.time()
+    try:
+        with store.Store(path) as history:
+            known = history.fingerprints()
+            gone = Visible(
+                gone_repositories=dict.fromkeys(known.repositories, now),
+                gone_environments=dict.fromkeys(known.environments, now),
+            )
+            rows = record.plan(history.believed(gone), gone)
+            rows = rows._replace(environments=[EnvironmentChange(None, RESET, now), *rows.environments])
+            faults = record.plan_faults(history.open_faults(), ())
+            made = Deployment(os.uname().nodename, now, mode=RESET)
+            history.write(made, rows, faults, gone, now, lastrun.timestamp(now), config.history.days)
+    except HistoryError as error:
+        return str(error)
+    return ""

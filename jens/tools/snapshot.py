@@ -13,16 +13,19 @@ from jens.config import Config
 from jens.environments import tree
 from jens.environments.previous import remembered_definition
 from jens.environments.wanted import Found, parser_of
-from jens.errors import DirectoryError, MetadataError
+from jens.errors import DirectoryError, GitError, MetadataError
+from jens.git import wrapper
+from jens.history import queries
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, Definition, RepoId, common_branch
-from jens.names import describe_ref
+from jens.names import describe_ref, parse_repository
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.system import files
+from jens.tools import history
 
 #: How often to read an environment at most, until two readings in a row are the same.
 _MOST_READINGS = 10
@@ -52,17 +55,24 @@ class Pins:
 class EnvironmentSnapshot:
     """A definition without a default, which has what the environment ``based_on`` had at ``created`` (local time).
 
-    ``doubts`` say, a sentence each, where it does not show the same as the environment.
+    ``doubts`` say, a sentence each, where it does not show the same as the environment. With a ``deployment`` it has
+    what the environment had after that one, and ``then`` is the (local) time since when it was so.
     """
 
     based_on: str
     created: datetime
     definition: Definition
     doubts: tuple[str, ...]
+    deployment: int | None = None
+    then: datetime | None = None
 
     def render(self, hashprefix: str) -> str:
         """The definition as YAML. A comment ``# Save as`` names its file when its name differs from ``based_on``."""
         head = f"# Snapshot created on {self.created.strftime(_TIME)} based on {self.based_on}\n"
+        if self.then is not None:
+            head += (
+                f"# As it was after deployment {self.deployment}, which was visible at {self.then.strftime(_TIME)}\n"
+            )
         if self.definition.name != self.based_on:
             head += f"# Save as {self.definition.name}.yaml\n"
         addresses = self.definition.notifications
@@ -79,6 +89,7 @@ class EnvironmentSnapshot:
         return {
             "based_on": self.based_on,
             "created": self.created.isoformat(timespec="seconds"),
+            **({} if self.deployment is None else {"deployment": self.deployment}),
             "doubts": list(self.doubts),
             "name": self.definition.name,
             "notifications": list(self.definition.notifications),
@@ -115,6 +126,44 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
     overrides = {repo: Commit(commit) for repo, commit in commits.items()}
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
+
+
+def take_at(config: Config, environment: str, name: str, at: float | int, now: datetime) -> EnvironmentSnapshot:
+    """Pin what an environment held at a time in seconds since the epoch, or (int) after a deployment.
+
+    Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
+    """
+    preflight.check_readable(config, ("cachedir",))
+    layout = Layout.of(config)
+    with history.opened(config) as reader:
+        made = history.deployment_of(reader, config, at)
+        held = queries.held_by(reader, environment, made.number)
+    if not held:
+        problem = f"held nothing after deployment {made.number}, as far as the history knows"
+        raise DirectoryError("environment", layout.environment(environment), problem)
+    commits = {parse_repository(each.repository): each.commit for each in held}
+    doubts = [f"{repo} is left out: its links led nowhere then" for repo in sorted(commits) if commits[repo] is None]
+    overrides = {repo: Commit(commit) for repo, commit in sorted(commits.items()) if commit is not None}
+    doubts += [
+        f"neither disk nor mirror has {commit} of {repo}, a run will ask the remote for it"
+        for repo, commit in overrides.items()
+        if not _is_known(layout, repo, commit.digits)
+    ]
+    definition = _definition(config, layout, environment)
+    if definition is None:
+        doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
+        definition = Definition(environment, None, {})
+    pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
+    then = datetime.fromtimestamp(made.visible)
+    return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
+
+
+def _is_known(layout: Layout, repo: RepoId, commit: str) -> bool:
+    """Whether a commit is on disk or in the mirror, as far as anybody can look."""
+    try:
+        return files.is_there(layout.checkout(repo, commit)) or bool(wrapper.commits_like(layout.bare(repo), commit))
+    except (GitError, OSError):
+        return False
 
 
 def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:

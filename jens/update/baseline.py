@@ -94,6 +94,7 @@ class Baseline(NamedTuple):
     URL, overrides and implied branches of each repository. ``parts`` has the fingerprints that are compared at the
     beginning of a run, ``mirrors`` what is compared when a remote has replied. ``left``: what was left to
     jens-transfer, or is so now. As long as that works on a repository, nobody can tell whether it is untouched.
+    ``unrecorded`` says why the history lacks what the last run changed, '' when it lacks nothing.
     """
 
     revisions: Revisions
@@ -105,6 +106,7 @@ class Baseline(NamedTuple):
     parts: Mapping[str, int]
     mirrors: Mapping[str, MirrorState]
     left: Mapping[RepoId, Left] = MappingProxyType({})
+    unrecorded: str = ""
 
     def is_untouched(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as the last run left it. ``meanwhile`` is called every few repositories."""
@@ -177,13 +179,16 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         parts = dict(content["parts"])
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
         left = {parse_repository(key): Left(0.0) for key in content["left"]}
+        unrecorded = str(content["unrecorded"])
     except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not 0 < due - clock.now().up < FULL_LOOK + _SLACK:  # else it is due, or of another start of the system
         return None
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None
-    return Baseline(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, left)
+    return Baseline(
+        *(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, left, unrecorded)
+    )
 
 
 def remove(layout: Layout) -> None:
@@ -202,6 +207,7 @@ def save(
     seen: Seen,
     are_as_left: AreAsLeft,
     left: Mapping[RepoId, Left],
+    unrecorded: str = "",
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
@@ -223,7 +229,9 @@ def save(
     parts.update({str(repo): _NOTHING for repo in unsure.intersection(urls)})
     if are_as_left([repo for repo in moved if repo not in unsure], changed):
         parts[fingerprints.METADATA] = seen.parts.get(fingerprints.METADATA, _NOTHING)
-        _write(layout, Baseline(revisions, urls, names, due, min(due, _up(expiry)), written, parts, mirrors, left))
+        expires = min(due, _up(expiry))
+        made = Baseline(revisions, urls, names, due, expires, written, parts, mirrors, left, unrecorded)
+        _write(layout, made)
 
 
 def _up(time: float) -> float:
@@ -233,9 +241,16 @@ def _up(time: float) -> float:
 
 
 def renew(
-    layout: Layout, baseline: Baseline, repos: Collection[RepoId], expiry: float, are_as_left: AreAsLeft
+    layout: Layout,
+    baseline: Baseline,
+    repos: Collection[RepoId],
+    expiry: float,
+    are_as_left: AreAsLeft,
+    unrecorded: str | None = None,
 ) -> Baseline | None:
     """Save what there is now of some repositories, of which branches moved or checkouts went, and no more.
+
+    Without ``unrecorded`` that stays as it was.
 
     None when ``are_as_left`` finds that somebody has changed them, too. What somebody else changed elsewhere still ends
     the new baseline as it would have ended the old one.
@@ -246,6 +261,7 @@ def renew(
     if not are_as_left([repo for repo in repos if parts[str(repo)] != baseline.parts.get(str(repo))], ()):
         return None
     renewed = baseline._replace(expires=min(baseline.due, _up(expiry)), parts=parts, mirrors=mirrors)
+    renewed = renewed if unrecorded is None else renewed._replace(unrecorded=unrecorded)
     _write(layout, renewed)
     return renewed
 
@@ -260,6 +276,7 @@ def _write(layout: Layout, baseline: Baseline) -> None:
         "environments": list(baseline.environments),
         "left": sorted(map(str, baseline.left)),
         "repositories": baseline.needs,
+        "unrecorded": baseline.unrecorded,
     }
     aside = files.staging_name(layout.cachedir)
     try:

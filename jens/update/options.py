@@ -32,13 +32,17 @@ class Options(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all parts of a run work with; ``jobs`` is how many repositories are worked on at once."""
+    """What all parts of a run work with; ``jobs`` is how many repositories are worked on at once.
+
+    ``began`` is in seconds since the epoch.
+    """
 
     config: Config
     layout: Layout
     remotes: Remotes
     options: Options
     jobs: int
+    began: float = 0.0
 
     @property
     def is_on_demand(self) -> bool:
@@ -60,7 +64,7 @@ def opened(config: Config, options: Options, *, is_patient: bool = False) -> Ite
     git_options = GitOptions(git.ssh_cmd_path, timeout, clonetimeout, is_patient, 0 if is_patient else git.patience)
     jobs = _jobs(git.jobs)
     with Remotes(git_options, jobs) as remotes:
-        yield Context(config, Layout.of(config), remotes, options, jobs)
+        yield Context(config, Layout.of(config), remotes, options, jobs, time.time())
 
 
 def _jobs(configured: int) -> int:

@@ -43,7 +43,7 @@ def run(config: Config, options: Options) -> Preview:
 
 
 def _preview(context: Context) -> Preview:
-    config, layout, remotes, _, jobs = context
+    config, layout, remotes, _, jobs, _ = context
     revisions = clones.refresh(config, remotes, reset=False)
     hints = Queue(config.messaging.queuedir).look() if context.is_on_demand else None
     with failing_as(RepositoriesError):

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
@@ -21,6 +22,10 @@ from jens.update import baseline
 from jens.update.options import Context
 from jens.update.plan import Plans
 from jens.update.scope import Scope
+
+if TYPE_CHECKING:
+    from jens.messaging.queue import Hints
+    from jens.update.deployment import Made
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +92,13 @@ def save_baseline(
     needs: Mapping[RepoId, Needs],
     applied: Applied,
     repositories: RepositoriesStage,
+    unrecorded: str,
 ) -> None:
-    """Save a baseline of what there is now, so that the next run need not look at it."""
-    if scope.baseline is not None and not scope.repos:
+    """Save a baseline of what there is now, so that the next run need not look at it.
+
+    ``unrecorded`` says why the history lacks what the run changed, '' when it does not.
+    """
+    if scope.baseline is not None and not scope.repos and scope.baseline.unrecorded == unrecorded:
         return
     layout = context.layout
     expiry = deferred.retention.next_expiry(layout, context.config.main.retention)
@@ -99,12 +108,12 @@ def save_baseline(
         return is_same and (not names or _are_as_left(context, names, applied, repositories.expansion()))
 
     if scope.baseline is not None:
-        baseline.renew(layout, scope.baseline, scope.repos, expiry, are_as_left)
+        baseline.renew(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded)
         return
     names = [definition.name for definition in applied.standing]
     urls = plans.work.library.urls
-    left = plans.work.left
-    baseline.save(context.config, layout, revisions, urls, needs, names, expiry, plans.seen, are_as_left, left)
+    seen, left = plans.seen, plans.work.left
+    baseline.save(*(context.config, layout, revisions, urls, needs, names, expiry, seen, are_as_left, left, unrecorded))
 
 
 def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:
@@ -119,6 +128,43 @@ def _are_as_left(context: Context, names: Collection[str], applied: Applied, exp
     )
 
 
+def save_killed(context: Context, hints: Hints | None) -> None:
+    """Record in the history what earlier runs have changed that were killed before they could record it."""
+    if context.config.history.days:
+        deferred.deployment.record_visible(context.config, deferred.deployment.Run(hinted=_times(hints)), None, None)
+
+
+def save_deployment(
+    context: Context,
+    scope: Scope,
+    revisions: Revisions,
+    hints: Hints | None,
+    faults: Faults,
+    has_changed: bool,
+) -> Made | None:
+    """Record in the history what the run has changed, and which faults are open. None when there is nothing to record.
+
+    A run that relies on a baseline compares the repositories in its scope; unless the last run could not record.
+    """
+    told = scope.baseline.unrecorded if scope.baseline else ""
+    if not context.config.history.days or (scope.baseline and not (told or has_changed or faults.are_others)):
+        return None
+    run = deferred.deployment.Run(context.began, hints is not None, revisions.environments, _times(hints))
+    only = scope.repos if scope.baseline and not told else None
+    return deferred.deployment.record_visible(context.config, run, only, faults.opened, told)
+
+
+def _times(hints: Hints | None) -> Mapping[RepoId, float]:
+    return {} if hints is None else hints.times
+
+
+class Faults(NamedTuple):
+    """The faults that are open, and whether the last run left others."""
+
+    opened: tuple[OpenFault, ...]
+    are_others: bool
+
+
 #: Kinds of faults of a run as a whole: any run that comes to its end closes them.
 _OF_RUNS = ("metadata", "hints queue", "repositories", "environments", "run")
 
@@ -129,7 +175,7 @@ _OF_COMMITS = (COMMIT, CONTENT, MANDATORY_BRANCH)
 
 def open_faults(
     context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage, applied: Applied
-) -> tuple[OpenFault, ...]:
+) -> Faults:
     """What is wrong now, and since when. Faults of what the run did not look at stay open.
 
     They are saved when they have changed, before there is a baseline that lets the next run not look for them.
@@ -139,7 +185,7 @@ def open_faults(
     if faults != before:
         with contextlib.suppress(OSError):  # whoever records the run tells
             lastrun.save_faults(context.layout, faults)
-    return faults
+    return Faults(faults, faults != before)
 
 
 def _open_faults(

@@ -56,6 +56,8 @@ def _run(context: Context) -> Report:
             events = itertools.chain(slow, events)
         failures = [*revisions.failures, *tell(log, events)]
         plans = without_losses(plans, repositories.expansion())
+        if scope.baseline is None:
+            record.save_killed(context, hints)
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
         failures += record.save_published(context, scope, repositories)
 
@@ -69,6 +71,10 @@ def _run(context: Context) -> Report:
             failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
         failures += record.save_retired(context, scope, plans, repositories)
 
+    changed = (len(repositories.changed), applied.changed)
+    with failing_as(EnvironmentsError):
+        faults = record.open_faults(context, scope, plans, repositories, applied)
+    made = record.save_deployment(context, scope, revisions, hints, faults, any(changed))
     left = scope.baseline.left if scope.baseline else plans.work.left
     if hints is not None:
         failed = repositories.failed()
@@ -76,13 +82,12 @@ def _run(context: Context) -> Report:
         failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late, left)
     is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
     with failing_as(EnvironmentsError):
-        faults = record.open_faults(context, scope, plans, repositories, applied)
         if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
-            record.save_baseline(context, scope, revisions, plans, needs, applied, repositories)
-    changed = (len(repositories.changed), applied.changed)
+            unrecorded = made.problem if made else ""
+            record.save_baseline(context, scope, revisions, plans, needs, applied, repositories, unrecorded)
     has_hints = hints is not None and hints.found > 0 and not deferred.hints.only_wait(hints, left)
     is_idle = not (failures or plans.is_refused or any(changed) or plans.environments.has_news or has_hints)
-    return Report(tuple(failures), plans.is_refused, faults, changed, is_idle)
+    return Report(tuple(failures), plans.is_refused, faults.opened, changed, is_idle, made and made.number)
 
 
 def _clear_left_overs(context: Context) -> bool:

@@ -146,7 +146,7 @@ def test_a_run_reads_hints_for_a_limited_time(site: Site, monkeypatch: pytest.Mo
     monkeypatch.setattr(messaging_queue, "_MOST_SECONDS", 0.2)
     take = elements.take
 
-    def take_slowly(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes]:
+    def take_slowly(top: int, name: str, *, lock: bool) -> tuple[bytes, bytes, bytes]:
         time.sleep(0.3)
         return take(top, name, lock=lock)
 

@@ -122,6 +122,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
     """The tutorial as README.md has it, then what docs/installation.md says for Puppet servers."""
     required("puppet", "puppet-agent")
     required("make", "make")
+    required("curl", "curl")
     sandbox = Sandbox(tmp_path_factory.mktemp("tutorial") / "root")
     for place in (*PLACES, "/var/lib/jens"):
         (sandbox.root / place[1:]).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
 
     made = Tutorial(sandbox)
     config = sandbox.root / "etc/jens/main.conf"
-    text = config.read_text()
+    text = config.read_text().replace("mode = ONDEMAND", "mode = POLL")
     config.write_text(text.replace("operatingsystems, common.yaml", "operatingsystems, common.yaml, datacentres"))
     (sandbox.root / "hiera.yaml").write_text(sandbox.moved((TREE / "examples" / "hiera.yaml").read_text()))
     (sandbox.root / "facts.d").mkdir()

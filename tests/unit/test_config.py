@@ -47,6 +47,7 @@ _DEFAULTS: dict[str, Any] = {
     "git.gctimeout": 3600,
     "git.memory": 1024,
     "git.jobs": 0,
+    "history.days": 90,
     "gitlabproducer.secret_token": "",
 }
 
@@ -147,6 +148,7 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         ("main.maxbytes", "10000000000000", 10**13),
         ("git.memory", "0", 0),
         ("git.jobs", "4", 4),
+        ("history.days", "0", 0),
         ("gitlabproducer.secret_token", "'a, b#%(x)s$y'", "a, b#%(x)s$y"),
     ],
 )
@@ -180,6 +182,8 @@ _BAD_VALUES = [
     ("main.common_hieradata_items", "common.yaml, a/b, c", "with commas between them, not 'a/b'"),
     ("main.common_hieradata_items", "common.yaml, fqdns", "other than fqdns, hostgroups, module_names"),
     ("main.mode", "PUSH", "POLL or ONDEMAND"),
+    ("history.days", "-1", "a whole number of days, 0 or more"),
+    ("history.days", "90d", "a whole number of days, 0 or more"),
     ("main.purgelimit", "half", "a percentage, 0 to 100"),
     ("main.purgelimit", "101", "a percentage, 0 to 100"),
     ("main.purgelimit", "-1", "a percentage, 0 to 100"),
@@ -276,7 +280,7 @@ def test_an_unreadable_file_is_an_error(file: Path, kind: str) -> None:
     assert str(caught.value).startswith(f"{file}: ")
 
 
-_SECTIONS = "[main], [lock], [filelock], [messaging], [git], [gitlabproducer]"
+_SECTIONS = "[main], [lock], [filelock], [messaging], [git], [history], [gitlabproducer]"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,7 @@ _SECTIONS = "[main], [lock], [filelock], [messaging], [git], [gitlabproducer]"
         ("[main]\n\nbarredir = /srv\n", "key 'barredir' in [main] is ignored (line 3), expected 'baredir'"),
         ("[main]\nBareDir = /srv\n", "key 'BareDir' in [main] is ignored (line 2), expected 'baredir'"),
         ("[mian]\nbaredir = /srv\n", "section [mian] is ignored (line 1), expected [main]"),
-        ("[main]\n[history]\ndays = 5\n", f"section [history] is ignored (line 2), expected one of {_SECTIONS}"),
+        ("[main]\n[notify]\ndays = 5\n", f"section [notify] is ignored (line 2), expected one of {_SECTIONS}"),
         ("baredir = /srv\n", "key 'baredir' outside any section is ignored (line 1), expected 'baredir' in [main]"),
         ("x = 1\n[main]\n", "key 'x' outside any section is ignored (line 1), no key has such a name"),
         ("[main]\n[[nested]]\nx = 1\n", "key 'nested' in [main] is ignored (line 2), no key has such a name"),

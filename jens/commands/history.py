@@ -1,0 +1,115 @@
+"""jens-history: prints what became visible when, and what is broken since when."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jens import lastrun, preflight
+from jens.commands.arguments import argument_parser, moment, parse_arguments
+from jens.commands.exitcodes import OK
+from jens.commands.runner import load, run_tool
+from jens.config import Config
+from jens.history import queries
+from jens.history.queries import FaultLife, Filter
+from jens.history.store import Reader
+from jens.model import RepoId
+from jens.names import is_environment_name, parse_repository
+from jens.text import one_line
+from jens.tools import history
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-history``."""
+    arguments = parse_arguments(_parser(), argv)
+    return run_tool(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser(
+        "Print what became visible, the newest first: which commits, in which environments, who wrote them, and how "
+        "long it took since the push; which environments were made, changed and deleted. Or what is broken, since when."
+    )
+    parser.add_argument(
+        "environments",
+        metavar="ENVIRONMENT",
+        nargs="*",
+        type=_environment,
+        help="only what concerns these environments",
+    )
+    parser.add_argument(
+        "-r", dest="repository", metavar="PARTITION/NAME", type=_repository, help="only what concerns this repository"
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", type=moment, help="only what happened since: 90m, 1h, 1d ago, or a local ISO time"
+    )
+    parser.add_argument("--until", metavar="TIME", type=moment, help="only what happened before")
+    parser.add_argument("-n", dest="count", metavar="COUNT", type=_count, help="no more than so many lines")
+    parser.add_argument(
+        "--faults", action="store_true", help="what is broken now, since when; with --since also what was mended"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document, a list")
+    return parser
+
+
+def _environment(text: str) -> str:
+    if not is_environment_name(text):
+        raise argparse.ArgumentTypeError(f"{one_line(text)!r} is no name of an environment")
+    return text
+
+
+def _repository(text: str) -> RepoId:
+    try:
+        return parse_repository(text)
+    except ValueError:
+        expected = "expected a repository such as modules/dummy"
+        raise argparse.ArgumentTypeError(f"{expected}, not {one_line(text)!r}") from None
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a number, not {one_line(text)!r}")
+    return int(text)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    preflight.check_readable(config, ["cachedir"])
+    with history.opened(config) as reader:
+        if arguments.faults:
+            _print_faults(reader, arguments)
+        else:
+            _print_entries(reader, config, arguments)
+    return OK
+
+
+def _print_entries(reader: Reader, config: Config, arguments: argparse.Namespace) -> None:
+    repository = arguments.repository and str(arguments.repository)
+    wanted = Filter(tuple(arguments.environments), repository, arguments.since, arguments.until)
+    if arguments.json:
+        _print_list(history.encoded(reader, config, wanted, arguments.count))
+        return
+    for line in history.lines(reader, config, wanted, arguments.count):
+        print(line)
+
+
+def _print_faults(reader: Reader, arguments: argparse.Namespace) -> None:
+    since, until = (None if time is None else lastrun.timestamp(time) for time in (arguments.since, arguments.until))
+    repository = arguments.repository and str(arguments.repository)
+    found: list[FaultLife] = queries.faults(reader, arguments.environments, repository, since, until)[: arguments.count]
+    if arguments.json:
+        _print_list(map(history.encode_fault, found))
+        return
+    for line in history.fault_lines(found):
+        print(line)
+
+
+def _print_list(items: Iterable[dict[str, Any]]) -> None:
+    """Print a JSON list, one item a line: a year would take much memory at once."""
+    before = "["
+    for item in items:
+        print(f"{before}\n{json.dumps(item, sort_keys=True)}", end="")
+        before = ","
+    print("[]" if before == "[" else "\n]")

@@ -1,0 +1,143 @@
+"""Looks at what Puppet sees: branch links, and the refs that environments hold. What has not changed is not read."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, name_of_ref
+from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
+from jens.model import HOSTGROUPS, MODULES, Branch, Commit, RepoId
+from jens.names import parse_repository
+from jens.system import files
+
+#: Directories of an environment in which a link of its own shows what the environment holds.
+_TELLING = ("", "modules", "hostgroups", "hieradata")
+#: Directories with links to data: these tell something only where there is no link to the code.
+_DATA = {"hieradata/module_names": MODULES, "hieradata/hostgroups": HOSTGROUPS, "hieradata/fqdns": HOSTGROUPS}
+
+
+def look(layout: Layout, known: Fingerprints) -> Visible:
+    """Whatever is not as the history knows it. Raises OSError."""
+    there = set(layout.repositories_in(layout.clonedir)) | {*map(parse_repository, known.repositories)}
+    seen = look_at(layout, known, there)
+    environments = _Environments(layout)
+    changed = {}
+    names = layout.environments()
+    for name in sorted(names):
+        found = environments.look(name, known.environments.get(name))
+        if found is not None:
+            changed[name] = found
+    gone = {*known.environments} - {*names}
+    since = _changed(layout.environmentsdir) if gone else 0.0
+    return seen._replace(environments=changed, gone_environments=dict.fromkeys(gone, since))
+
+
+def look_at(layout: Layout, known: Fingerprints, repos: Iterable[RepoId]) -> Visible:
+    """Those of some repositories that are not as the history knows them. Raises OSError."""
+    seen, gone = {}, {}
+    for repo in sorted(repos):
+        path = layout.clone(repo)
+        try:
+            fingerprint = _fingerprint([path])
+            if fingerprint != known.repositories.get(str(repo)):
+                seen[str(repo)] = RepositorySeen(fingerprint, dict(_links(path)), _changed(path))
+        except FileNotFoundError:
+            if str(repo) in known.repositories:
+                gone[str(repo)] = _changed(path.parent)
+    return Visible(seen, gone_repositories=gone)
+
+
+def _changed(path: Path | str) -> float:
+    """When the entries of a directory last changed. Raises OSError."""
+    return os.lstat(path).st_mtime
+
+
+def _fingerprint(paths: Iterable[Path | str]) -> int:
+    """A number that is another one when the entries of directories have changed. Raises OSError."""
+    return hash(tuple(number for path in paths for number in _numbers(os.lstat(path))))
+
+
+def _numbers(status: os.stat_result) -> tuple[int, int]:
+    return status.st_ino, status.st_ctime_ns
+
+
+def _links(clone: Path) -> Iterator[tuple[str, Link]]:
+    """The branch links of a repository that lead to a checkout, by the names of their refs."""
+    with os.scandir(clone) as entries:
+        found = [entry for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
+    for entry in found:
+        ref, target = entry_ref(entry.name), os.readlink(entry.path)
+        if isinstance(ref, Branch) and is_checkout_name(target) and os.path.lexists(clone / target):
+            yield name_of_ref(ref), Link(target[1:], entry.stat(follow_symlinks=False).st_mtime)
+
+
+class _Environments:
+    """Looks at environments. Each text of a link is parsed once for all."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._reader = LinkReader(layout)
+        self._there: dict[str, bool] = {}
+
+    def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
+        """An environment; None when it is as ``known``, or when Jens has not made it."""
+        top = self._layout.environment(name)
+        paths = [*(f"{top}/{directory}" for directory in ENVIRONMENT_DIRECTORIES), f"{top}/{ENVIRONMENT_CONF}"]
+        states = [status for status in map(_status, paths) if status is not None]
+        fingerprint = hash(tuple(number for status in states for number in _numbers(status)))
+        if not states or fingerprint == known:
+            return None
+        holds = self._holds(name, top)
+        if not holds and known is None and not os.path.lexists(self._layout.definitions / name):
+            return None
+        conf = zlib.crc32(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
+        if any(ref.startswith("?") for ref in holds.values()):
+            fingerprint = 0  # nothing in the environment changes when the files are there
+        return EnvironmentSeen(fingerprint, conf, holds, max(status.st_mtime for status in states))
+
+    def _holds(self, name: str, top: Path) -> dict[str, str]:
+        """The names of the refs that an environment holds, by repository. The link to the code counts."""
+        holds: dict[str, str] = {}
+        for directory in (*_TELLING, *_DATA):
+            for entry in _entries(f"{top}/{directory}" if directory else str(top)):
+                if directory in _DATA and f"{_DATA[directory]}/{entry.name}" in holds:
+                    continue
+                link = f"{directory}/{entry.name}" if directory else entry.name
+                target = self._reader.target(name, link, os.readlink(entry.path))
+                ref = self._ref(target.repo, target.entry) if target else None
+                if target and ref:
+                    holds.setdefault(str(target.repo), ref)
+        return holds
+
+    def _ref(self, repo: RepoId, entry: str) -> str | None:
+        ref = entry_ref(entry)
+        if not isinstance(ref, Commit):
+            return ref and name_of_ref(ref)
+        path = f"{self._layout.clone(repo)}/{entry}"
+        if path not in self._there:
+            self._there[path] = ref.is_full and os.path.lexists(path)
+        return name_of_ref(ref, is_there=self._there[path])
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
+        return None
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    """The links in a directory, none when it is missing."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if entry.is_symlink()]
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
+        return []
