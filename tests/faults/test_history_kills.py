@@ -10,7 +10,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,11 @@ from jens.layout import entry_ref
 from jens.model import Commit
 from tests.conftest import Site, definition
 from tests.faults.samples import IS_SOAK
-from tests.warm import Warm, warm
+from tests.warm import Run, Warm, warm
 
 KILLS = 100 if IS_SOAK else 10
+#: Factors for the usual length of a run, for a run that ended before its kill and one that did not.
+_FASTER, _SLOWER = 0.9, 1.05
 #: Seconds that times of files may be behind the clock: Linux notes them in steps.
 _STEP = 0.02
 MODULES = ("modules/a", "modules/b", "modules/c")
@@ -193,15 +196,18 @@ def test_whenever_a_run_is_killed_the_next_records_all_that_it_did(site: Site, t
             kills = 0
             while kills < KILLS:
                 teams.work()
-                if _kill_a_run(tools, chance.choice(configs), chance.uniform(0.2, 1.1) * usual):
+                if chance.random() < 0.7:  # between the switch and the end of the run are milliseconds
+                    kills += _kill_when_visible(site, tools, chance.choice(configs), chance.uniform(0, 0.03))
+                elif _kill_a_run(tools, chance.choice(configs), chance.uniform(0, 1.05) * usual):
                     kills += 1
+                    usual *= _SLOWER
                 else:
-                    usual *= 0.9
+                    usual *= _FASTER
                 log.look()
                 if chance.random() < 0.3:  # and one more
                     _kill_a_run(tools, chance.choice(configs), chance.uniform(0, 1) * usual)
                     log.look()
-                if chance.random() < 0.3:
+                if chance.random() < 0.8:  # the same links move again
                     teams.work()
                 assert _unlocked(tools, chance.choice(configs)) == 0
                 log.look()
@@ -221,8 +227,42 @@ def _kill_a_run(tools: Warm, config: str, seconds: float) -> bool:
     """Kill a run after so many seconds; whether it had not ended before."""
     run = tools.start("update", "-c", config)
     time.sleep(seconds)
-    os.killpg(run.pid, signal.SIGKILL)
+    return _kill(run)
+
+
+def _kill(run: Run) -> bool:
+    with suppress(ProcessLookupError):  # it may not have made its group yet
+        os.killpg(run.pid, signal.SIGKILL)
+    os.kill(run.pid, signal.SIGKILL)
     return run.wait() == -signal.SIGKILL
+
+
+def _kill_when_visible(site: Site, tools: Warm, config: str, seconds: float) -> bool:
+    """Kill a run so many seconds after something has become visible, or when it has ended: whether it had not."""
+
+    def links() -> list[str]:
+        found = [path for path in clone.glob("*/*/*") if path.is_symlink()]
+        return [os.readlink(path) for path in found if os.path.lexists(path)] + site.environments()
+
+    clone = site.root / "clone"
+    before = links()
+    run = tools.start("update", "-c", config)
+    end = time.monotonic() + 30
+    while _seen(links) == before and _is_running(run.pid) and time.monotonic() < end:
+        pass
+    time.sleep(seconds)
+    return _kill(run)
+
+
+def _seen(links: Callable[[], list[str]]) -> list[str]:
+    """What there is; it may go while somebody looks."""
+    while True:
+        with suppress(FileNotFoundError):
+            return links()
+
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _unlocked(tools: Warm, config: str) -> int:
