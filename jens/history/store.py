@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import string
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -107,10 +108,12 @@ def journal(path: Path) -> Path:
 # Opening
 
 
+#: Characters of a path that a URI may have as they are.
+_PLAIN = f"{string.ascii_letters}{string.digits}/._-".encode()
+
+
 def _uri(path: Path, mode: str) -> str:
-    plain = "".join(
-        chr(byte) if chr(byte).isalnum() or byte in b"/._-" else f"%{byte:02x}" for byte in os.fsencode(path)
-    )
+    plain = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in os.fsencode(path))
     return f"file:{plain}?mode={mode}"
 
 
@@ -493,7 +496,8 @@ DELETE FROM fault WHERE id IN
 DELETE FROM deployment WHERE number IN
     (SELECT number FROM deployment WHERE number <= :cut
         AND NOT EXISTS (SELECT 1 FROM change WHERE deployment = number)
-        AND number NOT IN (SELECT since FROM holding) LIMIT :most)
+        AND number NOT IN (SELECT since FROM holding)
+        AND number NOT IN (SELECT until FROM holding WHERE until IS NOT NULL) LIMIT :most)
     """,
 )
 
