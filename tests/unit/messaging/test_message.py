@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jens.messaging.message import decode, encode
+from jens.messaging.message import decode, encode, parse_time, timestamp
 from jens.model import COMMON, RepoId
 from tests.values import MYAPP, modules
 
@@ -109,3 +110,29 @@ def test_a_message_that_is_no_mapping_is_ill_formed_as_a_whole(content: object) 
 def test_a_message_that_is_no_plain_pickle_is_ill_formed_as_a_whole(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"damaged|not for plain data"):
         decode(data)
+
+
+_ADDED = datetime(2026, 3, 3, 14, 25, 37).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param(b"2026-03-03T14:25:36.500000", _ADDED - 0.5, id="local, as Jens writes it"),
+        pytest.param(b"2026-03-03T14:25:37.400000", _ADDED + 0.4, id="a moment later: clocks are not that exact"),
+        pytest.param(b"2026-03-01T14:25:37\n", _ADDED - 2 * 86_400, id="a hint that was renewed"),
+        pytest.param(b"2026-03-03T14:25:39", _ADDED, id="the future"),
+        pytest.param(b"2025-03-03T14:25:37", _ADDED, id="long ago"),
+        pytest.param(b"0001-01-01T00:00:00", _ADDED, id="before there were clocks"),
+        pytest.param(b"9999-12-31T23:59:59", _ADDED, id="the end of time"),
+        pytest.param(b"yesterday", _ADDED, id="no time"),
+        pytest.param(b"\xff", _ADDED, id="no text"),
+        pytest.param(b"", _ADDED, id="nothing"),
+    ],
+)
+def test_a_message_tells_its_time_or_else_its_name_does(told: bytes, expected: float) -> None:
+    assert parse_time(told, _ADDED) == pytest.approx(expected)
+
+
+def test_a_time_comes_back() -> None:
+    assert parse_time(timestamp(_ADDED - 3).encode(), _ADDED) == pytest.approx(_ADDED - 3)

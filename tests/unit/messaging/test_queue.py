@@ -29,7 +29,7 @@ from jens.events import Event
 from jens.messaging import elements, message
 from jens.messaging import queue as messaging_queue
 from jens.messaging.elements import LARGEST_MESSAGE, SCHEMA
-from jens.messaging.message import MOST_MOVES, Move, encode
+from jens.messaging.message import MOST_MOVES, Move, encode, timestamp
 from jens.messaging.queue import Hints, Push, Queue
 from jens.model import COMMON, HOSTGROUPS, MODULES, RepoId
 from tests import TREE
@@ -1124,3 +1124,13 @@ def test_what_takes_long_to_delete_is_left_to_the_purge(spool: Path, monkeypatch
     os.utime(spool / "obsolete" / left, (0, 0))
     assert len(Queue(spool).purge()) == 1
     assert os.listdir(spool / "obsolete") == []
+
+
+def test_the_oldest_message_of_a_repository_tells_its_time(spool: Path) -> None:
+    queue, now = Queue(spool), time.time()
+    for repos, ago in (([_M1], 100), ([_M1, _M2], 300), ([_M2], 10)):
+        queue.add(repos, timestamp(now - ago))
+    (spool / queue.add([_M3]) / "time").write_bytes(b"x" * 1000)
+    times = queue.take().times
+    assert times[_M1] == times[_M2] == pytest.approx(now - 300)
+    assert times[_M3] == pytest.approx(now, abs=60)
