@@ -43,6 +43,8 @@ def _run(context: Context) -> Report:
     is_tidy = baseline is not None or _clear_left_overs(context)
     baseline, revisions = metadata.refresh(context, baseline)
     hints = _take_hints(context)
+    if baseline is None:
+        record.save_killed(context, hints)
 
     with timed("refresh_repositories"), failing_as(RepositoriesError):
         log.info("Refreshing repositories...")
@@ -56,8 +58,6 @@ def _run(context: Context) -> Report:
             events = itertools.chain(slow, events)
         failures = [*revisions.failures, *tell(log, events)]
         plans = without_losses(plans, repositories.expansion())
-        if scope.baseline is None:
-            record.save_killed(context, hints)
         failures += tell(log, repositories.publish(lambda places: bypass(layout, plans.previous.existing, places)))
         failures += record.save_published(context, scope, repositories)
 
