@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from jens.git import lookup
 from jens.git.history import read_loose
 from jens.git.process import run
 from jens.text import one_line
@@ -40,7 +41,14 @@ class Described(NamedTuple):
 
 def describe(bare: Path, commit: str) -> Described:
     """What a commit (40 digits) says of itself. Raises GitError."""
-    return parse(_read_loose(bare, commit) or run(["cat-file", "commit", commit], git_dir=bare, shared=True)[:_MOST])
+    found = describe_without_git(bare, commit)
+    return found or parse(run(["cat-file", "commit", commit], git_dir=bare, shared=True)[:_MOST])
+
+
+def describe_without_git(bare: Path, commit: str) -> Described | None:
+    """What a commit (40 digits) says of itself; None when it is not there, or only Git can read it."""
+    content = _read_loose(bare, commit) or lookup.read_packed(bare, commit, _MOST)
+    return parse(content) if content else None
 
 
 def parse(content: bytes) -> Described:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from jens.errors import GitError
@@ -33,6 +34,21 @@ def is_rewritten(bare: Path, old: str, new: str) -> bool:
             return True
         raise
     return False
+
+
+def containing(bare: Path, commit: str, others: Iterable[str]) -> frozenset[str]:
+    """Those of some commits that have this one (which the repository has) in their history, or are it.
+
+    Commits that the repository has lost are left out. Raises GitError.
+    """
+    wanted = frozenset(others)
+    if not wanted - {commit}:
+        return wanted
+    # The descendants of a commit, among all that lead to the others.
+    stdin = "\n".join([*sorted(wanted), f"^{commit}"]).encode("ascii")
+    arguments = ["rev-list", "--ancestry-path", "--ignore-missing", "--stdin"]
+    found = run(arguments, git_dir=bare, shared=True, stdin=stdin).decode("ascii").split()
+    return wanted.intersection([commit, *found])
 
 
 def _is_near(bare: Path, old: str, new: str) -> bool:

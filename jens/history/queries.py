@@ -97,6 +97,37 @@ class Shown(NamedTuple):
     replaced_by: str | None
 
 
+class Move(NamedTuple):
+    """A branch, by its name in the history, leads to another commit since a deployment and a time (None: it is gone).
+
+    ``commits`` are those that the commit before has not; ``lost`` the other way round. ``date`` is the committer's.
+    """
+
+    ref: str
+    now: str | None
+    deployment: int
+    time: float
+    commits: int | None = None
+    lost: int | None = None
+    author: str | None = None
+    subject: str | None = None
+    date: int | None = None
+
+
+class Holding(NamedTuple):
+    """An environment held a repository at a ref, by its name in the history, between two deployments and times.
+
+    Both ends are None while it still does.
+    """
+
+    environment: str
+    ref: str
+    since: int
+    since_time: float
+    until: int | None
+    until_time: float | None
+
+
 class FaultLife(NamedTuple):
     """A fault, since when it was open, and until when (None: it still is)."""
 
@@ -356,6 +387,40 @@ def _range(digits: str) -> tuple[bytes, bytes]:
     return bytes.fromhex(digits.ljust(40, "0")), bytes.fromhex(digits.ljust(40, "f"))
 
 
+def pins_seen(reader: Reader, digits: str) -> list[tuple[str, str]]:
+    """Repositories and commits that environments have pinned, and that begin with these digits."""
+    query = (
+        "SELECT DISTINCT repository.name, ref.name FROM ref JOIN holding ON holding.ref = ref.id "
+        "JOIN repository ON repository.id = holding.repository WHERE ref.name BETWEEN ? AND ?"
+    )
+    return sorted((repository, ref[1:]) for repository, ref in reader.rows(query, (f".{digits}", f".{digits}g")))
+
+
+def moves_of(reader: Reader, repository: str) -> list[Move]:
+    """All moves of the branches of a repository, the oldest first. Raises HistoryError."""
+    return [
+        Move(ref, now and now.hex(), deployment, time / 1000, *rest)
+        for ref, now, deployment, time, *rest in reader.rows(_MOVES, (repository,))
+    ]
+
+
+def holdings_of(reader: Reader, repository: str) -> list[Holding]:
+    """All environments that hold or held a repository, the oldest first. Raises HistoryError."""
+    return [
+        Holding(environment, ref, since, started / 1000, until, None if ended is None else ended / 1000)
+        for environment, ref, since, started, until, ended in reader.rows(_HOLDINGS_OF, (repository,))
+    ]
+
+
+def last_change_of(reader: Reader, environment: str) -> EnvironmentChange | None:
+    """What last became of an environment; None when the history does not know. Raises HistoryError."""
+    values = {"page": 1, "began": BEGUN, "reset": RESET, "deployment": _END, "of": -1, "name": environment}
+    query = _ENVIRONMENT_CHANGES.format(clauses="environment.name = :name")
+    for number, _, host, time, name, change, commit, author in reader.rows(query, values):
+        return EnvironmentChange(time / 1000, number, host, name, change, commit and commit.hex(), author)
+    return None
+
+
 # Faults
 
 
@@ -487,6 +552,23 @@ SELECT repository.name, ref.name, environment.name, started.visible, ended.visib
     JOIN deployment AS started ON started.number = holding.since
     LEFT JOIN deployment AS ended ON ended.number = holding.until
     WHERE ref.name BETWEEN :low AND :high
+"""
+
+_MOVES = """
+SELECT ref.name, change.now, change.deployment, change.time, change.commits, change.lost, author.name, change.subject,
+    change.date FROM change
+    JOIN ref ON ref.id = change.ref
+    LEFT JOIN author ON author.id = change.author
+    WHERE change.repository = (SELECT id FROM repository WHERE name = ?) ORDER BY change.deployment
+"""
+
+_HOLDINGS_OF = """
+SELECT environment.name, ref.name, holding.since, started.visible, holding.until, ended.visible FROM holding
+    JOIN environment ON environment.id = holding.environment
+    JOIN ref ON ref.id = holding.ref
+    JOIN deployment AS started ON started.number = holding.since
+    LEFT JOIN deployment AS ended ON ended.number = holding.until
+    WHERE holding.repository = (SELECT id FROM repository WHERE name = ?) ORDER BY holding.since
 """
 
 _FAULTS = """

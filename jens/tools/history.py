@@ -117,12 +117,13 @@ def fault_lines(found: Iterable[FaultLife]) -> Iterator[str]:
     """Faults, one line each; times are local."""
     for fault in found:
         where = " ".join(filter(None, (fault.environment, fault.repository)))
-        until = f" until {_local(fault.until)}" if fault.until else ""
+        until = f" until {local_of(fault.until)}" if fault.until else ""
         told = f" ({', '.join(fault.addresses)})" if fault.addresses else ""
-        yield f"{_local(fault.since)}{until} {fault.kind}{f' {where}' if where else ''}: {fault.text}{told}"
+        yield f"{local_of(fault.since)}{until} {fault.kind}{f' {where}' if where else ''}: {fault.text}{told}"
 
 
-def _local(time: str) -> str:
+def local_of(time: str) -> str:
+    """A time in ISO 8601, for people."""
     try:
         return local(datetime.fromisoformat(time).timestamp())
     except (OverflowError, OSError, ValueError):

@@ -36,7 +36,7 @@ _FENCE = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.
 _ABSOLUTE = re.compile(r"(?<![\w.*}$-])/(?:etc|home|opt|root|run|srv|tmp|usr|var)\b[^\s'\"]*")
 _CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[\d+\]"), "TIME [PROCESS]"),
-    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "), "TIME "),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "TIME"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "COMMIT"),
     (re.compile(r"\b[0-9a-f]{7}\b"), "COMMIT"),
     (re.compile(r"\b\d+\.\d s after the push"), "SECONDS s after the push"),

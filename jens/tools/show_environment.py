@@ -1,0 +1,340 @@
+"""What an environment has, and why: each repository with its ref and commit, what dangles, and what is not fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from jens import lastrun, preflight
+from jens.config import Config
+from jens.environments import dangling, tree
+from jens.environments.previous import remembered_definition
+from jens.errors import DirectoryError
+from jens.events import CHECKOUT, COMMIT, CONTENT, DANGLING_LINK
+from jens.git.authors import Described
+from jens.history import queries
+from jens.history.model import DELETED
+from jens.history.queries import EnvironmentChange
+from jens.layout import Layout
+from jens.links import LinkReader, Target, links_of
+from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
+from jens.names import describe_ref
+from jens.system import files
+from jens.text import one_line
+from jens.tools import history
+from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, said_of, since_of, when
+
+# Why an environment has a repository at a ref. More reasons may come.
+OVERRIDE, DEFAULT, SNAPSHOT, WAITING = "override", "default", "snapshot", "waiting"
+
+#: How often to read an environment that changes meanwhile.
+_ATTEMPTS = 5
+
+
+class Gap(NamedTuple):
+    """Links of an environment to a repository that lead nowhere: why, and since when (UTC, ISO 8601; None: unknown)."""
+
+    links: tuple[str, ...]
+    why: str
+    since: str | None
+
+
+class Part(NamedTuple):
+    """A repository in an environment.
+
+    ``why`` it has this ref is one of the reasons above, None when no definition tells. ``asked`` is the ref that the
+    definition asks for, where it is another. ``since``: seconds since the epoch.
+    """
+
+    repository: RepoId
+    ref: Ref
+    why: str | None
+    asked: Ref | None
+    commit: str | None
+    since: float | None
+    said: Described | None
+    gap: Gap | None
+    trouble: Contact
+
+
+class Environment(NamedTuple):
+    """An environment as it is on disk. ``definition`` is the one that it is to be built from, None when that is lost.
+
+    ``changed`` is what last became of it, as far as the history knows. ``strange`` links are none that Jens makes.
+    ``problem`` says why the history cannot be read, '' when it can.
+    """
+
+    name: str
+    definition: Definition | None
+    changed: EnvironmentChange | None
+    parts: tuple[Part, ...]
+    strange: tuple[str, ...]
+    faults: tuple[OpenFault, ...]
+    problem: str
+
+    def encode(self, config: Config) -> dict[str, Any]:
+        """The same as JSON types. Times are UTC; what is not known is None."""
+        definition, changed = self.definition, self.changed
+        return {
+            "version": VERSION,
+            "environment": self.name,
+            "default": definition and definition.default and definition.default.name,
+            "parser": definition and definition.parser,
+            "notifications": None if definition is None else [*definition.notifications],
+            "changed": changed
+            and {
+                "time": when(changed.time),
+                "change": changed.change,
+                "commit": changed.commit,
+                "author": changed.author,
+            },
+            "repositories": [_encode(part, config) for part in self.parts],
+            "strange_links": [*self.strange],
+            "faults": [*map(lastrun.encode_fault, self.faults)],
+            "history_problem": self.problem or None,
+        }
+
+
+def _encode(part: Part, config: Config) -> dict[str, Any]:
+    gap = part.gap
+    return {
+        "repository": str(part.repository),
+        "ref": history.declared(part.ref, config),
+        "why": part.why,
+        "asked": part.asked and history.declared(part.asked, config),
+        "commit": part.commit,
+        "since": when(part.since),
+        "author": part.said and part.said.author,
+        "subject": part.said and part.said.subject,
+        "date": part.said and when(part.said.date),
+        "dangling": gap and {"links": [*gap.links], "why": gap.why, "since": gap.since},
+        **part.trouble.encode_trouble(),
+    }
+
+
+# Deciding
+
+
+def plan_why(definition: Definition | None, repo: RepoId, ref: Ref) -> tuple[str | None, Ref | None]:
+    """Why an environment has a repository at a ref; and what its definition asks for, if that is another ref."""
+    if definition is None:
+        return None, None
+    asked = definition.ref_of(repo)
+    usual = SNAPSHOT if definition.default is None else DEFAULT
+    why = OVERRIDE if repo in definition.overrides else usual
+    if asked is not None and (_is_same(asked, ref) or (why == SNAPSHOT and repo in (SITE, HIERADATA))):
+        return why, None
+    return WAITING, asked
+
+
+def _is_same(asked: Ref, ref: Ref) -> bool:
+    """Whether a definition asks for this ref; it may have abbreviated a commit."""
+    if isinstance(asked, Commit) and isinstance(ref, Commit):
+        return ref.digits.startswith(asked.digits)
+    return asked == ref
+
+
+def plan_gap(
+    repo: RepoId,
+    ref: Ref,
+    lacks: Iterable[str],
+    heads: Mapping[str, str],
+    has_mirror: bool,
+    trouble: Contact,
+    faults: Iterable[OpenFault],
+) -> str:
+    """Why links to a ref of a repository lead nowhere. The ref has its files, but for what it ``lacks``, if anything.
+
+    ``heads`` are the branches of the mirror.
+    """
+    items = [*lacks]
+    if items:
+        return f"{describe_ref(ref)} of {repo} has no {', '.join(map(repr, items))}"
+    told = [opened.fault for opened in faults if opened.fault.repository == str(repo) and not opened.fault.environment]
+    refused = next((fault.text for fault in told if fault.kind in (CHECKOUT, CONTENT)), "the next run does it")
+    if not has_mirror:
+        return f"{repo} is not there{_not_fetched(trouble) or ', and nothing tells why'}"
+    if isinstance(ref, Branch):
+        if ref.name in heads:
+            return f"{describe_ref(ref)} is in the mirror, and is not laid out: {refused}"
+        return f"there is no {describe_ref(ref)} in {repo}{_not_fetched(trouble)}"
+    known = next((fault.text for fault in told if fault.kind == COMMIT and ref.digits.startswith(fault.ref)), "")
+    return known or f"there are no files of {describe_ref(ref)} of {repo}{_not_fetched(trouble)}"
+
+
+def _not_fetched(trouble: Contact) -> str:
+    return f": {trouble.fault.fault.text}" if trouble.fault else ""
+
+
+def plan_faults(faults: Iterable[OpenFault], name: str, repositories: Iterable[RepoId]) -> tuple[OpenFault, ...]:
+    """The open faults that concern an environment: its own, those of its repositories, and those of everything."""
+    held = {*map(str, repositories), ""}
+    return tuple(
+        opened
+        for opened in faults
+        if opened.fault.environment == name or (not opened.fault.environment and opened.fault.repository in held)
+    )
+
+
+# Reading
+
+
+def look(config: Config, name: str) -> Environment:
+    """Look at an environment. Raises DirectoryError when there is none, or it cannot be read."""
+    preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
+    instance = Instance(config)
+    with Past(config) as past:
+        if not is_environment(instance.layout, name):
+            raise DirectoryError("environment", instance.layout.environment(name), _absence(instance, past, name))
+        links = _links(instance.layout, name)
+        definition = _definition(instance, name)
+        targets, strange = _by_repository(instance.layout, name, links)
+        shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
+        said = said_of(instance, [(repo, part.commit) for repo, part in shown.items() if part and part.commit])
+        parts = [
+            _part(instance, past, name, definition, repo, part, said)
+            for repo, part in shown.items()
+            if part is not None
+        ]
+        changed = past.ask(lambda reader: queries.last_change_of(reader, name))
+        faults = plan_faults(instance.faults, name, targets)
+        return Environment(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem)
+
+
+def is_environment(layout: Layout, name: str) -> bool:
+    """Whether there is such an environment on disk."""
+    path = layout.environment(name)
+    return path.is_dir() and not path.is_symlink()
+
+
+def _absence(instance: Instance, past: Past, name: str) -> str:
+    """Why there is no such environment."""
+    told = [opened for opened in instance.faults if opened.fault.environment == name]
+    declared = instance.declared(name)
+    if told:
+        return f"does not exist: {told[0].fault.text} (since {history.local_of(told[0].since)})"
+    if isinstance(declared, IllFormed):
+        return f"does not exist: its definition is ill-formed: {one_line(declared.reason)}"
+    if declared is not None:
+        return "does not exist: it is declared, and no run has made it yet"
+    changed = past.ask(lambda reader: queries.last_change_of(reader, name))
+    if changed is not None and changed.change == DELETED:
+        return f"does not exist: it was deleted at {history.local(changed.time)}{_by(changed)}"
+    return "does not exist, and is not declared"
+
+
+def _by(changed: EnvironmentChange) -> str:
+    behind = " ".join(filter(None, ((changed.commit or "")[:7], changed.author)))
+    return f" ({behind})" if behind else ""
+
+
+def _links(layout: Layout, name: str) -> Mapping[str, str]:
+    path = layout.environment(name)
+    problem = "it changes all the time"
+    for _ in range(_ATTEMPTS):
+        try:
+            return tree.read(path).links
+        except OSError as error:
+            problem = error.strerror or str(error)
+            if not files.is_gone(error):
+                break
+    raise DirectoryError("environment", path, f"cannot be read: {problem}")
+
+
+def _definition(instance: Instance, name: str) -> Definition | None:
+    """The definition that an environment is to be built from; None when it is lost.
+
+    That is the declared one, or else the one that it was last built from.
+    """
+    declared = instance.declared(name)
+    if isinstance(declared, Definition):
+        return declared
+    try:
+        return remembered_definition(instance.layout, name, instance.prefix)
+    except OSError:
+        return None
+
+
+def _by_repository(
+    layout: Layout, name: str, links: Mapping[str, str]
+) -> tuple[dict[RepoId, dict[str, Target]], list[str]]:
+    """The targets of an environment's links by repository, and the links that lead to none."""
+    reader, targets, strange = LinkReader(layout), dict[RepoId, dict[str, Target]](), []
+    for link, text in sorted(links.items()):
+        target = reader.target(name, link, text)
+        if target is None:
+            strange.append(link)
+        else:
+            targets.setdefault(target.repo, {})[link] = target
+    order = {repo: [*links_of(layout, repo)] for repo in targets}
+    return {
+        repo: {link: found[link] for link in (*filter(found.get, order[repo]), *(set(found) - set(order[repo])))}
+        for repo, found in targets.items()
+    }, strange
+
+
+class _Linked(NamedTuple):
+    """What the links of an environment to a repository show; ``since`` when, and the links that lead nowhere."""
+
+    ref: Ref
+    commit: str | None
+    since: float | None
+    dangling: tuple[str, ...]
+    lacks: tuple[str, ...]
+
+
+def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
+    """What links to a repository show. The first one counts, which leads to the code; None for none that Jens makes."""
+    layout, known = instance.layout, dict[str, "Shown | None"]()
+    dangling_links, lacks = [], []
+    for link, target in links:
+        if target.entry not in known:
+            try:
+                known[target.entry] = look_up(layout, repo, target.entry)
+            except OSError as error:
+                raise DirectoryError("clonedir", layout.clone(repo), f"cannot be read: {error.strerror}") from error
+        shown = known[target.entry]
+        checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
+        if checkout is not None and not checkout.is_dir():  # a directory of Jens 1.x
+            checkout = layout.clone(repo) / target.entry
+        if dangling.leads_nowhere(layout, target, checkout):
+            dangling_links.append(link)
+            lacks += [target.below] if checkout is not None else []
+    link, target = links[0]
+    first = known[target.entry]
+    if first is None:
+        return None
+    linked = os.lstat(layout.environment(name) / link).st_mtime
+    return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
+
+
+def _part(
+    instance: Instance,
+    past: Past,
+    name: str,
+    definition: Definition | None,
+    repo: RepoId,
+    shown: _Linked,
+    said: Mapping[tuple[RepoId, str], Described],
+) -> Part:
+    trouble = instance.trouble(repo)
+    why, asked = plan_why(definition, repo, shown.ref)
+    gap = None
+    if shown.dangling:
+        bare = instance.layout.bare(repo)
+        text = plan_gap(repo, shown.ref, shown.lacks, heads_of(bare), bare.is_dir(), trouble, instance.faults)
+        gap = Gap(shown.dangling, text, _dangling_since(instance, past, name, repo))
+    about = said.get((repo, shown.commit)) if shown.commit else None
+    return Part(repo, shown.ref, why, asked, shown.commit, shown.since, about, gap, trouble)
+
+
+def _dangling_since(instance: Instance, past: Past, name: str, repo: RepoId) -> str | None:
+    """Since when links dangle: the fault tells, or else the history."""
+    for opened in instance.faults:
+        if (opened.fault.kind, opened.fault.environment, opened.fault.repository) == (DANGLING_LINK, name, str(repo)):
+            return opened.since
+    for held in past.ask(lambda reader: queries.held_by(reader, name)) or ():
+        if held.repository == str(repo) and held.commit is None:
+            return when(held.since)
+    return None
