@@ -34,6 +34,7 @@ from jens.history.model import (
     Rows,
     Visible,
 )
+from jens.history.spans import Span, plan_spans
 from jens.history.store import Reader, Store
 
 _MINUTES = 365 * 24 * 60
@@ -147,6 +148,12 @@ def _timed(work: Callable[[], object]) -> Callable[[], float]:
     return timed
 
 
+def _spans(reader: Reader, commit: str) -> list[Span]:
+    """What jens-show asks the history about a commit."""
+    moves, holdings = queries.moves_of(reader, "modules/m7"), queries.holdings_of(reader, "modules/m7")
+    return plan_spans(moves, holdings, {commit})
+
+
 def _measure(top: Path, pushes: int) -> list[Row]:
     (top / "cache").mkdir()
     path, config = top / "cache" / "history.sqlite", top / "main.conf"
@@ -174,6 +181,7 @@ def _measure(top: Path, pushes: int) -> list[Row]:
                 _median(_timed(lambda: queries.held_by(reader, "production", pushes // 2))) * 1000,
                 "ms",
             ),
+            Row("when a commit was visible where", _median(_timed(lambda: _spans(reader, some))) * 1000, "ms"),
             Row("where a commit is visible", _median(_timed(lambda: queries.shown(reader, some[:9]))) * 1000, "ms"),
         ]
 

@@ -168,7 +168,10 @@ def _trouble(contact: Contact, *, with_fault: bool = True) -> Iterator[str]:
         yield f"a hint waits since {history.local(contact.hint)}: the next run fetches it"
 
 
-def _no_history(problem: str) -> Iterator[str]:
+def _unknown(last_run: float | None, problem: str = "") -> Iterator[str]:
+    """What cannot be told."""
+    if last_run is None:
+        yield "What is wrong now is not known, as nothing tells of the last run"
     if problem:
         yield f"What was before is not known, as the history cannot be read: {one_line(problem)}"
 
@@ -188,10 +191,12 @@ def _environment(found: Environment, config: Config) -> Iterator[str]:
         yield f"Told when it breaks: {one_line(', '.join(found.definition.notifications)) or 'nobody'}"
     if found.changed is not None:
         behind = " ".join(filter(None, (_short(found.changed.commit).strip("-"), found.changed.author)))
-        yield f"Last {found.changed.change}: {history.local(found.changed.time)}{f' ({behind})' if behind else ''}"
+        at = history.local(found.changed.time)
+        yield f"{found.changed.change.capitalize()}: {at}{f' ({behind})' if behind else ''}"
     below = {(part.trouble.fault and part.trouble.fault.fault) for part in found.parts}
     gaps = {str(part.repository) for part in found.parts if part.gap is not None}
-    yield from _faults([opened for opened in found.faults if opened.fault not in below and not _is_of(opened, gaps)])
+    others = [opened for opened in found.faults if opened.fault not in below]
+    yield from _faults([opened for opened in others if not _is_of(opened, gaps)])
     count = len(found.parts)
     yield f"It has {count} repositor{'y' if count == 1 else 'ies'}:"
     rows = _table([_row(part, config) for part in found.parts]) if found.parts else []
@@ -199,7 +204,7 @@ def _environment(found: Environment, config: Config) -> Iterator[str]:
         yield row
         yield from (f"\t{line}" for line in _remarks(part, config))
     yield from (f"{one_line(link)} leads to nothing that Jens has made" for link in found.strange)
-    yield from _no_history(found.problem)
+    yield from _unknown(found.last_run, found.problem)
 
 
 def _is_of(opened: OpenFault, gaps: Collection[str]) -> bool:
@@ -256,6 +261,7 @@ def _of_repository(found: Repository, config: Config) -> Iterator[str]:
     if found.unused:
         count = len(found.unused)
         yield f"In the mirror only, {count} branch{'' if count == 1 else 'es'}: {one_line(', '.join(found.unused))}"
+    yield from _unknown(found.last_run)
 
 
 def _remote(contact: Contact) -> Iterator[str]:
@@ -276,14 +282,14 @@ def _answer(answer: Answer, config: Config, environment: str | None) -> Iterator
     for found in answer.commits:
         yield from _commit(found, config, environment)
     if answer.more:
-        yield f"{answer.more} more commits begin with {answer.digits}: give more digits"
+        yield f"{answer.more} more match {answer.digits}: give more digits, or name the repository with -r"
     if not answer.commits:
         yield f"{answer.digits} is unknown: no mirror has it, and nothing tells that it was ever visible"
     for repo, contact in answer.suspects:
         yield f"it may be in {repo}:"
         yield from (f"\t{line}" for line in _trouble(contact))
     yield from (f"the mirror of {name} cannot be read" for name in answer.unread)
-    yield from _no_history(answer.problem)
+    yield from _unknown(answer.last_run, answer.problem)
 
 
 def _commit(found: Found, config: Config, environment: str | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.git.process import run
-from jens.system.files import is_there, is_verdict, open_file
+from jens.system.files import is_gone, is_there, open_file
 
 _COUNT = struct.Struct(">L")
 _LARGE = struct.Struct(">Q")
@@ -36,7 +36,7 @@ def ids_like(bare: Path, digits: str) -> list[str]:
     top = str(bare)
     try:
         packed = [*_packed_like(top, digits)]
-    except (_ForGitError, struct.error):
+    except (_ForGitError, FileNotFoundError, struct.error):  # a pack may have been replaced a moment ago
         return run(["rev-parse", f"--disambiguate={digits}"], git_dir=bare, shared=True).decode("ascii").split()
     loose = [f"{digits[:2]}{name}" for name in _names(f"{top}/objects/{digits[:2]}") if name.startswith(digits[2:])]
     return sorted({*packed, *(name for name in loose if len(name) == 2 * _NAME)})
@@ -133,7 +133,7 @@ def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError as error:
-        if not is_verdict(error):
+        if not is_gone(error):
             raise
         return []
 

@@ -34,8 +34,15 @@ class Span(NamedTuple):
     by: str | None = None
 
 
+class _Run(NamedTuple):
+    """Moves of a ref, one after the other, that all lead to commits which count; ``after`` is the next one."""
+
+    moves: Sequence[Move]
+    after: Move | None
+
+
 class _Piece(NamedTuple):
-    """A span of one commit, between deployments; ``last`` is None while it lasts."""
+    """A span between deployments, of one run and one holding; ``last`` is None while it lasts."""
 
     span: Span
     first: int
@@ -50,38 +57,53 @@ def plan_spans(moves: Iterable[Move], holdings: Iterable[Holding], containing: C
     by_ref: dict[str, list[Move]] = {}
     for move in moves:
         by_ref.setdefault(move.ref, []).append(move)
+    runs = {ref: [*_runs(found, containing)] for ref, found in by_ref.items()}
     by_environment: dict[str, list[Holding]] = {}
     for holding in holdings:
         by_environment.setdefault(holding.environment, []).append(holding)
     return [
         span
         for environment in sorted(by_environment)
-        for span in _joined(_pieces(by_environment[environment], by_ref, containing))
+        for span in _joined(_pieces(by_environment[environment], runs, containing))
     ]
 
 
+def _runs(moves: Iterable[Move], containing: Collection[str]) -> Iterator[_Run]:
+    """The runs of a ref. A busy branch moves ten thousand times a year, and most environments hold it."""
+    found: list[Move] = []
+    for move in moves:
+        if move.now in containing:
+            found.append(move)
+        elif found:
+            yield _Run(found, move)
+            found = []
+    if found:
+        yield _Run(found, None)
+
+
 def _pieces(
-    holdings: Sequence[Holding], moves: Mapping[str, Sequence[Move]], containing: Collection[str]
+    holdings: Sequence[Holding], runs: Mapping[str, Sequence[_Run]], containing: Collection[str]
 ) -> Iterator[_Piece]:
     for number, held in enumerate(holdings):
         following = holdings[number + 1] if number + 1 < len(holdings) else None
         next_ref = following.ref if following is not None and following.since == held.until else None
         pin = pinned_commit(held.ref)
-        pinned = [Move(held.ref, pin, held.since, held.since_time)]
-        shown = pinned if pin is not None else [*moves.get(held.ref, ())]
-        for move, after in zip(shown, [*shown[1:], None]):
-            if move.now in containing and _is_within(held, move, after):
-                yield _piece(held, move, after, next_ref)
+        pinned = [_Run([Move(held.ref, pin, held.since, held.since_time)], None)] if pin in containing else []
+        for run in pinned if pin is not None else runs.get(held.ref, ()):
+            if _is_within(held, run):
+                yield _piece(held, run, next_ref)
 
 
-def _is_within(held: Holding, move: Move, after: Move | None) -> bool:
-    is_over = after is not None and after.deployment <= held.since
-    return not is_over and (held.until is None or move.deployment < held.until)
+def _is_within(held: Holding, run: _Run) -> bool:
+    is_over = run.after is not None and run.after.deployment <= held.since
+    return not is_over and (held.until is None or run.moves[0].deployment < held.until)
 
 
-def _piece(held: Holding, move: Move, after: Move | None, next_ref: str | None) -> _Piece:
-    first, since = max(move.deployment, held.since), max(move.time, held.since_time)
-    span = Span(held.environment, held.ref, str(move.now), since)
+def _piece(held: Holding, run: _Run, next_ref: str | None) -> _Piece:
+    begin, after = run.moves[0], run.after
+    first, since = max(begin.deployment, held.since), max(begin.time, held.since_time)
+    last = next(move for move in reversed(run.moves) if held.until is None or move.deployment < held.until)
+    span = Span(held.environment, held.ref, str(last.now), since)
     if after is not None and (held.until is None or after.deployment < held.until):
         return _Piece(span._replace(until=after.time, end=_reason(after), by=after.now), first, after.deployment)
     if held.until is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -30,6 +31,7 @@ from jens.metadata.yamlnodes import LARGEST
 from jens.model import Branch, Declared, OpenFault, Ref, RepoId
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
+from jens.system import files
 from jens.tools import history
 
 Value = TypeVar("Value")
@@ -148,6 +150,11 @@ class Instance:
     def last_run(self) -> LastRun | None:
         """How the last run went; None when nothing tells."""
         return lastrun.load(self.layout)
+
+    @property
+    def last_began(self) -> float | None:
+        """When the last run began, in seconds since the epoch; None when nothing tells."""
+        return None if self.last_run is None else self.last_run.begin
 
     @functools.cached_property
     def faults(self) -> tuple[OpenFault, ...]:
@@ -268,11 +275,14 @@ class Shown(NamedTuple):
 
 
 def look_up(layout: Layout, repo: RepoId, entry: str) -> Shown | None:
-    """What an entry stands for now; None when Jens makes no such entry. Raises OSError."""
+    """What an entry stands for now; None when Jens makes no such entry. Raises DirectoryError."""
     ref = entry_ref(entry)
     if ref is None:
         return None
-    found = disk.look_up(layout, repo, entry)
+    try:
+        found = disk.look_up(layout, repo, entry)
+    except OSError as error:
+        raise DirectoryError("clonedir", layout.clone(repo), f"cannot be read: {error.strerror}") from error
     since = None
     if isinstance(ref, Branch):
         with contextlib.suppress(OSError):
@@ -307,12 +317,15 @@ def uses_of(instance: Instance, repo: RepoId) -> list[Use]:
             try:
                 target = reader.target(name, link, os.readlink(path))
                 linked = os.lstat(path).st_mtime
-                if target is None or target.repo != repo:
-                    continue
-                if target.entry not in known:
-                    known[target.entry] = look_up(layout, repo, target.entry)
-            except OSError:
+            except OSError as error:
+                if not (files.is_gone(error) or error.errno == errno.EINVAL):  # something else is in its place
+                    problem = f"cannot be read: {error.strerror}"
+                    raise DirectoryError("environment", layout.environment(name), problem) from error
                 continue
+            if target is None or target.repo != repo:
+                continue
+            if target.entry not in known:
+                known[target.entry] = look_up(layout, repo, target.entry)
             shown = known[target.entry]
             if shown is not None:
                 found.append(Use(name, shown.ref, shown.commit, since_of(shown, linked)))
@@ -320,11 +333,22 @@ def uses_of(instance: Instance, repo: RepoId) -> list[Use]:
     return found
 
 
+def is_directory(key: str, path: Path) -> bool:
+    """Whether there is a directory that can be read. Raises DirectoryError for one that cannot."""
+    try:
+        with os.scandir(path):
+            return True
+    except OSError as error:
+        if files.is_gone(error):
+            return False
+        raise DirectoryError(key, path, f"cannot be read: {error.strerror}") from error
+
+
 def said_of(instance: Instance, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
     """What commits say of themselves, of those that the mirrors have. Git reads only what is stored as a difference."""
     layout = instance.layout
     found = {each: authors.describe_without_git(layout.bare(each[0]), each[1]) for each in {*commits}}
-    left = [each for each, said in found.items() if said is None and layout.bare(each[0]).is_dir()]
+    left = [each for each, said in found.items() if said is None and os.path.isdir(layout.bare(each[0]))]
     if left:
         with workers(instance.config.git.jobs) as pool:
             futures = {each: pool.submit(_said, layout.bare(each[0]), each[1]) for each in left}

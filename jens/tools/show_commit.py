@@ -22,7 +22,19 @@ from jens.layout import Layout, is_checkout_name
 from jens.messaging.queue import Push
 from jens.model import Branch, OpenFault, Ref, RepoId
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Past, Use, heads_of, repository, said_of, uses_of, when
+from jens.tools.show import (
+    VERSION,
+    Contact,
+    Instance,
+    Past,
+    Use,
+    heads_of,
+    is_directory,
+    repository,
+    said_of,
+    uses_of,
+    when,
+)
 from jens.tools.show_environment import is_environment
 
 # What is known of a commit. The first one that is true counts.
@@ -151,10 +163,11 @@ def _encode_past(span: Span, config: Config) -> dict[str, Any]:
 
 
 class Answer(NamedTuple):
-    """All that is known of the commits that begin with these digits. Several may: then there are ``more`` of them.
+    """All that is known of the commits that begin with these digits. Of very many there are so many ``more``.
 
     ``suspects`` are repositories whose remotes may have the commit, when no mirror has it. ``problem`` says why the
-    history cannot be read, '' when it can. ``unread`` mirrors could not be looked at.
+    history cannot be read, '' when it can. ``unread`` mirrors could not be looked at. ``last_run`` began then; when
+    nothing tells, it is None.
     """
 
     digits: str
@@ -163,6 +176,7 @@ class Answer(NamedTuple):
     suspects: tuple[tuple[RepoId, Contact], ...]
     unread: tuple[str, ...]
     problem: str
+    last_run: float | None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -174,6 +188,7 @@ class Answer(NamedTuple):
             "suspects": [{"repository": str(repo), **contact.encode()} for repo, contact in self.suspects],
             "unread_mirrors": [*self.unread],
             "history_problem": self.problem or None,
+            "last_run": when(self.last_run),
         }
 
 
@@ -237,7 +252,7 @@ def look(config: Config, digits: str, repo: RepoId | None = None, environment: s
     layout = instance.layout
     if environment is not None and not is_environment(layout, environment):
         raise DirectoryError("environment", layout.environment(environment), "does not exist")
-    if repo is not None and not (layout.bare(repo).is_dir() or repo in (instance.urls or ())):
+    if repo is not None and not (is_directory("baredir", layout.bare(repo)) or repo in (instance.urls or ())):
         raise DirectoryError("repository", Path(str(repo)), "neither the library nor the disk has it")
     with Past(config) as past:
         candidates, mirrored, unread = _candidates(instance, past, digits, repo)
@@ -248,7 +263,15 @@ def look(config: Config, digits: str, repo: RepoId | None = None, environment: s
         if not found and repo is not None:
             found = [_absent(instance, repo, digits)]
         suspects = () if found else tuple((each, instance.contact(each)) for each in instance.suspects())
-        return Answer(digits, tuple(found), len(candidates[_MOST:]), suspects, tuple(unread), past.problem)
+        return Answer(
+            digits,
+            tuple(found),
+            len(candidates[_MOST:]),
+            suspects,
+            tuple(unread),
+            past.problem,
+            instance.last_began,
+        )
 
 
 def _candidates(

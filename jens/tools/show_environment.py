@@ -62,7 +62,7 @@ class Environment(NamedTuple):
     """An environment as it is on disk. ``definition`` is the one that it is to be built from, None when that is lost.
 
     ``changed`` is what last became of it, as far as the history knows. ``strange`` links are none that Jens makes.
-    ``problem`` says why the history cannot be read, '' when it can.
+    ``problem`` says why the history cannot be read, '' when it can. ``last_run`` began then; None when nothing tells.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Environment(NamedTuple):
     strange: tuple[str, ...]
     faults: tuple[OpenFault, ...]
     problem: str
+    last_run: float | None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -93,6 +94,7 @@ class Environment(NamedTuple):
             "strange_links": [*self.strange],
             "faults": [*map(lastrun.encode_fault, self.faults)],
             "history_problem": self.problem or None,
+            "last_run": when(self.last_run),
         }
 
 
@@ -199,7 +201,9 @@ def look(config: Config, name: str) -> Environment:
         ]
         changed = past.ask(lambda reader: queries.last_change_of(reader, name))
         faults = plan_faults(instance.faults, name, targets)
-        return Environment(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem)
+        return Environment(
+            name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began
+        )
 
 
 def is_environment(layout: Layout, name: str) -> bool:
@@ -290,13 +294,10 @@ def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, T
     dangling_links, lacks = [], []
     for link, target in links:
         if target.entry not in known:
-            try:
-                known[target.entry] = look_up(layout, repo, target.entry)
-            except OSError as error:
-                raise DirectoryError("clonedir", layout.clone(repo), f"cannot be read: {error.strerror}") from error
+            known[target.entry] = look_up(layout, repo, target.entry)
         shown = known[target.entry]
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
-        if checkout is not None and not checkout.is_dir():  # a directory of Jens 1.x
+        if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
             checkout = layout.clone(repo) / target.entry
         if dangling.leads_nowhere(layout, target, checkout):
             dangling_links.append(link)
@@ -323,7 +324,9 @@ def _part(
     gap = None
     if shown.dangling:
         bare = instance.layout.bare(repo)
-        text = plan_gap(repo, shown.ref, shown.lacks, heads_of(bare), bare.is_dir(), trouble, instance.faults)
+        text = "the mirror cannot be looked at"
+        if shown.lacks or os.access(bare.parent, os.R_OK | os.X_OK):
+            text = plan_gap(repo, shown.ref, shown.lacks, heads_of(bare), bare.is_dir(), trouble, instance.faults)
         gap = Gap(shown.dangling, text, _dangling_since(instance, past, name, repo))
     about = said.get((repo, shown.commit)) if shown.commit else None
     return Part(repo, shown.ref, why, asked, shown.commit, shown.since, about, gap, trouble)

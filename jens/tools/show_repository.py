@@ -15,7 +15,7 @@ from jens.git.authors import Described
 from jens.layout import is_checkout_name
 from jens.model import Branch, Commit, OpenFault, Ref, RepoId, ref_order
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Use, heads_of, look_up, said_of, uses_of, when
+from jens.tools.show import VERSION, Contact, Instance, Use, heads_of, is_directory, look_up, said_of, uses_of, when
 
 
 class RefShown(NamedTuple):
@@ -34,7 +34,8 @@ class RefShown(NamedTuple):
 class Repository(NamedTuple):
     """A repository. ``is_declared``: the library has it, None when nobody can tell.
 
-    ``unused`` are branches of the mirror that are not laid out, as no environment needs them.
+    ``unused`` are branches of the mirror that are not laid out, as no environment needs them. ``last_run`` began then;
+    None when nothing tells.
     """
 
     repository: RepoId
@@ -44,6 +45,7 @@ class Repository(NamedTuple):
     refs: tuple[RefShown, ...]
     unused: tuple[str, ...]
     faults: tuple[OpenFault, ...]
+    last_run: float | None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -67,6 +69,7 @@ class Repository(NamedTuple):
             ],
             "unused_branches": [*self.unused],
             "faults": [*map(lastrun.encode_fault, self.faults)],
+            "last_run": when(self.last_run),
         }
 
 
@@ -103,7 +106,8 @@ def look(config: Config, repo: RepoId) -> Repository:
     layout = instance.layout
     bare, is_declared = layout.bare(repo), None if instance.urls is None else repo in instance.urls
     faults = tuple(opened for opened in instance.faults if opened.fault.repository == str(repo))
-    if not (is_declared or faults or bare.is_dir() or layout.clone(repo).is_dir()):
+    is_there = [is_directory("baredir", bare), is_directory("clonedir", layout.clone(repo))]
+    if not (is_declared or faults or any(is_there)):
         raise DirectoryError("repository", Path(str(repo)), "neither the library nor the disk has it")
     branches, uses = _branches(instance, repo), uses_of(instance, repo)
     commits = {each.commit for each in branches.values()} | {each.commit for each in uses}
@@ -111,7 +115,16 @@ def look(config: Config, repo: RepoId) -> Repository:
     said = {commit: about for (_, commit), about in found.items()}
     refs = plan_refs(branches, uses, said)
     unused = sorted({*heads_of(bare)} - {each.ref.name for each in refs if isinstance(each.ref, Branch)})
-    return Repository(repo, _url(instance, repo), is_declared, instance.contact(repo), refs, tuple(unused), faults)
+    return Repository(
+        repo,
+        _url(instance, repo),
+        is_declared,
+        instance.contact(repo),
+        refs,
+        tuple(unused),
+        faults,
+        instance.last_began,
+    )
 
 
 def _branches(instance: Instance, repo: RepoId) -> dict[Ref, Expanded]:

@@ -72,7 +72,13 @@ def test_branches_have_the_same_names_in_every_locale(branchy: Site, latin1: Map
     assert run(latin1, "jens-update", "--strict", "-c", branchy.config).returncode == 0
     assert branchy.read("env1/modules/dummy/manifests/init.pp") == "# pushed\n"
     assert branchy.listing("environments").keys() == {path for path in before if path.startswith("environments")}
-    for tool, arguments in (("jens-stats", ("-a",)), ("jens-snapshot", ("env0",)), ("jens-gc", ("--all",))):
+    for tool, arguments in (
+        ("jens-stats", ("-a",)),
+        ("jens-snapshot", ("env0",)),
+        ("jens-show", ("environment", "env0")),
+        ("jens-show", ("repository", DUMMY)),
+        ("jens-gc", ("--all",)),
+    ):
         usual = run({"PYTHONPATH": str(TREE)}, tool, "-c", branchy.config, *arguments)
         done = run(latin1, tool, "-c", branchy.config, *arguments)
         said = [line for line in done.stdout.splitlines() if not line.startswith(b"# Snapshot created on")]

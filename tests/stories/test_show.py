@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from jens import locking
 from jens.commands import show
+from jens.config import load_config
+from jens.layout import Layout
 from jens.messaging.message import Move
 from jens.messaging.queue import Queue
 from jens.names import parse_repository
+from jens.repositories import transfers
 from tests import TREE
 from tests.conftest import Site, definition, git, interrupt
 
@@ -86,7 +90,7 @@ def test_an_environment_tells_what_it_has_and_why(site: Site) -> None:
     assert told(site, "environment", "test") == [
         "Environment test: follows master, with 1 override",
         "Told when it breaks: ann@example.org",
-        f"Last created: T ({declared} Ann)",
+        f"Created: T ({declared} Ann)",
         "It has 4 repositories:",
         f"{common[0]}  default   {first[HIERADATA][:7]}  T  Ann: push",
         f"{common[1]}  default   {first[SITE][:7]}  T  Ann: push",
@@ -267,6 +271,17 @@ def test_what_waits_is_told_on_demand(site: Site) -> None:
     ]
     updated(site)
     assert about(site, commit) == ["visible since T through master: production"]
+
+    # What is left to jens-transfer, and what it works on.
+    layout = Layout.of(load_config(site.config))
+    transfers.ask_for(layout, repo)
+    assert "Left to jens-transfer since T" in told(site, "repository", DUMMY)
+    with locking.holding(layout.transfer_lock(repo)) as is_held:
+        assert is_held
+        assert "Jens-transfer fetches it since T" in told(site, "repository", DUMMY)
+    assert is_recent(facts(site, "repository", DUMMY)["left_to_transfer_since"])
+    [suspect] = facts(site, "commit", UNKNOWN, code=3)["suspects"]
+    assert suspect["repository"] == DUMMY
 
 
 # Commits
@@ -480,17 +495,43 @@ def test_read_access_is_enough_and_nothing_changes(site: Site) -> None:
         if subprocess.run([*drop, "touch", str(site.root / "x")], capture_output=True, check=False).returncode == 0:
             pytest.skip("nothing keeps root from writing here")
         for what in (("environment", "production"), ("repository", DUMMY), ("commit", commit)):
-            line = [*drop, sys.executable, str(TREE / "bin" / "jens-show"), "-c", str(config), *what]
-            environment = {**os.environ, "PYTHONPATH": str(TREE)}
-            done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+            done = _asked(drop, config, *what)
             assert (done.returncode, done.stderr) == (0, "")
             assert commit[:7] in done.stdout
             assert "history" not in done.stdout
+        (site.root / "bare" / MYAPP / "objects").chmod(0)
+        (site.root / "cache" / "last-run.json").chmod(0)
+        done = _asked(drop, config, "commit", UNKNOWN)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert done.stdout.splitlines()[1:] == [
+            f"the mirror of {MYAPP} cannot be read",
+            "What is wrong now is not known, as nothing tells of the last run",
+        ]
+
+        # What cannot be looked at is named: nobody takes it for missing.
+        site.path(DUMMY).chmod(0)
+        for what in (("environment", "production"), ("repository", DUMMY), ("commit", commit)):
+            done = _asked(drop, config, *what)
+            assert (done.returncode, done.stdout) == (3, "")
+            assert (
+                done.stderr
+                == f"jens-show: clonedir '{done.stderr.split(chr(39))[1]}': cannot be read: Permission denied\n"
+            )
+        (site.root / "environments" / "production").chmod(0)
+        done = _asked(drop, config, "repository", MYAPP)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert f"environment '{site.root}/environments/production': cannot be read" in done.stderr
     finally:
         for directory, _, _ in os.walk(site.root):
             Path(directory).chmod(0o755)
     after = site.listing(".")
     assert {path.split(" ")[0] for path in after} == {path.split(" ")[0] for path in before}
+
+
+def _asked(prefix: list[str], config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [*prefix, sys.executable, str(TREE / "bin" / "jens-show"), "-c", str(config), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
