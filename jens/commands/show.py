@@ -234,6 +234,8 @@ def _remarks(part: Part, config: Config) -> Iterator[str]:
         yield "the definition does not ask for it"
     if part.asked is not None:
         yield f"the definition asks for {_ref(part.asked, config)}, which could not be had yet"
+    if part.problem:
+        yield f"nobody can look at it: {one_line(part.problem)}"
     if part.gap is not None:
         since = f" since {history.local_of(part.gap.since)}" if part.gap.since else ""
         yield f"dangling{since}: {', '.join(map(one_line, part.gap.links))}: {one_line(part.gap.why)}"
@@ -261,6 +263,7 @@ def _of_repository(found: Repository, config: Config) -> Iterator[str]:
     if found.unused:
         count = len(found.unused)
         yield f"In the mirror only, {count} branch{'' if count == 1 else 'es'}: {one_line(', '.join(found.unused))}"
+    yield from (f"environment {name} cannot be read" for name in found.unread)
     yield from _unknown(found.last_run)
 
 
@@ -288,7 +291,7 @@ def _answer(answer: Answer, config: Config, environment: str | None) -> Iterator
     for repo, contact in answer.suspects:
         yield f"it may be in {repo}:"
         yield from (f"\t{line}" for line in _trouble(contact))
-    yield from (f"the mirror of {name} cannot be read" for name in answer.unread)
+    yield from (f"{name} cannot be read" for name in answer.unread)
     yield from _unknown(answer.last_run, answer.problem)
 
 
@@ -305,7 +308,8 @@ def _lines(found: Found, config: Config, environment: str | None) -> Iterator[st
     if not places.visible:
         yield _where(found)
     yield from _lacking(places.lacking, config)
-    if environment and not (places.visible or places.lacking):
+    yield from (f"environment {name} cannot be read" for name in found.unread)
+    if environment and not (places.visible or places.lacking or found.unread):
         yield f"{environment} does not have {found.repository}"
     if places.lacking or not places.visible:
         yield from _trouble(found.contact)

@@ -307,10 +307,17 @@ def since_of(shown: Shown, linked: float) -> float | None:
     return None if shown.commit is None else max(linked, shown.since or linked)
 
 
-def uses_of(instance: Instance, repo: RepoId) -> list[Use]:
-    """The environments that have a repository, by name. The link to the code counts. Raises DirectoryError."""
+class Uses(NamedTuple):
+    """The environments that have a repository, by name; and those that cannot be read."""
+
+    found: tuple[Use, ...]
+    unread: tuple[str, ...]
+
+
+def uses_of(instance: Instance, repo: RepoId) -> Uses:
+    """Look for the environments that have a repository. The link to the code counts. Raises DirectoryError."""
     layout, reader = instance.layout, LinkReader(instance.layout)
-    links, known, found = [*links_of(layout, repo)], dict[str, "Shown | None"](), []
+    links, known, found, unread = [*links_of(layout, repo)], dict[str, "Shown | None"](), [], []
     for name in instance.environments():
         for link in links:
             path = layout.environment(name) / link
@@ -318,10 +325,10 @@ def uses_of(instance: Instance, repo: RepoId) -> list[Use]:
                 target = reader.target(name, link, os.readlink(path))
                 linked = os.lstat(path).st_mtime
             except OSError as error:
-                if not (files.is_gone(error) or error.errno == errno.EINVAL):  # something else is in its place
-                    problem = f"cannot be read: {error.strerror}"
-                    raise DirectoryError("environment", layout.environment(name), problem) from error
-                continue
+                if files.is_gone(error) or error.errno == errno.EINVAL:  # something else is in its place
+                    continue
+                unread.append(name)
+                break
             if target is None or target.repo != repo:
                 continue
             if target.entry not in known:
@@ -330,7 +337,7 @@ def uses_of(instance: Instance, repo: RepoId) -> list[Use]:
             if shown is not None:
                 found.append(Use(name, shown.ref, shown.commit, since_of(shown, linked)))
                 break
-    return found
+    return Uses(tuple(found), tuple(unread))
 
 
 def is_directory(key: str, path: Path) -> bool:

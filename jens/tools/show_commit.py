@@ -85,7 +85,8 @@ class Places(NamedTuple):
 class Found(NamedTuple):
     """A commit of a repository. ``branches`` of the mirror contain it, of which environments use those ``in_use``.
 
-    ``announced`` says which push told of it, None for none. ``contact`` tells what is known of the remote.
+    ``announced`` says which push told of it, None for none. ``contact`` tells what is known of the remote. ``unread``
+    environments cannot be read.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Found(NamedTuple):
     announced: Push | None
     contact: Contact
     faults: tuple[OpenFault, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -144,6 +146,7 @@ class Found(NamedTuple):
             "announced": self.announced and {"branch": self.announced.move.branch, "since": when(self.announced.added)},
             **self.contact.encode(),
             "faults": [*map(lastrun.encode_fault, self.faults)],
+            "unread_environments": [*self.unread],
         }
 
 
@@ -166,8 +169,8 @@ class Answer(NamedTuple):
     """All that is known of the commits that begin with these digits. Of very many there are so many ``more``.
 
     ``suspects`` are repositories whose remotes may have the commit, when no mirror has it. ``problem`` says why the
-    history cannot be read, '' when it can. ``unread`` mirrors could not be looked at. ``last_run`` began then; when
-    nothing tells, it is None.
+    history cannot be read, '' when it can. ``unread`` repositories could not be looked at. ``last_run`` began then;
+    when nothing tells, it is None.
     """
 
     digits: str
@@ -186,7 +189,7 @@ class Answer(NamedTuple):
             "commits": [commit.encode(config) for commit in self.commits],
             "more": self.more,
             "suspects": [{"repository": str(repo), **contact.encode()} for repo, contact in self.suspects],
-            "unread_mirrors": [*self.unread],
+            "unread_repositories": [*self.unread],
             "history_problem": self.problem or None,
             "last_run": when(self.last_run),
         }
@@ -285,12 +288,12 @@ def _candidates(
             mirrored |= {(repo, commit) for commit in _in_mirror(instance.layout.bare(repo), digits)}
         except (GitError, OSError):
             unread.append(str(repo))
-    others = {(repo, commit) for repo, commit in _on_disk(instance.layout, digits)}
+    others = {*_on_disk(instance.layout, digits, unread)}
     others |= {(push.repo, push.move.after) for push in instance.hints.pushes if push.move.after.startswith(digits)}
     for name, commit in past.ask(lambda reader: _recorded(reader, digits)) or ():
         repo_of_name = repository(name)
         others |= {(repo_of_name, commit)} if repo_of_name else set()
-    return sorted(mirrored | {each for each in others if only in (None, each[0])}), mirrored, unread
+    return sorted(mirrored | {each for each in others if only in (None, each[0])}), mirrored, sorted({*unread})
 
 
 def _repositories(layout: Layout) -> list[RepoId]:
@@ -305,15 +308,19 @@ def _in_mirror(bare: Path, digits: str) -> list[str]:
     return wrapper.commits_among(bare, found) if found else []
 
 
-def _on_disk(layout: Layout, digits: str) -> Iterator[tuple[RepoId, str]]:
-    """Checkouts: one outranks Git, and its commit may be in no mirror any more."""
+def _on_disk(layout: Layout, digits: str, unread: list[str]) -> Iterator[tuple[RepoId, str]]:
+    """Checkouts: one outranks Git, and its commit may be in no mirror any more. Adds what cannot be read to a list."""
     try:
-        for repo in layout.repositories_in(layout.clonedir):
-            for entry in os.listdir(layout.clone(repo)):
-                if is_checkout_name(entry) and entry.startswith(f".{digits}"):
-                    yield repo, entry[1:]
+        repos = layout.repositories_in(layout.clonedir)
     except OSError as error:
         raise DirectoryError("clonedir", layout.clonedir, f"cannot be read: {error.strerror}") from error
+    for repo in repos:
+        try:
+            entries = os.listdir(layout.clone(repo))
+        except OSError:
+            unread.append(str(repo))
+            continue
+        yield from ((repo, name[1:]) for name in entries if is_checkout_name(name) and name.startswith(f".{digits}"))
 
 
 def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
@@ -322,7 +329,7 @@ def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
 
 def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mirror: bool, only: str | None) -> Found:
     bare, name = instance.layout.bare(repo), str(repo)
-    heads, uses = heads_of(bare), uses_of(instance, repo)
+    heads, (uses, closed) = heads_of(bare), uses_of(instance, repo)
     moves = past.ask(lambda reader: queries.moves_of(reader, name)) or []
     holdings = past.ask(lambda reader: queries.holdings_of(reader, name)) or []
     tips = {commit, *heads.values(), *(use.commit for use in uses), *(move.now for move in moves)}
@@ -343,6 +350,7 @@ def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mir
         _push(instance.hints.pushes, repo, commit),
         instance.contact(repo),
         tuple(o for o in instance.faults if o.fault.repository == name and o.fault.kind in _NOT_LAID_OUT),
+        closed if only is None else tuple({only}.intersection(closed)),
     )
 
 

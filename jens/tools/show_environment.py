@@ -16,7 +16,7 @@ from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
-from jens.layout import Layout
+from jens.layout import Layout, entry_ref
 from jens.links import LinkReader, Target, links_of
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
 from jens.names import describe_ref
@@ -44,7 +44,8 @@ class Part(NamedTuple):
     """A repository in an environment.
 
     ``why`` it has this ref is one of the reasons above, None when no definition tells. ``asked`` is the ref that the
-    definition asks for, where it is another. ``since``: seconds since the epoch.
+    definition asks for, where it is another. ``since``: seconds since the epoch. ``problem`` says why nobody can look,
+    '' when that is possible.
     """
 
     repository: RepoId
@@ -56,6 +57,7 @@ class Part(NamedTuple):
     said: Described | None
     gap: Gap | None
     trouble: Contact
+    problem: str = ""
 
 
 class Environment(NamedTuple):
@@ -112,6 +114,7 @@ def _encode(part: Part, config: Config) -> dict[str, Any]:
         "date": part.said and when(part.said.date),
         "dangling": gap and {"links": [*gap.links], "why": gap.why, "since": gap.since},
         **part.trouble.encode_trouble(),
+        "problem": part.problem or None,
     }
 
 
@@ -284,8 +287,9 @@ class _Linked(NamedTuple):
     ref: Ref
     commit: str | None
     since: float | None
-    dangling: tuple[str, ...]
-    lacks: tuple[str, ...]
+    dangling: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
@@ -294,7 +298,11 @@ def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, T
     dangling_links, lacks = [], []
     for link, target in links:
         if target.entry not in known:
-            known[target.entry] = look_up(layout, repo, target.entry)
+            try:
+                known[target.entry] = look_up(layout, repo, target.entry)
+            except DirectoryError as error:
+                ref = entry_ref(links[0][1].entry)
+                return None if ref is None else _Linked(ref, None, None, problem=error.problem)
         shown = known[target.entry]
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
         if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
@@ -329,7 +337,7 @@ def _part(
             text = plan_gap(repo, shown.ref, shown.lacks, heads_of(bare), bare.is_dir(), trouble, instance.faults)
         gap = Gap(shown.dangling, text, _dangling_since(instance, past, name, repo))
     about = said.get((repo, shown.commit)) if shown.commit else None
-    return Part(repo, shown.ref, why, asked, shown.commit, shown.since, about, gap, trouble)
+    return Part(repo, shown.ref, why, asked, shown.commit, shown.since, about, gap, trouble, shown.problem)
 
 
 def _dangling_since(instance: Instance, past: Past, name: str, repo: RepoId) -> str | None:

@@ -34,7 +34,8 @@ class RefShown(NamedTuple):
 class Repository(NamedTuple):
     """A repository. ``is_declared``: the library has it, None when nobody can tell.
 
-    ``unused`` are branches of the mirror that are not laid out, as no environment needs them. ``last_run`` began then;
+    ``unused`` are branches of the mirror that are not laid out, as no environment needs them. ``unread``
+    environments cannot be read. ``last_run`` began then;
     None when nothing tells.
     """
 
@@ -44,6 +45,7 @@ class Repository(NamedTuple):
     contact: Contact
     refs: tuple[RefShown, ...]
     unused: tuple[str, ...]
+    unread: tuple[str, ...]
     faults: tuple[OpenFault, ...]
     last_run: float | None
 
@@ -68,6 +70,7 @@ class Repository(NamedTuple):
                 for each in self.refs
             ],
             "unused_branches": [*self.unused],
+            "unread_environments": [*self.unread],
             "faults": [*map(lastrun.encode_fault, self.faults)],
             "last_run": when(self.last_run),
         }
@@ -109,7 +112,7 @@ def look(config: Config, repo: RepoId) -> Repository:
     is_there = [is_directory("baredir", bare), is_directory("clonedir", layout.clone(repo))]
     if not (is_declared or faults or any(is_there)):
         raise DirectoryError("repository", Path(str(repo)), "neither the library nor the disk has it")
-    branches, uses = _branches(instance, repo), uses_of(instance, repo)
+    branches, (uses, unread) = _branches(instance, repo), uses_of(instance, repo)
     commits = {each.commit for each in branches.values()} | {each.commit for each in uses}
     found = said_of(instance, [(repo, each) for each in commits if each])
     said = {commit: about for (_, commit), about in found.items()}
@@ -122,6 +125,7 @@ def look(config: Config, repo: RepoId) -> Repository:
         instance.contact(repo),
         refs,
         tuple(unused),
+        unread,
         faults,
         instance.last_began,
     )

@@ -504,23 +504,26 @@ def test_read_access_is_enough_and_nothing_changes(site: Site) -> None:
         done = _asked(drop, config, "commit", UNKNOWN)
         assert (done.returncode, done.stderr) == (3, "")
         assert done.stdout.splitlines()[1:] == [
-            f"the mirror of {MYAPP} cannot be read",
+            f"{MYAPP} cannot be read",
             "What is wrong now is not known, as nothing tells of the last run",
         ]
 
-        # What cannot be looked at is named: nobody takes it for missing.
-        site.path(DUMMY).chmod(0)
-        for what in (("environment", "production"), ("repository", DUMMY), ("commit", commit)):
-            done = _asked(drop, config, *what)
-            assert (done.returncode, done.stdout) == (3, "")
-            assert (
-                done.stderr
-                == f"jens-show: clonedir '{done.stderr.split(chr(39))[1]}': cannot be read: Permission denied\n"
-            )
-        (site.root / "environments" / "production").chmod(0)
+        # What cannot be looked at is named, and nobody takes it for missing. The rest is told.
+        site.path(MYAPP).chmod(0)
+        done = _asked(drop, config, "environment", "production")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "hostgroups/myapp  master  default  -\n\tnobody can look at it: cannot be read: Perm" in done.stdout
+        assert "dangling" not in done.stdout
         done = _asked(drop, config, "repository", MYAPP)
-        assert (done.returncode, done.stdout) == (3, "")
-        assert f"environment '{site.root}/environments/production': cannot be read" in done.stderr
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+        assert f"clonedir '{site.path(MYAPP)}': cannot be read: Permission denied".replace("/'", "'") in done.stderr
+        (site.root / "environments" / "production").chmod(0)
+        done = _asked(drop, config, "repository", DUMMY)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\tused by no environment\nenvironment production cannot be read\n" in done.stdout
+        done = _asked(drop, config, "commit", commit)
+        assert "\tenvironment production cannot be read\n" in done.stdout
+        assert f"\n{MYAPP} cannot be read\n" in done.stdout
     finally:
         for directory, _, _ in os.walk(site.root):
             Path(directory).chmod(0o755)
