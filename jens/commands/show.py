@@ -22,14 +22,13 @@ from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 from jens.tools import history, show_commit, show_environment, show_repository
 from jens.tools.show import Contact
-from jens.tools.show_commit import Answer, Found, Lacking
+from jens.tools.show_commit import Answer, Found, Lacking, MetadataCommit
 from jens.tools.show_environment import Environment, Part
 from jens.tools.show_repository import Repository
 
 _ENVIRONMENT, _REPOSITORY, _COMMIT = "environment", "repository", "commit"
 _DIGITS = 7
 _ID = re.compile(r"[0-9a-fA-F]{7,40}")
-_UNKNOWN = "at an unknown time"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +104,8 @@ def _show_repository(config: Config, arguments: argparse.Namespace) -> int:
 def _show_commit(config: Config, arguments: argparse.Namespace) -> int:
     answer = show_commit.look(config, arguments.name, arguments.repository, arguments.environment)
     _print(answer.encode(config) if arguments.json else _answer(answer, config, arguments.environment))
-    if not any(found.state not in (show_commit.NOT_IN_MIRROR, show_commit.UNKNOWN) for found in answer.commits):
+    is_known = any(found.state != show_commit.NOT_IN_MIRROR for found in answer.commits)
+    if not (is_known or answer.metadata):
         return DIRECTORY
     if arguments.environment and not any(found.places.visible for found in answer.commits):
         return DIFFERENT
@@ -124,10 +124,6 @@ def _print(what: dict[str, Any] | Iterable[str]) -> None:
 
 
 # For people; times are local
-
-
-def _at(time: float | None) -> str:
-    return _UNKNOWN if time is None else history.local(time)
 
 
 def _since(time: float | None) -> str:
@@ -286,13 +282,22 @@ def _answer(answer: Answer, config: Config, environment: str | None) -> Iterator
         yield from _commit(found, config, environment)
     if answer.more:
         yield f"{answer.more} more match {answer.digits}: give more digits, or name the repository with -r"
-    if not answer.commits:
+    for each in answer.metadata:
+        yield from _metadata(each)
+    if not (answer.commits or answer.metadata):
         yield f"{answer.digits} is unknown: no mirror has it, and nothing tells that it was ever visible"
     for repo, contact in answer.suspects:
         yield f"it may be in {repo}:"
         yield from (f"\t{line}" for line in _trouble(contact))
     yield from (f"{name} cannot be read" for name in answer.unread)
     yield from _unknown(answer.last_run, answer.problem)
+
+
+def _metadata(found: MetadataCommit) -> Iterator[str]:
+    date = f" ({history.local(found.said.date)})" if found.said.date is not None else ""
+    yield f"{found.id} metadata of {found.which} {_said(found.said)}{date}"
+    contained = "it" if found.id == found.head else f"{_short(found.head)}, which contains it"
+    yield f"\tthe last run worked from {contained if found.is_in_use else f'{_short(found.head)}, without it'}"
 
 
 def _commit(found: Found, config: Config, environment: str | None) -> Iterator[str]:
@@ -358,7 +363,7 @@ def _end(span: Span, config: Config) -> str:
 def _where(found: Found) -> str:
     """Where a commit is that no environment shows."""
     if found.announced is not None and not found.is_in_mirror:
-        branch, added = one_line(found.announced.move.branch), _at(found.announced.added)
+        branch, added = one_line(found.announced.move.branch), history.local(found.announced.added)
         return f"not in the mirror: a hint of {added} told that it was pushed to {branch}"
     if not found.is_in_mirror:
         return "not in the mirror"

@@ -94,11 +94,6 @@ class Contact(NamedTuple):
     transfer: float | None = None
     under_way: float | None = None
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether the remote may have what the mirror lacks."""
-        return any(each is not None for each in (self.fault, self.hint, self.transfer, self.under_way))
-
     def encode(self) -> dict[str, Any]:
         """The same as JSON types."""
         return {"answered": when(self.answered), "mirror_changed": when(self.changed), **self.encode_trouble()}

@@ -11,8 +11,9 @@ from jens import lastrun, preflight
 from jens.config import Config
 from jens.errors import DirectoryError, GitError
 from jens.events import CHECKOUT, CONTENT, WAY_OUT
+from jens.git import authors, lookup, wrapper
+from jens.git import clones as git_clones
 from jens.git import history as git_history
-from jens.git import lookup, wrapper
 from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import pinned_commit, ref_of_name
@@ -20,6 +21,7 @@ from jens.history.spans import LEFT, MOVED_ON, Span, plan_spans
 from jens.history.store import Reader
 from jens.layout import Layout, is_checkout_name
 from jens.messaging.queue import Push
+from jens.metadata import clones
 from jens.model import Branch, OpenFault, Ref, RepoId
 from jens.tools import history
 from jens.tools.show import (
@@ -39,7 +41,7 @@ from jens.tools.show_environment import is_environment
 
 # What is known of a commit. The first one that is true counts.
 VISIBLE, WAS_VISIBLE, IN_MIRROR = "visible", "was visible", "in the mirror"
-ANNOUNCED, NOT_IN_MIRROR, UNKNOWN = "announced", "not in the mirror", "unknown"
+ANNOUNCED, NOT_IN_MIRROR = "announced", "not in the mirror"
 
 # Why an environment that has the repository does not show the commit.
 DANGLES, NOT_LAID_OUT, WITHOUT = "dangles", "not laid out", "without it"
@@ -165,12 +167,34 @@ def _encode_past(span: Span, config: Config) -> dict[str, Any]:
     }
 
 
+class MetadataCommit(NamedTuple):
+    """A commit of the metadata of ``which``: the last run worked from ``head``; ``is_in_use``: this contains it."""
+
+    id: str
+    which: str
+    said: Described
+    head: str
+    is_in_use: bool
+
+    def encode(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return {
+            "commit": self.id,
+            "metadata": self.which,
+            "author": self.said.author,
+            "subject": self.said.subject,
+            "date": when(self.said.date),
+            "head": self.head,
+            "in_use": self.is_in_use,
+        }
+
+
 class Answer(NamedTuple):
     """All that is known of the commits that begin with these digits. Of very many there are so many ``more``.
 
     ``suspects`` are repositories whose remotes may have the commit, when no mirror has it. ``problem`` says why the
     history cannot be read, '' when it can. ``unread`` repositories could not be looked at. ``last_run`` began then;
-    when nothing tells, it is None.
+    when nothing tells, it is None. ``metadata`` has commits of the metadata, when no repository has any.
     """
 
     digits: str
@@ -180,6 +204,7 @@ class Answer(NamedTuple):
     unread: tuple[str, ...]
     problem: str
     last_run: float | None
+    metadata: tuple[MetadataCommit, ...] = ()
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -187,6 +212,7 @@ class Answer(NamedTuple):
             "version": VERSION,
             "asked": self.digits,
             "commits": [commit.encode(config) for commit in self.commits],
+            "metadata": [each.encode() for each in self.metadata],
             "more": self.more,
             "suspects": [{"repository": str(repo), **contact.encode()} for repo, contact in self.suspects],
             "unread_repositories": [*self.unread],
@@ -265,7 +291,9 @@ def look(config: Config, digits: str, repo: RepoId | None = None, environment: s
         ]
         if not found and repo is not None:
             found = [_absent(instance, repo, digits)]
-        suspects = () if found else tuple((each, instance.contact(each)) for each in instance.suspects())
+        metadata = () if found else tuple(_in_metadata(config, digits))
+        is_known = found or metadata
+        suspects = () if is_known else tuple((each, instance.contact(each)) for each in instance.suspects())
         return Answer(
             digits,
             tuple(found),
@@ -274,7 +302,21 @@ def look(config: Config, digits: str, repo: RepoId | None = None, environment: s
             tuple(unread),
             past.problem,
             instance.last_began,
+            metadata,
         )
+
+
+def _in_metadata(config: Config, digits: str) -> Iterator[MetadataCommit]:
+    """Commits of the metadata that begin with these digits, as far as these can be read."""
+    for which, directory in zip(("environments", "repositories"), clones.directories(config)):
+        git_dir = directory / ".git"
+        try:
+            head = git_clones.head(directory)
+            for commit in _in_mirror(git_dir, digits):
+                is_in_use = head in git_history.containing(git_dir, commit, [head])
+                yield MetadataCommit(commit, which, authors.describe(git_dir, commit), head, is_in_use)
+        except (GitError, OSError):
+            continue
 
 
 def _candidates(

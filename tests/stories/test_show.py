@@ -359,6 +359,29 @@ def test_a_commit_tells_where_it_is(site: Site) -> None:
     assert state(site, fourth) == "visible"
 
 
+def test_a_commit_of_the_metadata_tells_whether_it_counts(site: Site) -> None:
+    updated(site)
+    first, library = site.definitions.commit(), site.library.commit()
+    assert told(site, "commit", first) == [
+        f"{first} metadata of environments Ann: push (T)",
+        "\tthe last run worked from it",
+    ]
+    site.define("test")
+    updated(site)
+    second = site.definitions.commit()
+    assert told(site, "commit", first[:9])[1] == f"\tthe last run worked from {second[:7]}, which contains it"
+    document = facts(site, "commit", library)
+    assert document["commits"] == []
+    assert [(each["metadata"], each["head"], each["in_use"]) for each in document["metadata"]] == [
+        ("repositories", library, True)
+    ]
+    assert run(site, "commit", first, "--in", "production")[0] == 1
+    site.define("later")
+    git("fetch", "-q", directory=site.root / "metadata" / "environments")
+    later = site.definitions.commit()
+    assert told(site, "commit", later)[1] == f"\tthe last run worked from {second[:7]}, without it"
+
+
 def test_a_commit_tells_until_when_it_was_there(site: Site) -> None:
     dummy = site.remotes[DUMMY]
     first = dummy.commit()

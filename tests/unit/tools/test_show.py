@@ -43,13 +43,6 @@ def fault(
 def test_why_a_repository_is_not_fetched(faults: list[OpenFault], expected: str | None) -> None:
     trouble = plan_trouble(DUMMY, faults)
     assert (trouble.fault and trouble.fault.fault.kind) == expected
-    assert trouble.is_behind == (expected is not None)
-
-
-def test_what_waits_may_bring_something() -> None:
-    assert plan_trouble(DUMMY, [], hint=1.0).is_behind
-    assert plan_trouble(DUMMY, [], transfer=1.0).is_behind
-    assert plan_trouble(DUMMY, [], under_way=1.0).is_behind
 
 
 @pytest.mark.parametrize(
