@@ -9,8 +9,8 @@ from typing import Any
 
 from jens import lastrun, preflight
 from jens.commands.arguments import argument_parser, moment, parse_arguments
-from jens.commands.exitcodes import OK
-from jens.commands.runner import load, run_tool
+from jens.commands.exitcodes import DIRECTORY, OK
+from jens.commands.runner import complain, load, run_tool
 from jens.config import Config
 from jens.history import queries
 from jens.history.queries import FaultLife, Filter
@@ -77,17 +77,18 @@ def _count(text: str) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     preflight.check_readable(config, ["cachedir"])
-    with history.opened(config) as reader:
-        if arguments.faults:
-            _print_faults(reader, arguments)
-        else:
-            _print_entries(reader, config, arguments)
-    return OK
-
-
-def _print_entries(reader: Reader, config: Config, arguments: argparse.Namespace) -> None:
     repository = arguments.repository and str(arguments.repository)
     wanted = Filter(tuple(arguments.environments), repository, arguments.since, arguments.until)
+    with history.opened(config) as reader:
+        if arguments.faults:
+            _print_faults(reader, arguments, wanted)
+        else:
+            _print_entries(reader, config, arguments, wanted)
+        unknown = queries.unknown(reader, wanted)
+    return complain(f"the history has nothing of {', '.join(unknown)}", DIRECTORY) if unknown else OK
+
+
+def _print_entries(reader: Reader, config: Config, arguments: argparse.Namespace, wanted: Filter) -> None:
     if arguments.json:
         _print_list(history.encoded(reader, config, wanted, arguments.count))
         return
@@ -95,10 +96,10 @@ def _print_entries(reader: Reader, config: Config, arguments: argparse.Namespace
         print(line)
 
 
-def _print_faults(reader: Reader, arguments: argparse.Namespace) -> None:
-    since, until = (None if time is None else lastrun.timestamp(time) for time in (arguments.since, arguments.until))
-    repository = arguments.repository and str(arguments.repository)
-    found: list[FaultLife] = queries.faults(reader, arguments.environments, repository, since, until)[: arguments.count]
+def _print_faults(reader: Reader, arguments: argparse.Namespace, wanted: Filter) -> None:
+    since, until = (None if time is None else lastrun.timestamp(time) for time in (wanted.since, wanted.until))
+    found: list[FaultLife] = queries.faults(reader, wanted.environments, wanted.repository, since, until)
+    found = found[: arguments.count]
     if arguments.json:
         _print_list(map(history.encode_fault, found))
         return

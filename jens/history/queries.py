@@ -261,6 +261,13 @@ def _numbers(reader: Reader, wanted: Filter) -> str:
     return ", ".join(str(int(number)) for (number,) in found) or "-1"
 
 
+def unknown(reader: Reader, wanted: Filter) -> list[str]:
+    """What the filter names and the history has never heard of. Raises HistoryError."""
+    named = [("environment", name) for name in wanted.environments]
+    named += [("repository", wanted.repository)] if wanted.repository is not None else []
+    return [f"{kind} '{name}'" for kind, name in named if not reader.rows(_KNOWN.format(kind=kind), (name, name))]
+
+
 def deployments(reader: Reader, wanted: Filter = ALL, count: int = _PAGE) -> list[Deployment]:
     """The last deployments of a time, the newest first. Only times of the filter count. Raises HistoryError."""
     clauses, values = _time_clauses(wanted, "deployment.visible", "deployment.number")
@@ -457,6 +464,7 @@ def faults(
 _END = 1 << 62
 
 _ENVIRONMENT = "SELECT id FROM environment WHERE name = ?"
+_KNOWN = "SELECT 1 FROM {kind} WHERE name = ? UNION ALL SELECT 1 FROM fault WHERE {kind} = ? LIMIT 1"
 
 #: Whether a holding shows a change: after it, or before it when the branch is gone.
 _SHOWS = """

@@ -101,7 +101,12 @@ def test_what_became_visible_is_told(site: Site) -> None:
     # Who is named narrows.
     assert told(site, "test")[:2] == [both, made[0]]
     assert told(site, "production", "-r", DUMMY, "-n", "2") == [both, pushed]
-    assert told(site, "nobody") == []
+    code, out, err = run_history(site, "nobody", "test", "-n", "1")
+    assert (code, err) == (3, "jens-test: the history has nothing of environment 'nobody'\n")
+    assert both in out
+    code, out, err = run_history(site, "--faults", "nobody", "-r", "modules/nothing")
+    assert (code, out) == (3, "")
+    assert err == "jens-test: the history has nothing of environment 'nobody', repository 'modules/nothing'\n"
     assert told(site, "--since", "1h") == told(site)
     assert told(site, "--since", "2100-01-01") == []
     assert told(site, "--until", "2000-01-01T00:00") == []
