@@ -55,7 +55,7 @@ demo: $(VENV)/.installed
 	@echo '    demo/example-repositories     the remotes, a Git repository each'
 	@echo 'and see a change arrive'
 	@echo '    echo "# mine" >>demo/example-repositories/module-dummy/code/manifests/init.pp'
-	@echo '    git -C demo/example-repositories/module-dummy commit --all --message=Mine'
+	@echo '    git -C demo/example-repositories/module-dummy -c user.name=Me -c user.email=me@example.org commit --all --message=Mine'
 	@echo '    $(VENV)/bin/jens-update -c demo/main.conf'
 	@echo '    tail -1 demo/environments/production/modules/dummy/manifests/init.pp'
 

@@ -56,8 +56,9 @@ def test_what_make_demo_says_at_its_end_is_in_the_readme_and_works(tmp_path: Pat
     for line in lines[1:5]:
         assert (tmp_path / line.split()[0]).exists()
     commands = "\n".join(["set -e", *lines[6:]])
-    names = ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL")
-    environment = {**os.environ, **dict.fromkeys(names, "ann@example.org"), "PYTHONPATH": str(TREE)}
+    # A new user has not told Git who they are.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(TREE), "GIT_CONFIG_NOSYSTEM": "1"}
     printed = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE)
     assert printed.stdout.endswith(b"\n# mine\n")
 
