@@ -42,7 +42,7 @@ def read(path: Path) -> Found:
     strange: list[str] = []
     for directory in ENVIRONMENT_DIRECTORIES:
         where = os.path.join(path, directory) if directory else str(path)
-        status = _status(where)
+        status = files.status_of(where)
         if status is None or not stat.S_ISDIR(status.st_mode):
             (missing if status is None else blocked).append(directory)
             continue
@@ -61,16 +61,6 @@ def read(path: Path) -> Found:
     return Found(links, tuple(missing), tuple(blocked), tuple(litter), tuple(strange), content)
 
 
-def _status(path: Path | str) -> os.stat_result | None:
-    """What is at a path, None for nothing. Raises OSError when nobody can look now."""
-    try:
-        return os.lstat(path)
-    except OSError as error:
-        if not files.is_verdict(error):
-            raise
-        return None
-
-
 def take(path: Path) -> Found:
     """Read an environment that is to be changed now, and put right the modes of what is in it. Raises OSError."""
     found = inspect(path)
@@ -86,7 +76,7 @@ def inspect(path: Path) -> Found:
     modes, useless = [], []
     for name, mode in _MODES.items():
         where = _in(path, name)
-        status = _status(where)
+        status = files.status_of(where)
         if status is None or not (stat.S_ISREG if name == ENVIRONMENT_CONF else stat.S_ISDIR)(status.st_mode):
             continue
         if _is_ours(status) and status.st_mode & 0o777 != mode:
@@ -135,7 +125,7 @@ def create(path: Path, tree: Tree) -> None:
     What is in its place goes. A directory that somebody else made is kept under another name, unless it is empty.
     """
     staging = files.staging_name(path.parent)
-    there = _status(path)
+    there = files.status_of(path)
     try:
         with files.naming(path):
             for directory in ENVIRONMENT_DIRECTORIES:

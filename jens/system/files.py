@@ -55,13 +55,17 @@ def is_verdict(error: OSError) -> bool:
 
 def is_there(path: Path | str) -> bool:
     """Whether there is something at a path; links are not followed. Raises OSError when nobody can look now."""
+    return status_of(path) is not None
+
+
+def status_of(path: Path | str) -> os.stat_result | None:
+    """What is at a path, None for nothing; links are not followed. Raises OSError when nobody can look now."""
     try:
-        os.lstat(path)
+        return os.lstat(path)
     except OSError as error:
         if not is_verdict(error):
             raise
-        return False
-    return True
+        return None
 
 
 def read_if_there(path: Path | str, most: int = -2) -> bytes | None:

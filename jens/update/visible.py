@@ -87,7 +87,7 @@ class _Environments:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
         top = self._layout.environment(name)
         paths = [*(f"{top}/{directory}" for directory in ENVIRONMENT_DIRECTORIES), f"{top}/{ENVIRONMENT_CONF}"]
-        states = [status for status in map(_status, paths) if status is not None]
+        states = [status for status in map(files.status_of, paths) if status is not None]
         fingerprint = hash(tuple(number for status in states for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
@@ -121,15 +121,6 @@ class _Environments:
         if path not in self._there:
             self._there[path] = ref.is_full and os.path.lexists(path)
         return name_of_ref(ref, is_there=self._there[path])
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError as error:
-        if not files.is_verdict(error):
-            raise
-        return None
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
