@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -22,6 +23,9 @@ DEFAULT_PATH = Path("/etc/jens/main.conf")
 
 #: Seconds. With a shorter retention, NFS clients may still look for a checkout that was removed.
 SHORTEST_SAFE_RETENTION = 120
+
+#: The address of a Puppet server.
+_SERVER = re.compile(r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?")
 
 #: Entries that Jens itself makes in hieradata/ of an environment.
 RESERVED_HIERADATA_ITEMS = ("fqdns", "hostgroups", "module_names")
@@ -174,6 +178,55 @@ class History(NamedTuple):
     )
 
 
+class Hook(NamedTuple):
+    """[hook]; ``timeout`` in seconds, 0 for none."""
+
+    command: str = _key(
+        "optional_path(default='')",
+        "an absolute path",
+        "a program that is told what changed, see after-a-run.md; unset: there is none",
+    )
+    timeout: int = _seconds(60, "seconds that it may take; 0: no limit")
+
+
+class PuppetServer(NamedTuple):
+    """[puppetserver]; ``flush_again`` in seconds."""
+
+    urls: tuple[str, ...] = _key(
+        "servers(default=list())",
+        "a list of https://HOST or https://HOST:PORT, with commas between them",
+        "Puppet servers that are told to read environments anew, see after-a-run.md",
+    )
+    ssl_cert: str = _key("optional_path(default='')", "an absolute path", "the certificate that Jens shows them")
+    ssl_key: str = _key("optional_path(default='')", "an absolute path", "its key")
+    ssl_ca: str = _key(
+        "optional_path(default='')", "an absolute path", "who signs the servers' certificates; unset: the system knows"
+    )
+    flush_again: int = _seconds(
+        0, "seconds after which servers are told once more, for NFS clients that cache attributes so long; 0: never"
+    )
+    generate_types: bool = _key(
+        "boolean(default=False)", "True or False", "run puppet generate types where types of resources changed"
+    )
+
+
+class Notify(NamedTuple):
+    """[notify]; ``interval`` and ``grace`` in seconds."""
+
+    owners: str = _key(
+        "owners(default='')",
+        "a URL of Apprise with {address} in it (in quotes when it has a comma)",
+        "how those are told whom definitions name, see after-a-run.md; unset: nobody is",
+    )
+    admins: tuple[str, ...] = _key(
+        "receivers(default=list())",
+        "a list of URLs of Apprise, with commas between them",
+        "who is told what is wrong with repositories, metadata, hooks and servers",
+    )
+    interval: int = _seconds(600, "seconds between two messages to the same receiver")
+    grace: int = _seconds(120, "seconds that a fault must last until somebody is told")
+
+
 class GitlabProducer(NamedTuple):
     """[gitlabproducer]; an empty token accepts every request."""
 
@@ -194,8 +247,16 @@ class Config(NamedTuple):
     messaging: Messaging
     git: Git
     history: History
+    hook: Hook
+    puppetserver: PuppetServer
+    notify: Notify
     gitlabproducer: GitlabProducer
     warnings: tuple[str, ...] = ()
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether somebody is to be told what runs change."""
+        return bool(self.hook.command or self.puppetserver.urls or self.notify.owners or self.notify.admins)
 
 
 _SECTIONS: Mapping[str, Any] = {
@@ -205,8 +266,14 @@ _SECTIONS: Mapping[str, Any] = {
     "messaging": Messaging,
     "git": Git,
     "history": History,
+    "hook": Hook,
+    "puppetserver": PuppetServer,
+    "notify": Notify,
     "gitlabproducer": GitlabProducer,
 }
+
+#: Sections with values that may be secrets: no message repeats them.
+_SECRET = ("gitlabproducer", "notify")
 
 #: Every key by section and name, in the order of the shipped file.
 KEYS: Mapping[tuple[str, str], Key] = {
@@ -304,7 +371,7 @@ def _validate(path: Path, raw: ConfigObj) -> None:
             raise ConfigError(path, "expected a section", section)
         # The value is not repeated when it may be a secret.
         bad = error.element if isinstance(error, _BadElementError) else raw[section][name]
-        value = "" if section == "gitlabproducer" else f", not {bad!r}"
+        value = "" if section in _SECRET else f", not {bad!r}"
         raise ConfigError(path, f"expected {KEYS[section, name].expected}{value}", section, name)
 
 
@@ -341,6 +408,17 @@ def _check_whole(config: Config) -> None:
                 config.path, f"expected a directory of its own, not that of {taken[directory]}", "main", key
             )
         taken[directory] = key
+    _check_receivers(config)
+
+
+def _check_receivers(config: Config) -> None:
+    if config.has_receivers and not config.history.days:
+        raise ConfigError(
+            config.path, "expected 1 or more: what receivers are told is in the history", "history", "days"
+        )
+    for key in ("ssl_cert", "ssl_key"):
+        if config.puppetserver.urls and not getattr(config.puppetserver, key):
+            raise ConfigError(config.path, "expected an absolute path, as urls is set", "puppetserver", key)
 
 
 # Checks of values: _CHECKS gives them the names that the declarations use
@@ -390,6 +468,20 @@ def _check_items(value: object) -> tuple[str, ...]:
     )
 
 
+def _check_servers(value: object) -> tuple[str, ...]:
+    return tuple(url.rstrip("/") for url in _check_list(value, lambda url: _SERVER.fullmatch(url) is not None))
+
+
+def _check_urls(value: object) -> tuple[str, ...]:
+    return _check_list(value, lambda url: "://" in url)
+
+
+def _check_owners(value: object) -> str:
+    if not isinstance(value, str) or (value and not ("{address}" in value and "://" in value)):
+        raise VdtTypeError(value)
+    return value
+
+
 def _check_prefix(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise VdtTypeError(value)
@@ -408,6 +500,9 @@ _CHECKS = {
     "environments": _check_environments,
     "branches": _check_branches,
     "items": _check_items,
+    "servers": _check_servers,
+    "receivers": _check_urls,
+    "owners": _check_owners,
     "prefix": _check_prefix,
     "filename": _check_filename,
 }

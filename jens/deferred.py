@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import jens.git.process
     import jens.repositories.plan
     from jens import configlines as configlines
+    from jens import deliveries as deliveries
+    from jens.commands import background as background
     from jens.environments import dangling as dangling
     from jens.environments import previous as previous
     from jens.environments import tree as tree
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
     repositories_plan = jens.repositories.plan
 
 MODULES = {
+    "background": "jens.commands.background",
     "configlines": "jens.configlines",
+    "deliveries": "jens.deliveries",
     "dangling": "jens.environments.dangling",
     "environments_faults": "jens.environments.faults",
     "environments_plan": "jens.environments.plan",

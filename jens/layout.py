@@ -97,6 +97,16 @@ class Layout(NamedTuple):
         """The lock of who transfers a repository, which may have no mirror yet."""
         return self.baredir / repo.partition / f".{repo.name}.lock"
 
+    @property
+    def deliver(self) -> Path:
+        """What asks for jens-deliver."""
+        return self.cachedir / "deliver"
+
+    @property
+    def delivery_lock(self) -> Path:
+        """The lock of the jens-deliver that is at work."""
+        return self.cachedir / "deliver.lock"
+
     def environment_entries(self) -> list[os.DirEntry[str]]:
         """Everything that Puppet takes for an environment: directories and links. Raises OSError."""
         with os.scandir(self.environmentsdir) as entries:

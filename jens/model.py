@@ -65,6 +65,12 @@ class Commit(NamedTuple):
 
 Ref = Union[Branch, Commit]
 
+
+def declared(ref: Ref, hashprefix: str) -> str:
+    """A ref as definitions write it."""
+    return ref.name if isinstance(ref, Branch) else f"{hashprefix}{ref.digits}"
+
+
 #: The ref of each ``common`` repository that a snapshot does not override, where there is such a branch.
 SNAPSHOT_COMMON = Branch("master")
 

@@ -46,10 +46,24 @@ LAST_RUN = StateFile(
 HISTORY = StateFile(
     "history.sqlite", 1, "history.store", "the history begins anew", is_replaceable=False, outlives_resets=True
 )
+DELIVERIES = StateFile(
+    "deliveries.json", 1, "deliveries", "every receiver is told of all environments anew", outlives_resets=True
+)
 DEFINITIONS = StateFile("definitions.json", 1, "metadata.parsed", "the next run parses every definition")
 
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
-STATE_FILES = (INVENTORY, UNREFERENCED, ABSENT_REFS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS, HISTORY)
+STATE_FILES = (
+    INVENTORY,
+    UNREFERENCED,
+    ABSENT_REFS,
+    REFUSALS,
+    DANGLING,
+    BASELINE,
+    LAST_RUN,
+    DEFINITIONS,
+    DELIVERIES,
+    HISTORY,
+)
 
 
 def state_path(layout: Layout, file: StateFile) -> Path:

@@ -17,7 +17,18 @@ _PACKAGE = TREE / "jens"
 #: Files at the top that every folder may import: values, failures, and checks of text.
 _GROUND = {"deferred", "errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top; they describe an instance.
-_TOP = {"config", "configlines", "layout", "lastrun", "links", "locking", "preflight", "purgeguard", "statefile"}
+_TOP = {
+    "config",
+    "configlines",
+    "deliveries",
+    "layout",
+    "lastrun",
+    "links",
+    "locking",
+    "preflight",
+    "purgeguard",
+    "statefile",
+}
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.
 _MAY_KNOW: Mapping[str, set[str]] = {
@@ -27,6 +38,7 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     "git": {"system"},
     "messaging": {"system"},
     "history": {"system", "top"},
+    "delivery": {"system", "top", "history"},
     "metadata": {"system", "top", "git"},
     "repositories": {"system", "top", "git"},
     "environments": {"system", "top", "git", "metadata"},
@@ -35,7 +47,7 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     "tools": {"system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"},
     "commands": {
         *("system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"),
-        *("gitlabproducer", "update", "tools"),
+        *("delivery", "gitlabproducer", "update", "tools"),
     },
 }
 

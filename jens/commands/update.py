@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from jens import deferred, lastrun, preflight
@@ -85,7 +86,7 @@ def _main(arguments: argparse.Namespace) -> int:
                 code, is_idle = do(config, options, strict=arguments.strict)
             finally:
                 if not arguments.dry_run:
-                    _start_transfer(config, as_root=arguments.as_root)
+                    _start_others(config, as_root=arguments.as_root)
         if is_idle:
             drop()
             log.info("Nothing new")
@@ -120,13 +121,22 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
     return code, report.is_idle
 
 
-def _start_transfer(config: Config, *, as_root: bool) -> None:
-    """Have jens-transfer work off what runs have left. Most of them have left nothing."""
+def _start_others(config: Config, *, as_root: bool) -> None:
+    """Have jens-transfer work off what runs have left, and jens-deliver tell what has changed. Most have nothing."""
     if os.path.lexists(Layout.of(config).transfers):
-        try:
-            deferred.patience.start_transfer(config, as_root=as_root)
-        except OSError as error:
-            log.error("Unable to start jens-transfer: %s", error)
+        with _telling("jens-transfer"):
+            deferred.background.start_transfer(config, as_root=as_root)
+    if config.has_receivers:
+        with _telling("jens-deliver"):
+            deferred.background.start_delivery(config, as_root=as_root)
+
+
+@contextlib.contextmanager
+def _telling(tool: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        log.error("Unable to start %s: %s", tool, error)
 
 
 #: The kind of fault that a run is which did not come to its end, by exit code; any other code is one of "run".

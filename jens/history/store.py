@@ -472,7 +472,8 @@ SELECT repository.name, ref.name FROM holding INDEXED BY holding_open
     WHERE holding.environment = ? AND holding.until IS NULL
 """
 
-#: Delete what ended before deployment :cut. Of what is older only little is left, as it goes all the time.
+#: Delete what ended before deployment :cut. Of what is older only little is left, as it goes all the time. The last
+#: numbers stay, or SQLite would give them again, and those who were told up to a number would miss something.
 _OLD = (
     """
 DELETE FROM change WHERE (deployment, repository, ref) IN
@@ -490,11 +491,13 @@ DELETE FROM holding WHERE (environment, repository, since) IN
     """
 DELETE FROM fault WHERE id IN
     (SELECT id FROM fault INDEXED BY fault_until
-        WHERE until IS NOT NULL AND until < strftime('%Y-%m-%dT%H:%M:%S+00:00', :oldest, 'unixepoch') LIMIT :most)
+        WHERE until IS NOT NULL AND id < (SELECT max(id) FROM fault)
+            AND until < strftime('%Y-%m-%dT%H:%M:%S+00:00', :oldest, 'unixepoch') LIMIT :most)
     """,
     """
 DELETE FROM deployment WHERE number IN
     (SELECT number FROM deployment WHERE number <= :cut
+        AND number < (SELECT max(number) FROM deployment)
         AND NOT EXISTS (SELECT 1 FROM change WHERE deployment = number)
         AND number NOT IN (SELECT since FROM holding)
         AND number NOT IN (SELECT until FROM holding WHERE until IS NOT NULL) LIMIT :most)

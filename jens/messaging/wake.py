@@ -1,4 +1,7 @@
-"""What asks for a run at once: whoever adds a hint makes it, a run removes it before it reads hints."""
+"""What asks for a tool at once: whoever adds a hint makes it, a run removes it before it reads hints.
+
+Other tools are asked for in the same way, by other names in other directories.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,26 @@ log = logging.getLogger(__name__)
 NAME = "wake"
 
 
-def make(queue: Path) -> None:
-    """Ask for a run at once. Where that fails, the next run by the clock finds the hint: nothing is raised.
+def make(queue: Path, name: str | None = None) -> None:
+    """Ask for a run at once. Where that fails, the next run by the clock finds what there is to do: nothing is raised.
 
     An empty directory, because python-dirq would count a file as minus one element: it adds up numbers of links.
     """
     try:
-        os.mkdir(queue / NAME, 0o755)
+        os.mkdir(queue / (name or NAME), 0o755)
     except FileExistsError:
         pass
     except OSError as error:
         log.warning(
-            "Unable to make '%s', so the hint waits for the next run by the clock: %s", queue / NAME, error.strerror
+            "Unable to make '%s', so what it asks for waits for the next run by the clock: %s",
+            queue / (name or NAME),
+            error.strerror,
         )
 
 
-def remove(queue: Path) -> None:
+def remove(queue: Path, name: str | None = None) -> None:
     """Remove it, if it is there, also a file of that name. What was asked for until now, the run that begins does."""
-    path = queue / NAME
+    path = queue / (name or NAME)
     try:
         os.rmdir(path)
     except NotADirectoryError:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from jens import model
 from jens.config import Config
 from jens.errors import HistoryError
 from jens.history import queries
@@ -15,7 +16,7 @@ from jens.history.model import BEGUN, RESET
 from jens.history.queries import Change, Deployment, EnvironmentChange, FaultLife, Filter
 from jens.history.store import Reader
 from jens.layout import Layout
-from jens.model import Branch, Ref
+from jens.model import Ref
 from jens.statefile import HISTORY, state_path
 from jens.text import one_line
 
@@ -65,7 +66,7 @@ def local(time: float) -> str:
 
 def declared(ref: Ref, config: Config) -> str:
     """A ref as definitions write it."""
-    return ref.name if isinstance(ref, Branch) else f"{config.main.hashprefix}{ref.digits}"
+    return model.declared(ref, config.main.hashprefix)
 
 
 def _change(change: Change, config: Config) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
-from jens.events import COMMIT, CONTENT, MANDATORY_BRANCH
+from jens.events import COMMIT, CONTENT, DELIVERY, MANDATORY_BRANCH
 from jens.metadata.clones import Revisions
 from jens.model import Expansion, Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
@@ -165,8 +165,8 @@ class Faults(NamedTuple):
     are_others: bool
 
 
-#: Kinds of faults of a run as a whole: any run that comes to its end closes them.
-_OF_RUNS = ("metadata", "hints queue", "repositories", "environments", "run")
+#: Kinds of faults that any run closes which comes to its end, unless it finds them.
+_OF_RUNS = ("metadata", "hints queue", "repositories", "environments", "run", DELIVERY)
 
 
 #: Kinds of faults that only a run sees which can work on the repository.
@@ -197,6 +197,7 @@ def _open_faults(
     before: tuple[OpenFault, ...],
 ) -> tuple[OpenFault, ...]:
     now = lastrun.timestamp(time.time())
+    of_receivers = deferred.deliveries.faults(context.layout) if context.config.has_receivers else []
     found = repositories.faults()
     if scope.baseline is not None:
         repos = set(map(str, scope.repos))
@@ -206,12 +207,13 @@ def _open_faults(
 
         told = {opened.fault.identity: opened.fault.addresses for opened in before}  # a small scope has no definitions
         found = [fault._replace(addresses=told.get(fault.identity, ())) for fault in found]
-        return lastrun.still_open(found, before, was_looked_at, now)
+        return lastrun.still_open([*found, *of_receivers], before, was_looked_at, now)
     found = deferred.environments_faults.tell_who_names_it(found, plans.environments.definitions)
     dangling = deferred.dangling.load(context.layout)
     found += deferred.environments_faults.plan_faults(
         plans.environments, plans.previous, applied, plans.work.library, dangling
     )
+    found += of_receivers
     failed = set(map(str, repositories.failed()))
     faults = lastrun.still_open(
         found, before, lambda fault: not (fault.kind in _OF_COMMITS and fault.repository in failed), now

@@ -48,6 +48,18 @@ _DEFAULTS: dict[str, Any] = {
     "git.memory": 1024,
     "git.jobs": 0,
     "history.days": 90,
+    "hook.command": "",
+    "hook.timeout": 60,
+    "puppetserver.urls": (),
+    "puppetserver.ssl_cert": "",
+    "puppetserver.ssl_key": "",
+    "puppetserver.ssl_ca": "",
+    "puppetserver.flush_again": 0,
+    "puppetserver.generate_types": False,
+    "notify.owners": "",
+    "notify.admins": (),
+    "notify.interval": 600,
+    "notify.grace": 120,
     "gitlabproducer.secret_token": "",
 }
 
@@ -112,7 +124,10 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
             found[f"{section}.{key.group(2)}"] = not key.group(1)
         commented = line.startswith("#") or (commented and bool(line))
     assert set(found) == set(_DEFAULTS)
-    assert {key for key, is_set in found.items() if not is_set} == {"git.ssh_cmd_path", "gitlabproducer.secret_token"}
+    assert {key for key, is_set in found.items() if not is_set} == {
+        *("git.ssh_cmd_path", "hook.command", "notify.owners", "notify.admins", "gitlabproducer.secret_token"),
+        *("puppetserver.urls", "puppetserver.ssl_cert", "puppetserver.ssl_key", "puppetserver.ssl_ca"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -207,6 +222,19 @@ _BAD_VALUES = [
     ("git.jobs", "-1", "a whole number"),
     ("git.jobs", "many", "a whole number"),
     ("gitlabproducer.secret_token", "a, b", "a string"),
+    ("hook.command", "notify.sh", "an absolute path"),
+    ("puppetserver.urls", "http://puppet.example.org:8140", "a list of https://HOST"),
+    ("puppetserver.urls", "https://puppet.example.org/puppet-admin-api", "a list of https://HOST"),
+    ("notify.owners", "mailto://smtp.example.org", "a URL of Apprise with {address} in it"),
+    ("notify.admins", "puppet@example.org", "a list of URLs of Apprise"),
+    ("notify.interval", "10m", "a whole number of seconds"),
+    ("notify.grace", "-1", "a whole number of seconds"),
+    ("hook.timeout", "long", "a whole number of seconds"),
+    ("puppetserver.ssl_cert", "cert.pem", "an absolute path"),
+    ("puppetserver.ssl_key", "key.pem", "an absolute path"),
+    ("puppetserver.ssl_ca", "ca.pem", "an absolute path"),
+    ("puppetserver.flush_again", "soon", "a whole number of seconds"),
+    ("puppetserver.generate_types", "maybe", "True or False"),
 ]
 
 
@@ -280,7 +308,9 @@ def test_an_unreadable_file_is_an_error(file: Path, kind: str) -> None:
     assert str(caught.value).startswith(f"{file}: ")
 
 
-_SECTIONS = "[main], [lock], [filelock], [messaging], [git], [history], [gitlabproducer]"
+_SECTIONS = (
+    "[main], [lock], [filelock], [messaging], [git], [history], [hook], [puppetserver], [notify], [gitlabproducer]"
+)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +319,7 @@ _SECTIONS = "[main], [lock], [filelock], [messaging], [git], [history], [gitlabp
         ("[main]\n\nbarredir = /srv\n", "key 'barredir' in [main] is ignored (line 3), expected 'baredir'"),
         ("[main]\nBareDir = /srv\n", "key 'BareDir' in [main] is ignored (line 2), expected 'baredir'"),
         ("[mian]\nbaredir = /srv\n", "section [mian] is ignored (line 1), expected [main]"),
-        ("[main]\n[notify]\ndays = 5\n", f"section [notify] is ignored (line 2), expected one of {_SECTIONS}"),
+        ("[main]\n[alarm]\ndays = 5\n", f"section [alarm] is ignored (line 2), expected one of {_SECTIONS}"),
         ("baredir = /srv\n", "key 'baredir' outside any section is ignored (line 1), expected 'baredir' in [main]"),
         ("x = 1\n[main]\n", "key 'x' outside any section is ignored (line 1), no key has such a name"),
         ("[main]\n[[nested]]\nx = 1\n", "key 'nested' in [main] is ignored (line 2), no key has such a name"),
@@ -326,6 +356,27 @@ def test_a_retention_below_two_minutes_is_a_warning(file: Path, seconds: int) ->
 
 def test_a_retention_of_two_minutes_is_none(file: Path) -> None:
     assert _load(file, "[main]\nretention = 120\n").warnings == ()
+
+
+_SERVER = "[puppetserver]\nurls = https://puppet.example.org:8140\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key"),
+    [
+        (f"{_SERVER}ssl_key = /etc/jens/key.pem\n", "puppetserver", "ssl_cert"),
+        (f"{_SERVER}ssl_cert = /etc/jens/cert.pem\n", "puppetserver", "ssl_key"),
+        ("[history]\ndays = 0\n[hook]\ncommand = /etc/jens/hook\n", "history", "days"),
+        ("[history]\ndays = 0\n[notify]\nadmins = json://chat.example.org,\n", "history", "days"),
+    ],
+)
+def test_whom_to_tell_needs_a_history_and_servers_a_certificate(file: Path, text: str, section: str, key: str) -> None:
+    error = _refuse(file, text)
+    assert (error.section, error.key) == (section, key)
+
+
+def test_a_password_in_the_url_of_a_receiver_is_not_repeated(file: Path) -> None:
+    assert "hunter2" not in str(_refuse(file, "[notify]\nowners = mailto://jens:hunter2@smtp.example.org\n"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""jens-deliver: tells those who are to be told what runs have changed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from jens import locking, preflight
+from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
+from jens.commands.exitcodes import NOT_ALL_WELL, OK
+from jens.commands.logs import set_up_logging
+from jens.commands.runner import complain, locked, run_tool
+from jens.config import Config, load_config
+from jens.delivery import hook
+from jens.delivery.deliver import deliver, forget_positions
+from jens.layout import Layout
+from jens.messaging import wake
+from jens.system import processes
+
+log = logging.getLogger(__name__)
+
+#: Runs that end during a delivery have it look again, so many times at most: the next run asks again.
+_MOST_ROUNDS = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``jens-deliver``."""
+    parser = argument_parser(
+        "Tell the hook, the Puppet servers, and the people whom the configuration names, what they have not been told "
+        "yet. jens-update starts this by itself, and does not wait for it."
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="copy the log to stderr")
+    parser.add_argument(
+        "--all", action="store_true", help="tell that every environment has changed: after a fail-over, for example"
+    )
+    add_as_root(parser)
+    arguments = parse_arguments(parser, argv)
+    return run_tool(lambda: _main(arguments))
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
+    set_up_logging(config, "jens-deliver", verbose=arguments.verbose)
+    preflight.check_writable("cachedir", config.main.cachedir)
+    if not config.has_receivers:
+        return complain("Nobody is to be told: [hook], [puppetserver] and [notify] are not set", OK)
+    problems: Mapping[str, str] = {}
+    for begin in range(_MOST_ROUNDS):
+        with locking.holding(Layout.of(config).delivery_lock) as is_alone:
+            if not is_alone:
+                return locked("Another jens-deliver is at work")
+            problems = _deliver(config, anew=arguments.all and not begin)
+        if not os.path.lexists(Layout.of(config).deliver):
+            break  # else a run that has ended meanwhile left it to us
+    for name, problem in problems.items():
+        complain(f"Unable to tell {name}: {problem}", NOT_ALL_WELL)
+    log.info("Done")
+    return NOT_ALL_WELL if problems else OK
+
+
+def _deliver(config: Config, *, anew: bool) -> Mapping[str, str]:
+    layout = Layout.of(config)
+    wake.remove(layout.deliver.parent, layout.deliver.name)
+    processes.kill_marked(hook.MARK, str(config.main.cachedir))  # what a killed delivery has left at work
+    if anew:
+        forget_positions(layout)
+    try:
+        return deliver(config)
+    except KeyboardInterrupt:
+        processes.kill_marked(hook.MARK, str(config.main.cachedir))
+        raise

@@ -1,0 +1,93 @@
+"""The hook: a program of the site that gets what changed as JSON on its standard input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from jens.deliveries import Told
+from jens.delivery.news import News
+from jens.delivery.telling import Delivery, DeliveryError, Telling
+from jens.history.model import CHANGED, CREATED, DELETED
+from jens.history.queries import Deployment, FaultLife
+from jens.history.since import Difference
+from jens.model import declared
+from jens.system import programs
+
+#: The version of the document. A new key does not change it.
+VERSION = 1
+
+#: All processes that jens-deliver has started have this variable in their environment; its value is ``cachedir``.
+MARK = "JENS_DELIVERY"
+
+
+def tellings(delivery: Delivery) -> Iterator[Telling]:
+    """The hook, if there is one and it has not been told of everything. Raises HistoryError."""
+    config = delivery.config
+    if not config.hook.command:
+        return
+    name = f"hook {config.hook.command}"
+    told = delivery.told(name)
+    news = delivery.news_for(told)
+    if not news:
+        return
+
+    def tell() -> Told:
+        content = json.dumps(document(news, config.main.hashprefix), indent=1).encode("ascii")
+        mark = {MARK: str(config.main.cachedir)}
+        try:
+            ended = programs.run([config.hook.command], content, config.hook.timeout, mark)
+        except OSError as error:
+            raise DeliveryError(f"it cannot be started: {error.strerror}") from error
+        if ended.problem:
+            raise DeliveryError(ended.problem)
+        return Told(news.position)
+
+    yield Telling(name, tell, 0)
+
+
+def document(news: News, hashprefix: str) -> dict[str, Any]:
+    """What the hook gets. jens-deliver(1) and docs/hook.schema.json describe it."""
+    environments = news.since.environments
+    return {
+        "version": VERSION,
+        "host": news.host,
+        "all": news.is_all,
+        "deployments": [*map(_deployment, news.since.deployments)],
+        "created": [name for name, each in environments.items() if each.change == CREATED],
+        "changed": [name for name, each in environments.items() if each.change == CHANGED],
+        "deleted": [name for name, each in environments.items() if each.change == DELETED],
+        "environments": {
+            name: {
+                "change": each.change,
+                "repositories": [_repository(difference, hashprefix) for difference in each.differences],
+            }
+            for name, each in environments.items()
+        },
+        "faults": {"opened": [*map(_fault, news.opened)], "closed": [*map(_fault, news.closed)]},
+    }
+
+
+def _deployment(made: Deployment) -> dict[str, Any]:
+    return {"number": made.number, "host": made.host, "time": _time(made.visible), "status": made.status}
+
+
+def _repository(difference: Difference, hashprefix: str) -> dict[str, Any]:
+    return {
+        "repository": difference.repository,
+        "ref": declared(difference.ref, hashprefix),
+        "before": difference.before,
+        "now": difference.now,
+        "author": difference.author,
+        "subject": difference.subject,
+    }
+
+
+def _fault(fault: FaultLife) -> dict[str, Any]:
+    return {**fault._asdict(), "addresses": list(fault.addresses)}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,40 @@
+"""How a receiver is told: what each kind of receiver returns, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+from jens.config import Config
+from jens.deliveries import Record, Told
+from jens.delivery.news import News
+from jens.history.store import Reader
+
+
+class DeliveryError(Exception):
+    """A receiver could not be told: the message says why."""
+
+
+class Telling(NamedTuple):
+    """A receiver that is to be told something.
+
+    ``tell`` does it, in a thread of its own, and returns what the receiver knows now; it raises DeliveryError. Seconds
+    after which it counts as failed: ``limit``. It must bound itself; the limit is for what it cannot bound.
+    """
+
+    receiver: str
+    tell: Callable[[], Told]
+    limit: float
+
+
+class Delivery(NamedTuple):
+    """What the kinds of receivers work with: the history, the record of who was told what, and the time."""
+
+    config: Config
+    reader: Reader
+    record: Record
+    now: float
+    news_for: Callable[[Told], News]
+
+    def told(self, receiver: str) -> Told:
+        """What a receiver was told."""
+        return self.record.receivers.get(receiver, Told())
