@@ -70,13 +70,18 @@ setup(
         # What jens-gitlab-producer-runner serves with; without it Flask's own server is used. Earlier releases can be
         # made to mistake where a request ends (CVE-2022-24761).
         "waitress": ["waitress>=2.1.1"],
+        # How jens-deliver writes to people.
+        "notify": ["apprise>=1.4"],
         # Completion of options in bash: eval "$(register-python-argcomplete jens-update)"
         "completion": ["argcomplete>=2"],
         # Linters are held to one series, so that every machine has the same opinion.
         "test": [
+            "aiosmtpd>=1.4",
+            "apprise>=1.4",
             "argcomplete>=2",
             "gunicorn>=21",
             "hypothesis>=6.100,<7",
+            "jsonschema>=4",
             "mypy>=1.15,<1.20",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9
             "pytest-timeout>=2.1",

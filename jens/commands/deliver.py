@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jens import locking, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
@@ -56,7 +58,7 @@ def _main(arguments: argparse.Namespace) -> int:
         if not os.path.lexists(Layout.of(config).deliver):
             break  # else a run that has ended meanwhile left it to us
     for name, problem in problems.items():
-        complain(f"Unable to tell {name}: {problem}", NOT_ALL_WELL)
+        print(f"{Path(sys.argv[0]).name}: Unable to tell {name}: {problem}", file=sys.stderr)  # the log has it
     log.info("Done")
     return NOT_ALL_WELL if problems else OK
 

@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple
 from jens import deliveries, lastrun
 from jens.config import Config
 from jens.deliveries import Failing, Position, Record, Told
-from jens.delivery import hook
+from jens.delivery import hook, notify
 from jens.delivery.news import News, collect
 from jens.delivery.telling import Delivery, DeliveryError, Telling
 from jens.history.store import Reader
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: The kinds of receivers: functions that return those who are to be told something. A new kind gets a row here. A
 #: stage begins when the one before it has ended: servers are told when the types are there.
-_STAGES: Sequence[Sequence[Callable[[Delivery], Iterator[Telling]]]] = ((), (hook.tellings,))
+_STAGES: Sequence[Sequence[Callable[[Delivery], Iterator[Telling]]]] = ((), (hook.tellings, notify.tellings))
 
 
 def deliver(config: Config) -> Mapping[str, str]:
@@ -86,7 +86,8 @@ def _told(tellings: Sequence[Telling]) -> Iterator[_Result]:
     results: queue.Queue[_Result] = queue.Queue()
     begin, waiting = time.monotonic(), {telling.receiver: telling for telling in tellings}
     for telling in tellings:
-        log.info("Telling %s...", telling.receiver)
+        if not telling.is_silent:
+            log.info("Telling %s...", telling.receiver)
         threading.Thread(target=lambda telling=telling: results.put(_tell(telling)), daemon=True).start()
     while waiting:
         limits = [telling.limit for telling in waiting.values() if telling.limit]
@@ -114,7 +115,8 @@ def _remember(record: Record, result: _Result) -> Record:
     name = result.telling.receiver
     before = record.receivers.get(name, Told())
     if result.told is not None:
-        log.info("%s %s", name, "works again, and was told" if before.failing else "was told")
+        if not result.telling.is_silent:
+            log.info("%s %s", name, "works again, and was told" if before.failing else "was told")
         return record._replace(receivers={**record.receivers, name: result.told._replace(failing=None)})
     is_news = before.failing is None
     level = logging.WARNING if is_news else logging.INFO

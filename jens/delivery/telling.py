@@ -17,13 +17,15 @@ class DeliveryError(Exception):
 class Telling(NamedTuple):
     """A receiver that is to be told something.
 
-    ``tell`` does it, in a thread of its own, and returns what the receiver knows now; it raises DeliveryError. Seconds
-    after which it counts as failed: ``limit``. It must bound itself; the limit is for what it cannot bound.
+    ``tell`` does it, in a thread of its own, and returns what the receiver knows now; it raises DeliveryError. It must
+    bound itself; ``limit`` is for what it cannot bound: seconds after which it counts as failed, 0 for none.
+    ``is_silent``: only the record changes, and nobody is told anything.
     """
 
     receiver: str
     tell: Callable[[], Told]
     limit: float
+    is_silent: bool = False
 
 
 class Delivery(NamedTuple):

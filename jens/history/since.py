@@ -178,9 +178,9 @@ def end_of_fault(reader: Reader, identity: Sequence[str], since: str) -> FaultLi
     return next(map(_life, reader.rows(_ENDED, (*identity, since))), None)
 
 
-def last_push(reader: Reader, repository: str, ref: str | None) -> tuple[str, str] | None:
-    """The commit and the author of the last move of a branch of a repository (None: of any); None when unknown."""
-    rows = reader.rows(_LAST_PUSH, {"repository": repository, "ref": ref})
+def last_push(reader: Reader, repository: str, branch: str) -> tuple[str, str] | None:
+    """The last commit of a branch of a repository that is known, and its author; None when none is."""
+    rows = reader.rows(_LAST_PUSH, {"repository": repository, "ref": branch})
     return next(((commit.hex(), author) for commit, author in rows), None)
 
 
@@ -239,6 +239,6 @@ SELECT coalesce(change.now, change.before), author.name FROM change
     JOIN repository ON repository.id = change.repository
     JOIN ref ON ref.id = change.ref
     JOIN author ON author.id = change.author
-    WHERE repository.name = :repository AND (:ref IS NULL OR ref.name = :ref)
+    WHERE repository.name = :repository AND ref.name = :ref
     ORDER BY change.deployment DESC LIMIT 1
 """

@@ -89,6 +89,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     assert "Requires-Python: >=3.9" in lines
     assert {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")} == {
         "completion",
+        "notify",
         "test",
         "waitress",
     }

@@ -13,9 +13,17 @@ import pytest
 from jens import locking
 from jens.commands import deliver, reset
 from jens.system import processes
+from tests import TREE
 from tests.conftest import Outcome, Site, definition, git
 
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None
+
 DUMMY = "modules/dummy"
+
+_SCHEMA = json.loads((TREE / "examples" / "hooks" / "hook.schema.json").read_text())
 
 
 class Hook:
@@ -36,8 +44,11 @@ class Hook:
         self.path.chmod(0o755)
 
     def told(self) -> list[dict[str, Any]]:
-        """What it was told, the oldest first."""
-        return [json.loads(path.read_text()) for path in sorted(self.top.glob("*.json"))]
+        """What it was told, the oldest first; each document is as the schema says."""
+        documents = [json.loads(path.read_text()) for path in sorted(self.top.glob("*.json"))]
+        for document in documents if jsonschema else ():
+            jsonschema.validate(document, _SCHEMA)
+        return documents
 
     def deliver(self, *arguments: str) -> Outcome:
         """Run jens-deliver."""
