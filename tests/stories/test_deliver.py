@@ -16,10 +16,7 @@ from jens.system import processes
 from tests import TREE
 from tests.conftest import Outcome, Site, definition, git
 
-try:
-    import jsonschema
-except ImportError:
-    jsonschema = None
+jsonschema: Any = pytest.importorskip("jsonschema")
 
 DUMMY = "modules/dummy"
 
@@ -46,7 +43,7 @@ class Hook:
     def told(self) -> list[dict[str, Any]]:
         """What it was told, the oldest first; each document is as the schema says."""
         documents = [json.loads(path.read_text()) for path in sorted(self.top.glob("*.json"))]
-        for document in documents if jsonschema else ():
+        for document in documents:
             jsonschema.validate(document, _SCHEMA)
         return documents
 
