@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -290,6 +291,27 @@ git -c user.name=Ann -c user.email=ann@example.org commit -qam slow
     wait_for(is_there, 60)
     host.run("systemctl", "stop", "silent.service")
     host.write(CONFIGURATION, text)
+
+
+def test_a_hook_is_told_by_a_service_that_no_run_waits_for(host: Host) -> None:
+    text = host.read(CONFIGURATION)
+    host.write(CONFIGURATION, text.replace("#command = /etc/jens/hook", "command = /etc/jens/hook"))
+    host.write(
+        "/etc/jens/hook",
+        "#!/bin/sh\ncat >/var/log/jens/told.new\nsleep 2\nmv /var/log/jens/told.new /var/log/jens/told\n",
+    )
+    host.run("chmod", "755", "/etc/jens/hook")
+    for name in ("hooked", "hooked_again"):
+        host.run("rm", "-f", "/var/log/jens/told")
+        push(host, name)
+        host.start("jens-update.service")
+        assert visible(host, name)
+        assert host.try_("test", "-e", "/var/log/jens/told").returncode == 1
+        wait_for(lambda: host.try_("test", "-e", "/var/log/jens/told").returncode == 0, 60)
+        assert "production" in json.loads(host.read("/var/log/jens/told"))["changed"]
+        wait_for(lambda: host.show("jens-deliver.service", "ActiveState") == {"ActiveState": "inactive"})
+    host.write(CONFIGURATION, text)
+    assert host.show("jens-deliver.path", "ActiveState") == {"ActiveState": "active"}
 
 
 def test_without_the_path_unit_the_timer_does_the_work(host: Host) -> None:
