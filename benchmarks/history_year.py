@@ -34,6 +34,7 @@ from jens.history.model import (
     Rows,
     Visible,
 )
+from jens.history.since import since
 from jens.history.spans import Span, plan_spans
 from jens.history.store import Reader, Store
 
@@ -182,6 +183,8 @@ def _measure(top: Path, pushes: int) -> list[Row]:
                 "ms",
             ),
             Row("when a commit was visible where", _median(_timed(lambda: _spans(reader, some))) * 1000, "ms"),
+            Row("what the last push changed", _median(_timed(lambda: since(reader, pushes))) * 1000, "ms", 100),
+            Row("what the pushes of a day changed", _median(_timed(lambda: since(reader, pushes - 1439))) * 1000, "ms"),
             Row("where a commit is visible", _median(_timed(lambda: queries.shown(reader, some[:9]))) * 1000, "ms"),
         ]
 
