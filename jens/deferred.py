@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import jens.repositories.plan
     from jens import configlines as configlines
     from jens.environments import dangling as dangling
+    from jens.environments import hold as hold
     from jens.environments import previous as previous
     from jens.environments import tree as tree
     from jens.environments import wanted as wanted
@@ -56,6 +57,7 @@ MODULES = {
     "dangling": "jens.environments.dangling",
     "environments_faults": "jens.environments.faults",
     "environments_plan": "jens.environments.plan",
+    "hold": "jens.environments.hold",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
     "wanted": "jens.environments.wanted",

@@ -24,6 +24,7 @@ TOO_MANY = "too many"
 MORE = "more"
 WAY_OUT = "link out of a checkout"
 METADATA = "metadata"
+HELD = "held"
 
 
 class Event(NamedTuple):

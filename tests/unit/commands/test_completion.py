@@ -28,7 +28,7 @@ def test_tab_starts_no_run_without_argcomplete(site: Site) -> None:
 
 #: The tools that write to an instance.
 WRITERS = (
-    *("jens-update", "jens-transfer", "jens-gc", "jens-reset", "jens-purge-queue"),
+    *("jens-update", "jens-hold", "jens-release", "jens-transfer", "jens-gc", "jens-reset", "jens-purge-queue"),
     "jens-gitlab-producer-runner",
 )
 
