@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jens import deliveries as deliveries
     from jens.commands import background as background
     from jens.environments import dangling as dangling
+    from jens.environments import hold as hold
     from jens.environments import previous as previous
     from jens.environments import tree as tree
     from jens.environments import wanted as wanted
@@ -60,6 +61,7 @@ MODULES = {
     "dangling": "jens.environments.dangling",
     "environments_faults": "jens.environments.faults",
     "environments_plan": "jens.environments.plan",
+    "hold": "jens.environments.hold",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
     "wanted": "jens.environments.wanted",

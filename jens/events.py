@@ -25,6 +25,7 @@ MORE = "more"
 WAY_OUT = "link out of a checkout"
 METADATA = "metadata"
 DELIVERY = "delivery"
+HELD = "held"
 
 
 class Event(NamedTuple):

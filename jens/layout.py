@@ -89,6 +89,11 @@ class Layout(NamedTuple):
         return self.cachedir / "environments"
 
     @property
+    def holds(self) -> Path:
+        """The directory of the holds, which the first one makes."""
+        return self.cachedir / "holds"
+
+    @property
     def transfers(self) -> Path:
         """The directory of what runs have left to jens-transfer."""
         return self.cachedir / "transfers"

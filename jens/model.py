@@ -98,7 +98,10 @@ class Library(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """A well-formed definition; ``source`` is the file's content, as remembered on disk."""
+    """A well-formed definition; ``source`` is the file's content, as remembered on disk.
+
+    One that ``is_held`` comes from a hold: the environment has what it overrides, and nothing else.
+    """
 
     name: str
     default: Branch | None
@@ -107,6 +110,7 @@ class Definition(NamedTuple):
     parser: str | None = None
     source: bytes = b""
     unknown_keys: tuple[str, ...] = ()
+    is_held: bool = False
 
     def ref_of(self, repo: RepoId) -> Ref | None:
         """The ref of a repository in this environment; None when the environment does not hold the repository."""
@@ -115,7 +119,7 @@ class Definition(NamedTuple):
             return override
         if self.default is not None:
             return self.default
-        return SNAPSHOT_COMMON if repo in (SITE, HIERADATA) else None
+        return SNAPSHOT_COMMON if repo in (SITE, HIERADATA) and not self.is_held else None
 
     @property
     def address(self) -> str:

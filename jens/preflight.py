@@ -23,10 +23,17 @@ _METADATA = ("environmentsmetadatadir", "repositorymetadatadir")
 
 def check_directories(config: Config) -> None:
     """Check the directories of a run. Raises DirectoryError for the first one that a run cannot use."""
-    for key in (*_WRITABLE, *_METADATA):
+    check_instance(config)
+    for key in _METADATA:
         check_writable(key, getattr(config.main, key))
     for key in _METADATA:
         _check_clone(key, getattr(config.main, key))
+
+
+def check_instance(config: Config) -> None:
+    """Check the directories that Jens fills. Raises DirectoryError for the first one that cannot be used."""
+    for key in _WRITABLE:
+        check_writable(key, getattr(config.main, key))
 
 
 def _check_clone(key: str, path: Path) -> None:

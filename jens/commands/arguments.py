@@ -16,6 +16,8 @@ from jens import __version__
 from jens.commands.exitcodes import FAILED
 from jens.commands.runner import run_in_utf8
 from jens.config import DEFAULT_PATH
+from jens.model import RepoId
+from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 
 
@@ -59,6 +61,39 @@ def moment(text: str) -> float:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     expected = "a time such as 90m, 1h, 1d, 2026-03-03 or 2026-03-03T14:05"
     raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
+
+
+def future(text: str) -> float:
+    """A time to come in seconds since the epoch: in so long (``90m``), or ISO 8601, as ``moment`` takes it.
+
+    Raises ArgumentTypeError.
+    """
+    now = time.time()
+    meant = 2 * now - moment(text) if text[-1:] in _UNITS else moment(text)
+    if meant <= now:
+        raise argparse.ArgumentTypeError(f"expected a time to come, such as 90m, 2d or 2026-03-03T14:05, not {text!r}")
+    return meant
+
+
+def moment_or_deployment(text: str) -> float | int:
+    """A time in seconds since the epoch, or (int) the number of a deployment. Raises ArgumentTypeError."""
+    return int(text) if text.isascii() and text.isdecimal() else moment(text)
+
+
+def repository(text: str) -> RepoId:
+    """A repository such as ``modules/dummy``. Raises ArgumentTypeError."""
+    try:
+        return parse_repository(text)
+    except ValueError:
+        expected = "expected a repository such as modules/dummy"
+        raise argparse.ArgumentTypeError(f"{expected}, not {one_line(text)!r}") from None
+
+
+def environment(text: str) -> str:
+    """The name of an environment. Raises ArgumentTypeError."""
+    if not is_environment_name(text):
+        raise argparse.ArgumentTypeError(f"{one_line(text)!r} is no name of an environment")
+    return text
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -43,19 +43,29 @@ class _Tool(NamedTuple):
         return [sys.executable, str(beside)] if beside.is_file() else [sys.executable, "-c", program]
 
 
-def start_transfer(config: Config, *, as_root: bool) -> None:
-    """Start jens-transfer if it has something to do and is not at work. It outlives this process. Raises OSError."""
+def start_others(config: Config, *, as_root: bool) -> None:
+    """Start what has something to do after a run: jens-transfer, jens-deliver. They outlive this process."""
+    for start in (_start_transfer, _start_delivery):
+        try:
+            start(config, as_root)
+        except OSError as error:
+            log.error("Unable to start what comes after a run: %s", error)
+
+
+def _start_transfer(config: Config, as_root: bool) -> None:
     layout = Layout.of(config)
     tool = _Tool("transfer", layout.transfers / wake.NAME, transfers.at_work(layout))
     if transfers.asked_for(layout) and not locking.is_held(tool.lock):
         _start(tool, config, as_root=as_root)
 
 
-def start_delivery(config: Config, *, as_root: bool) -> None:
-    """Start jens-deliver if receivers have not been told of all that is in the history. Raises OSError.
+def _start_delivery(config: Config, as_root: bool) -> None:
+    """Start jens-deliver if receivers have not been told of all that is in the history.
 
     One that is at work looks once more when it is done.
     """
+    if not config.has_receivers:
+        return
     layout = Layout.of(config)
     record = deliveries.load(layout)
     if deliveries.fingerprint(layout) != record.history or record.is_due(time.time()):

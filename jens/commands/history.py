@@ -8,15 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jens import lastrun, preflight
-from jens.commands.arguments import argument_parser, moment, parse_arguments
+from jens.commands.arguments import argument_parser, environment, moment, parse_arguments, repository
 from jens.commands.exitcodes import DIRECTORY, OK
 from jens.commands.runner import complain, load, run_tool
 from jens.config import Config
 from jens.history import queries
 from jens.history.queries import FaultLife, Filter
 from jens.history.store import Reader
-from jens.model import RepoId
-from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 from jens.tools import history
 
@@ -36,11 +34,11 @@ def _parser() -> argparse.ArgumentParser:
         "environments",
         metavar="ENVIRONMENT",
         nargs="*",
-        type=_environment,
+        type=environment,
         help="only what concerns these environments",
     )
     parser.add_argument(
-        "-r", dest="repository", metavar="PARTITION/NAME", type=_repository, help="only what concerns this repository"
+        "-r", dest="repository", metavar="PARTITION/NAME", type=repository, help="only what concerns this repository"
     )
     parser.add_argument(
         "--since", metavar="TIME", type=moment, help="only what happened since: 90m, 1h, 1d ago, or a local ISO time"
@@ -52,20 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, a list")
     return parser
-
-
-def _environment(text: str) -> str:
-    if not is_environment_name(text):
-        raise argparse.ArgumentTypeError(f"{one_line(text)!r} is no name of an environment")
-    return text
-
-
-def _repository(text: str) -> RepoId:
-    try:
-        return parse_repository(text)
-    except ValueError:
-        expected = "expected a repository such as modules/dummy"
-        raise argparse.ArgumentTypeError(f"{expected}, not {one_line(text)!r}") from None
 
 
 def _count(text: str) -> int:

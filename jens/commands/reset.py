@@ -12,6 +12,7 @@ from jens.commands.arguments import add_as_root, argument_parser, parse_argument
 from jens.commands.exitcodes import FAILED, LOCKED, OK
 from jens.commands.runner import complain, load, run_tool
 from jens.config import DEFAULT_PATH, Config
+from jens.environments import hold
 from jens.errors import LockHeldError
 from jens.layout import Layout
 from jens.locking import run_lock
@@ -50,7 +51,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _preview(config: Config) -> int:
     planned = reset.plan(config)
-    _warn(planned)
+    _warn(config, planned)
     print("Would remove:")
     _list(config, planned)
     # With the path of the configuration, so that a copied command does not reset another instance.
@@ -62,7 +63,7 @@ def _preview(config: Config) -> int:
 def _reset(config: Config) -> int:
     transfers.clear(Layout.of(config))
     planned = reset.plan(config)
-    _warn(planned)
+    _warn(config, planned)
     remains = reset.carry_out(Layout.of(config), planned)
     if remains.undeleted:
         complain(f"WARNING: out of sight, but could not be deleted yet: {_quoted(remains.undeleted)}", OK)
@@ -77,11 +78,20 @@ def _reset(config: Config) -> int:
     return OK
 
 
-def _warn(planned: ResetPlan) -> None:
+def _warn(config: Config, planned: ResetPlan) -> None:
+    if held := _held(config):
+        complain(f"WARNING: these environments stay held (jens-release ends that): {', '.join(held)}", OK)
     if planned.links:
         complain(f"WARNING: links go, and what they lead to stays: {_quoted(planned.links)}", OK)
     if planned.foreign:
         complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(planned.foreign)}", OK)
+
+
+def _held(config: Config) -> list[str]:
+    try:
+        return hold.names(Layout.of(config))
+    except OSError:
+        return []
 
 
 def _quoted(paths: Iterable[Path]) -> str:

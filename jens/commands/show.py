@@ -12,6 +12,7 @@ from jens.commands.arguments import argument_parser, parse_arguments
 from jens.commands.exitcodes import DIFFERENT, DIRECTORY, OK
 from jens.commands.runner import load, run_tool
 from jens.config import Config
+from jens.environments.hold import Hold
 from jens.events import DANGLING_LINK
 from jens.git.authors import Described
 from jens.history import spans
@@ -183,6 +184,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _environment(found: Environment, config: Config) -> Iterator[str]:
     yield f"Environment {found.name}: {_definition(found)}"
+    if found.hold is not None:
+        yield from hold_lines(found.hold)
     if found.definition is not None:
         yield f"Told when it breaks: {one_line(', '.join(found.definition.notifications)) or 'nobody'}"
     if found.changed is not None:
@@ -201,6 +204,16 @@ def _environment(found: Environment, config: Config) -> Iterator[str]:
         yield from (f"\t{line}" for line in _remarks(part, config))
     yield from (f"{one_line(link)} leads to nothing that Jens has made" for link in found.strange)
     yield from _unknown(found.last_run, found.problem)
+
+
+def hold_lines(hold: Hold) -> Iterator[str]:
+    """Who holds an environment since when, why, as of when, until when, and what is not held."""
+    until = f" until {history.local(hold.until)}" if hold.until else ""
+    yield f"Held since {history.local(hold.since)}{until} {hold.why}"
+    if hold.then is not None:
+        yield f"As it was at {history.local(hold.then.time)} (deployment {hold.then.deployment})"
+    if hold.moving:
+        yield f"Not held: {', '.join(map(str, hold.moving))}"
 
 
 def _is_of(opened: OpenFault, gaps: Collection[str]) -> bool:

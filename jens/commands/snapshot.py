@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from jens import names, text
-from jens.commands.arguments import argument_parser, moment, parse_arguments
+from jens.commands.arguments import argument_parser, moment_or_deployment, parse_arguments
 from jens.commands.exitcodes import NOT_ALL_WELL, OK
 from jens.commands.runner import complain, load, run_tool
 from jens.tools import snapshot
@@ -34,15 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--at",
         metavar="TIME|DEPLOYMENT",
-        type=_moment_or_deployment,
+        type=moment_or_deployment,
         help="pin what it was then, by the history: 1h ago, a local ISO time, or after the deployment of this number",
     )
     parser.add_argument("--json", action="store_true", help="print the same facts as JSON")
     return parser
-
-
-def _moment_or_deployment(text: str) -> float | int:
-    return int(text) if text.isascii() and text.isdecimal() else moment(text)
 
 
 def _main(arguments: argparse.Namespace) -> int:

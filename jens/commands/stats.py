@@ -15,6 +15,7 @@ from jens.commands.arguments import argument_parser, parse_arguments
 from jens.commands.exitcodes import OK
 from jens.commands.runner import load, run_tool
 from jens.config import Config
+from jens.environments.hold import Hold
 from jens.lastrun import LastRun
 from jens.layout import Layout
 from jens.model import HOSTGROUPS, MODULES, Inventory, OpenFault
@@ -175,6 +176,9 @@ def _environments_text(found: Environments, hashprefix: str) -> Iterator[str]:
     yield from _listed("cached environments", found.cached)
     yield from _listed("declared environments", [f"{name}.yaml" for name in found.declared])
     yield from _listed("synchronized environments", found.synchronized)
+    if found.held or found.damaged:
+        damaged = [f"{name}, whose hold cannot be read: {problem}" for name, problem in found.damaged.items()]
+        yield from _listed("held environments", [*map(_held_text, found.held), *damaged])
     if found.dangling:
         yield from _listed("dangling links", [_dangling_text(entry, hashprefix) for entry in found.dangling])
 
@@ -183,6 +187,11 @@ def _listed(what: str, names: Collection[str]) -> Iterator[str]:
     yield f"There are {len(names)} {what}"
     for name in names:
         yield f"\t - {one_line(name)}"
+
+
+def _held_text(hold: Hold) -> str:
+    until = f" until {_local(hold.until)}" if hold.until else ""
+    return f"{hold.environment} since {_local(hold.since)}{until} {hold.why}"
 
 
 def _dangling_text(entry: DanglingLink, hashprefix: str) -> str:
@@ -254,4 +263,6 @@ def _environments_json(found: Environments, hashprefix: str) -> dict[str, Any]:
             }
             for entry in found.dangling
         ],
+        "held": {hold.environment: {**hold.encode(), "repositories": len(hold.repositories)} for hold in found.held},
+        "damaged_holds": {**found.damaged},
     }

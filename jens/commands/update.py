@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Callable
 
 from jens import deferred, lastrun, preflight
@@ -123,20 +122,8 @@ def _run(config: Config, options: Options, *, strict: bool) -> tuple[int, bool]:
 
 def _start_others(config: Config, *, as_root: bool) -> None:
     """Have jens-transfer work off what runs have left, and jens-deliver tell what has changed. Most have nothing."""
-    if os.path.lexists(Layout.of(config).transfers):
-        with _telling("jens-transfer"):
-            deferred.background.start_transfer(config, as_root=as_root)
-    if config.has_receivers:
-        with _telling("jens-deliver"):
-            deferred.background.start_delivery(config, as_root=as_root)
-
-
-@contextlib.contextmanager
-def _telling(tool: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        log.error("Unable to start %s: %s", tool, error)
+    if config.has_receivers or os.path.lexists(Layout.of(config).transfers):
+        deferred.background.start_others(config, as_root=as_root)
 
 
 #: The kind of fault that a run is which did not come to its end, by exit code; any other code is one of "run".

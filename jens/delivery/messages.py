@@ -13,6 +13,7 @@ from jens.events import (
     DEFINITION,
     DELIVERY,
     ENVIRONMENT,
+    HELD,
     LIBRARY_ENTRY,
     MANDATORY_BRANCH,
     METADATA,
@@ -53,6 +54,7 @@ REMEDIES = {
     "repositories": "Read the last lines of jens-update.log.",
     "environments": "Read the last lines of jens-update.log.",
     "run": "Read the last lines of jens-update.log.",
+    HELD: "When the environment may follow again, run jens-release {environment}.",
     MORE: "jens-stats lists what is wrong.",
 }
 

@@ -13,6 +13,7 @@ from jens.events import (
     DANGLING_LINK,
     DEFINITION,
     ENVIRONMENT,
+    HELD,
     PURGE_GUARD,
     TOO_MANY,
     UNKNOWN_KEY,
@@ -62,7 +63,10 @@ def plan_faults(
         for refused in applied.refused
     )
     for definition in plan.definitions:
-        found += _doubtful(definition, library)
+        found += [] if definition.is_held else _doubtful(definition, library)
+    for name, hold in previous.holds.there.items() if previous.holds else ():
+        if hold.until is None:
+            found.append(Fault(HELD, f"is held {hold.why}", environment=name, addresses=addresses.get(name, ())))
     found += (_dangling(entry, addresses) for entry in sorted(dangling))
     return found
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jens.model import Definition, IllFormed, RepoId
+
+if TYPE_CHECKING:
+    from jens.environments.hold import Holds
 
 
 class Previous(NamedTuple):
     """What earlier runs left: remembered definitions (None: lost), and environments on disk.
 
-    ``inferred``: a definition from the links of each environment that has no usable remembered one.
+    ``inferred``: a definition from the links of each environment that has no usable remembered one. ``held``: what the
+    environments with a hold are built from, whatever else there is. ``holds`` is None where nobody ever held one.
     """
 
     remembered: Mapping[str, Definition | None] = MappingProxyType({})
     existing: Collection[str] = ()
     inferred: Mapping[str, Definition] = MappingProxyType({})
+    held: Mapping[str, Definition] = MappingProxyType({})
+    holds: Holds | None = None
 
     @property
     def names(self) -> set[str]:
@@ -34,7 +40,8 @@ class EnvironmentsPlan(NamedTuple):
 
     ``refused_changes`` has environments that stay as they were, since their new definitions would take too much away.
     ``excess`` says which environments are not made since there would be too many, '' when there are none. ``not_done``
-    has the definitions of both kinds.
+    has the definitions of both kinds. ``ended`` has the environments whose holds are over, ``damaged`` what is wrong
+    with holds that nobody can read: their environments stay as they are.
     """
 
     new: tuple[Definition, ...] = ()
@@ -47,6 +54,8 @@ class EnvironmentsPlan(NamedTuple):
     refused_changes: Mapping[str, str] = MappingProxyType({})
     excess: str = ""
     not_done: tuple[Definition, ...] = ()
+    ended: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = MappingProxyType({})
 
     @property
     def definitions(self) -> tuple[Definition, ...]:
@@ -56,7 +65,7 @@ class EnvironmentsPlan(NamedTuple):
     @property
     def has_news(self) -> bool:
         """Whether a definition is new, changed or gone."""
-        return bool(self.new or self.changed or self.deleted or self.protected)
+        return bool(self.new or self.changed or self.deleted or self.protected or self.ended)
 
 
 class RefusedLinks(NamedTuple):

@@ -22,7 +22,8 @@ def plan_environments(
 ) -> EnvironmentsPlan:
     """Compare definitions with what is there. An ill-formed definition does not change an environment.
 
-    No environment is made that would be more than ``most``, in order of name.
+    No environment is made that would be more than ``most``, in order of name. Holds come before all else, and neither
+    the guard nor ``most`` counts environments that are held.
     """
     wanted: dict[str, Definition] = {}
     ill_formed = []
@@ -31,11 +32,13 @@ def plan_environments(
             wanted[name] = definition
         else:
             ill_formed.append(definition)
-    undeclared = previous.names - set(declared)
+    held = previous.held
+    free = previous.names - set(held)
+    undeclared = free - set(declared)
     spared = undeclared & set(protected)
     deleted = undeclared - spared
     refusals = []
-    if guard.refuses(deleted, previous.names):
+    if guard.refuses(deleted, free):
         refusals.append(_refusal(deleted))
         spared |= deleted
         deleted = set()
@@ -43,13 +46,17 @@ def plan_environments(
         before = previous.definition(name)
         if before is not None:
             wanted[name] = before
+    damaged = previous.holds.damaged if previous.holds else {}
+    for name in {*held, *damaged}:
+        wanted.pop(name, None)
     new = sorted(
         (name for name in wanted if name not in previous.existing), key=lambda name: (name not in protected, name)
     )
     room = len(new) if most is None else max(most - (len(wanted) - len(new)), 0)
     refused_new = new[room:]
     not_done = tuple(wanted.pop(name) for name in refused_new)
-    new = sorted(new[:room])
+    wanted.update(held)
+    new = sorted([*new[:room], *(name for name in held if name not in previous.existing)])
     changed = [
         name for name in wanted if name in previous.existing and _differs(wanted[name], previous.remembered.get(name))
     ]
@@ -63,6 +70,8 @@ def plan_environments(
         ill_formed=tuple(ill_formed),
         excess=_excess(refused_new, most),
         not_done=not_done,
+        ended=previous.holds.over if previous.holds else (),
+        damaged=damaged,
     )
 
 

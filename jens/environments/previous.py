@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
+from jens import deferred
 from jens.environments import tree
 from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
@@ -55,7 +56,24 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, pars
                 continue
             if name in remembered or SITE in definition.overrides:  # otherwise Jens did not make it
                 inferred[name] = definition
-    return Previous(remembered, existing, inferred)
+    previous = Previous(remembered, existing, inferred)
+    return _with_holds(layout, declared, previous) if os.path.lexists(layout.holds) else previous
+
+
+def _with_holds(layout: Layout, declared: Mapping[str, Declared], previous: Previous) -> Previous:
+    """What earlier runs left, with the holds. An environment whose hold is damaged stays as its links are.
+
+    Raises OSError.
+    """
+    holds = deferred.hold.load_all(layout)
+    held = {}
+    for name, hold in holds.there.items():
+        wanted = declared.get(name)
+        held[name] = hold.definition(wanted if isinstance(wanted, Definition) else previous.definition(name))
+    for name in holds.damaged:
+        if name in previous.existing:
+            held[name] = infer(layout, name, tree.read(layout.environment(name)))._replace(is_held=True)
+    return previous._replace(held=held, holds=holds)
 
 
 def remembered_definition(

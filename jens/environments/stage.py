@@ -62,6 +62,8 @@ class EnvironmentsStage:
         for refusal in (*plan.refusals, *plan.refused_changes.values()):
             log.error("%s", refusal)
         self._tell_ill_formed(plan.ill_formed)
+        for name, problem in plan.damaged.items():
+            self._fail(f"Environment '{name}' stays as it is, as its hold cannot be read: {problem}", name)
         if plan.excess:
             self._fail(plan.excess)
         log.info("New environments: %s", [definition.name for definition in plan.new])
@@ -83,9 +85,33 @@ class EnvironmentsStage:
         log.info("Refreshing not changed environments...")
         for definition in plan.unchanged:
             self._refresh(definition)
+        self._retry()
+        self._remember()
+        for name in plan.ended:
+            self._end_hold(name)
+        return self._applied()
+
+    def refresh(self, definition: Definition) -> Applied:
+        """Make or change one environment, and nothing else."""
+        self._refresh(definition)
+        self._retry()
+        return self._applied()
+
+    def _retry(self) -> None:
         for definition in self._postponed:
             self._conclude(definition, self._attempt(definition))
-        self._remember()
+
+    def _end_hold(self, name: str) -> None:
+        """Remove a hold whose time is over, once its environment is as it should be."""
+        if name in self._unfinished:
+            return
+        try:
+            deferred.hold.remove(self._layout, name)
+            log.info("Environment '%s' is no longer held, the time of its hold is over", name)
+        except OSError as error:
+            self._fail(f"Unable to remove the hold of environment '{name}', whose time is over: {error}", name)
+
+    def _applied(self) -> Applied:
         return Applied(
             tuple(self._standing),
             tuple(self._failures),

@@ -17,6 +17,7 @@ _THERE, _MISSING = ".", "?"
 
 # What becomes of an environment.
 CREATED, CHANGED, DELETED = "created", "changed", "deleted"
+HELD, RELEASED = "held", "released"
 # What becomes of the whole instance: the history begins with what was there before, or jens-reset removes everything.
 BEGUN, RESET = "begun", "reset"
 # How a run learns of pushes.
@@ -64,13 +65,28 @@ class RepositorySeen(NamedTuple):
 class EnvironmentSeen(NamedTuple):
     """An environment on disk: the names of the refs that it holds, by repository, and when it last changed.
 
-    ``conf`` is a number for its environment.conf, ``fingerprint`` another number when something has changed.
+    ``conf`` is a number for its environment.conf, and for whether it is held (see ``conf_number``). ``fingerprint`` is
+    another number when something has changed.
     """
 
     fingerprint: int
     conf: int
     holds: Mapping[str, str]
     time: float
+
+
+#: The bit of an environment's number that tells that it is held. The checksums below have fewer bits.
+_HELD_BIT = 1 << 32
+
+
+def conf_number(checksum: int, *, is_held: bool) -> int:
+    """The number for the checksum (32 bits) of an environment.conf, and for whether the environment is held."""
+    return checksum | _HELD_BIT if is_held else checksum
+
+
+def is_held(conf: int) -> bool:
+    """Whether a number says that an environment is held."""
+    return bool(conf & _HELD_BIT)
 
 
 class Fingerprints(NamedTuple):
@@ -81,12 +97,21 @@ class Fingerprints(NamedTuple):
 
 
 class Visible(NamedTuple):
-    """What Puppet sees now, as far as it is not as it was. What is gone has the time since when, at the latest."""
+    """What Puppet sees now, as far as it is not as it was. What is gone has the time since when, at the latest.
+
+    ``holds_changed`` is when a hold was last made or removed, 0 when there never was one.
+    """
 
     repositories: Mapping[str, RepositorySeen] = MappingProxyType({})
     environments: Mapping[str, EnvironmentSeen] = MappingProxyType({})
     gone_repositories: Mapping[str, float] = MappingProxyType({})
     gone_environments: Mapping[str, float] = MappingProxyType({})
+    holds_changed: float = 0.0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is not as it was."""
+        return any(self._replace(holds_changed=0.0))
 
 
 # What the history believes

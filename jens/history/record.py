@@ -8,6 +8,8 @@ from jens.history.model import (
     CHANGED,
     CREATED,
     DELETED,
+    HELD,
+    RELEASED,
     Believed,
     Change,
     EnvironmentBelieved,
@@ -18,6 +20,7 @@ from jens.history.model import (
     Link,
     Rows,
     Visible,
+    is_held,
     ref_of_name,
 )
 from jens.model import Commit, Fault, OpenFault
@@ -43,6 +46,9 @@ def plan(believed: Believed, visible: Visible) -> Rows:
         closed += less
         if before is None:
             environments.append(EnvironmentChange(name, CREATED, seen.time))
+        elif is_held(before.conf) != is_held(seen.conf):
+            time = max(seen.time, visible.holds_changed)
+            environments.append(EnvironmentChange(name, HELD if is_held(seen.conf) else RELEASED, time))
         elif _is_changed(before, seen, more, less, appeared, vanished):
             environments.append(EnvironmentChange(name, CHANGED, seen.time))
     for name, time in sorted(visible.gone_environments.items()):

@@ -263,7 +263,7 @@ class Store:
                     for name in (*visible.repositories, *visible.gone_repositories)
                 },
                 {
-                    name: EnvironmentBelieved(conf, dict(self._rows(_HOLDS, (number,))))
+                    name: EnvironmentBelieved(int(conf or 0), dict(self._rows(_HOLDS, (number,))))
                     for name in (*visible.environments, *visible.gone_environments)
                     for number, conf in self._rows(
                         "SELECT id, conf FROM environment WHERE name = ? AND is_there", (name,)

@@ -59,8 +59,11 @@ def _refusal(partition: str, removed: set[RepoId]) -> str:
 
 
 def held_by_snapshots(definitions: Iterable[Definition]) -> set[RepoId]:
-    """The repositories that snapshots name. A definition that was inferred from links only looks like a snapshot."""
-    snapshots = [definition for definition in definitions if definition.default is None and definition.source]
+    """The repositories that snapshots and holds name.
+
+    A definition that was inferred from links only looks like a snapshot.
+    """
+    snapshots = [each for each in definitions if each.is_held or (each.default is None and each.source)]
     return {repo for snapshot in snapshots for repo in snapshot.overrides}
 
 
@@ -108,7 +111,7 @@ class _Wanted(NamedTuple):
                     pins.setdefault(repo, set()).add(ref)
             if definition.default is not None:
                 defaults.add(definition.default)
-            else:
+            elif not definition.is_held:
                 by_snapshots |= {SITE, HIERADATA}.difference(definition.overrides)
         return cls(overrides, pins, frozenset(defaults), frozenset(by_snapshots))
 

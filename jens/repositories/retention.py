@@ -89,6 +89,7 @@ def _directories_with_left_overs(layout: Layout) -> list[Path]:
         layout.environmentsdir,
         layout.cachedir,
         layout.definitions,
+        *([layout.holds] if layout.holds.is_dir() else []),
         *layout.partitions(layout.baredir),
         *layout.partitions(layout.clonedir),
         *(layout.clone(repo) for repo in layout.repositories_in(layout.clonedir)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jens import preflight
 from jens.config import Config
-from jens.environments import tree
+from jens.environments import hold, tree
 from jens.errors import DirectoryError, GitError, GitTimeoutError, LibraryError, MetadataError
 from jens.git import damage, lock, packing, worktrees, wrapper
 from jens.layout import Layout, is_checkout_name
@@ -132,6 +132,7 @@ def _take_care_of(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]
 def _begin(layout: Layout) -> tuple[Mapping[RepoId, Set[str]] | None, Result]:
     """Remove left-overs outside repositories, and find out what environments use."""
     shared = [layout.environmentsdir, layout.cachedir, layout.definitions]
+    shared += [layout.holds] if layout.holds.is_dir() else []
     spared = retention.spared_directories(layout)
     for directory in (*shared, *layout.partitions(layout.baredir), *layout.partitions(layout.clonedir)):
         try:
@@ -157,11 +158,11 @@ def _failure(text: str) -> Result:
 
 
 def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
-    """What environments link to, as ``Evidence.used``, whoever made the environments. Raises OSError.
+    """What environments link to and holds keep, as ``Evidence.used``, whoever made the environments. Raises OSError.
 
     Environments may change later, while the lock is free. Whatever they then use is in the inventory before.
     """
-    found: dict[RepoId, set[str]] = {}
+    found = hold.commits(hold.load_all(layout).there.values())
     reader = LinkReader(layout)
     for name in layout.environments():
         for link, text in tree.read(layout.environment(name)).links.items():

@@ -125,10 +125,15 @@ def plan(config: Config) -> ResetPlan:
 
 
 def _spared(config: Config) -> list[str]:
-    """The real paths of all that is configured. A reset keeps these, even if one lies inside another."""
+    """The real paths of all that is configured, and of the holds. A reset keeps these, even inside one another."""
     main = config.main
     directories = [main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.logdir]
-    directories += [main.environmentsmetadatadir, main.repositorymetadatadir, config.messaging.queuedir]
+    directories += [
+        Layout.of(config).holds,
+        main.environmentsmetadatadir,
+        main.repositorymetadatadir,
+        config.messaging.queuedir,
+    ]
     history = state_path(Layout.of(config), HISTORY)
     kept = (history, store.journal(history), store.aside(history), config.filelock.lockdir / config.lock.name)
     return [*(os.path.realpath(path) for path in (*directories, config.path)), *map(_beside, kept)]

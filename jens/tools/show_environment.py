@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from jens import lastrun, preflight
 from jens.config import Config
 from jens.environments import dangling, tree
+from jens.environments import hold as holds
+from jens.environments.hold import Hold
 from jens.environments.previous import remembered_definition
 from jens.errors import DirectoryError
 from jens.events import CHECKOUT, COMMIT, CONTENT, DANGLING_LINK
@@ -20,13 +22,14 @@ from jens.layout import Layout, entry_ref
 from jens.links import LinkReader, Target, links_of
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
 from jens.names import describe_ref
+from jens.statefile import StateError
 from jens.system import files
 from jens.text import one_line
 from jens.tools import history
 from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, said_of, since_of, when
 
 # Why an environment has a repository at a ref. More reasons may come.
-OVERRIDE, DEFAULT, SNAPSHOT, WAITING = "override", "default", "snapshot", "waiting"
+OVERRIDE, DEFAULT, SNAPSHOT, WAITING, HOLD = "override", "default", "snapshot", "waiting", "hold"
 
 #: How often to read an environment that changes meanwhile.
 _ATTEMPTS = 5
@@ -63,6 +66,8 @@ class Part(NamedTuple):
 class Environment(NamedTuple):
     """An environment as it is on disk. ``definition`` is the one that it is to be built from, None when that is lost.
 
+    While there is a ``hold``, it is built from that.
+
     ``changed`` is what last became of it, as far as the history knows. ``strange`` links are none that Jens makes.
     ``problem`` says why the history cannot be read, '' when it can. ``last_run`` began then; None when nothing tells.
     """
@@ -75,6 +80,7 @@ class Environment(NamedTuple):
     faults: tuple[OpenFault, ...]
     problem: str
     last_run: float | None
+    hold: Hold | None = None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -92,6 +98,7 @@ class Environment(NamedTuple):
                 "commit": changed.commit,
                 "author": changed.author,
             },
+            "hold": self.hold and {key: value for key, value in self.hold.encode().items() if key != "repositories"},
             "repositories": [_encode(part, config) for part in self.parts],
             "strange_links": [*self.strange],
             "faults": [*map(lastrun.encode_fault, self.faults)],
@@ -121,8 +128,17 @@ def _encode(part: Part, config: Config) -> dict[str, Any]:
 # Deciding
 
 
-def plan_why(definition: Definition | None, repo: RepoId, ref: Ref) -> tuple[str | None, Ref | None]:
-    """Why an environment has a repository at a ref; and what its definition asks for, if that is another ref."""
+def plan_why(
+    definition: Definition | None, repo: RepoId, ref: Ref, hold: Hold | None = None
+) -> tuple[str | None, Ref | None]:
+    """Why an environment has a repository at a ref; and what its definition asks for, if that is another ref.
+
+    A hold comes before the definition.
+    """
+    kept = hold.repositories.get(repo) if hold and repo not in hold.moving else None
+    if kept is not None and kept.commit is not None:
+        held = Commit(kept.commit)
+        return (HOLD, None) if held == ref else (WAITING, held)
     if definition is None:
         return None, None
     asked = definition.ref_of(repo)
@@ -197,15 +213,16 @@ def look(config: Config, name: str) -> Environment:
         targets, strange = _by_repository(instance.layout, name, links)
         shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
         said = said_of(instance, [(repo, part.commit) for repo, part in shown.items() if part and part.commit])
+        hold = _hold(instance.layout, name)
         parts = [
-            _part(instance, past, name, definition, repo, part, said)
+            _part(instance, past, name, definition, repo, part, said, hold)
             for repo, part in shown.items()
             if part is not None
         ]
         changed = past.ask(lambda reader: queries.last_change_of(reader, name))
         faults = plan_faults(instance.faults, name, targets)
         return Environment(
-            name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began
+            *(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began, hold)
         )
 
 
@@ -261,6 +278,15 @@ def _definition(instance: Instance, name: str) -> Definition | None:
         return remembered_definition(instance.layout, name, instance.prefix)
     except OSError:
         return None
+
+
+def _hold(layout: Layout, name: str) -> Hold | None:
+    """The hold of an environment; None as well for one that is over, or damaged: the open faults tell that."""
+    try:
+        found = holds.load(layout, name)
+    except (OSError, StateError):
+        return None
+    return None if found is None or found.is_over else found
 
 
 def _by_repository(
@@ -326,9 +352,10 @@ def _part(
     repo: RepoId,
     shown: _Linked,
     said: Mapping[tuple[RepoId, str], Described],
+    hold: Hold | None,
 ) -> Part:
     trouble = instance.trouble(repo)
-    why, asked = plan_why(definition, repo, shown.ref)
+    why, asked = plan_why(definition, repo, shown.ref, hold)
     gap = None
     if shown.dangling:
         bare = instance.layout.bare(repo)

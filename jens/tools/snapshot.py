@@ -20,7 +20,7 @@ from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
-from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, Definition, RepoId, common_branch
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, Definition, Ref, RepoId, common_branch
 from jens.names import describe_ref, parse_repository
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
@@ -107,25 +107,54 @@ class EnvironmentSnapshot:
 
 def take(config: Config, environment: str, name: str, now: datetime) -> EnvironmentSnapshot:
     """Pin what an environment holds. Raises DirectoryError when the environment does not exist or cannot be read."""
+    seen = look(config, environment)
+    doubts = [*seen.doubts]
+    if not seen.is_defined:
+        doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
+    if not seen.commits:
+        doubts.append("there is no commit to pin, and jens-update refuses a definition without default and overrides")
+    overrides = {repo: Commit(commit) for repo, commit in seen.commits.items()}
+    pinned = Definition(name, None, overrides, seen.definition.notifications, seen.definition.parser)
+    return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an environment shows: the commit of each repository, and the refs that its links name.
+
+    ``doubts`` say, a sentence each, where this is not all that it shows. ``definition`` is the one that it was built
+    from, as far as that is known (``is_defined``).
+    """
+
+    commits: Mapping[RepoId, str]
+    refs: Mapping[RepoId, Ref]
+    definition: Definition
+    is_defined: bool
+    doubts: tuple[str, ...]
+
+
+def look(config: Config, environment: str) -> Seen:
+    """Look at what an environment shows. Raises DirectoryError when it does not exist or cannot be read."""
     preflight.check_readable(config, ("clonedir", "environmentsdir"))
     layout = Layout.of(config)
     found, shown, is_settled = _look(layout, environment)
-    definition = _definition(config, layout, environment)
+    known = definition_of(config, layout, environment)
+    definition = known or Definition(environment, None, {}, parser=parser_of(found.conf))
     pins = plan_pins(shown, lambda repo: links_of(layout, repo))
     commits = dict(pins.commits)
     doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
     if not is_settled:
         doubts.append("it changes all the time: what is pinned may never have been seen together")
-    if definition is None:
-        doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
-        definition = Definition(environment, None, {}, parser=parser_of(found.conf))
     if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
         commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
-    if not commits:
-        doubts.append("there is no commit to pin, and jens-update refuses a definition without default and overrides")
-    overrides = {repo: Commit(commit) for repo, commit in commits.items()}
-    pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
-    return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
+    return Seen(commits, _refs(shown), definition, known is not None, tuple(doubts))
+
+
+def _refs(shown: Mapping[str, Shown | None]) -> dict[RepoId, Ref]:
+    """The refs that links name, by repository."""
+    targets = [here.target for here in shown.values() if here is not None]
+    refs = [(target.repo, entry_ref(target.entry)) for target in targets]
+    return {repo: ref for repo, ref in refs if ref is not None}
 
 
 def take_at(config: Config, environment: str, name: str, at: float | int, now: datetime) -> EnvironmentSnapshot:
@@ -133,14 +162,8 @@ def take_at(config: Config, environment: str, name: str, at: float | int, now: d
 
     Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
     """
-    preflight.check_readable(config, ("cachedir",))
     layout = Layout.of(config)
-    with history.opened(config) as reader:
-        made = history.deployment_of(reader, config, at)
-        held = queries.held_by(reader, environment, made.number)
-    if not held:
-        problem = f"held nothing after deployment {made.number}, as far as the history knows"
-        raise DirectoryError("environment", layout.environment(environment), problem)
+    made, held = look_at(config, environment, at)
     commits = {parse_repository(each.repository): each.commit for each in held}
     doubts = [f"{repo} is left out: its links led nowhere then" for repo in sorted(commits) if commits[repo] is None]
     overrides = {repo: Commit(commit) for repo, commit in sorted(commits.items()) if commit is not None}
@@ -149,13 +172,28 @@ def take_at(config: Config, environment: str, name: str, at: float | int, now: d
         for repo, commit in overrides.items()
         if not _is_known(layout, repo, commit.digits)
     ]
-    definition = _definition(config, layout, environment)
+    definition = definition_of(config, layout, environment)
     if definition is None:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {})
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
     then = datetime.fromtimestamp(made.visible)
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
+
+
+def look_at(config: Config, environment: str, at: float | int) -> tuple[queries.Deployment, list[queries.Held]]:
+    """The deployment that ``at`` means (see ``take_at``), and what an environment held after it.
+
+    Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
+    """
+    preflight.check_readable(config, ("cachedir",))
+    with history.opened(config) as reader:
+        made = history.deployment_of(reader, config, at)
+        held = queries.held_by(reader, environment, made.number)
+    if not held:
+        problem = f"held nothing after deployment {made.number}, as far as the history knows"
+        raise DirectoryError("environment", Layout.of(config).environment(environment), problem)
+    return made, held
 
 
 def _is_known(layout: Layout, repo: RepoId, commit: str) -> bool:
@@ -263,7 +301,7 @@ def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | 
     return shown
 
 
-def _definition(config: Config, layout: Layout, environment: str) -> Definition | None:
+def definition_of(config: Config, layout: Layout, environment: str) -> Definition | None:
     """The definition that an environment was last built from, else the declared one, else None."""
     remembered = remembered_definition(layout, environment, config.main.hashprefix)
     if remembered is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from jens.config import Config
 from jens.environments import dangling, tree
+from jens.environments import hold as holds
+from jens.environments.hold import Hold
 from jens.environments.previous import remembered_definition
 from jens.errors import DirectoryError, GitError
 from jens.git import wrapper
@@ -141,13 +143,18 @@ class DanglingLink(NamedTuple):
 
 @dataclass(frozen=True)
 class Environments:
-    """Names of remembered, declared and existing environments, and their ill-formed definitions and dangling links."""
+    """Names of remembered, declared and existing environments, and their ill-formed definitions and dangling links.
+
+    ``held`` has the holds, ``damaged`` what is wrong with holds that cannot be read.
+    """
 
     cached: tuple[str, ...]
     declared: tuple[str, ...]
     synchronized: tuple[str, ...]
     ill_formed: tuple[IllFormed, ...]
     dangling: tuple[DanglingLink, ...]
+    held: tuple[Hold, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def environments(config: Config, layout: Layout) -> Environments:
@@ -161,6 +168,7 @@ def environments(config: Config, layout: Layout) -> Environments:
         name: _address(layout, name, declared.get(name), config.main.hashprefix)
         for name in {link.environment for link, _target in found}
     }
+    held = holds.load_all(layout)
     return Environments(
         cached=tuple(filter(is_environment_name, _list("cachedir", layout.definitions))),
         declared=tuple(sorted(declared)),
@@ -170,6 +178,8 @@ def environments(config: Config, layout: Layout) -> Environments:
             DanglingLink(link, target and target.repo, target and entry_ref(target.entry), addresses[link.environment])
             for link, target in sorted(found)
         ),
+        held=tuple(held.there.values()),
+        damaged=held.damaged,
     )
 
 

@@ -8,6 +8,7 @@ nobody can set. A run that changes some repositories renews their part of the ba
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -208,8 +209,11 @@ def save(
     are_as_left: AreAsLeft,
     left: Mapping[RepoId, Left],
     unrecorded: str = "",
+    end: float = math.inf,
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
+
+    At ``end`` the next hold is over, and a run looks at everything.
 
     ``seen`` are fingerprints from before the run looked at anything: what has changed since was changed by the run, or
     by somebody else after the run had looked. ``are_as_left`` looks at that again. Without a good answer there is no
@@ -218,7 +222,7 @@ def save(
     raised for it.
     """
     clock.wait_for_step()
-    due, names = clock.now().up + FULL_LOOK, sorted(environments)
+    due, names = min(clock.now().up + FULL_LOOK, _up(end)), sorted(environments)
     written = {
         str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
     }

@@ -13,15 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Callable, NamedTuple
 
-from jens import lastrun
+from jens import deferred, lastrun
 from jens.config import Config
 from jens.errors import GitError, HistoryError
 from jens.git import authors
 from jens.history import record
 from jens.history.model import (
     BEGUN,
+    HELD,
     HINTS,
     POLL,
+    RELEASED,
     Author,
     Change,
     Deployment,
@@ -34,7 +36,8 @@ from jens.layout import Layout
 from jens.metadata.definition import SUFFIX
 from jens.model import OpenFault, RepoId
 from jens.names import parse_repository
-from jens.statefile import HISTORY, state_path
+from jens.statefile import HISTORY, StateError, state_path
+from jens.text import one_line
 from jens.update import visible
 
 log = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ def _record(
     found = FaultRows()
     if faults is not None:
         found = record.plan_faults(store.open_faults(), lastrun.bounded_faults(faults, lastrun.timestamp(now)))
-    if not (rows or found or any(seen)):
+    if not (rows or found or seen.has_news):
         return None
     made = Deployment(os.uname().nodename, rows.time or now, run.began, mode=_MODES[run.is_on_demand])
     if store.is_new:
@@ -150,17 +153,29 @@ def _described(bare: Path, change: Change) -> Change:
 
 
 def _with_metadata(config: Config, run: Run, rows: Rows) -> Iterator[EnvironmentChange]:
-    """The changes of environments with the commits of the metadata that are behind them."""
-    names = [f"{each.environment}{SUFFIX}" for each in rows.environments]
+    """The changes of environments with the commits of the metadata that are behind them, or with who holds them."""
+    names = [f"{each.environment}{SUFFIX}" for each in rows.environments if each.change not in (HELD, RELEASED)]
     found: Mapping[str, authors.LastChange] = {}
     if run.definitions and 0 < len(names) <= _MOST_ASKED:
         try:
             found = authors.last_changes(config.main.environmentsmetadatadir / ".git", run.definitions, names)
         except (GitError, OSError) as error:
             log.debug("Nobody knows who changed definitions: %s", error)
-    for each, name in zip(rows.environments, names):
-        behind = found.get(name)
-        yield each._replace(commit=behind.commit, author=behind.author) if behind else each
+    for each in rows.environments:
+        behind = found.get(f"{each.environment}{SUFFIX}")
+        if each.change == HELD and each.environment is not None:
+            yield each._replace(author=_holder(config, each.environment))
+        else:
+            yield each._replace(commit=behind.commit, author=behind.author) if behind else each
+
+
+def _holder(config: Config, name: str) -> str | None:
+    """Who holds an environment, None when nobody can tell."""
+    try:
+        found = deferred.hold.load(Layout.of(config), name)
+    except (OSError, StateError):
+        return None
+    return found and one_line(found.by)
 
 
 def record_faults(config: Config, faults: tuple[OpenFault, ...]) -> None:

@@ -109,7 +109,7 @@ def _metadata(config: Config) -> Iterator[str]:
 
 
 def _tops(layout: Layout) -> Iterator[str]:
-    yield from map(str, (layout.environmentsdir, layout.definitions, layout.baredir, layout.clonedir))
+    yield from map(str, (layout.environmentsdir, layout.definitions, layout.holds, layout.baredir, layout.clonedir))
 
 
 def _partitions(layout: Layout) -> Iterator[int]:

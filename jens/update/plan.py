@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,6 +99,7 @@ def plan_everything(
     known = deferred.inventory.load_or_generate(layout)
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if _may_be_mirrored(layout, repo)]
     held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
+    mirrored += _laid_out(layout, previous, library)
     repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard, held)
     recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
     former = deferred.previous.former_definitions(layout, environments, previous)
@@ -108,6 +110,12 @@ def plan_everything(
     work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context), left=left)
     work = work._replace(may_leave=_may_leave(context))
     return _with_what_remotes_lack(context, Plans(work, environments, previous, guard, parsed), hints)
+
+
+def _laid_out(layout: Layout, previous: Previous, library: Library) -> list[RepoId]:
+    """The repositories of holds that have checkouts, and that the library has no more: nothing else may know them."""
+    kept = {repo for definition in previous.held.values() for repo in definition.overrides}
+    return [repo for repo in kept - library.urls.keys() if os.path.isdir(layout.clone(repo))]
 
 
 def _may_be_mirrored(layout: Layout, repo: RepoId) -> bool:

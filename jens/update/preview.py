@@ -118,6 +118,8 @@ def _environments(plan: EnvironmentsPlan) -> Iterator[str]:
     yield from (f"Would recreate environment '{definition.name}'" for definition in plan.changed)
     yield from (f"Would delete environment '{name}'" for name in plan.deleted)
     yield from (f"Would refuse to delete environment '{name}', it is protected" for name in plan.protected)
+    yield from (f"Would end the hold of environment '{name}', its time is over" for name in plan.ended)
+    yield from (f"Environment '{name}' has a hold that cannot be read: {text}" for name, text in plan.damaged.items())
     yield from (*plan.refusals, *plan.refused_changes.values(), *filter(None, [plan.excess]))
     for bad in plan.ill_formed:
         yield f"Environment '{one_line(bad.name)}' is ill-formed: {one_line(bad.reason)}"

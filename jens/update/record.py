@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,7 +114,10 @@ def save_baseline(
     names = [definition.name for definition in applied.standing]
     urls = plans.work.library.urls
     seen, left = plans.seen, plans.work.left
-    baseline.save(*(context.config, layout, revisions, urls, needs, names, expiry, seen, are_as_left, left, unrecorded))
+    end = plans.previous.holds.next_end if plans.previous.holds else math.inf
+    baseline.save(
+        *(context.config, layout, revisions, urls, needs, names, expiry, seen, are_as_left, left, unrecorded, end)
+    )
 
 
 def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:

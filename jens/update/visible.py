@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, name_of_ref
+from jens import deferred
+from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
 from jens.model import HOSTGROUPS, MODULES, Branch, Commit, RepoId
@@ -33,7 +34,12 @@ def look(layout: Layout, known: Fingerprints) -> Visible:
             changed[name] = found
     gone = {*known.environments} - {*names}
     since = _changed(layout.environmentsdir) if gone else 0.0
-    return seen._replace(environments=changed, gone_environments=dict.fromkeys(gone, since))
+    held = files.status_of(layout.holds)
+    return seen._replace(
+        environments=changed,
+        gone_environments=dict.fromkeys(gone, since),
+        holds_changed=0.0 if held is None else held.st_mtime,
+    )
 
 
 def look_at(layout: Layout, known: Fingerprints, repos: Iterable[RepoId]) -> Visible:
@@ -82,13 +88,15 @@ class _Environments:
         self._layout = layout
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
+        self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
         top = self._layout.environment(name)
         paths = [*(f"{top}/{directory}" for directory in ENVIRONMENT_DIRECTORIES), f"{top}/{ENVIRONMENT_CONF}"]
         states = [status for status in map(files.status_of, paths) if status is not None]
-        fingerprint = hash(tuple(number for status in states for number in _numbers(status)))
+        held = [*filter(None, [files.status_of(self._hold(name))])] if name in self._held else []
+        fingerprint = hash(tuple(number for status in (*states, *held) for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
         holds = self._holds(name, top)
@@ -97,7 +105,11 @@ class _Environments:
         conf = zlib.crc32(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
-        return EnvironmentSeen(fingerprint, conf, holds, max(status.st_mtime for status in states))
+        number = conf_number(conf, is_held=bool(held))
+        return EnvironmentSeen(fingerprint, number, holds, max(status.st_mtime for status in states))
+
+    def _hold(self, name: str) -> Path:
+        return deferred.hold.path_of(self._layout, name)
 
     def _holds(self, name: str, top: Path) -> dict[str, str]:
         """The names of the refs that an environment holds, by repository. The link to the code counts."""

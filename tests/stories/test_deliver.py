@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jens import locking
-from jens.commands import deliver, reset
+from jens.commands import deliver, hold, release, reset
 from jens.system import processes
 from tests import TREE
 from tests.conftest import Outcome, Site, definition, git
@@ -348,6 +348,23 @@ def test_a_run_starts_the_delivery_and_does_not_wait_for_it(site: Site) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert hook.told()[0]["changed"] == ["production"]
+
+
+def test_a_hold_and_its_release_are_told_at_once(hook: Hook, started: list[list[str]]) -> None:
+    site = hook.site
+    before = site.remotes[DUMMY].commit()
+    now = push(site)
+    site.update()
+    hook.news()
+    started.clear()
+    options = ["-c", str(site.config), "production"]
+    assert hold.main([*options, "--at", "1"]) == 0
+    assert len(started) == 1
+    [difference] = hook.news()["environments"]["production"]["repositories"]
+    assert (difference["before"], difference["now"]) == (now, before)
+    assert release.main(options) == 0
+    [difference] = hook.news()["environments"]["production"]["repositories"]
+    assert (difference["before"], difference["now"], difference["ref"]) == (before, now, "master")
 
 
 def test_under_systemd_the_path_unit_starts_it(

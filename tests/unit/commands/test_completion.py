@@ -28,8 +28,8 @@ def test_tab_starts_no_run_without_argcomplete(site: Site) -> None:
 
 #: The tools that write to an instance.
 WRITERS = (
-    *("jens-update", "jens-transfer", "jens-deliver", "jens-gc", "jens-reset", "jens-purge-queue"),
-    "jens-gitlab-producer-runner",
+    *("jens-update", "jens-hold", "jens-release", "jens-transfer", "jens-deliver"),
+    *("jens-gc", "jens-reset", "jens-purge-queue", "jens-gitlab-producer-runner"),
 )
 
 

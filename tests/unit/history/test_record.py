@@ -10,6 +10,8 @@ from jens.history.model import (
     CHANGED,
     CREATED,
     DELETED,
+    HELD,
+    RELEASED,
     Believed,
     Change,
     EnvironmentBelieved,
@@ -21,6 +23,7 @@ from jens.history.model import (
     RepositorySeen,
     Rows,
     Visible,
+    conf_number,
     name_of_ref,
     pinned_commit,
     ref_of_name,
@@ -33,6 +36,8 @@ DUMMY, SSSD = "modules/dummy", "modules/sssd"
 
 #: When a link was made, when an entry of a repository was last made or removed, and the same for an environment.
 LINKED, REMOVED, BUILT, GONE = 10.0, 11.0, 12.0, 13.0
+#: When a hold was last made or removed, and the number of a held environment.
+HELD_AT, HELD_CONF = 14.0, conf_number(0, is_held=True)
 
 
 def _repository(links: Mapping[str, str]) -> RepositorySeen:
@@ -201,6 +206,29 @@ _PIN = f".{A}"
                 [Holding("production", DUMMY, "master")],
             ),
             id="a run was killed, and the next has more to do: everything once",
+        ),
+        pytest.param(
+            KNOWN,
+            Visible(environments={"production": _environment({DUMMY: _PIN}, HELD_CONF)}, holds_changed=HELD_AT),
+            Rows(
+                [],
+                [EnvironmentChange("production", HELD, HELD_AT)],
+                [Holding("production", DUMMY, _PIN)],
+                [Holding("production", DUMMY, "master")],
+            ),
+            id="an environment is held",
+        ),
+        pytest.param(
+            Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),
+            Visible(environments={"production": _environment({DUMMY: _PIN}, HELD_CONF)}, holds_changed=HELD_AT),
+            Rows(),
+            id="it is still held",
+        ),
+        pytest.param(
+            Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),
+            Visible(environments={"production": _environment({DUMMY: _PIN})}, holds_changed=HELD_AT),
+            Rows([], [EnvironmentChange("production", RELEASED, HELD_AT)]),
+            id="a snapshot is released, and has the same commits",
         ),
     ],
 )

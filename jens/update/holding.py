@@ -1,0 +1,177 @@
+"""Holds an environment at once: lays out what is missing, and switches. Everything else stays as it is.
+
+The next run looks at everything, and finds the hold like any other source of a definition.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from jens.config import Config
+from jens.environments import hold as holds
+from jens.environments.hold import Hold
+from jens.environments.model import Previous
+from jens.environments.stage import EnvironmentsStage
+from jens.errors import EnvironmentsError, LibraryError, MetadataError, RepositoriesError
+from jens.events import tell
+from jens.git import worktrees, wrapper
+from jens.git.workers import results, workers
+from jens.layout import Layout
+from jens.metadata import clones, reader
+from jens.model import Commit, Definition, Expansion, Inventory, RepoId
+from jens.repositories import inventory, publish, retention
+from jens.repositories.model import Budget, Left, Needs, Prepared, Request
+from jens.repositories.prepare import prepare
+from jens.system import files
+from jens.update import baseline, deployment, patience
+from jens.update.options import Context, Options, failing_as, opened
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What came of it: why commits cannot be had, by repository (nothing was changed then), or else what failed."""
+
+    lost: Mapping[RepoId, str] = MappingProxyType({})
+    failures: tuple[str, ...] = ()
+
+
+def hold(config: Config, wanted: Hold, definition: Definition) -> Outcome:
+    """Hold an environment, under the run lock. ``definition`` is what the hold makes of it. Raises StageError."""
+    with opened(config, Options()) as context:
+        layout, commits = context.layout, _pinned(definition)
+        with failing_as(RepositoriesError):
+            prepared, lost = _lay_out_missing(context, commits)
+            if lost:
+                _discard(layout, prepared)
+                return Outcome(lost)
+            retention.reclaim(layout, {repo: {commit} for repo, commit in commits.items()})
+            lost = _publish(layout, prepared)
+            if lost:
+                return Outcome(lost)
+        with failing_as(EnvironmentsError):
+            baseline.remove(layout)
+            holds.save(layout, wanted)
+            log.info("Holding environment '%s' %s", wanted.environment, wanted.why)
+            applied = _switch(context, definition, commits)
+        if config.history.days:
+            deployment.record_visible(config, deployment.Run(context.began), None, None)
+        return Outcome(failures=applied)
+
+
+def _pinned(definition: Definition) -> dict[RepoId, str]:
+    """The commits that a held environment shows, but for those of repositories that keep moving."""
+    return {repo: ref.digits for repo, ref in definition.overrides.items() if isinstance(ref, Commit) and ref.is_full}
+
+
+# Commits that have no checkout
+
+
+def _lay_out_missing(context: Context, commits: Mapping[RepoId, str]) -> tuple[list[Prepared], dict[RepoId, str]]:
+    """Lay out aside the commits without a checkout: from the mirrors, or else from the remotes.
+
+    Returns the results, and why some commits cannot be had.
+    """
+    layout = context.layout
+    missing = {repo: commit for repo, commit in commits.items() if not _is_laid_out(layout, repo, commit)}
+    prepared = _prepare(context, missing)
+    lacking = {work.repo: missing[work.repo] for work in prepared if not _has(work, missing[work.repo])}
+    if not lacking:
+        return prepared, {}
+    done = [work for work in prepared if work.repo not in lacking]
+    again = _prepare(context, lacking, _urls(context.config), patience.left(context))
+    return [*done, *again], {
+        work.repo: _reason(work, lacking[work.repo]) for work in again if not _has(work, lacking[work.repo])
+    }
+
+
+def _is_laid_out(layout: Layout, repo: RepoId, commit: str) -> bool:
+    return os.path.lexists(f"{layout.checkout(repo, commit)}/.git")  # a checkout appears in one rename
+
+
+def _prepare(
+    context: Context,
+    commits: Mapping[RepoId, str],
+    urls: Mapping[RepoId, str] = MappingProxyType({}),
+    left: Mapping[RepoId, Left] = MappingProxyType({}),
+) -> list[Prepared]:
+    """Lay out commits aside. Only remotes with URLs are asked, and only for what the mirrors lack."""
+    main = context.config.main
+    budget = Budget(main.maxfiles, main.maxbytes)
+    requests = [
+        Request(
+            repo,
+            urls.get(repo),
+            Needs(overrides=frozenset({Commit(commit)})),
+            {},
+            ask=repo in urls,
+            lacking=frozenset(),
+            is_new=repo in urls and not wrapper.is_repository(context.layout.bare(repo)),
+            budget=budget,
+            left=left.get(repo),
+        )
+        for repo, commit in commits.items()
+    ]
+    with workers(context.jobs) as pool:
+        futures = [pool.submit(prepare, context.layout, context.remotes, request) for request in requests]
+        prepared = results(futures)
+    for work in prepared:
+        tell(log, [event for event in work.events if not event.is_failure])
+    return prepared
+
+
+def _urls(config: Config) -> Mapping[RepoId, str]:
+    """The URLs of the library as it was last fetched; none when it cannot be read."""
+    try:
+        return reader.read_library(config, clones.library_commit(config)).urls
+    except (LibraryError, MetadataError) as error:
+        log.warning("%s", error)
+        return {}
+
+
+def _has(work: Prepared, commit: str) -> bool:
+    return commit in work.plan.targets.values()
+
+
+def _reason(work: Prepared, commit: str) -> str:
+    """Why a commit cannot be had."""
+    told = "; ".join(event.text for event in work.events if event.is_failure)
+    return f"{work.repo} at {commit}: {told or 'neither disk nor mirror has it, and the library has no URL to ask'}"
+
+
+def _discard(layout: Layout, prepared: Iterable[Prepared]) -> None:
+    """Remove what was laid out aside."""
+    for work in prepared:
+        for commit, staging in work.staged.items():
+            files.remove_tree(staging)
+            files.remove_tree(worktrees.record_path(layout.bare(work.repo), commit))
+
+
+def _publish(layout: Layout, prepared: Sequence[Prepared]) -> dict[RepoId, str]:
+    """Put the new checkouts in place. Returns why some could not be."""
+    _, events = publish.put_in_place(layout, prepared)
+    failures = tell(log, events)
+    failed = [work.repo for work in prepared if not all(_is_laid_out(layout, work.repo, each) for each in work.staged)]
+    return {repo: next((text for text in failures if str(repo) in text), f"{repo} is not laid out") for repo in failed}
+
+
+# The switch
+
+
+def _switch(context: Context, definition: Definition, commits: Mapping[RepoId, str]) -> tuple[str, ...]:
+    """Make the links of the environment, and return what failed."""
+    layout = context.layout
+    expanded: Inventory = {repo: {Commit(each): each} for repo, each in commits.items()}
+    moving = [repo for repo in definition.overrides if repo not in commits]
+    expansion = Expansion({**expanded, **_recorded(layout, moving)})
+    with_conf = context.config.main.directory_environments
+    return EnvironmentsStage(layout, Previous(), expansion, with_conf=with_conf).refresh(definition).failures
+
+
+def _recorded(layout: Layout, repos: Sequence[RepoId]) -> Inventory:
+    """What is expanded of repositories, as the last run left it; a repository that it did not know dangles."""
+    return {**{repo: {} for repo in repos}, **inventory.load_some(layout, repos)} if repos else {}
