@@ -1,20 +1,17 @@
-"""Reads a few objects of a repository from its files, without a Git: gitformat-pack(5), gitrepository-layout(5).
-
-To start a Git takes longer than to read a usual module. Whatever is not as usual here is left to Git: so nothing that
-this module finds is a verdict on a repository.
-"""
+"""Reads the trees of a commit, and the sizes of files, without a Git: gitformat-pack(5), gitrepository-layout(5)."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zlib
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from jens.git import packs
+from jens.git.packs import COMMIT, KINDS, NAME, NAMED_DELTA, NEAR_DELTA, TREE, Index, UnreadError
 from jens.git.trees import Named, parse
 from jens.system.files import open_file
 
@@ -25,19 +22,9 @@ _LARGEST_INDEX, _LARGEST, _MOST_BYTES, _LONGEST_CHAIN, _MOST_OBJECTS = 1 << 23, 
 _MOST_KEPT = 1 << 23
 #: Bytes to read at once; those of a delta or a loose object that tell the size, and what has them when compressed.
 _SOME, _BEGINNING, _PREFIX = 1 << 12, 64, 512
-#: Of the index of a pack: its beginning, the table of first bytes, the sizes of a name and of an offset.
-_INDEX, _FIRSTS, _NAME, _OFFSET = b"\xfftOc\0\0\0\x02", struct.Struct(">256L"), 20, 4
-_CHECKSUMS = 2 * _NAME
-_IS_FAR = 1 << 31
-_COMMIT, _TREE, _NEAR_DELTA, _NAMED_DELTA = 1, 2, 6, 7
-_KINDS = {b"commit": _COMMIT, b"tree": _TREE, b"blob": 3, b"tag": 4}
 _OF_COMMIT = "^{tree}"
 #: What reading raises when something is missing, damaged, or made in a way that is not known here.
 _UNUSUAL = (OSError, ValueError, LookupError, struct.error, zlib.error)
-
-
-class UnreadError(Exception):
-    """Something is not as usual. Ask Git."""
 
 
 class _Stored(NamedTuple):
@@ -87,14 +74,14 @@ class Objects:
     def _tree_of(self, commit: str) -> str:
         kind, content = self._read(commit)
         line = content.split(b"\n", 1)[0]
-        if kind != _COMMIT or len(line) != len("tree ") + 2 * _NAME:
+        if kind != COMMIT or len(line) != len("tree ") + 2 * NAME:
             raise ValueError(f"{commit} is no commit")
         return line[len("tree ") :].decode("ascii")
 
     def _named(self, tree: str) -> Named:
         kind, content = self._read(tree)
         named, end = parse(content)
-        if kind != _TREE or end != len(content):
+        if kind != TREE or end != len(content):
             raise ValueError(f"{tree} is no tree")
         return named
 
@@ -120,9 +107,7 @@ class Objects:
             raise ValueError(f"there are more than {_MOST_OBJECTS} objects")
         if self._packs is None:
             self._packs = [
-                self._stack.enter_context(_Pack(f"{self._objects}/pack/{file[: -len('.idx')]}"))
-                for file in os.listdir(f"{self._objects}/pack")
-                if file.endswith(".idx")
+                self._stack.enter_context(_Pack(path[: -len(".idx")])) for path in packs.indexes(self._objects)
             ]
         wanted = bytes.fromhex(name)
         for pack in self._packs:
@@ -141,37 +126,24 @@ class _Pack:
         self._kept_bytes = self._made = 0
 
     def __enter__(self) -> _Pack:
-        with open(open_file(f"{self._path}.idx"), "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_size > _LARGEST_INDEX:
-                raise ValueError(f"{self._path}.idx is large")
-            self._index = file.read(_LARGEST_INDEX)
-        self._firsts = (0, *_FIRSTS.unpack_from(self._index, len(_INDEX)))
-        names = len(_INDEX) + _FIRSTS.size
-        count = self._firsts[-1]
-        self._names = _Names(self._index, names)
-        self._offsets = names + (_NAME + _OFFSET) * count  # a checksum of each object comes before
-        self._far = self._offsets + _OFFSET * count
-        if not self._index.startswith(_INDEX) or len(self._index) < self._far + _CHECKSUMS:
-            raise ValueError(f"{self._path}.idx is no index")
         self._pack = open_file(f"{self._path}.pack")
+        try:
+            self._index = Index(f"{self._path}.idx", _LARGEST_INDEX)
+        except BaseException:
+            os.close(self._pack)
+            raise
         self._whole = os.pread(self._pack, _LARGEST, 0)
         if len(self._whole) == _LARGEST:
             self._whole = b""  # it has more: it is read object by object
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._index.__exit__()
         os.close(self._pack)
 
     def find(self, name: bytes) -> int | None:
         """Where an object begins; None when it is not in the pack."""
-        begin, end = self._firsts[name[0]], self._firsts[name[0] + 1]
-        number = bisect_left(self._names, name, begin, end)
-        if number == end or self._names[number] != name:
-            return None
-        (offset,) = struct.unpack_from(">L", self._index, self._offsets + _OFFSET * number)
-        if offset >= _IS_FAR:
-            (offset,) = struct.unpack_from(">Q", self._index, self._far + 8 * (offset - _IS_FAR))
-        return int(offset)
+        return self._index.find(name)
 
     def size(self, offset: int) -> int:
         """The size of an object."""
@@ -219,21 +191,16 @@ class _Pack:
     def _stored(self, offset: int) -> tuple[_Stored, bytes]:
         """How an object is stored, and the first bytes from there."""
         beginning = self._at(offset)
-        byte, at = beginning[0], 1
-        kind, size, shift = byte >> 4 & 7, byte & 15, 4
-        while byte & 0x80:
-            byte = beginning[at]
-            size |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
+        kind, size, at = packs.entry(beginning)
         base = None
-        if kind == _NEAR_DELTA:
+        if kind == NEAR_DELTA:
             back, at = _distance(beginning, at)
             base = offset - back
-        elif kind == _NAMED_DELTA:
-            base, at = self.find(beginning[at : at + _NAME]), at + _NAME
-        elif kind not in _KINDS.values():
+        elif kind == NAMED_DELTA:
+            base, at = self.find(beginning[at : at + NAME]), at + NAME
+        elif kind not in KINDS.values():
             raise ValueError(f"an object has the kind {kind}")
-        if kind in (_NEAR_DELTA, _NAMED_DELTA) and not base:
+        if kind in (NEAR_DELTA, NAMED_DELTA) and not base:
             raise ValueError("a delta has no base")
         return _Stored(kind, size, offset + at, base), beginning
 
@@ -249,21 +216,6 @@ class _Pack:
         if len(content) != stored.size or not inflate.eof:
             raise ValueError("an object is large, or cut off")
         return content
-
-
-class _Names:
-    """The sorted names in an index, as a sequence for bisection."""
-
-    def __init__(self, index: bytes, begin: int) -> None:
-        self._index = index
-        self._begin = begin
-
-    def __len__(self) -> int:
-        return (len(self._index) - self._begin) // _NAME
-
-    def __getitem__(self, number: int) -> bytes:
-        at = self._begin + _NAME * number
-        return self._index[at : at + _NAME]
 
 
 def _number(content: bytes, at: int) -> tuple[int, int]:
@@ -338,4 +290,4 @@ def _header(content: bytes) -> tuple[int, int, int]:
     """The kind and the size of a loose object, and where its content begins."""
     end = content.index(b"\0", 0, _BEGINNING)
     kind, size = content[:end].split(b" ")
-    return _KINDS[kind], int(size), end + 1
+    return KINDS[kind], int(size), end + 1

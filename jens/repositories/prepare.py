@@ -11,7 +11,8 @@ from jens import locking
 from jens.errors import BudgetError, GitError, GitTimeoutError, WayOutError
 from jens.events import CHECKOUT, CONTENT, NOT_FETCHED, Event
 from jens.git import history, worktrees, wrapper
-from jens.git.objects import Objects, UnreadError
+from jens.git.objects import Objects
+from jens.git.packs import UnreadError
 from jens.git.remotes import Remotes
 from jens.git.trees import Trees
 from jens.layout import Layout, ref_entry

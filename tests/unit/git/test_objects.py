@@ -12,7 +12,8 @@ from typing import Callable
 import pytest
 
 from jens.git import objects
-from jens.git.objects import Objects, UnreadError
+from jens.git.objects import Objects
+from jens.git.packs import UnreadError
 from jens.git.trees import Trees
 from jens.repositories.budget import Scales, Weight
 from jens.repositories.model import Budget

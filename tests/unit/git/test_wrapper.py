@@ -138,10 +138,12 @@ def test_a_clone_brings_no_more_branches_than_a_remote_may_list(
 
 def test_every_process_of_a_git_has_the_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "git-limited"
-    program.write_text("#!/bin/sh\nsleep 0.2 | sh -c 'read -r x; ulimit -Sd; sh -c \"ulimit -Sd\"'\nulimit -Sd\n")
+    wait = "while [ $(ulimit -Sd) = unlimited ] && [ $((tries += 1)) -lt $TRIES ]; do sleep 0.05; done"
+    program.write_text(f"#!/bin/bash\n{wait}\nsh -c 'ulimit -Sd; sh -c \"ulimit -Sd\"'\nulimit -Sd\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for mebibytes in (100, 0):
+    for mebibytes, tries in ((100, 1000), (0, 10)):  # the limit is set a moment after the start
+        monkeypatch.setenv("TRIES", str(tries))
         monkeypatch.setattr(process, "_limits", process.Limits(mebibytes=mebibytes))
         expected = str(mebibytes * 1024 or "unlimited")
         assert process.run(["limited"]).decode().split() == [expected] * 3
