@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 from configobj import ConfigObj, ConfigObjError, DuplicateError, flatten_errors
 
 from jens import deferred
+from jens.configchecks import CHECKS, RESERVED_HIERADATA_ITEMS, BadElementError
 from jens.errors import ConfigError
-from jens.names import is_branch_name, is_environment_name
 
 try:  # configobj before 5.0.7 ships it as a top-level module
-    from configobj.validate import ValidateError, Validator, VdtTypeError
+    from configobj.validate import Validator
 except ImportError:  # pragma: no cover - depends on the version installed
-    from validate import ValidateError, Validator, VdtTypeError
+    from validate import Validator
 
 DEFAULT_PATH = Path("/etc/jens/main.conf")
 
 #: Seconds. With a shorter retention, NFS clients may still look for a checkout that was removed.
 SHORTEST_SAFE_RETENTION = 120
-
-#: The address of a Puppet server.
-_SERVER = re.compile(r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?")
-
-#: Entries that Jens itself makes in hieradata/ of an environment.
-RESERVED_HIERADATA_ITEMS = ("fqdns", "hostgroups", "module_names")
 
 
 # The keys: each key is a field of its section and has the type of its value. The field's default is the declaration
@@ -364,13 +357,13 @@ def _check_shape(path: Path, raw: ConfigObj) -> None:
 
 def _validate(path: Path, raw: ConfigObj) -> None:
     _check_shape(path, raw)
-    result = raw.validate(Validator(_CHECKS), preserve_errors=True)
+    result = raw.validate(Validator(CHECKS), preserve_errors=True)
     for sections, name, error in flatten_errors(raw, result) if result is not True else ():
         section = ".".join(sections)
         if name is None:
             raise ConfigError(path, "expected a section", section)
         # The value is not repeated when it may be a secret.
-        bad = error.element if isinstance(error, _BadElementError) else raw[section][name]
+        bad = error.element if isinstance(error, BadElementError) else raw[section][name]
         value = "" if section in _SECRET else f", not {bad!r}"
         raise ConfigError(path, f"expected {KEYS[section, name].expected}{value}", section, name)
 
@@ -419,90 +412,3 @@ def _check_receivers(config: Config) -> None:
     for key in ("ssl_cert", "ssl_key"):
         if config.puppetserver.urls and not getattr(config.puppetserver, key):
             raise ConfigError(config.path, "expected an absolute path, as urls is set", "puppetserver", key)
-
-
-# Checks of values: _CHECKS gives them the names that the declarations use
-
-
-def _check_path(value: object) -> Path:
-    if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
-        raise VdtTypeError(value)
-    # The bytes on disk are UTF-8 in every locale. A WSGI server may have started Python in another one.
-    return Path(os.path.normpath(os.fsdecode(value.encode("utf-8", "surrogateescape"))))
-
-
-def _check_optional_path(value: object) -> str:
-    return "" if value == "" else str(_check_path(value))
-
-
-class _BadElementError(ValidateError):  # type: ignore[misc]  # configobj has no types
-    """An element of a list is not what is expected."""
-
-    def __init__(self, element: str) -> None:
-        super().__init__(element)
-        self.element = element
-
-
-def _check_list(value: object, is_good: Callable[[str], bool]) -> tuple[str, ...]:
-    entries = value if isinstance(value, list) else [value]
-    if not all(isinstance(entry, str) for entry in entries):
-        raise VdtTypeError(value)
-    names = tuple(entry for entry in entries if entry)
-    for name in names:
-        if not is_good(name):
-            raise _BadElementError(name)
-    return names
-
-
-def _check_environments(value: object) -> tuple[str, ...]:
-    return _check_list(value, is_environment_name)
-
-
-def _check_branches(value: object) -> tuple[str, ...]:
-    return _check_list(value, is_branch_name)
-
-
-def _check_items(value: object) -> tuple[str, ...]:
-    return _check_list(
-        value, lambda name: "/" not in name and name not in (".", "..") and name not in RESERVED_HIERADATA_ITEMS
-    )
-
-
-def _check_servers(value: object) -> tuple[str, ...]:
-    return tuple(url.rstrip("/") for url in _check_list(value, lambda url: _SERVER.fullmatch(url) is not None))
-
-
-def _check_urls(value: object) -> tuple[str, ...]:
-    return _check_list(value, lambda url: "://" in url)
-
-
-def _check_owners(value: object) -> str:
-    if not isinstance(value, str) or (value and not ("{address}" in value and "://" in value)):
-        raise VdtTypeError(value)
-    return value
-
-
-def _check_prefix(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise VdtTypeError(value)
-    return value
-
-
-def _check_filename(value: object) -> str:
-    if not isinstance(value, str) or not value or "/" in value or value in (".", ".."):
-        raise VdtTypeError(value)
-    return value
-
-
-_CHECKS = {
-    "path": _check_path,
-    "optional_path": _check_optional_path,
-    "environments": _check_environments,
-    "branches": _check_branches,
-    "items": _check_items,
-    "servers": _check_servers,
-    "receivers": _check_urls,
-    "owners": _check_owners,
-    "prefix": _check_prefix,
-    "filename": _check_filename,
-}

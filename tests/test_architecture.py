@@ -18,16 +18,8 @@ _PACKAGE = TREE / "jens"
 _GROUND = {"deferred", "errors", "events", "model", "names", "text", "urls"}
 #: The other files at the top; they describe an instance.
 _TOP = {
-    "config",
-    "configlines",
-    "deliveries",
-    "layout",
-    "lastrun",
-    "links",
-    "locking",
-    "preflight",
-    "purgeguard",
-    "statefile",
+    *("config", "configchecks", "configlines", "deliveries", "layout", "lastrun"),
+    *("links", "locking", "preflight", "purgeguard", "statefile"),
 }
 
 #: What each folder may import, besides itself and the ground. A new folder gets its row here.
