@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -126,3 +127,11 @@ def plain(markdown: str) -> str:
 def test_every_file_of_state_is_documented() -> None:
     operation = (TREE / "docs" / "operation.md").read_text("utf-8")
     assert [file.name for file in STATE_FILES if f"cache/{file.name} " not in operation] == []
+
+
+def test_the_example_of_what_a_hook_gets_is_as_the_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((TREE / "examples" / "hooks" / "hook.schema.json").read_text("utf-8"))
+    [example] = re.findall(r"```json\n(.*?)```", (TREE / "docs" / "after-a-run.md").read_text("utf-8"), re.DOTALL)
+    jsonschema.validate(json.loads(example), schema)
+    assert set(json.loads(example)) == set(schema["properties"])
