@@ -38,7 +38,7 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     "git": {"system"},
     "messaging": {"system"},
     "history": {"system", "top"},
-    "delivery": {"system", "top", "history"},
+    "delivery": {"system", "top", "git", "history"},
     "metadata": {"system", "top", "git"},
     "repositories": {"system", "top", "git"},
     "environments": {"system", "top", "git", "metadata"},
