@@ -249,7 +249,8 @@ class Config(NamedTuple):
     @property
     def has_receivers(self) -> bool:
         """Whether somebody is to be told what runs change."""
-        return bool(self.hook.command or self.puppetserver.urls or self.notify.owners or self.notify.admins)
+        servers = self.puppetserver.urls or self.puppetserver.generate_types
+        return bool(self.hook.command or servers or self.notify.owners or self.notify.admins)
 
 
 _SECTIONS: Mapping[str, Any] = {

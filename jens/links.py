@@ -35,6 +35,9 @@ ENVIRONMENT_DIRECTORIES = (
 
 ENVIRONMENT_CONF = "environment.conf"
 
+#: The directory of an environment in which ``puppet generate types`` writes; its files are no link's business.
+RESOURCE_TYPES = ".resource_types"
+
 #: The kernel follows at most this many links in one path: path_resolution(7).
 _MOST_LINKS = 40
 #: The kernel takes no longer path, in bytes: PATH_MAX.

@@ -22,7 +22,7 @@ from typing import Callable
 import pytest
 from dirq.queue import Queue
 
-from jens.commands import update
+from jens.commands import deliver, update
 from jens.system import clock
 from jens.system.clock import Moment
 from tests import TREE
@@ -419,6 +419,15 @@ class Site:
         captured = self.capture.readouterr()
         text = log.read_bytes()[begin:].decode() if log.exists() else ""
         return Outcome(code, captured.out, captured.err, text)
+
+    def deliver(self, *arguments: str) -> Outcome:
+        """Run jens-deliver."""
+        self.capture.readouterr()
+        log = self.root / "log" / "jens-deliver.log"
+        begin = log.stat().st_size if log.exists() else 0
+        code = deliver.main(["-c", str(self.config), *arguments])
+        captured = self.capture.readouterr()
+        return Outcome(code, captured.out, captured.err, log.read_text()[begin:] if log.exists() else "")
 
     # What Puppet sees
 

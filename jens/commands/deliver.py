@@ -6,14 +6,15 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jens import locking, preflight
+from jens import deliveries, locking, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
-from jens.commands.runner import complain, locked, run_tool
+from jens.commands.runner import bound_git, complain, locked, run_tool
 from jens.config import Config, load_config
 from jens.delivery import hook
 from jens.delivery.deliver import deliver, forget_positions
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Runs that end during a delivery have it look again, so many times at most: the next run asks again.
 _MOST_ROUNDS = 10
+#: Seconds until a receiver is due for which a delivery waits, instead of leaving it to a run; and between two looks.
+_SOON, _PAUSE = 60.0, 0.2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
+    bound_git(config)
     preflight.check_instance_owner(config, arguments.command, as_root=arguments.as_root)
     set_up_logging(config, "jens-deliver", verbose=arguments.verbose)
     preflight.check_writable("cachedir", config.main.cachedir)
@@ -55,7 +59,8 @@ def _main(arguments: argparse.Namespace) -> int:
             if not is_alone:
                 return locked("Another jens-deliver is at work")
             problems = _deliver(config, anew=arguments.all and not begin)
-        if not os.path.lexists(Layout.of(config).deliver):
+            is_due = _wait_until_due(Layout.of(config))
+        if not is_due and not os.path.lexists(Layout.of(config).deliver):
             break  # else a run that has ended meanwhile left it to us
     for name, problem in problems.items():
         print(f"{Path(sys.argv[0]).name}: Unable to tell {name}: {problem}", file=sys.stderr)  # the log has it
@@ -74,3 +79,20 @@ def _deliver(config: Config, *, anew: bool) -> Mapping[str, str]:
     except KeyboardInterrupt:
         processes.kill_marked(hook.MARK, str(config.main.cachedir))
         raise
+
+
+def _wait_until_due(layout: Layout) -> bool:
+    """Wait for a receiver that is due soon. Returns whether one is due; False when somebody asks for a delivery.
+
+    So a short ``flush_again`` is kept to the second, and nobody else waits for it. Who is at a terminal does not want
+    to wait: the next run does it.
+    """
+    due = deliveries.load(layout).next_due()
+    while due is not None and not os.path.lexists(layout.deliver):
+        left = due - time.time()
+        if left <= 0:
+            return True
+        if left > _SOON or sys.stdin.isatty():
+            break
+        time.sleep(min(left, _PAUSE))
+    return False

@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple
 from jens import deliveries, lastrun
 from jens.config import Config
 from jens.deliveries import Failing, Position, Record, Told
-from jens.delivery import hook, notify
+from jens.delivery import hook, notify, puppetserver, types
 from jens.delivery.news import News, collect
 from jens.delivery.telling import Delivery, DeliveryError, Telling
 from jens.history.store import Reader
@@ -28,13 +28,17 @@ log = logging.getLogger(__name__)
 
 #: The kinds of receivers: functions that return those who are to be told something. A new kind gets a row here. A
 #: stage begins when the one before it has ended: servers are told when the types are there.
-_STAGES: Sequence[Sequence[Callable[[Delivery], Iterator[Telling]]]] = ((), (hook.tellings, notify.tellings))
+_STAGES: Sequence[Sequence[Callable[[Delivery], Iterator[Telling]]]] = (
+    (types.tellings,),
+    (hook.tellings, puppetserver.tellings, notify.tellings),
+)
 
 
 def deliver(config: Config) -> Mapping[str, str]:
     """Tell all receivers. Returns why those failed who could not be told, by name. Raises HistoryError, OSError."""
     layout = Layout.of(config)
     seen = deliveries.fingerprint(layout)
+    _forget_strangers(config, layout)
     problems: dict[str, str] = {}
     for stage in _STAGES if seen else ():
         record = deliveries.load(layout)
@@ -47,6 +51,19 @@ def deliver(config: Config) -> Mapping[str, str]:
                 problems[result.telling.receiver] = result.problem
     deliveries.save(layout, deliveries.load(layout)._replace(history=seen))
     return problems
+
+
+def _forget_strangers(config: Config, layout: Layout) -> None:
+    """Take receivers out of the record that are no longer configured. Raises OSError."""
+    record = deliveries.load(layout)
+    configured = {
+        *(*hook.receivers(config), *types.receivers(config), *puppetserver.receivers(config)),
+        *notify.receivers(config.notify, record.receivers),
+    }
+    known = {name: told for name, told in record.receivers.items() if name in configured}
+    if len(known) < len(record.receivers):
+        log.info("No longer told: %s", sorted(record.receivers.keys() - known))
+        deliveries.save(layout, record._replace(receivers=known))
 
 
 def forget_positions(layout: Layout) -> None:
@@ -74,11 +91,12 @@ def _tellings(
 
 
 class _Result(NamedTuple):
-    """What came of a telling: what the receiver knows now, or why it could not be told."""
+    """What came of a telling: what the receiver knows now (None: what it knew), and why it could not be told."""
 
     telling: Telling
     told: Told | None
     problem: str = ""
+    level: int = logging.WARNING
 
 
 def _told(tellings: Sequence[Telling]) -> Iterator[_Result]:
@@ -86,8 +104,7 @@ def _told(tellings: Sequence[Telling]) -> Iterator[_Result]:
     results: queue.Queue[_Result] = queue.Queue()
     begin, waiting = time.monotonic(), {telling.receiver: telling for telling in tellings}
     for telling in tellings:
-        if not telling.is_silent:
-            log.info("Telling %s...", telling.receiver)
+        log.log(logging.DEBUG if telling.is_quiet else logging.INFO, "Telling %s...", telling.receiver)
         threading.Thread(target=lambda telling=telling: results.put(_tell(telling)), daemon=True).start()
     while waiting:
         limits = [telling.limit for telling in waiting.values() if telling.limit]
@@ -104,7 +121,7 @@ def _tell(telling: Telling) -> _Result:
     try:
         return _Result(telling, telling.tell())
     except DeliveryError as error:
-        return _Result(telling, None, one_line(shortened(str(error))))
+        return _Result(telling, error.told, one_line(shortened(str(error))), error.level)
     except Exception as error:
         log.debug("%s", telling.receiver, exc_info=True)
         return _Result(telling, None, one_line(shortened(f"unforeseen {type(error).__name__}: {error}")))
@@ -113,14 +130,16 @@ def _tell(telling: Telling) -> _Result:
 def _remember(record: Record, result: _Result) -> Record:
     """The record with what came of a telling, which is logged."""
     name = result.telling.receiver
+    record = result.telling.also(record)
     before = record.receivers.get(name, Told())
-    if result.told is not None:
-        if not result.telling.is_silent:
-            log.info("%s %s", name, "works again, and was told" if before.failing else "was told")
-        return record._replace(receivers={**record.receivers, name: result.told._replace(failing=None)})
-    is_news = before.failing is None
-    level = logging.WARNING if is_news else logging.INFO
-    log.log(level, "Unable to tell %s, the next run tries again: %s", name, result.problem)
-    since = lastrun.timestamp(time.time()) if before.failing is None else before.failing.since
-    told = before._replace(failing=Failing(result.problem, since))
-    return record._replace(receivers={**record.receivers, name: told})
+    now = before if result.told is None else result.told
+    if result.problem:
+        level = result.level if before.failing is None else logging.INFO
+        log.log(level, "Unable to tell %s, the next run tries again: %s", name, result.problem)
+        since = lastrun.timestamp(time.time()) if before.failing is None else before.failing.since
+        now = now._replace(failing=Failing(result.problem, since))
+    else:
+        level = logging.DEBUG if result.telling.is_quiet and not before.failing else logging.INFO
+        log.log(level, "%s %s", name, "works again, and was told" if before.failing else "was told")
+        now = now._replace(failing=None)
+    return record._replace(receivers={**record.receivers, name: now})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
+from jens.config import Config
 from jens.deliveries import Told
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
@@ -23,12 +24,19 @@ VERSION = 1
 MARK = "JENS_DELIVERY"
 
 
+def receivers(config: Config) -> Iterator[str]:
+    """The name of the hook, if there is one."""
+    if config.hook.command:
+        yield f"hook {config.hook.command}"
+
+
 def tellings(delivery: Delivery) -> Iterator[Telling]:
     """The hook, if there is one and it has not been told of everything. Raises HistoryError."""
+    yield from (each for name in receivers(delivery.config) for each in _tellings(delivery, name))
+
+
+def _tellings(delivery: Delivery, name: str) -> Iterator[Telling]:
     config = delivery.config
-    if not config.hook.command:
-        return
-    name = f"hook {config.hook.command}"
     told = delivery.told(name)
     news = delivery.news_for(told)
     if not news:

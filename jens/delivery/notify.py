@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -77,6 +77,13 @@ def _begin(fault: FaultLife) -> float:
         return 0.0
 
 
+def receivers(settings: Notify, known: Iterable[str]) -> Iterator[str]:
+    """The names of the administrators, and of the ``known`` owners if they are still told."""
+    yield from map(_admin, settings.admins)
+    if settings.owners:
+        yield from (name for name in known if name.startswith(OWNER))
+
+
 def tellings(delivery: Delivery) -> Iterator[Telling]:
     """The people who are to be told something, or whose next time changes. Raises HistoryError."""
     settings = delivery.config.notify
@@ -89,8 +96,8 @@ def tellings(delivery: Delivery) -> Iterator[Telling]:
     ]
     concerned = whom(faults, settings)
     urls = {name: url for name, (url, _) in concerned.items()}
-    for name in delivery.record.receivers:
-        if name.startswith(OWNER) and settings.owners:
+    for name in receivers(settings, delivery.record.receivers):
+        if name.startswith(OWNER):
             urls.setdefault(name, _url_for(settings.owners, name[len(OWNER) :]))
     still_open = frozenset(map(identity, faults))
     pushes = Pushes(delivery.config, delivery.reader)
@@ -127,7 +134,7 @@ def _telling(delivery: Delivery, name: str, url: str, told: Told, due: Due, push
     if not (due.opened or due.closed):
         after = told._replace(position=Position(faults=due.known), due=due.again)
         if after != told._replace(failing=None) or told.failing:
-            yield Telling(name, lambda: after, 0, is_silent=True)
+            yield Telling(name, lambda: after, 0, is_quiet=True)
         return
     closed = [ended(delivery.reader, key) for key in due.closed]
     subject, text = compose(pushes.host, due.opened, closed, pushes.who)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Callable, NamedTuple
 
 from jens.config import Config
@@ -11,21 +12,35 @@ from jens.history.store import Reader
 
 
 class DeliveryError(Exception):
-    """A receiver could not be told: the message says why."""
+    """A receiver could not be told: the message says why.
+
+    ``told`` is what it knows all the same, None: what it knew before. ``level`` is that of the line in the log.
+    """
+
+    def __init__(self, problem: str, told: Told | None = None, level: int = logging.WARNING) -> None:
+        super().__init__(problem)
+        self.told = told
+        self.level = level
+
+
+def _unchanged(record: Record) -> Record:
+    return record
 
 
 class Telling(NamedTuple):
     """A receiver that is to be told something.
 
     ``tell`` does it, in a thread of its own, and returns what the receiver knows now; it raises DeliveryError. It must
-    bound itself; ``limit`` is for what it cannot bound: seconds after which it counts as failed, 0 for none.
-    ``is_silent``: only the record changes, and nobody is told anything.
+    bound itself; ``limit`` is for what it cannot bound: seconds after which it counts as failed, 0 for none. One that
+    ``is_quiet`` is not worth a line in the log when all is well. ``also``: what else changes in the record, when
+    ``tell`` has ended, however it ended.
     """
 
     receiver: str
     tell: Callable[[], Told]
     limit: float
-    is_silent: bool = False
+    is_quiet: bool = False
+    also: Callable[[Record], Record] = _unchanged
 
 
 class Delivery(NamedTuple):

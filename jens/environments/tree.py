@@ -19,6 +19,7 @@ from jens.layout import Layout, commit_entry
 from jens.links import (
     ENVIRONMENT_CONF,
     ENVIRONMENT_DIRECTORIES,
+    RESOURCE_TYPES,
     link_text,
     parse_target,
 )
@@ -142,6 +143,8 @@ def create(path: Path, tree: Tree) -> None:
             raise
         raise OSError(reason) from error
     if before is not None:
+        with contextlib.suppress(OSError):  # there are none, or jens-deliver makes them again
+            os.rename(before / RESOURCE_TYPES, path / RESOURCE_TYPES)
         _let_go(path, before, os.lstat(before))
 
 

@@ -67,6 +67,16 @@ def since(reader: Reader, deployment: int) -> Since:
     return Since(deployments, {name: news for name, news in found.items() if news.change})
 
 
+def touched(reader: Reader, deployment: int) -> set[str]:
+    """The environments that were not the same all the time since a deployment, by its number.
+
+    Among them are those that are now as they were then. Who keeps what he has read of an environment may have read it
+    in between. Raises HistoryError.
+    """
+    limits = {"deployment": deployment}
+    return {str(name) for query in (_TOUCHED_NAMES, _SHOWED_MOVES) for (name,) in reader.rows(query, limits)}
+
+
 def _became(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What became of environments in the end, '' for those that were made and are gone again."""
     first: dict[str, str] = {}
@@ -213,6 +223,23 @@ _TOUCHED = f"{_HOLDING} WHERE holding.since > ? OR holding.until > ?"
 
 #: Who holds a ref that has moved.
 _HOLDERS = f"{_HOLDING} WHERE holding.repository = ? AND holding.ref = ? AND holding.until IS NULL"
+
+#: Environments that were made, changed or deleted, or that began or ended to hold something.
+_TOUCHED_NAMES = """
+SELECT name FROM environment WHERE id IN (
+    SELECT environment FROM environment_change WHERE deployment > :deployment AND environment IS NOT NULL
+    UNION SELECT environment FROM holding WHERE since > :deployment OR until > :deployment
+)
+"""
+
+#: Environments that held a ref when it moved, or after that.
+_SHOWED_MOVES = """
+SELECT DISTINCT environment.name
+    FROM (SELECT DISTINCT repository, ref FROM change WHERE deployment > :deployment) AS moved
+    JOIN holding ON holding.repository = moved.repository AND holding.ref = moved.ref
+    JOIN environment ON environment.id = holding.environment
+    WHERE holding.until IS NULL OR holding.until > :deployment
+"""
 
 _LEADS_TO = """
 SELECT now FROM change INDEXED BY change_open WHERE repository = ? AND ref = ? AND until IS NULL

@@ -49,12 +49,7 @@ class Hook:
 
     def deliver(self, *arguments: str) -> Outcome:
         """Run jens-deliver."""
-        self.site.capture.readouterr()
-        log = self.site.root / "log" / "jens-deliver.log"
-        begin = log.stat().st_size if log.exists() else 0
-        code = deliver.main(["-c", str(self.site.config), *arguments])
-        captured = self.site.capture.readouterr()
-        return Outcome(code, captured.out, captured.err, log.read_text()[begin:] if log.exists() else "")
+        return self.site.deliver(*arguments)
 
     def news(self) -> dict[str, Any]:
         """What it is told by a delivery, in one call."""

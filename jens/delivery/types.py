@@ -1,0 +1,301 @@
+"""Types of resources: ``puppet generate types`` for the environments in which a module's types have changed.
+
+Of each environment it remembers for which types it was run: a digest of the trees ``lib/puppet/type`` of its modules.
+So nothing is lost when it fails or is killed, and an environment that is as it was costs a look, and no Puppet.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Callable, NamedTuple
+
+from jens.config import Config
+from jens.deliveries import Record, Told
+from jens.delivery import puppetserver
+from jens.delivery.hook import MARK
+from jens.delivery.news import News
+from jens.delivery.telling import Delivery, DeliveryError, Telling
+from jens.errors import GitError
+from jens.git import process
+from jens.history.model import CREATED, DELETED
+from jens.history.since import Difference
+from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.links import ENVIRONMENT_CONF, RESOURCE_TYPES, LinkReader, Target, code_of
+from jens.model import HOSTGROUPS, MODULES
+from jens.names import parse_repository
+from jens.system import files, programs
+from jens.text import listed
+
+log = logging.getLogger(__name__)
+
+_NAME = "puppet generate types"
+#: Where a module has its types.
+_TYPES = "lib/puppet/type"
+#: Where Puppet is, besides PATH: systemd has another one than a login shell.
+_PUPPET_PATH = "/opt/puppetlabs/bin"
+
+#: Seconds for all environments of a delivery, and those that must be left to begin with one.
+_WHOLE, _LEAST = 60, 20
+_LIMIT = _WHOLE + 15
+#: How the line begins with which each file tells when it was written.
+_STAMP = b"# This file was automatically generated on"
+
+
+class _Memory(NamedTuple):
+    """For which types Puppet was run in each environment ('': there are none), and where it is still to be run."""
+
+    digests: Mapping[str, str] = MappingProxyType({})
+    owed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, memory: Mapping[str, Any]) -> _Memory:
+        try:
+            digests = {str(name): str(digest) for name, digest in memory.get("digests", {}).items()}
+            return cls(digests, frozenset(map(str, memory.get("owed", ()))))
+        except (AttributeError, TypeError):
+            return cls()
+
+    def encode(self) -> dict[str, Any]:
+        """The same for the memory of a receiver."""
+        return {"digests": dict(self.digests), "owed": sorted(self.owed)}
+
+
+class _Done(NamedTuple):
+    """What came of an environment: a problem, or ''; whether its files are others now; whether there was no time."""
+
+    problem: str = ""
+    is_changed: bool = False
+    is_left: bool = False
+
+
+def receivers(config: Config) -> Iterator[str]:
+    """The name of this receiver, if it is configured."""
+    if config.puppetserver.generate_types:
+        yield _NAME
+
+
+def tellings(delivery: Delivery) -> Iterator[Telling]:
+    """The environments in which types may have changed. Raises HistoryError."""
+    for name in receivers(delivery.config):
+        told, layout = delivery.told(name), Layout.of(delivery.config)
+        news, memory = delivery.news_for(told), _Memory.of(told.memory)
+        wanted = {*memory.owed, *plan_looks(news, memory.digests, functools.partial(_may_concern, layout))}
+        if wanted or news.position != told.position or told.failing:
+            yield _telling(layout, Told(news.position), memory, wanted)
+
+
+def _telling(layout: Layout, told: Told, memory: _Memory, wanted: set[str]) -> Telling:
+    changed: set[str] = set()
+
+    def also(record: Record) -> Record:
+        # Who was flushed before, or will not be, because nothing else has changed.
+        return puppetserver.owe(record, [*changed]) if changed else record
+
+    return Telling(_NAME, lambda: _tell(layout, told, memory, wanted, changed), _LIMIT, is_quiet=True, also=also)
+
+
+def plan_looks(news: News, digests: Mapping[str, str], may_concern: Callable[[Difference], bool]) -> list[str]:
+    """The environments whose types are to be looked at. ``may_concern``: whether a difference may be one of types."""
+    return [
+        name
+        for name, each in news.since.environments.items()
+        if each.change != DELETED
+        and (
+            news.is_all
+            or each.change == CREATED
+            or name not in digests
+            or not each.differences
+            or any(map(may_concern, each.differences))
+        )
+    ]
+
+
+def _may_concern(layout: Layout, difference: Difference) -> bool:
+    """Whether a repository has types, or had. What is no longer on disk may have had some."""
+    repo = parse_repository(difference.repository)
+    if repo.partition not in (MODULES, HOSTGROUPS):
+        return False
+    for commit in filter(None, (difference.before, difference.now)):
+        checkout = layout.checkout(repo, commit)
+        if not os.path.lexists(checkout) or os.path.lexists(f"{checkout}/{code_of(repo)}/{_TYPES}"):
+            return True
+    return False
+
+
+# The work
+
+
+def _tell(layout: Layout, told: Told, memory: _Memory, wanted: Iterable[str], changed: set[str]) -> Told:
+    """Run Puppet where it is to be run. Adds the environments whose files are others now to ``changed``.
+
+    Raises DeliveryError: the environments of which this is true are tried again.
+    """
+    there = {*layout.environments()}
+    found = _look(layout, sorted(there.intersection(wanted)))
+    known = {name: digest for name, digest in memory.digests.items() if name in there}
+    todo = [name for name, digest in found.digests.items() if not _fits(layout, name, digest, known.get(name))]
+    done = _generate_all(layout, sorted(todo, key=lambda name: (name in memory.owed, name)))
+    changed.update(name for name, result in done.items() if result.is_changed)
+    problems = {**found.problems, **{name: result.problem for name, result in done.items() if result.problem}}
+    left = {name for name, result in done.items() if result.is_left}
+    known.update({name: digest for name, digest in found.digests.items() if name not in {*problems, *left}})
+    now = told._replace(
+        memory=_Memory(known, frozenset({*left, *problems})).encode(), due=time.time() if left else None
+    )
+    if problems:
+        first, more = min(problems), len(problems) - 1
+        others = f" (and {more} more environments)" if more else ""
+        raise DeliveryError(f"environment '{first}': {problems[first]}{others}", now)
+    if left:
+        log.info("Types of resources of %s are left for the next delivery", listed(sorted(left)))
+    return now
+
+
+class _Found(NamedTuple):
+    """The digests of the types of environments, and why others could not be looked at."""
+
+    digests: Mapping[str, str]
+    problems: Mapping[str, str]
+
+
+def _look(layout: Layout, names: Iterable[str]) -> _Found:
+    digests, problems, looker = {}, {}, _Looker(layout)
+    for name in names:
+        try:
+            digests[name] = looker.digest(name)
+        except (GitError, OSError) as error:
+            problems[name] = str(error)
+    return _Found(digests, problems)
+
+
+def _fits(layout: Layout, name: str, digest: str, known: str | None) -> bool:
+    """Whether what Puppet wrote fits the types that there are."""
+    has_files = os.path.isdir(layout.environment(name) / RESOURCE_TYPES)
+    if digest:
+        return has_files and known == digest
+    return known == "" or (known is None and not has_files)
+
+
+class _Looker:
+    """Tells which types environments have. It looks at each checkout once, as environments share them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._links = LinkReader(layout)
+        self._trees: dict[Target, str] = {}
+
+    def digest(self, name: str) -> str:
+        """A text that is another one for other types, '' when there are none. Raises GitError, OSError."""
+        found = [f"{link} {tree}\n" for link, tree in sorted(self._types(name)) if tree]
+        text = "".join(found).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=8).hexdigest() if found else ""
+
+    def _types(self, name: str) -> Iterator[tuple[str, str]]:
+        for directory in (MODULES, HOSTGROUPS):
+            with os.scandir(f"{self._layout.environment(name)}/{directory}") as entries:
+                links = [entry for entry in entries if entry.is_symlink()]
+            for entry in links:
+                link = f"{directory}/{entry.name}"
+                target = self._links.target(name, link, os.readlink(entry.path))
+                if target is not None:
+                    if target not in self._trees:
+                        self._trees[target] = self._tree(target)
+                    yield link, self._trees[target]
+
+    def _tree(self, target: Target) -> str:
+        """The id of the tree of types in a checkout, '' when it has none."""
+        clone = self._layout.clone(target.repo)
+        entry = target.entry
+        try:
+            entry = entry if is_checkout_name(entry) else os.readlink(clone / entry)
+        except OSError as error:
+            if not files.is_verdict(error):
+                raise
+            return ""  # the link dangles
+        path = os.path.normpath(f"{target.below}/{_TYPES}")
+        if not is_checkout_name(entry) or entry_ref(entry) is None or not files.is_there(clone / entry / path):
+            return ""
+        # Its id, and not its files: who pushes decides how many there are, and how large.
+        arguments = ["rev-parse", "--verify", "--quiet", f"{entry[1:]}:{path}"]
+        return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+
+
+def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
+    """Run Puppet for some environments, as many at once as there are processors, and no longer than _WHOLE."""
+    if not names:
+        return {}
+    log.info("Generating types of resources for %s...", listed(names))
+    begin = time.monotonic()
+
+    def work(name: str) -> _Done:
+        left = begin + _WHOLE - time.monotonic()
+        if left < _LEAST:
+            return _Done(is_left=True)
+        try:
+            return _generate(layout, name, left)
+        except OSError as error:
+            return _Done(str(error))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        done = dict(zip(names, pool.map(work, names)))
+    log.info("Generated types of resources in %.1f s", time.monotonic() - begin)
+    return done
+
+
+def _generate(layout: Layout, name: str, seconds: float) -> _Done:
+    """Run Puppet for one environment, and put what it writes in place. Raises OSError.
+
+    Puppet writes elsewhere, in a directory with links to the environment: a server that reads meanwhile finds whole
+    files, and those of before where Puppet fails.
+    """
+    puppet = shutil.which("puppet", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_PUPPET_PATH}")
+    if puppet is None:
+        return _Done(f"there is no program 'puppet' in PATH, nor in {_PUPPET_PATH}")
+    environment = layout.environment(name)
+    with tempfile.TemporaryDirectory(prefix="jens-types-") as scratch:
+        top = Path(scratch)
+        (top / "environments" / name).mkdir(parents=True)
+        for part in (MODULES, HOSTGROUPS, ENVIRONMENT_CONF):
+            (top / "environments" / name / part).symlink_to(environment / part)
+        command = [puppet, "generate", "types", "--force", "--environment", name]
+        command += ["--environmentpath", str(top / "environments"), "--color", "false"]
+        command += ["--confdir", str(top / "conf"), "--vardir", str(top / "var")]
+        variables = {MARK: str(layout.cachedir), "HOME": scratch}
+        ended = programs.run(command, b"", seconds, variables)
+        is_changed = _take_over(top / "environments" / name / RESOURCE_TYPES, environment, ended.status == 0)
+    errors = [line for line in ended.output.splitlines() if line.startswith("Error")]
+    return _Done(ended.problem and (errors[0] if errors and ended.status else ended.problem), is_changed)
+
+
+def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:
+    """Put the files that Puppet has made into an environment; those that it did not make go, when it made all.
+
+    Returns whether something is another than before. Raises OSError.
+    """
+    new = {path.name: path.read_bytes() for path in made.glob("*.pp")} if made.is_dir() else {}
+    place = environment / RESOURCE_TYPES
+    before = {path.name: files.read_if_there(path) or b"" for path in place.iterdir()} if place.is_dir() else {}
+    other = {place / name: text for name, text in new.items() if _body(text) != _body(before.get(name))}
+    gone = [place / name for name in before if name not in new] if is_whole else []
+    if new and not place.is_dir():
+        place.mkdir(0o755)
+    if other:
+        files.write_files(place, other)
+    for path in gone:
+        files.remove_tree(path)
+    return bool(other or gone)
+
+
+def _body(text: bytes | None) -> bytes | None:
+    """What a file says, without the time at which it was written."""
+    return text and b"\n".join(line for line in text.split(b"\n") if not line.startswith(_STAMP))
