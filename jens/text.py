@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import datetime
 
 #: At most so many names are listed in one line.
 _MOST_NAMES = 20
@@ -36,3 +38,22 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+#: Seconds of the units in which people say how long ago something was.
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def parse_moment(text: str) -> float:
+    """A time in seconds since the epoch: so long ago (``90m``), or ISO 8601, local unless it says otherwise.
+
+    Raises ValueError.
+    """
+    number, unit = text[:-1], text[-1:]
+    try:
+        if unit in _UNITS and number.isascii() and number.isdecimal():
+            return max(0.0, time.time() - int(number) * _UNITS[unit])
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError, OSError):
+        expected = "a time such as 90m, 1h, 1d, 2026-03-03 or 2026-03-03T14:05"
+        raise ValueError(f"expected {expected}, not {one_line(text)!r}") from None

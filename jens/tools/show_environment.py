@@ -23,7 +23,7 @@ from jens.names import describe_ref
 from jens.system import files
 from jens.text import one_line
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, said_of, since_of, when
+from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, since_of, when
 
 # Why an environment has a repository at a ref. More reasons may come.
 OVERRIDE, DEFAULT, SNAPSHOT, WAITING = "override", "default", "snapshot", "waiting"
@@ -185,10 +185,10 @@ def plan_faults(faults: Iterable[OpenFault], name: str, repositories: Iterable[R
 # Reading
 
 
-def look(config: Config, name: str) -> Environment:
+def look(instance: Instance, name: str) -> Environment:
     """Look at an environment. Raises DirectoryError when there is none, or it cannot be read."""
+    config = instance.config
     preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
-    instance = Instance(config)
     with Past(config) as past:
         if not is_environment(instance.layout, name):
             raise DirectoryError("environment", instance.layout.environment(name), _absence(instance, past, name))
@@ -196,7 +196,7 @@ def look(config: Config, name: str) -> Environment:
         definition = _definition(instance, name)
         targets, strange = _by_repository(instance.layout, name, links)
         shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
-        said = said_of(instance, [(repo, part.commit) for repo, part in shown.items() if part and part.commit])
+        said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         parts = [
             _part(instance, past, name, definition, repo, part, said)
             for repo, part in shown.items()
