@@ -181,6 +181,9 @@ def _shown(rule: Rule, sources: Sources, pages: _Pages) -> Callable[..., Respons
         except JensError as error:
             log.error("%s", error)
             made = _made(_problem_page(503, sources.redaction.text(one_line(str(error)))), kind)
+        except OSError as error:
+            log.error("%s", error)
+            made = _made(_problem_page(503, f"What this page shows cannot be read: {error.strerror}."), kind)
         return _response(made)
 
     return show

@@ -42,7 +42,8 @@ def plan_state(
     if last_run.status:
         reasons.append(f"The last run ended with exit status {last_run.status}.")
     if last_run.failures:
-        reasons.append(f"{len(last_run.failures)} of what the last run had to do failed.")
+        failures = len(last_run.failures)
+        reasons.append(f"The last run had {failures} failure{'' if failures == 1 else 's'}.")
     age = now - last_run.begin
     if age > LATE:
         reasons.append(f"The last run began {lasting(age)} ago.")

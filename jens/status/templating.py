@@ -16,7 +16,13 @@ def set_up(app: Flask, config: Config) -> None:
     """Prepare an application for its templates."""
     app.jinja_options = {**app.jinja_options, "finalize": finalize, "trim_blocks": True, "lstrip_blocks": True}
     app.jinja_env.filters.update(
-        ago=words.ago, groups=groups, lasting=words.lasting, local=words.local, seconds=words.seconds, short=words.short
+        ago=words.ago,
+        groups=groups,
+        lasting=words.lasting,
+        local=words.local,
+        seconds=words.seconds,
+        short=words.short,
+        short_ref=words.short_ref,
     )
     protected = config.main.protectedenvironments
     app.jinja_env.globals.update(named=lambda names: history.named(names, protected))

@@ -92,3 +92,12 @@ def seconds(value: float | None) -> str:
 def short(commit: str | None) -> str:
     """The first digits of a commit."""
     return (commit or "")[:7] or "none"
+
+
+#: A commit's whole id.
+_ID = re.compile(r"[0-9a-f]{40}")
+
+
+def short_ref(ref: str) -> str:
+    """A ref as definitions write it, with the first digits of a commit's whole id."""
+    return _ID.sub(lambda found: found.group()[:7], ref)

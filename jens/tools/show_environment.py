@@ -314,7 +314,10 @@ def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, T
     first = known[target.entry]
     if first is None:
         return None
-    linked = os.lstat(layout.environment(name) / link).st_mtime
+    try:
+        linked = os.lstat(layout.environment(name) / link).st_mtime
+    except FileNotFoundError:
+        return None  # the environment has just lost it
     return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
 
 

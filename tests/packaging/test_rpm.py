@@ -91,7 +91,7 @@ def test_commands_and_their_man_pages_are_installed(host: Host) -> None:
 def test_the_shipped_configuration_is_valid_and_documents_are_there(host: Host) -> None:
     assert host.run("jens-config", "-k", "clonedir", user="jens") == f"{LIB}/clone\n"
     documents = host.root / "usr" / "share" / "doc" / "puppet-jens"
-    for source in (*TREE.glob("docs/*.md"), *TREE.glob("examples/**/*"), TREE / "README.md"):
+    for source in (*TREE.glob("docs/*.*"), *TREE.glob("examples/**/*"), TREE / "README.md"):
         if source.is_file():
             assert (documents / source.relative_to(TREE)).read_bytes() == source.read_bytes()
     license_file = host.run("rpm", "--query", "--licensefiles", "puppet-jens").strip()

@@ -44,7 +44,7 @@ GOOD = LastRun(NOW - 40, 1.0, 0, ())
         (GOOD, [fault()], None, WRONG, ["1 fault is open."]),
         (GOOD, [fault(), fault()], None, WRONG, ["2 faults are open."]),
         (GOOD._replace(status=20), [], None, WRONG, ["exit status 20"]),
-        (GOOD._replace(failures=("a",)), [], None, WRONG, ["1 of what the last run had to do failed"]),
+        (GOOD._replace(failures=("a",)), [], None, WRONG, ["The last run had 1 failure."]),
         (GOOD._replace(begin=NOW - LATE), [], None, WELL, []),
         (GOOD._replace(begin=NOW - LATE - 1), [], None, WRONG, ["The last run began 10 min ago."]),
         (GOOD, [], MANY_HINTS, WRONG, ["100 hints wait."]),
