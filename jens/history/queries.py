@@ -211,8 +211,7 @@ def _source(reader: Reader, wanted: Filter) -> tuple[str, list[str]]:
     clauses = []
     is_few = False
     if wanted.repository is not None:
-        rows = reader.rows(_COUNT_OF_REPOSITORY, {"name": wanted.repository, "most": _FEW})
-        is_few = rows[0][0] < _FEW
+        is_few = not _is_busy(reader, wanted.repository)
         column = "change.repository" if is_few else "+change.repository"  # with a plus, no index is used
         clauses.append(f"{column} = (SELECT id FROM repository WHERE name = :repository)")
     if wanted.environments:
@@ -221,6 +220,11 @@ def _source(reader: Reader, wanted: Filter) -> tuple[str, list[str]]:
             return _SHOWN_CHANGES.format(numbers=numbers), clauses
         clauses.append(f"EXISTS (SELECT 1 FROM holding WHERE {_SHOWS} AND environment IN ({numbers}))")
     return "change", clauses
+
+
+def _is_busy(reader: Reader, repository: str) -> bool:
+    """Whether a repository has many changes."""
+    return bool(reader.rows(_COUNT_OF_REPOSITORY, {"name": repository, "most": _FEW})[0][0] >= _FEW)
 
 
 def _is_few(reader: Reader, environments: str) -> bool:
@@ -461,11 +465,20 @@ def pins_seen(reader: Reader, digits: str) -> list[tuple[str, str]]:
     return sorted((repository, ref[1:]) for repository, ref in reader.rows(query, (f".{digits}", f".{digits}g")))
 
 
-def moves_of(reader: Reader, repository: str) -> list[Move]:
-    """All moves of the branches of a repository, the oldest first. Raises HistoryError."""
+def moves_of(reader: Reader, repository: str, newest: int | None = None, commit: str = "") -> list[Move]:
+    """All moves of the branches of a repository, the oldest first; or only the ``newest`` and those to a commit.
+
+    Raises HistoryError.
+    """
+    column, values = "change.repository", {"name": repository, "most": -1, "commit": bytes.fromhex(commit)}
+    if newest is not None and _is_busy(reader, repository):
+        column, values = "+change.repository", {**values, "most": newest}  # with a plus, no index is used
+    rows = reader.rows(_MOVES.format(column=column), values)
+    if len(rows) == newest and commit:
+        rows += [row for row in reader.rows(_MOVES_TO, values) if row[2] < rows[-1][2]]
     return [
         Move(ref, now and now.hex(), deployment, time / 1000, *rest)
-        for ref, now, deployment, time, *rest in reader.rows(_MOVES, (repository,))
+        for ref, now, deployment, time, *rest in reversed(rows)
     ]
 
 
@@ -649,7 +662,13 @@ SELECT ref.name, change.now, change.deployment, change.time, change.commits, cha
     change.date FROM change
     JOIN ref ON ref.id = change.ref
     LEFT JOIN author ON author.id = change.author
-    WHERE change.repository = (SELECT id FROM repository WHERE name = ?) ORDER BY change.deployment
+    WHERE {column} = (SELECT id FROM repository WHERE name = :name) ORDER BY change.deployment DESC LIMIT :most
+"""
+
+_MOVES_TO = f"""
+{_MOVES.partition("    WHERE")[0]}
+    WHERE change.now = :commit AND change.repository = (SELECT id FROM repository WHERE name = :name)
+    ORDER BY change.deployment DESC
 """
 
 _HOLDINGS_OF = """

@@ -9,6 +9,8 @@ from typing import Any
 from jens.errors import DirectoryError
 from jens.history import queries
 from jens.history.store import Reader
+from jens.model import RepoId
+from jens.names import parse_repository
 from jens.status.page import Page, RefusedError
 from jens.status.sources import Sources
 from jens.text import one_line
@@ -16,6 +18,7 @@ from jens.tools import show, show_commit
 
 #: What may be the beginning of a commit's id.
 _ID = re.compile(r"[0-9a-f]{7,40}")
+_WHOLE = 40
 #: So many names, and so many commits, are found at most.
 _MOST_NAMES, _MOST_COMMITS = 50, 20
 
@@ -74,6 +77,15 @@ def _commits(sources: Sources, past: show.Past, digits: str) -> list[dict[str, A
     ]
 
 
+def _only_repository(sources: Sources, digits: str) -> RepoId | None:
+    """The only repository that a whole id can be of, if that is known: then no other mirror is looked through."""
+    if len(digits) < _WHOLE:
+        return None
+    with sources.past() as past:
+        repos = {each["repository"] for each in _commits(sources, past, digits)}
+    return parse_repository(repos.pop()) if len(repos) == 1 else None
+
+
 def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
     return {*queries.commits_seen(reader, digits), *queries.pins_seen(reader, digits)}
 
@@ -84,7 +96,7 @@ def look(sources: Sources, asked: str) -> Page:
     if not _ID.fullmatch(digits):
         raise RefusedError(404, f"'{one_line(asked)}' is no commit: 7 to 40 hexadecimal digits are expected.")
     try:
-        answer = show_commit.look(sources.instance(), digits)
+        answer = show_commit.look(sources.instance(), digits, _only_repository(sources, digits))
     except DirectoryError as error:
         if error.key != "repository":
             raise

@@ -48,12 +48,12 @@ def grouped(sources: Sources, past: Past, wanted: Filter, most: int, most_of_eac
 def _newest(reader: Reader, wanted: Filter, most: int, most_of_each: int) -> tuple[dict[int, list[Entry]], int | None]:
     """The first entries of the newest deployments, and the number before which older ones are, None for none."""
     found: dict[int, list[Entry]] = {}
-    entries = 0
+    entries, size = 0, min(_MOST_ENTRIES, 2 * most)
     while len(found) < most and entries < _MOST_ENTRIES:
-        page = [*itertools.islice(queries.entries(reader, wanted, _MOST_ENTRIES), _MOST_ENTRIES)]
+        page = [*itertools.islice(queries.entries(reader, wanted, size), size)]
         found.update(plan_groups(page, most - len(found), most_of_each))
         entries = sum(map(len, found.values()))
-        if not page or (len(page) < _MOST_ENTRIES and page[-1].deployment in found):
+        if not page or (len(page) < size and page[-1].deployment in found):
             return found, None
         wanted = wanted._replace(before=[*found][-1])  # the rest of a large deployment is on its own page
     return found, [*found][-1]

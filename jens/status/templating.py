@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from flask import Flask
 
 from jens.config import Config
 from jens.status import words
+from jens.status.memory import Memory
 from jens.tools import history
+
+#: So many rows of tables are remembered.
+_MOST_ROWS = 20_000
 
 
 def set_up(app: Flask, config: Config) -> None:
@@ -24,8 +28,8 @@ def set_up(app: Flask, config: Config) -> None:
         short=words.short,
         short_ref=words.short_ref,
     )
-    protected = config.main.protectedenvironments
-    app.jinja_env.globals.update(named=lambda names: history.named(names, protected))
+    protected, rows = config.main.protectedenvironments, Rows()
+    app.jinja_env.globals.update(named=lambda names: history.named(names, protected), remembered_row=rows.get)
 
 
 def finalize(value: Any) -> Any:
@@ -41,3 +45,19 @@ def groups(rows: Sequence[Mapping[str, Any]], *keys: str) -> list[tuple[tuple[An
     for row in rows:
         found.setdefault(tuple(row[key] for key in keys), []).append(row["environment"])
     return [*found.items()]
+
+
+class Rows:
+    """Rows of tables as they are shown: most environments have the same repositories at the same commits."""
+
+    def __init__(self) -> None:
+        self._rows = Memory[Any](float("inf"), _MOST_ROWS)
+
+    def get(self, show: Callable[[Mapping[str, Any]], Any], root: str, row: Mapping[str, Any]) -> Any:
+        """A row, shown once for all with the same values. One that has more than plain values is shown each time."""
+        values = (root, *row.values())
+        try:
+            hash(values)
+        except TypeError:
+            return show(row)
+        return self._rows.get(values, lambda: show(row))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime, timezone
 
@@ -46,12 +47,16 @@ def clean(text: str) -> str:
 
 # Times
 
+#: So many times are remembered as people write them: many pages have the same ones.
+_MOST_TIMES = 20_000
+
 
 def local(moment: str | None) -> str:
     """A time (UTC, ISO 8601) as people on this host write it."""
     return "unknown" if moment is None else _local(moment)
 
 
+@functools.lru_cache(_MOST_TIMES)
 def _local(moment: str) -> str:
     try:
         return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"

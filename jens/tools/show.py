@@ -138,6 +138,9 @@ def plan_answered(trouble: Contact, last_run: LastRun | None, *, is_poll: bool, 
 class Instance:
     """An instance, each part of it read when it is first asked for."""
 
+    #: So many of the newest moves of a repository's branches are looked at; None: all.
+    newest: int | None = None
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = Layout.of(config)
@@ -189,10 +192,20 @@ class Instance:
         asked, under_way = self._left
         return frozenset([*asked, *under_way])
 
+    @functools.cached_property
+    def _faults_of(self) -> Mapping[str, list[OpenFault]]:
+        """The open faults by repository: there may be many of both."""
+        found: dict[str, list[OpenFault]] = {}
+        for opened in self.faults:
+            found.setdefault(opened.fault.repository, []).append(opened)
+        return found
+
     def trouble(self, repo: RepoId) -> Contact:
         """Why a repository may not be as new as its remote."""
         asked, under_way = self._left
-        return plan_trouble(repo, self.faults, self.hints.times.get(repo), asked.get(repo), under_way.get(repo))
+        return plan_trouble(
+            repo, self._faults_of.get(str(repo), ()), self.hints.times.get(repo), asked.get(repo), under_way.get(repo)
+        )
 
     def contact(self, repo: RepoId) -> Contact:
         """All that is known of a repository's remote."""
@@ -228,6 +241,10 @@ class Instance:
     def described(self, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
         """What commits say of themselves, of those that the mirrors have."""
         return said_of(self.layout, self.config.git.jobs, commits)
+
+    def linked(self, look: Callable[..., Value], name: str, repo: RepoId, links: Any) -> Value:
+        """What the links of an environment to a repository show, as ``look`` finds it."""
+        return look(self, name, repo, links)
 
     def environments(self) -> list[str]:
         """The environments on disk, sorted. Raises DirectoryError."""

@@ -370,7 +370,7 @@ def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
 def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mirror: bool, only: str | None) -> Found:
     bare, name = instance.layout.bare(repo), str(repo)
     heads, (uses, closed) = heads_of(bare), uses_of(instance, repo)
-    moves = past.ask(lambda reader: queries.moves_of(reader, name)) or []
+    moves = past.ask(lambda reader: queries.moves_of(reader, name, instance.newest, commit)) or []
     holdings = past.ask(lambda reader: queries.holdings_of(reader, name)) or []
     tips = {commit, *heads.values(), *(use.commit for use in uses), *(move.now for move in moves)}
     tips |= {pinned_commit(held.ref) for held in holdings}

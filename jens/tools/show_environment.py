@@ -195,7 +195,7 @@ def look(instance: Instance, name: str) -> Environment:
         links = _links(instance.layout, name)
         definition = _definition(instance, name)
         targets, strange = _by_repository(instance.layout, name, links)
-        shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
+        shown = {repo: instance.linked(_shown, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
         said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         parts = [
             _part(instance, past, name, definition, repo, part, said)

@@ -241,7 +241,8 @@ def test_a_page_fits_and_everybody_can_use_it(chromium: Browser, name: str) -> N
 def _too_wide(browser: Browser, width: int) -> list[str]:
     script = (
         "return [...document.querySelectorAll('body *')]"
-        ".filter(each => each.getBoundingClientRect().right > arguments[0] + 1).map(each => each.outerHTML.slice(0, 120))"
+        ".filter(each => each.getBoundingClientRect().right > arguments[0] + 1)"
+        ".map(each => each.outerHTML.slice(0, 120))"
     )
     found: list[str] = browser.driver.execute_script(script, width)
     return found
