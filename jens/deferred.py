@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import jens.git.lock
     import jens.git.process
     import jens.repositories.plan
+    import jens.status.metrics
+    import jens.status.sources
     from jens import configlines as configlines
     from jens import deliveries as deliveries
     from jens.commands import background as background
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
+    status_metrics = jens.status.metrics
+    status_sources = jens.status.sources
 
 MODULES = {
     "background": "jens.commands.background",
@@ -89,6 +93,8 @@ MODULES = {
     "transfers": "jens.repositories.transfers",
     "patience": "jens.update.patience",
     "preview": "jens.update.preview",
+    "status_metrics": "jens.status.metrics",
+    "status_sources": "jens.status.sources",
 }
 
 

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from jens import __version__
@@ -18,7 +17,7 @@ from jens.commands.runner import run_in_utf8
 from jens.config import DEFAULT_PATH
 from jens.model import RepoId
 from jens.names import is_environment_name, parse_repository
-from jens.text import one_line
+from jens.text import UNITS, one_line, parse_moment
 
 
 def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
@@ -45,22 +44,12 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
 
 
-#: Seconds of the units in which people say how long ago something was.
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
 def moment(text: str) -> float:
-    """A time in seconds since the epoch: so long ago (``90m``), or ISO 8601, local unless it says otherwise.
-
-    Raises ArgumentTypeError.
-    """
-    number, unit = text[:-1], text[-1:]
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        if unit in _UNITS and number.isascii() and number.isdecimal():
-            return max(0.0, time.time() - int(number) * _UNITS[unit])
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    expected = "a time such as 90m, 1h, 1d, 2026-03-03 or 2026-03-03T14:05"
-    raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
+    """A time, as ``parse_moment`` reads it. Raises ArgumentTypeError."""
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def future(text: str) -> float:
@@ -69,7 +58,7 @@ def future(text: str) -> float:
     Raises ArgumentTypeError.
     """
     now = time.time()
-    meant = 2 * now - moment(text) if text[-1:] in _UNITS else moment(text)
+    meant = 2 * now - moment(text) if text[-1:] in UNITS else moment(text)
     if meant <= now:
         raise argparse.ArgumentTypeError(f"expected a time to come, such as 90m, 2d or 2026-03-03T14:05, not {text!r}")
     return meant

@@ -108,6 +108,10 @@ class Hold(NamedTuple):
             },
         }
 
+    def tell(self) -> dict[str, Any]:
+        """The same without what the environment has."""
+        return {key: value for key, value in self.encode().items() if key != "repositories"}
+
 
 def decode(environment: str, content: Any) -> Hold:
     """Reverse ``encode``. Raises StateError for content that it cannot have made."""

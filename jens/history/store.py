@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import string
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -526,6 +527,9 @@ def set_aside(path: Path) -> Path:
 # Reading
 
 
+#: So many instructions of SQLite are between two looks at the clock.
+_STEPS = 10_000
+
 #: What SQLite says to a reader when there is something to be taken back.
 _HALFWAY = "attempt to write a readonly database"
 
@@ -539,6 +543,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._patience = self._until = float("inf")
         with self._failing():
             if not _exists(path):
                 raise HistoryError(path, "it does not exist: no run has recorded anything yet")
@@ -571,10 +576,20 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
         self._connection.close()
+
+    def end_after(self, seconds: float) -> None:
+        """From now on, end each query that takes longer than so many seconds. It raises HistoryError then."""
+        self._patience = seconds
+        self._connection.set_progress_handler(lambda: time.monotonic() > self._until, _STEPS)
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """All rows of a query. Raises HistoryError."""
+        self._until = time.monotonic() + self._patience
         with self._failing():
             return self._connection.execute(query, values).fetchall()
 

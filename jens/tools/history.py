@@ -13,7 +13,7 @@ from jens.config import Config
 from jens.errors import HistoryError
 from jens.history import queries
 from jens.history.model import BEGUN, RESET
-from jens.history.queries import Change, Deployment, EnvironmentChange, FaultLife, Filter
+from jens.history.queries import Change, Deployment, Entry, EnvironmentChange, FaultLife, Filter
 from jens.history.store import Reader
 from jens.layout import Layout
 from jens.model import Ref
@@ -59,9 +59,9 @@ def lines(reader: Reader, config: Config, wanted: Filter, count: int | None) -> 
         yield f"{local(entry.time)} {text}"
 
 
-def local(time: float) -> str:
+def local(moment: float) -> str:
     """A time for people."""
-    return f"{datetime.fromtimestamp(time):{_TIME}}"
+    return f"{datetime.fromtimestamp(moment):{_TIME}}"
 
 
 def declared(ref: Ref, config: Config) -> str:
@@ -123,10 +123,10 @@ def fault_lines(found: Iterable[FaultLife]) -> Iterator[str]:
         yield f"{local_of(fault.since)}{until} {fault.kind}{f' {where}' if where else ''}: {fault.text}{told}"
 
 
-def local_of(time: str) -> str:
+def local_of(moment: str) -> str:
     """A time in ISO 8601, for people."""
     try:
-        return local(datetime.fromisoformat(time).timestamp())
+        return local(datetime.fromisoformat(moment).timestamp())
     except (OverflowError, OSError, ValueError):
         return "at an unknown time"
 
@@ -137,17 +137,22 @@ def local_of(time: str) -> str:
 def encoded(reader: Reader, config: Config, wanted: Filter, count: int | None) -> Iterator[dict[str, Any]]:
     """What happened, as JSON types; times are UTC, and what is not known is None. Raises HistoryError."""
     for entry in itertools.islice(queries.entries(reader, wanted), count):
-        yield {
-            "time": utc(entry.time),
-            "deployment": entry.deployment,
-            "host": entry.host,
-            **(_encode(entry, config) if isinstance(entry, Change) else _encode_environment(entry)),
-        }
+        yield encode_entry(entry, config)
 
 
-def utc(time: float) -> str:
+def encode_entry(entry: Entry, config: Config) -> dict[str, Any]:
+    """A change as JSON types; times are UTC, and what is not known is None."""
+    return {
+        "time": utc(entry.time),
+        "deployment": entry.deployment,
+        "host": entry.host,
+        **(_encode(entry, config) if isinstance(entry, Change) else _encode_environment(entry)),
+    }
+
+
+def utc(moment: float) -> str:
     """A time for programs: UTC, ISO 8601, with milliseconds."""
-    return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _encode(change: Change, config: Config) -> dict[str, Any]:

@@ -51,11 +51,14 @@ _WORKED = (0, 31, 40, 60)
 class Past:
     """The history, as far as it can be read; ``problem`` says why it cannot be, '' when it can."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, patience: float | None = None) -> None:
+        """``patience``: the seconds that a question may take."""
         self.problem = ""
         self._reader: Reader | None = None
         try:
             self._reader = history.opened(config)
+            if patience is not None:
+                self._reader.end_after(patience)
         except HistoryError as error:
             self.problem = error.problem
 
@@ -64,7 +67,7 @@ class Past:
 
     def __exit__(self, *_: object) -> None:
         if self._reader is not None:
-            self._reader.__exit__()
+            self._reader.close()
 
     def ask(self, query: Callable[[Reader], Value]) -> Value | None:
         """The answer of the history, None when it cannot be read."""
@@ -135,6 +138,9 @@ def plan_answered(trouble: Contact, last_run: LastRun | None, *, is_poll: bool, 
 class Instance:
     """An instance, each part of it read when it is first asked for."""
 
+    #: So many of the newest moves of a repository's branches are looked at; None: all.
+    newest: int | None = None
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = Layout.of(config)
@@ -180,10 +186,26 @@ class Instance:
                 found.append({})
         return found[0], found[1]
 
+    @property
+    def left_to_transfer(self) -> frozenset[RepoId]:
+        """The repositories that were left to jens-transfer, those that it works on included."""
+        asked, under_way = self._left
+        return frozenset([*asked, *under_way])
+
+    @functools.cached_property
+    def _faults_of(self) -> Mapping[str, list[OpenFault]]:
+        """The open faults by repository: there may be many of both."""
+        found: dict[str, list[OpenFault]] = {}
+        for opened in self.faults:
+            found.setdefault(opened.fault.repository, []).append(opened)
+        return found
+
     def trouble(self, repo: RepoId) -> Contact:
         """Why a repository may not be as new as its remote."""
         asked, under_way = self._left
-        return plan_trouble(repo, self.faults, self.hints.times.get(repo), asked.get(repo), under_way.get(repo))
+        return plan_trouble(
+            repo, self._faults_of.get(str(repo), ()), self.hints.times.get(repo), asked.get(repo), under_way.get(repo)
+        )
 
     def contact(self, repo: RepoId) -> Contact:
         """All that is known of a repository's remote."""
@@ -215,6 +237,14 @@ class Instance:
         except (GitError, MetadataError, OSError):
             return None
         return Parsed(self.prefix).read(file, found[file]) if file in found else None
+
+    def described(self, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
+        """What commits say of themselves, of those that the mirrors have."""
+        return said_of(self.layout, self.config.git.jobs, commits)
+
+    def linked(self, look: Callable[..., Value], name: str, repo: RepoId, links: Any) -> Value:
+        """What the links of an environment to a repository show, as ``look`` finds it."""
+        return look(self, name, repo, links)
 
     def environments(self) -> list[str]:
         """The environments on disk, sorted. Raises DirectoryError."""
@@ -346,13 +376,12 @@ def is_directory(key: str, path: Path) -> bool:
         raise DirectoryError(key, path, f"cannot be read: {error.strerror}") from error
 
 
-def said_of(instance: Instance, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
+def said_of(layout: Layout, jobs: int, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
     """What commits say of themselves, of those that the mirrors have. Git reads only what is stored as a difference."""
-    layout = instance.layout
     found = {each: authors.describe_without_git(layout.bare(each[0]), each[1]) for each in {*commits}}
     left = [each for each, said in found.items() if said is None and os.path.isdir(layout.bare(each[0]))]
     if left:
-        with workers(instance.config.git.jobs) as pool:
+        with workers(jobs) as pool:
             futures = {each: pool.submit(_said, layout.bare(each[0]), each[1]) for each in left}
             found.update({each: future.result() for each, future in futures.items()})
     return {each: said for each, said in found.items() if said is not None}

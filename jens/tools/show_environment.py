@@ -26,7 +26,7 @@ from jens.statefile import StateError
 from jens.system import files
 from jens.text import one_line
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, said_of, since_of, when
+from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, since_of, when
 
 # Why an environment has a repository at a ref. More reasons may come.
 OVERRIDE, DEFAULT, SNAPSHOT, WAITING, HOLD = "override", "default", "snapshot", "waiting", "hold"
@@ -98,7 +98,7 @@ class Environment(NamedTuple):
                 "commit": changed.commit,
                 "author": changed.author,
             },
-            "hold": self.hold and {key: value for key, value in self.hold.encode().items() if key != "repositories"},
+            "hold": self.hold and self.hold.tell(),
             "repositories": [_encode(part, config) for part in self.parts],
             "strange_links": [*self.strange],
             "faults": [*map(lastrun.encode_fault, self.faults)],
@@ -201,18 +201,18 @@ def plan_faults(faults: Iterable[OpenFault], name: str, repositories: Iterable[R
 # Reading
 
 
-def look(config: Config, name: str) -> Environment:
+def look(instance: Instance, name: str) -> Environment:
     """Look at an environment. Raises DirectoryError when there is none, or it cannot be read."""
+    config = instance.config
     preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
-    instance = Instance(config)
     with Past(config) as past:
         if not is_environment(instance.layout, name):
             raise DirectoryError("environment", instance.layout.environment(name), _absence(instance, past, name))
         links = _links(instance.layout, name)
         definition = _definition(instance, name)
         targets, strange = _by_repository(instance.layout, name, links)
-        shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
-        said = said_of(instance, [(repo, part.commit) for repo, part in shown.items() if part and part.commit])
+        shown = {repo: instance.linked(_shown, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
+        said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         hold = _hold(instance.layout, name)
         parts = [
             _part(instance, past, name, definition, repo, part, said, hold)
@@ -340,7 +340,10 @@ def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, T
     first = known[target.entry]
     if first is None:
         return None
-    linked = os.lstat(layout.environment(name) / link).st_mtime
+    try:
+        linked = os.lstat(layout.environment(name) / link).st_mtime
+    except FileNotFoundError:
+        return None  # the environment has just lost it
     return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
 
 
