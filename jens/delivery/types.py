@@ -6,15 +6,16 @@ So nothing is lost when it fails or is killed, and an environment that is as it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
@@ -246,8 +247,21 @@ def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
         except OSError as error:
             return _Done(str(error))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        done = dict(zip(names, pool.map(work, names)))
+    done: dict[str, _Done] = {}
+    waiting = names[::-1]
+
+    def work_through() -> None:
+        with contextlib.suppress(IndexError):  # there are no more
+            while True:
+                name = waiting.pop()
+                done[name] = work(name)
+
+    # Not a pool of the standard library: the program would not end before all of it is done.
+    workers = [threading.Thread(target=work_through, daemon=True) for _ in os.sched_getaffinity(0)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     log.info("Generated types of resources in %.1f s", time.monotonic() - begin)
     return done
 
