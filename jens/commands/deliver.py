@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jens import deliveries, locking, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
@@ -61,8 +62,8 @@ def _main(arguments: argparse.Namespace) -> int:
             is_due = _wait_until_due(Layout.of(config))
         if not is_due and not os.path.lexists(Layout.of(config).deliver):
             break  # else a run that has ended meanwhile left it to us
-    for name, problem in problems.items():
-        complain(f"Unable to tell {name}: {problem}", NOT_ALL_WELL)
+    for name, problem in problems.items():  # the log has it
+        print(f"{Path(sys.argv[0]).name}: Unable to tell {name}: {problem}", file=sys.stderr)
     log.info("Done")
     return NOT_ALL_WELL if problems else OK
 

@@ -26,7 +26,7 @@ from jens.delivery import puppetserver
 from jens.delivery.hook import MARK
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
-from jens.errors import GitError
+from jens.errors import GitBusyError, GitError
 from jens.git import process
 from jens.history.model import CREATED, DELETED
 from jens.history.since import Difference
@@ -203,9 +203,7 @@ class _Looker:
 
     def _types(self, name: str) -> Iterator[tuple[str, str]]:
         for directory in (MODULES, HOSTGROUPS):
-            with os.scandir(f"{self._layout.environment(name)}/{directory}") as entries:
-                links = [entry for entry in entries if entry.is_symlink()]
-            for entry in links:
+            for entry in _links_in(f"{self._layout.environment(name)}/{directory}"):
                 link = f"{directory}/{entry.name}"
                 target = self._links.target(name, link, os.readlink(entry.path))
                 if target is not None:
@@ -228,7 +226,23 @@ class _Looker:
             return ""
         # Its id, and not its files: who pushes decides how many there are, and how large.
         arguments = ["rev-parse", "--verify", "--quiet", f"{entry[1:]}:{path}"]
-        return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        try:
+            return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        except GitBusyError:
+            raise
+        except GitError:
+            return entry  # only the checkout still has this commit, whose files never change
+
+
+def _links_in(directory: str) -> list[os.DirEntry[str]]:
+    """The links in a directory, none when it is gone: a run may remove an environment meanwhile. Raises OSError."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if entry.is_symlink()]
+    except OSError as error:
+        if not files.is_gone(error):
+            raise
+        return []
 
 
 def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
@@ -301,6 +315,8 @@ def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:
     before = {path.name: files.read_if_there(path) or b"" for path in place.iterdir()} if place.is_dir() else {}
     other = {place / name: text for name, text in new.items() if _body(text) != _body(before.get(name))}
     gone = [place / name for name in before if name not in new] if is_whole else []
+    if not environment.is_dir():  # a run has removed it
+        return False
     if new and not place.is_dir():
         place.mkdir(0o755)
     if other:

@@ -20,6 +20,8 @@ _PUPPET_SERVER = pytest.StashKey[puppetserver.Shared]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests last that wait for a Puppet Server, and then the one that waits for cron."""
     items.sort(key=lambda item: (item.nodeid.startswith(_NEEDS_CRON), _needs_puppet_server(item)))
+    for item in filter(_needs_puppet_server, items):
+        item.add_marker(pytest.mark.timeout(3 * puppetserver.PATIENCE))  # it may wait for its start, and for its turn
 
 
 def _needs_puppet_server(item: pytest.Item) -> bool:

@@ -246,3 +246,12 @@ def test_a_delivery_that_is_to_end_ends_its_puppets(typed: Site) -> None:
         assert marked(typed) == []
     finally:
         process.kill()
+
+
+def test_a_commit_that_only_its_checkout_has_is_no_obstacle(typed: Site) -> None:
+    commit = typed.remotes[DUMMY].commit()
+    typed.define("pinned", definition("master", {DUMMY: f"commit/{commit}"}))
+    typed.update()
+    shutil.rmtree(typed.root / "bare" / DUMMY)
+    assert typed.deliver().code == 0
+    assert [*wrote(typed, "pinned")] == ["thing.pp"]
