@@ -148,7 +148,7 @@ def _tell(layout: Layout, told: Told, memory: _Memory, wanted: Iterable[str], ch
     done = _generate_all(layout, sorted(todo, key=lambda name: (name in memory.owed, name)))
     changed.update(name for name, result in done.items() if result.is_changed)
     problems = {**found.problems, **{name: result.problem for name, result in done.items() if result.problem}}
-    left = {name for name, result in done.items() if result.is_left}
+    left = {name for name in todo if name not in done or done[name].is_left}
     known.update({name: digest for name, digest in found.digests.items() if name not in {*problems, *left}})
     now = told._replace(
         memory=_Memory(known, frozenset({*left, *problems})).encode(), due=time.time() if left else None
@@ -317,8 +317,8 @@ def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:
     gone = [place / name for name in before if name not in new] if is_whole else []
     if not environment.is_dir():  # a run has removed it
         return False
-    if new and not place.is_dir():
-        place.mkdir(0o755)
+    if made.is_dir() and not place.is_dir():
+        place.mkdir(0o755)  # also for no types at all: so nobody thinks that Puppet was not run
     if other:
         files.write_files(place, other)
     for path in gone:

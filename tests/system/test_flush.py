@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from jens.system import processes
 from tests import TREE, tls
 from tests.conftest import Site, definition, git
 from tests.system.services import free_port, required
+from tests.system.test_types import TYPES, of_type
 from tests.tls import Authority, Flushes, answer
 
 DUMMY = "modules/dummy"
@@ -348,3 +350,24 @@ def test_who_is_no_longer_configured_leaves_the_record(flushed: Site, authority:
         assert another.news() == [""]
         assert {*deliveries.load(layout).receivers} == {*kept, f"puppetserver {another.url}"}
     assert outcome.has("No longer told: ['puppetserver https://localhost:")
+
+
+def test_types_that_could_be_written_only_later_are_flushed_then(
+    flushed: Site, server: Flushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required("puppet", "puppet-agent")
+    flushed.settings["puppetserver.generate_types"] = "True"
+    flushed.define("other", definition("master", {DUMMY: f"commit/{flushed.remotes[DUMMY].commit()}"}))
+    flushed.update()
+    assert flushed.deliver().code == 0
+    server.news()
+    flushed.remotes[DUMMY].push({f"{TYPES}/thing.rb": of_type("thing")})
+    flushed.update()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "which", lambda *_, **__: None)
+        assert flushed.deliver().code == 60
+    assert server.news() == ["production"]
+    assert flushed.deliver().code == 0
+    assert server.news() == ["production"]
+    assert flushed.deliver().code == 0
+    assert server.news() == []

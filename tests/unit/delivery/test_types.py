@@ -63,3 +63,10 @@ def test_files_that_say_the_same_are_not_written(tmp_path: Path) -> None:
 def test_where_there_are_no_types_there_is_no_directory(tmp_path: Path) -> None:
     assert not _take_over(tmp_path / "nothing", tmp_path, is_whole=True)
     assert not (tmp_path / ".resource_types").exists()
+    assert not _take_over(tmp_path / "home", tmp_path / "nothing", is_whole=True)  # a run has removed it
+
+
+def test_where_puppet_found_none_there_is_an_empty_directory(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    assert not _take_over(tmp_path / "made", tmp_path, is_whole=True)
+    assert [*(tmp_path / ".resource_types").iterdir()] == []
