@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -370,4 +371,38 @@ def test_types_that_could_be_written_only_later_are_flushed_then(
     assert flushed.deliver().code == 0
     assert server.news() == ["production"]
     assert flushed.deliver().code == 0
+    assert server.news() == []
+
+
+def test_the_example_that_copies_to_servers_flushes_them_after_that(
+    site: Site, authority: Authority, server: Flushes, tmp_path: Path
+) -> None:
+    for program in ("rsync", "curl"):
+        required(program, program)
+    site.update()
+    top = tmp_path / "ssl"
+    top.mkdir()
+    shutil.copy(authority.ca, top / "ca.pem")
+    for kind, name in (("pem", "cert"), ("key", "key")):
+        shutil.copy(authority.top / f"{JENS}.{kind}", top / f"{name}.pem")
+    here = tmp_path / "ssh"
+    here.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # the server is this host
+    here.chmod(0o755)
+    variables = {"CLONE": str(site.root / "clone"), "ENVIRONMENTS": str(site.root / "environments")}
+    variables |= {"SERVERS": "localhost", "PORT": str(server.port), "SSL": str(top), "RSYNC_RSH": str(here)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [str(TREE / "examples" / "hooks" / "rsync")]
+        environ = {**os.environ, **variables}
+        return subprocess.run(command, input="{}", env=environ, capture_output=True, text=True, check=False)
+
+    assert run().returncode == 0
+    assert server.news() == [""]
+    server.does = answer(403)
+    done = run()
+    assert done.returncode == 1
+    assert "localhost is not up to date" in done.stderr
+    here.write_text("#!/bin/sh\nexit 1\n")
+    server.does = answer(204)
+    assert run().returncode == 1
     assert server.news() == []
