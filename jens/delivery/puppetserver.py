@@ -82,16 +82,15 @@ class Owed(NamedTuple):
         """What is owed when more environments have changed."""
         return self._replace(now=_few(self.now.union(names)))
 
-    def flushed(self, done: Collection[str], begun: Owed, now: float, interval: float) -> Owed:
-        """What is still owed when these were flushed, of what was owed at the beginning, with all that was due then."""
-        is_all = EVERYTHING in done
-        left = frozenset() if is_all else self.now.difference(done)
-        past = begun.due(now, interval) if is_all else begun.due(now, interval).intersection(done)
+    def flushed(self, done: str, now: float, interval: float) -> Owed:
+        """What is still owed when an environment was flushed, or all."""
+        is_all = done == EVERYTHING
+        fresh = self.now if is_all else self.now.intersection([done])
+        past = self.due(now, interval) if is_all else self.due(now, interval).intersection([done])
         again = {name: when for name, when in self.again.items() if name not in past}
-        fresh = self.now if is_all else self.now.intersection(done)
         if interval:
-            again.update(dict.fromkeys(_few(fresh), now + interval))
-        return Owed(left, again)
+            again.update(dict.fromkeys(fresh, now + interval))
+        return Owed(self.now - fresh, again)
 
 
 def _few(names: Collection[str]) -> frozenset[str]:
@@ -137,10 +136,10 @@ def plan_flush(owed: Owed, now: float, interval: float) -> Sequence[str]:
 
 def _tell(settings: PuppetServer, url: str, wanted: Sequence[str], owed: Owed, told: Told) -> Told:
     """Flush environments of a server. Raises DeliveryError: what was flushed until then need not be flushed again."""
-    begun, left, interval = owed, owed, settings.flush_again
+    left = owed
     try:
         for name in _flush(settings, url, wanted):
-            left = left.flushed([name], begun, time.time(), interval)
+            left = left.flushed(name, time.time(), settings.flush_again)
     except DeliveryError as error:
         raise DeliveryError(str(error), _remembered(told, left), error.level) from error
     return _remembered(told, left)

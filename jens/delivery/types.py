@@ -6,15 +6,16 @@ So nothing is lost when it fails or is killed, and an environment that is as it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
@@ -25,7 +26,7 @@ from jens.delivery import puppetserver
 from jens.delivery.hook import MARK
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
-from jens.errors import GitError
+from jens.errors import GitBusyError, GitError
 from jens.git import process
 from jens.history.model import CREATED, DELETED
 from jens.history.since import Difference
@@ -147,7 +148,7 @@ def _tell(layout: Layout, told: Told, memory: _Memory, wanted: Iterable[str], ch
     done = _generate_all(layout, sorted(todo, key=lambda name: (name in memory.owed, name)))
     changed.update(name for name, result in done.items() if result.is_changed)
     problems = {**found.problems, **{name: result.problem for name, result in done.items() if result.problem}}
-    left = {name for name, result in done.items() if result.is_left}
+    left = {name for name in todo if name not in done or done[name].is_left}
     known.update({name: digest for name, digest in found.digests.items() if name not in {*problems, *left}})
     now = told._replace(
         memory=_Memory(known, frozenset({*left, *problems})).encode(), due=time.time() if left else None
@@ -202,9 +203,7 @@ class _Looker:
 
     def _types(self, name: str) -> Iterator[tuple[str, str]]:
         for directory in (MODULES, HOSTGROUPS):
-            with os.scandir(f"{self._layout.environment(name)}/{directory}") as entries:
-                links = [entry for entry in entries if entry.is_symlink()]
-            for entry in links:
+            for entry in _links_in(f"{self._layout.environment(name)}/{directory}"):
                 link = f"{directory}/{entry.name}"
                 target = self._links.target(name, link, os.readlink(entry.path))
                 if target is not None:
@@ -227,7 +226,23 @@ class _Looker:
             return ""
         # Its id, and not its files: who pushes decides how many there are, and how large.
         arguments = ["rev-parse", "--verify", "--quiet", f"{entry[1:]}:{path}"]
-        return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        try:
+            return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        except GitBusyError:
+            raise
+        except GitError:
+            return entry  # only the checkout still has this commit, whose files never change
+
+
+def _links_in(directory: str) -> list[os.DirEntry[str]]:
+    """The links in a directory, none when it is gone: a run may remove an environment meanwhile. Raises OSError."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if entry.is_symlink()]
+    except OSError as error:
+        if not files.is_gone(error):
+            raise
+        return []
 
 
 def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
@@ -246,8 +261,21 @@ def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
         except OSError as error:
             return _Done(str(error))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        done = dict(zip(names, pool.map(work, names)))
+    done: dict[str, _Done] = {}
+    waiting = names[::-1]
+
+    def work_through() -> None:
+        with contextlib.suppress(IndexError):  # there are no more
+            while True:
+                name = waiting.pop()
+                done[name] = work(name)
+
+    # Not a pool of the standard library: the program would not end before all of it is done.
+    workers = [threading.Thread(target=work_through, daemon=True) for _ in os.sched_getaffinity(0)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     log.info("Generated types of resources in %.1f s", time.monotonic() - begin)
     return done
 
@@ -287,8 +315,10 @@ def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:
     before = {path.name: files.read_if_there(path) or b"" for path in place.iterdir()} if place.is_dir() else {}
     other = {place / name: text for name, text in new.items() if _body(text) != _body(before.get(name))}
     gone = [place / name for name in before if name not in new] if is_whole else []
-    if new and not place.is_dir():
-        place.mkdir(0o755)
+    if not environment.is_dir():  # a run has removed it
+        return False
+    if made.is_dir() and not place.is_dir():
+        place.mkdir(0o755)  # also for no types at all: so nobody thinks that Puppet was not run
     if other:
         files.write_files(place, other)
     for path in gone:

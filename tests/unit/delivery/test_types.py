@@ -1,0 +1,72 @@
+"""In which environments types are looked at, and what becomes of the files that Puppet makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from jens.deliveries import Position
+from jens.delivery.news import News
+from jens.delivery.types import _take_over, plan_looks
+from jens.history.model import CHANGED, CREATED, DELETED
+from jens.history.since import Difference, EnvironmentNews, Since
+from jens.model import Branch
+
+PLAIN = Difference("modules/plain", Branch("master"), "1" * 40, "2" * 40)
+TYPED = Difference("modules/typed", Branch("master"), "1" * 40, "2" * 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "differences", "digests", "is_all", "is_looked_at"),
+    [
+        (CREATED, (PLAIN,), {}, False, True),
+        (CREATED, (PLAIN,), {"e": "1"}, False, True),
+        (CHANGED, (PLAIN,), {}, False, True),  # nobody has looked at it
+        (CHANGED, (PLAIN,), {"e": ""}, False, False),
+        (CHANGED, (PLAIN, TYPED), {"e": ""}, False, True),
+        (CHANGED, (), {"e": "1"}, False, True),  # it may have been made anew
+        (CHANGED, (PLAIN,), {"e": "1"}, True, True),
+        (DELETED, (TYPED,), {"e": "1"}, False, False),
+    ],
+)
+def test_which_environments_are_looked_at(
+    change: str, differences: tuple[Difference, ...], digests: Mapping[str, str], is_all: bool, is_looked_at: bool
+) -> None:
+    since = Since((), {"e": EnvironmentNews(change, differences)})
+    news = News("host", since, (), (), Position(), is_all)
+    assert plan_looks(news, digests, lambda each: each is TYPED) == ["e"] * is_looked_at
+
+
+def test_files_that_say_the_same_are_not_written(tmp_path: Path) -> None:
+    made, environment = tmp_path / "made", tmp_path / "environment"
+    made.mkdir()
+    environment.mkdir()
+    (made / "a.pp").write_text("# This file was automatically generated on Monday.\na\n")
+    assert _take_over(made, environment, is_whole=True)
+    place = environment / ".resource_types"
+    before = (place / "a.pp").stat().st_ino
+    (made / "a.pp").write_text("# This file was automatically generated on Tuesday.\na\n")
+    assert not _take_over(made, environment, is_whole=True)
+    assert (place / "a.pp").stat().st_ino == before
+
+    (place / ".new-0123").write_text("half a file of one that was killed")
+    (made / "b.pp").write_text("b\n")
+    (made / "a.pp").unlink()
+    assert _take_over(made, environment, is_whole=False)  # Puppet has failed: what it did not make stays
+    assert {"a.pp", "b.pp"} <= {path.name for path in place.iterdir()}
+    assert _take_over(made, environment, is_whole=True)
+    assert [path.name for path in place.iterdir()] == ["b.pp"]
+
+
+def test_where_there_are_no_types_there_is_no_directory(tmp_path: Path) -> None:
+    assert not _take_over(tmp_path / "nothing", tmp_path, is_whole=True)
+    assert not (tmp_path / ".resource_types").exists()
+    assert not _take_over(tmp_path / "home", tmp_path / "nothing", is_whole=True)  # a run has removed it
+
+
+def test_where_puppet_found_none_there_is_an_empty_directory(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    assert not _take_over(tmp_path / "made", tmp_path, is_whole=True)
+    assert [*(tmp_path / ".resource_types").iterdir()] == []
