@@ -56,7 +56,9 @@ class Record(NamedTuple):
 
     def is_due(self, now: float) -> bool:
         """Whether a receiver is to be looked at, although the history has nothing new: one that failed, for example."""
-        return any(told.failing or (told.due is not None and told.due <= now) for told in self.receivers.values())
+        return any(
+            told.due <= now if told.due is not None else told.failing is not None for told in self.receivers.values()
+        )
 
     def next_due(self) -> float | None:
         """When the first receiver that did not fail is due, in seconds since the epoch; None: none is."""

@@ -22,8 +22,7 @@ from typing import Any, Callable, NamedTuple
 
 from jens.config import Config
 from jens.deliveries import Record, Told
-from jens.delivery import puppetserver
-from jens.delivery.hook import MARK
+from jens.delivery import marks, puppetserver
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
 from jens.errors import GitBusyError, GitError
@@ -298,7 +297,7 @@ def _generate(layout: Layout, name: str, seconds: float) -> _Done:
         command = [puppet, "generate", "types", "--force", "--environment", name]
         command += ["--environmentpath", str(top / "environments"), "--color", "false"]
         command += ["--confdir", str(top / "conf"), "--vardir", str(top / "var")]
-        variables = {MARK: str(layout.cachedir), "HOME": scratch}
+        variables = {marks.NAME: marks.new(layout), "HOME": scratch}
         ended = programs.run(command, b"", seconds, variables)
         is_changed = _take_over(top / "environments" / name / RESOURCE_TYPES, environment, ended.status == 0)
     errors = [line for line in ended.output.splitlines() if line.startswith("Error")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jens.history.model import CHANGED, CREATED, DELETED, pinned_commit, ref_of_name
+from jens.history.model import CHANGED, CREATED, DELETED, HELD, RELEASED, pinned_commit, ref_of_name
 from jens.history.queries import Deployment, FaultLife
 from jens.history.store import Reader, split_addresses
 from jens.model import Ref
@@ -78,13 +78,15 @@ def touched(reader: Reader, deployment: int) -> set[str]:
 
 
 def _became(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What became of environments in the end, '' for those that were made and are gone again."""
-    first: dict[str, str] = {}
-    last: dict[str, str] = {}
+    """What became of environments in the end, '' for those that were made and are gone again.
+
+    Who holds or releases an environment changes nothing by that: what differs afterwards tells whether it has changed.
+    """
+    changes: dict[str, list[str]] = {}
     for name, change in rows:
-        first.setdefault(name, change)
-        last[name] = change
-    return {name: _net(first[name] != CREATED, last[name] != DELETED) for name in first}
+        if change not in (HELD, RELEASED):
+            changes.setdefault(name, []).append(change)
+    return {name: _net(found[0] != CREATED, found[-1] != DELETED) for name, found in changes.items()}
 
 
 def _net(was_there: bool, is_there: bool) -> str:

@@ -342,15 +342,17 @@ def test_flush_again_is_left_to_a_run_when_it_takes_long(
 def test_who_is_no_longer_configured_leaves_the_record(flushed: Site, authority: Authority) -> None:
     layout = Layout.at(flushed.root)
     record = deliveries.load(layout)
-    kept = dict.fromkeys(("owner ann@example.org", "admin 1"), deliveries.Told())
-    deliveries.save(layout, record._replace(receivers={**record.receivers, **kept}))
+    others = dict.fromkeys(("owner ann@example.org", "hook /etc/jens/hook"), deliveries.Told())
+    deliveries.save(layout, record._replace(receivers={**record.receivers, **others}))
     with running(authority) as another:
         configure(flushed, authority, another.url)
         outcome = flushed.deliver()
         assert outcome.code == 0
         assert another.news() == [""]
-        assert {*deliveries.load(layout).receivers} == {*kept, f"puppetserver {another.url}"}
-    assert outcome.has("No longer told: ['puppetserver https://localhost:")
+        assert {*deliveries.load(layout).receivers} == {f"puppetserver {another.url}"}
+    assert outcome.has(
+        "No longer told: ['hook /etc/jens/hook', 'owner ann@example.org', 'puppetserver https://localhost:"
+    )
 
 
 def test_types_that_could_be_written_only_later_are_flushed_then(

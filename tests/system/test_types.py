@@ -15,8 +15,7 @@ import pytest
 
 from jens import deliveries
 from jens.commands import compare
-from jens.delivery import types
-from jens.delivery.hook import MARK
+from jens.delivery import marks, types
 from jens.layout import Layout
 from jens.system import processes
 from tests import TREE
@@ -198,7 +197,7 @@ def test_puppet_that_hangs_is_ended(typed: Site, monkeypatch: pytest.MonkeyPatch
 
 def marked(site: Site) -> list[str]:
     """The processes that deliveries have started."""
-    mark = f"{MARK}={site.root / 'cache'}".encode()
+    mark = f"{marks.NAME}={site.root / 'cache'} ".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
