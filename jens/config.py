@@ -11,6 +11,7 @@ from configobj import ConfigObj, ConfigObjError, DuplicateError, flatten_errors
 
 from jens import deferred
 from jens.errors import ConfigError
+from jens.model import ALL
 from jens.names import is_branch_name, is_environment_name
 
 try:  # configobj before 5.0.7 ships it as a top-level module
@@ -112,6 +113,19 @@ class Main(NamedTuple):
         "integer(min=1, max=1000000, default=2000)",
         "a whole number, 1 or more",
         "more environments are not made; those that exist stay",
+    )
+    versionedenvironments: tuple[str, ...] = _key(
+        "versioned(default=list())",
+        "a list of environments, or *, with commas between them",
+        "each of their states is a directory of its own, see versions.md; *: all; needs directory_environments",
+    )
+    versionsdir: str = _key(
+        "optional_path(default='')",
+        "an absolute path",
+        "where Puppet servers see environmentsdir/.versions; unset: there",
+    )
+    config_version: bool = _key(
+        "boolean(default=False)", "True or False", "catalogs and reports tell the version, see versions.md"
     )
 
 
@@ -325,6 +339,10 @@ def _risks(path: Path, main: Main) -> list[str]:
 
 def _check_whole(config: Config) -> None:
     main = config.main
+    if main.versionedenvironments and not main.directory_environments:
+        raise ConfigError(
+            config.path, "expected True, as versionedenvironments needs it", "main", "directory_environments"
+        )
     inside = os.path.normpath(main.repositorymetadata)
     if not inside.startswith(os.path.normpath(main.repositorymetadatadir) + os.sep):
         raise ConfigError(
@@ -380,6 +398,10 @@ def _check_environments(value: object) -> tuple[str, ...]:
     return _check_list(value, is_environment_name)
 
 
+def _check_versioned(value: object) -> tuple[str, ...]:
+    return _check_list(value, lambda name: name == ALL or is_environment_name(name))
+
+
 def _check_branches(value: object) -> tuple[str, ...]:
     return _check_list(value, is_branch_name)
 
@@ -406,6 +428,7 @@ _CHECKS = {
     "path": _check_path,
     "optional_path": _check_optional_path,
     "environments": _check_environments,
+    "versioned": _check_versioned,
     "branches": _check_branches,
     "items": _check_items,
     "prefix": _check_prefix,

@@ -24,6 +24,7 @@ from jens.model import (
     RepoId,
 )
 from jens.names import is_environment_name
+from jens.statefile import StateError
 from jens.system.files import is_verdict, read_if_there
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, pars
     for name in existing:
         if remembered.get(name) is None:
             try:
-                definition = infer(layout, name, tree.read(layout.environment(name)))
+                definition = infer_from_disk(layout, name)
             except OSError as error:
                 if not isinstance(declared.get(name), Definition):  # otherwise the run makes it, or tells
                     if not is_verdict(error):
@@ -72,7 +73,7 @@ def _with_holds(layout: Layout, declared: Mapping[str, Declared], previous: Prev
         held[name] = hold.definition(wanted if isinstance(wanted, Definition) else previous.definition(name))
     for name in holds.damaged:
         if name in previous.existing:
-            held[name] = infer(layout, name, tree.read(layout.environment(name)))._replace(is_held=True)
+            held[name] = infer_from_disk(layout, name)._replace(is_held=True)
     return previous._replace(held=held, holds=holds)
 
 
@@ -94,12 +95,35 @@ def remembered_definition(
         return None
 
 
-def infer(layout: Layout, name: str, found: Found) -> Definition:
-    """Infer a definition, as a snapshot, from the links of an environment."""
+def as_they_are(layout: Layout, names: Iterable[str], hashprefix: str) -> tuple[Definition, ...]:
+    """The definitions that environments are built from, when nothing has changed since the last run. Raises OSError."""
+    parsed = Parsed.load(layout, hashprefix)
+    return tuple(_as_it_is(layout, name, hashprefix, parsed) for name in names)
+
+
+def _as_it_is(layout: Layout, name: str, hashprefix: str, parsed: Parsed) -> Definition:
+    before = remembered_definition(layout, name, hashprefix, parsed=parsed)
+    try:
+        hold = deferred.hold.load(layout, name) if os.path.lexists(layout.holds) else None
+    except StateError:
+        before = hold = None
+    if hold is not None:  # it may be over: the run that sees that changes the environment first
+        return hold.definition(before)
+    return infer_from_disk(layout, name) if before is None else before
+
+
+def infer_from_disk(layout: Layout, name: str) -> Definition:
+    """Infer a definition, as a snapshot, from the links of an environment on disk. Raises OSError."""
+    place = layout.place(name)
+    return infer(layout, name, tree.read(layout.environmentsdir / place), place)
+
+
+def infer(layout: Layout, name: str, found: Found, place: str = "") -> Definition:
+    """Infer a definition, as a snapshot, from the links of an environment, which may be at another ``place``."""
     overrides = {}
     reader = LinkReader(layout)
     for link, text in found.links.items():
-        target = reader.target(name, link, text)
+        target = reader.target(place or name, link, text)
         ref = entry_ref(target.entry) if target else None
         if target and ref:
             overrides[target.repo] = ref
@@ -114,7 +138,7 @@ def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
     before = previous.definition(name)
     found = [before] if before is not None else []
     try:
-        return [*found, infer(layout, name, tree.read(layout.environment(name)))]
+        return [*found, infer_from_disk(layout, name)]
     except OSError as error:
         if not is_verdict(error):
             raise
@@ -151,7 +175,7 @@ def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
     """Whether one of these environments has a link to a repository. True as well when one cannot be read."""
     for name in names:
         try:
-            if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:
+            if repo in infer_from_disk(layout, name).overrides:
                 return True
         except OSError:
             return True

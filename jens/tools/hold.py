@@ -93,7 +93,7 @@ def _earlier(layout: Layout, name: str, doubts: list[str]) -> Hold | None:
 
 def _now(config: Config, wish: Wish) -> snapshot.Seen | None:
     """What the environment shows now; None when it does not exist, and need not. Raises DirectoryError."""
-    if wish.at is not None and not Layout.of(config).environment(wish.environment).is_dir():
+    if wish.at is not None and not Layout.of(config).tree(wish.environment).is_dir():
         return None
     return snapshot.look(config, wish.environment)
 

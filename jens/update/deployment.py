@@ -107,7 +107,11 @@ def _record(
     faults: tuple[OpenFault, ...] | None,
 ) -> int | None:
     known, now = store.fingerprints(), time.time()
-    seen = visible.look(layout, known) if only is None or store.is_new else visible.look_at(layout, known, only)
+    if only is None or store.is_new:
+        prefix = config.main.hashprefix
+        seen = visible.look(layout, known, lambda name: deferred.previous.as_they_are(layout, [name], prefix))
+    else:
+        seen = visible.look_at(layout, known, only)
     rows = record.plan(store.believed(seen), seen)
     found = FaultRows()
     if faults is not None:
