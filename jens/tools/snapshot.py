@@ -26,6 +26,7 @@ from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.system import files
 from jens.tools import history
+from jens.tools.history import At
 
 #: How often to read an environment at most, until two readings in a row are the same.
 _MOST_READINGS = 10
@@ -152,8 +153,8 @@ def look(config: Config, environment: str) -> Seen:
     return Seen(commits, refs, definition, known is not None, tuple(doubts))
 
 
-def take_at(config: Config, environment: str, name: str, at: float | int, now: datetime) -> EnvironmentSnapshot:
-    """Pin what an environment held at a time in seconds since the epoch, or (int) after a deployment.
+def take_at(config: Config, environment: str, name: str, at: At, now: datetime) -> EnvironmentSnapshot:
+    """Pin what an environment held at a time, or after a deployment.
 
     Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
     """
@@ -176,7 +177,7 @@ def take_at(config: Config, environment: str, name: str, at: float | int, now: d
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
 
 
-def look_at(config: Config, environment: str, at: float | int) -> tuple[queries.Deployment, list[queries.Held]]:
+def look_at(config: Config, environment: str, at: At) -> tuple[queries.Deployment, list[queries.Held]]:
     """The deployment that ``at`` means (see ``take_at``), and what an environment held after it.
 
     Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.

@@ -10,7 +10,7 @@ from typing import Callable
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
-from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.layout import Layout, entry_ref, is_checkout_name, version_of
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
 from jens.model import HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
 from jens.names import parse_repository
@@ -59,7 +59,17 @@ def look_at(layout: Layout, known: Fingerprints, repos: Iterable[RepoId]) -> Vis
         except FileNotFoundError:
             if str(repo) in known.repositories:
                 gone[str(repo)] = _changed(path.parent)
-    return Visible(seen, gone_repositories=gone)
+    return Visible(seen, gone_repositories=gone, versions=_versions(layout))
+
+
+def _versions(layout: Layout) -> dict[str, int]:
+    """The numbers of the current versions, by environment. Raises OSError."""
+    if not os.path.lexists(layout.versions):
+        return {}
+    found = {name: deferred.versions.current(layout, name) for name in deferred.versions.versions_in(layout)}
+    return {
+        name: each[1] for name, each in ((name, version_of(version or "")) for name, version in found.items()) if each
+    }
 
 
 def _changed(path: Path | str) -> float:

@@ -391,6 +391,27 @@ def test_it_can_be_held(versioned: Site) -> None:
     assert told == ["released", "held", "created"]
 
 
+def test_the_history_knows_which_push_made_a_version(versioned: Site) -> None:
+    for text in ("second", "third"):
+        push(versioned, text)
+        versioned.update("--strict")
+    lines = tool(versioned, history.main).stdout.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines[:3]] == [f"[production_{number}]" for number in (3, 2, 1)]
+    [line] = tool(versioned, history.main, "production_2").stdout.splitlines()
+    assert line == lines[1]
+    assert [each["versions"] for each in document(versioned, history.main)[:2]] == [["production_3"], ["production_2"]]
+    assert tool(versioned, history.main, "production_9").code == 3
+    # A report names a version: go back to it.
+    taken = document(versioned, snapshot.main, "production", "--at", "production_2")
+    outcome = tool(versioned, hold.main, "production", "--at", "production_2")
+    assert outcome.stdout.splitlines()[0].endswith(f"(deployment {taken['deployment']}).")
+    assert versioned.read(SHOWN) == "second\n"
+    assert_complaint(tool(versioned, hold.main, "production", "--at", "production_9"), 3, "has no version production_9")
+    assert tool(versioned, release.main, "production").code == 0
+    lines = tool(versioned, history.main, "production", "-n", "2").stdout.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["[production_5]", "[production_4]"]
+
+
 def test_what_somebody_bent_by_hand_is_another_version(versioned: Site) -> None:
     place = versioned.root / "environments" / VERSIONS / "production_1"
     (place / "modules" / "dummy").unlink()
