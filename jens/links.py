@@ -35,6 +35,9 @@ ENVIRONMENT_DIRECTORIES = (
 
 ENVIRONMENT_CONF = "environment.conf"
 
+#: What ``puppet generate types`` writes into an environment: neither made nor removed by Jens.
+RESOURCE_TYPES = ".resource_types"
+
 #: The kernel follows at most this many links in one path: path_resolution(7).
 _MOST_LINKS = 40
 #: The kernel takes no longer path, in bytes: PATH_MAX.

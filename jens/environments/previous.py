@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterable, Mapping
 
 from jens import deferred
+from jens.config import Config
 from jens.environments import tree
 from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
+from jens.errors import MetadataError
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader
+from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
 from jens.model import (
@@ -95,20 +98,30 @@ def remembered_definition(
         return None
 
 
-def as_they_are(layout: Layout, names: Iterable[str], hashprefix: str) -> tuple[Definition, ...]:
+def as_they_are(config: Config, layout: Layout, names: Iterable[str]) -> tuple[Definition, ...]:
     """The definitions that environments are built from, when nothing has changed since the last run. Raises OSError."""
-    parsed = Parsed.load(layout, hashprefix)
-    return tuple(_as_it_is(layout, name, hashprefix, parsed) for name in names)
+    parsed = Parsed.load(layout, config.main.hashprefix)
+    # While it was held, an environment may have got another definition.
+    declared = _declared(config, parsed) if os.path.lexists(layout.holds) else {}
+    return tuple(_as_it_is(config, layout, name, parsed, declared.get(name)) for name in names)
 
 
-def _as_it_is(layout: Layout, name: str, hashprefix: str, parsed: Parsed) -> Definition:
-    before = remembered_definition(layout, name, hashprefix, parsed=parsed)
+def _declared(config: Config, parsed: Parsed) -> Mapping[str, Declared]:
+    try:
+        return reader.read_definitions(config, clones.environments_commit(config), parsed)
+    except MetadataError as error:
+        log.debug("%s", error)
+        return {}
+
+
+def _as_it_is(config: Config, layout: Layout, name: str, parsed: Parsed, declared: Declared | None) -> Definition:
+    before = remembered_definition(layout, name, config.main.hashprefix, declared, parsed)
     try:
         hold = deferred.hold.load(layout, name) if os.path.lexists(layout.holds) else None
     except StateError:
         before = hold = None
     if hold is not None:  # it may be over: the run that sees that changes the environment first
-        return hold.definition(before)
+        return hold.definition(declared if isinstance(declared, Definition) else before)
     return infer_from_disk(layout, name) if before is None else before
 
 

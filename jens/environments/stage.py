@@ -237,6 +237,9 @@ class EnvironmentsStage:
             if before is not None:
                 used = versions.commits_among(layout, place, found.links)
                 self._replaced[before] = versions.lost(used, versions.commits_among(layout, place, held.links))
+        elif not versions.is_seen_at(layout, name, before, self._versioning.seen_at):
+            versions.flip(layout, name, before, self._versioning.seen_at)
+            self._changed += 1
         return _Outcome([], sorted(link for link in waiting if held.links[link] != wanted.links.get(link)), out)
 
     def _delete(self, name: str) -> None:

@@ -19,6 +19,7 @@ from jens.layout import Layout, commit_entry
 from jens.links import (
     ENVIRONMENT_CONF,
     ENVIRONMENT_DIRECTORIES,
+    RESOURCE_TYPES,
     link_text,
     parse_target,
 )
@@ -53,7 +54,7 @@ def read(path: Path) -> Found:
                     litter.append(name)
                 elif entry.is_symlink():
                     links[name] = os.readlink(entry.path)
-                elif name not in ENVIRONMENT_DIRECTORIES and name != ENVIRONMENT_CONF:
+                elif name not in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF, RESOURCE_TYPES):
                     strange.append(name)
     for not_a_link in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF):
         links.pop(not_a_link, None)

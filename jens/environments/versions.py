@@ -19,7 +19,7 @@ from jens import statefile
 from jens.environments import tree
 from jens.environments.wanted import Tree
 from jens.layout import VERSIONS, Layout, entry_ref, version_name, version_of
-from jens.links import LinkReader
+from jens.links import RESOURCE_TYPES, LinkReader
 from jens.model import Branch, Commit, Definition, Ref, RepoId
 from jens.names import is_commit_id, parse_repository
 from jens.statefile import StateError
@@ -28,8 +28,6 @@ from jens.system.clock import Moment
 
 log = logging.getLogger(__name__)
 
-#: What ``puppet generate types`` writes into an environment. It is carried into each version.
-_TYPES = ".resource_types"
 #: Where the file has the moment when it was written: the clock may have been set since then.
 _NOTED = "noted"
 
@@ -65,6 +63,11 @@ def current(layout: Layout, name: str) -> str | None:
     return place[len(VERSIONS) + 1 :] if place != name else None
 
 
+def is_seen_at(layout: Layout, name: str, version: str, seen_at: str) -> bool:
+    """Whether the link of an environment has the text that leads to a version below ``seen_at``. Raises OSError."""
+    return os.readlink(layout.environment(name)) == f"{seen_at}/{version}"
+
+
 def next_version(layout: Layout, name: str) -> str:
     """The name of the next version of an environment; no version on disk has its number or a higher one."""
     return version_name(name, max(versions_in(layout).get(name, []), default=0) + 1)
@@ -84,19 +87,20 @@ def put(layout: Layout, name: str, version: str, wanted: Tree, seen_at: str) -> 
             _carry_types(layout.tree(name), staging)
             os.rename(staging, path)
             files.flush_file_system(layout.versions)
-        _flip(layout.environment(name), f"{seen_at}/{version}")
+        flip(layout, name, version, seen_at)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(path)
         raise
 
 
-def _flip(link: Path, text: str) -> None:
+def flip(layout: Layout, name: str, version: str, seen_at: str) -> None:
     """Make the link of an environment lead to a version. A directory in its place goes. Raises OSError."""
+    link = layout.environment(name)
     aside = files.staging_name(link.parent)
     try:
         with files.naming(link):
-            os.symlink(text, aside)
+            os.symlink(f"{seen_at}/{version}", aside)
             before = tree.put(aside, link)
     except BaseException:
         files.remove_tree(aside)
@@ -107,9 +111,9 @@ def _flip(link: Path, text: str) -> None:
 
 def _carry_types(before: Path, staging: Path) -> None:
     """Copy what Puppet has generated from the types of the version before. Raises OSError."""
-    if (before / _TYPES).is_dir():
+    if (before / RESOURCE_TYPES).is_dir():
         with contextlib.suppress(shutil.Error):  # a part of it, which is no worse than none
-            shutil.copytree(before / _TYPES, staging / _TYPES, symlinks=True)
+            shutil.copytree(before / RESOURCE_TYPES, staging / RESOURCE_TYPES, symlinks=True)
 
 
 def commits_of(layout: Layout, place: str) -> dict[RepoId, frozenset[str]]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Union
 from jens.environments.wanted import without_version
 from jens.errors import DirectoryError
 from jens.layout import Layout, entry_ref
-from jens.links import ENVIRONMENT_CONF, LinkReader, Target
+from jens.links import ENVIRONMENT_CONF, RESOURCE_TYPES, LinkReader, Target
 from jens.model import Branch, RepoId
 from jens.names import describe_ref
 from jens.repositories import disk
@@ -131,7 +131,7 @@ class Instance:
             if entry.is_symlink():
                 if not entry.name.startswith((STAGING, TRASH)):
                     self._read_link(place, path, entry.path, found)
-            elif entry.name.startswith((STAGING, TRASH)):
+            elif entry.name.startswith((STAGING, TRASH)) or path == RESOURCE_TYPES:
                 continue
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(path)

@@ -108,8 +108,7 @@ def _record(
 ) -> int | None:
     known, now = store.fingerprints(), time.time()
     if only is None or store.is_new:
-        prefix = config.main.hashprefix
-        seen = visible.look(layout, known, lambda name: deferred.previous.as_they_are(layout, [name], prefix))
+        seen = visible.look(layout, known, lambda name: deferred.previous.as_they_are(config, layout, [name]))
     else:
         seen = visible.look_at(layout, known, only)
     rows = record.plan(store.believed(seen), seen)

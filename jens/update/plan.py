@@ -75,7 +75,7 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
 def _versioned(context: Context, baseline: Baseline) -> tuple[Definition, ...]:
     """The definitions of environments with versions: what was pushed needs another version. Raises OSError."""
     names = [name for name in baseline.environments if versioning_of(context.config).has(name)]
-    return deferred.previous.as_they_are(context.layout, names, context.config.main.hashprefix) if names else ()
+    return deferred.previous.as_they_are(context.config, context.layout, names) if names else ()
 
 
 def expansion_of(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> Expansion:

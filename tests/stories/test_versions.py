@@ -202,6 +202,10 @@ def test_puppet_servers_may_see_them_elsewhere(site: Site) -> None:
             push(site, "second")
     assert site.update("--strict").has("Nothing new")
     assert (site.root / "environments" / VERSIONS / "production_2" / "modules" / "dummy").exists()
+    del site.settings["main.versionsdir"]
+    site.update("--strict")
+    assert version(site) == "production_2"
+    assert site.read(SHOWN) == "second\n"
 
 
 def test_puppet_learns_the_version(versioned: Site) -> None:
@@ -391,6 +395,29 @@ def test_it_can_be_held(versioned: Site) -> None:
     assert told == ["released", "held", "created"]
 
 
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_what_is_not_held_follows_the_definition_of_now(versioned: Site, mode: str) -> None:
+    versioned.settings["main.mode"] = mode
+    assert tool(versioned, hold.main, "production", "--except", DUMMY).code == 0
+    versioned.remotes[DUMMY].push({INIT: "on test\n"}, "test", onto="master")
+    versioned.define("production", definition(overrides={DUMMY: "test"}))
+    assert versioned.update().lines("ERROR") == []
+    assert versioned.read(SHOWN) == "on test\n"
+    before = version(versioned)
+    push(versioned, "on master")
+    versioned.hint(DUMMY)
+    assert versioned.update().has("Only repositories that were pushed to")
+    assert (versioned.read(SHOWN), version(versioned)) == ("on test\n", before)
+    versioned.remotes[DUMMY].push({INIT: "on test again\n"}, "test")
+    versioned.hint(DUMMY)
+    assert versioned.update().has("Only repositories that were pushed to")
+    assert versioned.read(SHOWN) == "on test again\n"
+    versioned.update("--allow-purge")
+    assert versioned.read(SHOWN) == "on test again\n"
+    newest = [each["change"] for each in document(versioned, history.main, "production") if "change" in each]
+    assert newest == ["changed", "held", "created"]
+
+
 def test_the_history_knows_which_push_made_a_version(versioned: Site) -> None:
     for text in ("second", "third"):
         push(versioned, text)
@@ -436,6 +463,7 @@ def test_generated_types_are_carried_along(versioned: Site) -> None:
     versioned.update("--strict")
     assert version(versioned) == "production_2"
     assert versioned.read("production/.resource_types/dummy.pp") == "# generated\n"
+    assert document(versioned, snapshot.main, "production")["doubts"] == []
 
 
 # Faults
