@@ -121,7 +121,8 @@ def save_baseline(
         )
 
     if scope.baseline is not None:
-        baseline.renew(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded)
+        has_flipped = bool(plans.environments.unchanged)
+        baseline.renew(*(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded), has_flipped=has_flipped)
         return
     names = [definition.name for definition in applied.standing]
     urls = plans.work.library.urls

@@ -20,6 +20,7 @@ from jens.commands import compare, gc, history, hold, release, reset, show, snap
 from jens.environments import versions
 from jens.layout import VERSIONS, Layout
 from jens.system import files
+from jens.update import baseline
 from tests import TREE
 from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, let_pass
 
@@ -27,6 +28,8 @@ DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 INIT = "code/manifests/init.pp"
 SHOWN = "production/modules/dummy/manifests/init.pp"
 ON = {"main.versionedenvironments": "production,", "main.directory_environments": "True"}
+#: So many runs are killed; more with KILLS in the environment.
+KILLS = int(os.environ.get("KILLS", "16"))
 Main = Callable[[list[str]], int]
 
 
@@ -455,6 +458,27 @@ def test_what_somebody_bent_by_hand_is_another_version(versioned: Site) -> None:
     assert version(versioned) == "production_4"
 
 
+def test_what_somebody_bends_while_the_baseline_is_saved_is_seen(
+    versioned: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versioned.update("--strict")
+    push(versioned, "second")
+    renew = baseline.renew
+
+    def bend_then_renew(*arguments: Any, **named: Any) -> object:
+        (versioned.root / "environments" / VERSIONS / "production_2" / "site").unlink()
+        return renew(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(baseline, "renew", bend_then_renew)
+        versioned.update("--strict")
+    assert version(versioned) == "production_2"
+    assert versioned.update("--strict").code == 0
+    assert version(versioned) == "production_3"
+    assert versioned.dangling(f"{VERSIONS}/production_3") == []
+    assert versioned.exists("production/site/site.pp")
+
+
 def test_generated_types_are_carried_along(versioned: Site) -> None:
     types = versioned.root / "environments" / VERSIONS / "production_1" / ".resource_types"
     types.mkdir()
@@ -497,31 +521,33 @@ def start(site: Site) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TREE)}, stderr=subprocess.DEVNULL)
 
 
-def test_a_kill_at_any_instant_leaves_a_whole_version(versioned: Site) -> None:
+def test_a_kill_at_any_instant_leaves_a_whole_environment(versioned: Site) -> None:
+    """Now and then it is switched on or off."""
     versioned.settings["main.retention"] = "0"
     chance, pushed, shown_before = random.Random(7), ["first\n"], 0
+    layout = Layout.at(versioned.root)
     begin = time.monotonic()
     with start(versioned) as process:
         process.wait()
     usual = time.monotonic() - begin
-    for number in range(16):
+    for number in range(KILLS):
         push(versioned, f"push {number}")
         pushed.append(f"push {number}\n")
+        if number % 5 > 2:
+            versioned.settings["main.versionedenvironments"] = "other," if number % 2 else "production,"
         with start(versioned) as process:
             time.sleep(chance.uniform(0.3, 1.05) * usual)
             process.kill()
-        layout = Layout.at(versioned.root)
-        shown = versioned.root / "environments" / layout.place("production")
-        assert shown.parent == layout.versions
-        for link in versioned.links(f"{VERSIONS}/{shown.name}"):
-            assert (shown / link).exists(), link
+        for link in versioned.links(layout.place("production")):
+            assert (layout.tree("production") / link).exists(), link
         assert pushed.index(versioned.read(SHOWN)) >= shown_before
         shown_before = pushed.index(versioned.read(SHOWN))
         if number % 4 == 3:
             assert versioned.update().lines("ERROR") == []
             assert versioned.read(SHOWN) == f"push {number}\n"
-    versioned.update("--allow-purge")
-    versioned.update("--allow-purge")
+    versioned.settings.update(ON)
+    for _ in range(3):
+        versioned.update("--allow-purge")
     assert on_disk(versioned) == [version(versioned)]
     assert versioned.checkouts(DUMMY) == {versioned.remotes[DUMMY].commit()}
 
