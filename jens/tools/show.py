@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from jens import lastrun
 from jens.config import Config
 from jens.environments import versions
-from jens.environments.previous import remembered_definition
+from jens.environments.previous import as_they_are
 from jens.errors import DirectoryError, GitError, HistoryError, LibraryError, MetadataError, QueueError
 from jens.events import LIBRARY_ENTRY, NOT_FETCHED, REFUSED
 from jens.git import authors, contents, wrapper
@@ -30,7 +30,7 @@ from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST
-from jens.model import Branch, Declared, OpenFault, Ref, RepoId
+from jens.model import Branch, Declared, Definition, OpenFault, Ref, RepoId
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
 from jens.system import files
@@ -218,6 +218,15 @@ class Instance:
             return None
         return Parsed(self.prefix).read(file, found[file]) if file in found else None
 
+    @functools.cached_property
+    def versioned(self) -> Mapping[str, Definition]:
+        """What environments with versions are built from; nothing when nobody can look."""
+        try:
+            names = [name for name in self.layout.environments() if self.layout.place(name) != name]
+            return {each.name: each for each in as_they_are(self.config, self.layout, names)}
+        except OSError:
+            return {}
+
     def environments(self) -> list[str]:
         """The environments on disk, sorted. Raises DirectoryError."""
         try:
@@ -343,10 +352,7 @@ def uses_of(instance: Instance, repo: RepoId) -> Uses:
 
 def _use_of_version(instance: Instance, name: str, repo: RepoId, shown: Shown, linked: float) -> Use:
     """What the version of an environment has of a repository: the branch that it follows, as its definition tells."""
-    try:
-        definition = remembered_definition(instance.layout, name, instance.prefix)
-    except OSError:
-        definition = None
+    definition = instance.versioned.get(name)
     entry = ref_entry(shown.ref, shown.commit)
     ref = versions.followed(instance.layout, definition, {repo: entry}).get(repo, shown.ref)
     branch = look_up(instance.layout, repo, ref_entry(ref, None)) if isinstance(ref, Branch) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Callable
 
@@ -22,15 +23,15 @@ _TELLING = ("", "modules", "hostgroups", "hieradata")
 _DATA = {"hieradata/module_names": MODULES, "hieradata/hostgroups": HOSTGROUPS, "hieradata/fqdns": HOSTGROUPS}
 
 
-#: Gives the definitions that environments are built from; a version does not say which branches it follows.
-DefinitionsOf = Callable[[str], Iterable[Definition]]
+#: Gives the definitions of environments that have versions: a version does not say which branches it follows.
+Definitions = Callable[[], Mapping[str, Definition]]
 
 
-def look(layout: Layout, known: Fingerprints, definitions_of: DefinitionsOf = lambda _name: ()) -> Visible:
+def look(layout: Layout, known: Fingerprints, definitions: Definitions = dict) -> Visible:
     """Whatever is not as the history knows it. Raises OSError."""
     there = set(layout.repositories_in(layout.clonedir)) | {*map(parse_repository, known.repositories)}
     seen = look_at(layout, known, there)
-    environments = _Environments(layout, definitions_of)
+    environments = _Environments(layout, definitions)
     changed = {}
     names = layout.environments()
     for name in sorted(names):
@@ -99,12 +100,16 @@ def _links(clone: Path) -> Iterator[tuple[str, Link]]:
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
-    def __init__(self, layout: Layout, definitions_of: DefinitionsOf) -> None:
+    def __init__(self, layout: Layout, definitions: Definitions) -> None:
         self._layout = layout
-        self._definitions_of = definitions_of
+        self._read_definitions = definitions
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
+
+    @cached_property
+    def _definitions(self) -> Mapping[str, Definition]:
+        return self._read_definitions()
 
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
@@ -133,8 +138,7 @@ class _Environments:
         """The names of the refs that an environment holds, by repository."""
         found = {str(repo): self._ref(repo, entry) for repo, entry in entries.items()}
         if has_versions:
-            definition = next(iter(self._definitions_of(name)), None)
-            refs = deferred.versions.followed(self._layout, definition, entries)
+            refs = deferred.versions.followed(self._layout, self._definitions.get(name), entries)
             found.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
         return {repo: ref for repo, ref in found.items() if ref}
 
