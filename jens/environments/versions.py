@@ -178,7 +178,8 @@ def keep(
 
     ``replaced`` has what was replaced just now; of others that nobody remembers, the links tell. With ``only`` some
     repositories, others do not matter, and current versions have the commits that environments need; but for those of
-    ``unfinished`` environments. Raises OSError when nobody can look, or when it cannot be remembered.
+    ``unfinished`` environments. What cannot be remembered, the next run finds out again. Raises OSError when nobody can
+    look.
     """
     there = versions_in(layout)
     now_used = {current(layout, name) for name in there}
@@ -188,7 +189,10 @@ def keep(
         version: before[version] if version in before else Replaced(now, _commits(layout, version, replaced))
         for version in sorted(over)
     }
-    save(layout, after)
+    try:
+        save(layout, after)
+    except OSError as error:
+        log.error("Unable to remember which versions were replaced: %s", error)
     names = unfinished if only is not None else there
     places = [place for name, place in zip(names, map(layout.place, names)) if place != name]
     used = [each.commits for each in after.values()] + [commits_of(layout, place) for place in places]

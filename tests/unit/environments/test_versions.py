@@ -150,6 +150,20 @@ def test_what_a_version_alone_uses_is_remembered(tmp_path: Path) -> None:
     assert versions.load(layout) == {}
 
 
+def test_a_full_disk_does_not_make_it_forget_what_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    layout = layout_in(tmp_path)
+    _make(layout, "production_1")
+    replaced = {"production_1": {DUMMY: frozenset({A})}}
+    with monkeypatch.context() as patched:
+        patched.setattr("jens.statefile.save", refuse)
+        assert versions.keep(layout, replaced, ()) == {DUMMY: frozenset({A})}
+    assert versions.keep(layout, replaced, ()) == {DUMMY: frozenset({A})}
+    assert sorted(versions.load(layout)) == ["production_1"]
+
+
 def test_an_unfinished_environment_keeps_what_it_uses(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     (layout.versions / "production_1" / "modules").mkdir(parents=True)
