@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jens.environments import hold as hold
     from jens.environments import previous as previous
     from jens.environments import tree as tree
+    from jens.environments import versions as versions
     from jens.environments import wanted as wanted
     from jens.messaging import hints as hints
     from jens.metadata import definition as definition
@@ -68,6 +69,7 @@ MODULES = {
     "hold": "jens.environments.hold",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
+    "versions": "jens.environments.versions",
     "wanted": "jens.environments.wanted",
     "credentials": "jens.git.credentials",
     "git_complaints": "jens.git.complaints",

@@ -15,6 +15,7 @@ from jens import __version__
 from jens.commands.exitcodes import FAILED
 from jens.commands.runner import run_in_utf8
 from jens.config import DEFAULT_PATH
+from jens.layout import version_of
 from jens.model import RepoId
 from jens.names import is_environment_name, parse_repository
 from jens.text import UNITS, one_line, parse_moment
@@ -64,9 +65,14 @@ def future(text: str) -> float:
     return meant
 
 
-def moment_or_deployment(text: str) -> float | int:
-    """A time in seconds since the epoch, or (int) the number of a deployment. Raises ArgumentTypeError."""
-    return int(text) if text.isascii() and text.isdecimal() else moment(text)
+def moment_or_deployment(text: str) -> float | int | str:
+    """A time in seconds since the epoch, the number of a deployment (int), or the name of a version (str).
+
+    Raises ArgumentTypeError.
+    """
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    return text if version_of(text) else moment(text)
 
 
 def repository(text: str) -> RepoId:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from jens import preflight
@@ -114,18 +114,14 @@ def _main(arguments: argparse.Namespace) -> int:
 @contextmanager
 def waiting_run_lock(config: Config) -> Iterator[None]:
     """Hold the run lock; wait for it for a minute, and say so on a terminal. Raises LockHeldError, LockFailedError."""
-    lock = run_lock(config)
-    try:
-        lock.__enter__()
-    except LockHeldError as error:
-        if sys.stderr.isatty():
-            print(f"{error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
-        lock = run_lock(config, wait=PATIENCE)
-        lock.__enter__()
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run_lock(config))
+        except LockHeldError as error:
+            if sys.stderr.isatty():
+                print(f"{error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
+            stack.enter_context(run_lock(config, wait=PATIENCE))
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _wish(arguments: argparse.Namespace) -> Wish:

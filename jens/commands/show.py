@@ -184,6 +184,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _environment(found: Environment, config: Config) -> Iterator[str]:
     yield f"Environment {found.name}: {_definition(found)}"
+    if found.version is not None:
+        yield f"Version: {found.version}"
     if found.hold is not None:
         yield from hold_lines(found.hold)
     if found.definition is not None:

@@ -180,7 +180,7 @@ def _look(layout: Layout, names: Iterable[str]) -> _Found:
 
 def _fits(layout: Layout, name: str, digest: str, known: str | None) -> bool:
     """Whether what Puppet wrote fits the types that there are."""
-    has_files = os.path.isdir(layout.environment(name) / RESOURCE_TYPES)
+    has_files = os.path.isdir(layout.tree(name) / RESOURCE_TYPES)
     if digest:
         return has_files and known == digest
     return known == "" or (known is None and not has_files)
@@ -202,9 +202,9 @@ class _Looker:
 
     def _types(self, name: str) -> Iterator[tuple[str, str]]:
         for directory in (MODULES, HOSTGROUPS):
-            for entry in _links_in(f"{self._layout.environment(name)}/{directory}"):
+            for entry in _links_in(f"{self._layout.tree(name)}/{directory}"):
                 link = f"{directory}/{entry.name}"
-                target = self._links.target(name, link, os.readlink(entry.path))
+                target = self._links.target(self._layout.place(name), link, os.readlink(entry.path))
                 if target is not None:
                     if target not in self._trees:
                         self._trees[target] = self._tree(target)
@@ -288,7 +288,7 @@ def _generate(layout: Layout, name: str, seconds: float) -> _Done:
     puppet = shutil.which("puppet", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_PUPPET_PATH}")
     if puppet is None:
         return _Done(f"there is no program 'puppet' in PATH, nor in {_PUPPET_PATH}")
-    environment = layout.environment(name)
+    environment = layout.tree(name)
     with tempfile.TemporaryDirectory(prefix="jens-types-") as scratch:
         top = Path(scratch)
         (top / "environments" / name).mkdir(parents=True)

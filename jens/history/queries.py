@@ -307,6 +307,9 @@ def _time_clauses(wanted: Filter, time: str, number: str) -> tuple[list[str], di
     if wanted.until is not None:
         values["until"] = milliseconds(wanted.until)
         clauses.append(f"{time} <= :until")
+    if wanted.deployment is not None:
+        values["of_deployment"] = wanted.deployment
+        clauses.append(f"{number} = :of_deployment")
     return clauses, values
 
 
@@ -363,6 +366,22 @@ def seconds_to_visible(reader: Reader, since: float) -> list[float]:
     clauses, values = _time_clauses(Filter(since=since), "change.time", "change.deployment")
     rows = reader.rows(_HINTED.format(clauses=" AND ".join(clauses)), values)
     return sorted(max(0.0, (time - hinted) / 1000) for time, hinted in rows)
+
+
+# Versions
+
+
+def deployment_of_version(reader: Reader, environment: str, number: int) -> int | None:
+    """The deployment that made a version of an environment; None when that is not known. Raises HistoryError."""
+    if not reader.has_versions or number >= _END:
+        return None
+    rows = reader.rows(_VERSION, {"name": environment, "number": number})
+    return next((int(made) for (made,) in rows), None)
+
+
+def versions_made_by(reader: Reader, deployment: int) -> dict[str, int]:
+    """The versions that a deployment made: environments and numbers. Raises HistoryError."""
+    return dict(reader.rows(_VERSIONS_OF, (deployment,))) if reader.has_versions else {}
 
 
 # What there is, or was
@@ -609,6 +628,16 @@ _HELD = """
 SELECT environment.name, holding.since, coalesce(holding.until, :end) FROM holding
     JOIN environment ON environment.id = holding.environment
     WHERE holding.repository = :repository AND holding.ref = :ref
+"""
+
+_VERSION = """
+SELECT version.deployment FROM version JOIN environment ON environment.id = version.environment
+    WHERE environment.name = :name AND version.number = :number
+"""
+
+_VERSIONS_OF = """
+SELECT environment.name, max(version.number) FROM version JOIN environment ON environment.id = version.environment
+    WHERE version.deployment = ? GROUP BY environment.name ORDER BY environment.name
 """
 
 _HOLDINGS = """

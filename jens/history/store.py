@@ -81,6 +81,13 @@ CREATE INDEX fault_until ON fault (until) WHERE until IS NOT NULL;
 """
 _TABLES = 11
 
+#: Which deployment made a version of an environment. Only a site that has versions has this table.
+_VERSIONS = """
+CREATE TABLE IF NOT EXISTS version (environment INTEGER NOT NULL, number INTEGER NOT NULL, deployment INTEGER NOT NULL,
+    PRIMARY KEY (environment, number)) WITHOUT ROWID
+"""
+_HAS_VERSIONS = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'"
+
 
 class HistoryDamagedError(HistoryError):
     """What is in the place of the history is damaged, or no history at all."""
@@ -307,6 +314,8 @@ class Store:
                 self._add_environments(number, rows)
                 self._add_holdings(number, rows)
             self._see(visible)
+            if visible.versions:
+                self._add_versions(number, visible.versions)
             self._add_faults(faults, until)
             self._forget(now, days)
         return number
@@ -429,6 +438,17 @@ class Store:
             ],
         )
 
+    def _add_versions(self, deployment: int | None, versions: Mapping[str, int]) -> None:
+        """Remember which deployment has made the current versions; one that changed nothing else is the last one."""
+        self._connection.execute(_VERSIONS)
+        [(last,)] = self._rows("SELECT coalesce(max(number), 0) FROM deployment")
+        numbers = self._numbers("environment", versions)
+        for name, number in versions.items():
+            query = "SELECT number FROM version WHERE environment = ? ORDER BY deployment DESC, number DESC LIMIT 1"
+            if self._rows(query, (numbers[name],)) != [(number,)]:
+                values = (numbers[name], number, deployment or last)
+                self._connection.execute("INSERT OR REPLACE INTO version VALUES (?, ?, ?)", values)
+
     def _add_faults(self, faults: FaultRows, until: str) -> None:
         of_identity = "kind = ? AND environment = ? AND repository = ? AND ref = ? AND until IS NULL"
         self._connection.executemany(
@@ -452,7 +472,8 @@ class Store:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('forgot', ?)", (now,))
         oldest = milliseconds(now - days * _DAY)
         [(cut,)] = self._rows("SELECT coalesce(max(number), 0) FROM deployment WHERE visible < ?", (oldest,))
-        for query in _OLD:
+        [(has_versions,)] = self._rows(_HAS_VERSIONS)
+        for query in (*([_OLD_VERSIONS] if has_versions else []), *_OLD):
             values = {"cut": cut, "oldest": oldest // 1000, "most": _MOST_OLD}
             self._connection.execute(query, values)
 
@@ -504,6 +525,15 @@ DELETE FROM deployment WHERE number IN
         AND number NOT IN (SELECT until FROM holding WHERE until IS NOT NULL) LIMIT :most)
     """,
 )
+
+
+#: The last version of each environment stays.
+_OLD_VERSIONS = """
+DELETE FROM version WHERE (environment, number) IN
+    (SELECT environment, number FROM version WHERE deployment <= :cut AND EXISTS
+        (SELECT 1 FROM version AS later
+            WHERE later.environment = version.environment AND later.deployment > version.deployment) LIMIT :most)
+"""
 
 
 def _copy(path: Path) -> None:
@@ -592,6 +622,12 @@ class Reader:
         self._until = time.monotonic() + self._patience
         with self._failing():
             return self._connection.execute(query, values).fetchall()
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether an environment ever had versions. Raises HistoryError."""
+        [(count,)] = self.rows(_HAS_VERSIONS)
+        return bool(count)
 
     @property
     def id(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from datetime import datetime, timezone
+from operator import itemgetter
 
 from jens import urls
 from jens.config import Config
@@ -25,7 +26,7 @@ class Redaction:
             "queuedir": str(config.messaging.queuedir),
             "lockdir": str(config.filelock.lockdir),
         }
-        self._directories = sorted(directories.items(), key=lambda item: -len(item[1]))
+        self._directories = sorted(filter(itemgetter(1), directories.items()), key=lambda item: -len(item[1]))
 
     def text(self, text: str) -> str:
         """A text without paths of this host: configured directories have their keys, others their last part."""

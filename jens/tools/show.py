@@ -13,6 +13,8 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 from jens import lastrun
 from jens.config import Config
+from jens.environments import versions
+from jens.environments.previous import as_they_are
 from jens.errors import DirectoryError, GitError, HistoryError, LibraryError, MetadataError, QueueError
 from jens.events import LIBRARY_ENTRY, NOT_FETCHED, REFUSED
 from jens.git import authors, contents, wrapper
@@ -20,7 +22,7 @@ from jens.git.authors import Described
 from jens.git.workers import workers
 from jens.history.store import Reader
 from jens.lastrun import LastRun
-from jens.layout import Layout, entry_ref
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, links_of
 from jens.messaging.queue import Hints, Queue
 from jens.metadata import clones
@@ -28,7 +30,7 @@ from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST
-from jens.model import Branch, Declared, OpenFault, Ref, RepoId
+from jens.model import Branch, Declared, Definition, OpenFault, Ref, RepoId
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
 from jens.system import files
@@ -246,6 +248,15 @@ class Instance:
         """What the links of an environment to a repository show, as ``look`` finds it."""
         return look(self, name, repo, links)
 
+    @functools.cached_property
+    def versioned(self) -> Mapping[str, Definition]:
+        """What environments with versions are built from; nothing when nobody can look."""
+        try:
+            names = [name for name in self.layout.environments() if self.layout.place(name) != name]
+            return {each.name: each for each in as_they_are(self.config, self.layout, names)}
+        except OSError:
+            return {}
+
     def environments(self) -> list[str]:
         """The environments on disk, sorted. Raises DirectoryError."""
         try:
@@ -344,10 +355,11 @@ def uses_of(instance: Instance, repo: RepoId) -> Uses:
     layout, reader = instance.layout, LinkReader(instance.layout)
     links, known, found, unread = [*links_of(layout, repo)], dict[str, "Shown | None"](), [], []
     for name in instance.environments():
+        place = layout.place(name)
         for link in links:
-            path = layout.environment(name) / link
+            path = layout.environmentsdir / place / link
             try:
-                target = reader.target(name, link, os.readlink(path))
+                target = reader.target(place, link, os.readlink(path))
                 linked = os.lstat(path).st_mtime
             except OSError as error:
                 if files.is_gone(error) or error.errno == errno.EINVAL:  # something else is in its place
@@ -359,10 +371,22 @@ def uses_of(instance: Instance, repo: RepoId) -> Uses:
             if target.entry not in known:
                 known[target.entry] = look_up(layout, repo, target.entry)
             shown = known[target.entry]
+            if shown is not None and place != name:
+                found.append(_use_of_version(instance, name, repo, shown, linked))
+                break
             if shown is not None:
                 found.append(Use(name, shown.ref, shown.commit, since_of(shown, linked)))
                 break
     return Uses(tuple(found), tuple(unread))
+
+
+def _use_of_version(instance: Instance, name: str, repo: RepoId, shown: Shown, linked: float) -> Use:
+    """What the version of an environment has of a repository: the branch that it follows, as its definition tells."""
+    definition = instance.versioned.get(name)
+    entry = ref_entry(shown.ref, shown.commit)
+    ref = versions.followed(instance.layout, definition, {repo: entry}).get(repo, shown.ref)
+    branch = look_up(instance.layout, repo, ref_entry(ref, None)) if isinstance(ref, Branch) else None
+    return Use(name, ref, shown.commit, since_of(shown, linked) if branch is None else branch.since)
 
 
 def is_directory(key: str, path: Path) -> bool:

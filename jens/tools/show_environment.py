@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jens import lastrun, preflight
 from jens.config import Config
-from jens.environments import dangling, tree
+from jens.environments import dangling, tree, versions
 from jens.environments import hold as holds
 from jens.environments.hold import Hold
 from jens.environments.previous import remembered_definition
@@ -18,7 +18,7 @@ from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
-from jens.layout import Layout, entry_ref
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
 from jens.names import describe_ref
@@ -66,7 +66,7 @@ class Part(NamedTuple):
 class Environment(NamedTuple):
     """An environment as it is on disk. ``definition`` is the one that it is to be built from, None when that is lost.
 
-    While there is a ``hold``, it is built from that.
+    While there is a ``hold``, it is built from that. ``version`` is the current one, None without versions.
 
     ``changed`` is what last became of it, as far as the history knows. ``strange`` links are none that Jens makes.
     ``problem`` says why the history cannot be read, '' when it can. ``last_run`` began then; None when nothing tells.
@@ -81,6 +81,7 @@ class Environment(NamedTuple):
     problem: str
     last_run: float | None
     hold: Hold | None = None
+    version: str | None = None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -88,6 +89,7 @@ class Environment(NamedTuple):
         return {
             "version": VERSION,
             "environment": self.name,
+            "version_of_environment": self.version,
             "default": definition and definition.default and definition.default.name,
             "parser": definition and definition.parser,
             "notifications": None if definition is None else [*definition.notifications],
@@ -208,10 +210,15 @@ def look(instance: Instance, name: str) -> Environment:
     with Past(config) as past:
         if not is_environment(instance.layout, name):
             raise DirectoryError("environment", instance.layout.environment(name), _absence(instance, past, name))
-        links = _links(instance.layout, name)
+        place, version = instance.layout.place(name), versions.current(instance.layout, name)
+        links = _links(instance.layout, name, place)
         definition = _definition(instance, name)
-        targets, strange = _by_repository(instance.layout, name, links)
-        shown = {repo: instance.linked(_shown, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
+        targets, strange = _by_repository(instance.layout, place, links)
+        shown = {
+            repo: instance.linked(_shown, place, repo, [*found.items()]) for repo, found in sorted(targets.items())
+        }
+        if version is not None:
+            shown = _followed(instance.layout, definition, shown)
         said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         hold = _hold(instance.layout, name)
         parts = [
@@ -222,14 +229,15 @@ def look(instance: Instance, name: str) -> Environment:
         changed = past.ask(lambda reader: queries.last_change_of(reader, name))
         faults = plan_faults(instance.faults, name, targets)
         return Environment(
-            *(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began, hold)
+            *(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began, hold),
+            version=version,
         )
 
 
 def is_environment(layout: Layout, name: str) -> bool:
     """Whether there is such an environment on disk."""
     path = layout.environment(name)
-    return path.is_dir() and not path.is_symlink()
+    return (path.is_dir() and not path.is_symlink()) or layout.place(name) != name
 
 
 def _absence(instance: Instance, past: Past, name: str) -> str:
@@ -253,12 +261,12 @@ def _by(changed: EnvironmentChange) -> str:
     return f" ({behind})" if behind else ""
 
 
-def _links(layout: Layout, name: str) -> Mapping[str, str]:
+def _links(layout: Layout, name: str, place: str) -> Mapping[str, str]:
     path = layout.environment(name)
     problem = "it changes all the time"
     for _ in range(_ATTEMPTS):
         try:
-            return tree.read(path).links
+            return tree.read(layout.environmentsdir / place).links
         except OSError as error:
             problem = error.strerror or str(error)
             if not files.is_gone(error):
@@ -290,12 +298,12 @@ def _hold(layout: Layout, name: str) -> Hold | None:
 
 
 def _by_repository(
-    layout: Layout, name: str, links: Mapping[str, str]
+    layout: Layout, place: str, links: Mapping[str, str]
 ) -> tuple[dict[RepoId, dict[str, Target]], list[str]]:
     """The targets of an environment's links by repository, and the links that lead to none."""
     reader, targets, strange = LinkReader(layout), dict[RepoId, dict[str, Target]](), []
     for link, text in sorted(links.items()):
-        target = reader.target(name, link, text)
+        target = reader.target(place, link, text)
         if target is None:
             strange.append(link)
         else:
@@ -318,7 +326,7 @@ class _Linked(NamedTuple):
     problem: str = ""
 
 
-def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
+def _shown(instance: Instance, place: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
     """What links to a repository show. The first one counts, which leads to the code; None for none that Jens makes."""
     layout, known = instance.layout, dict[str, "Shown | None"]()
     dangling_links, lacks = [], []
@@ -341,10 +349,25 @@ def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, T
     if first is None:
         return None
     try:
-        linked = os.lstat(layout.environment(name) / link).st_mtime
+        linked = os.lstat(layout.environmentsdir / place / link).st_mtime
     except FileNotFoundError:
         return None  # the environment has just lost it
     return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
+
+
+def _followed(
+    layout: Layout, definition: Definition | None, shown: Mapping[RepoId, _Linked | None]
+) -> dict[RepoId, _Linked | None]:
+    """What a version shows, with the branches that it follows in the place of their commits."""
+    entries = {repo: ref_entry(part.ref, part.commit) for repo, part in shown.items() if part is not None}
+    refs = versions.followed(layout, definition, entries)
+    followed = {repo: ref for repo, ref in refs.items() if isinstance(ref, Branch)}
+    branches = {repo: look_up(layout, repo, ref_entry(ref, None)) for repo, ref in followed.items()}
+    since = {repo: branch.since for repo, branch in branches.items() if branch is not None}
+    return {
+        repo: part._replace(ref=followed[repo], since=since[repo]) if part and repo in since else part
+        for repo, part in shown.items()
+    }
 
 
 def _part(

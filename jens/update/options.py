@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from jens.config import Config
+from jens.environments.model import Versioning
 from jens.errors import StageError
 from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress
-from jens.layout import Layout
+from jens.layout import VERSIONS, Layout
 from jens.statefile import StateError
 from jens.system import limits
 
@@ -29,6 +30,13 @@ class Options(NamedTuple):
     allow_purge: bool = False
     poll: bool = False
     progress: Progress = no_progress
+
+
+def versioning_of(config: Config) -> Versioning:
+    """Which environments have versions."""
+    main = config.main
+    seen_at = main.versionsdir or str(main.environmentsdir / VERSIONS)
+    return Versioning(main.versionedenvironments, seen_at, main.config_version)
 
 
 class Context(NamedTuple):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Callable
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
-from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.layout import Layout, entry_ref, is_checkout_name, version_of
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
-from jens.model import HOSTGROUPS, MODULES, Branch, Commit, RepoId
+from jens.model import HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
 from jens.names import parse_repository
 from jens.system import files
 
@@ -21,11 +23,15 @@ _TELLING = ("", "modules", "hostgroups", "hieradata")
 _DATA = {"hieradata/module_names": MODULES, "hieradata/hostgroups": HOSTGROUPS, "hieradata/fqdns": HOSTGROUPS}
 
 
-def look(layout: Layout, known: Fingerprints) -> Visible:
+#: Gives the definitions of environments that have versions: a version does not say which branches it follows.
+Definitions = Callable[[], Mapping[str, Definition]]
+
+
+def look(layout: Layout, known: Fingerprints, definitions: Definitions = dict) -> Visible:
     """Whatever is not as the history knows it. Raises OSError."""
     there = set(layout.repositories_in(layout.clonedir)) | {*map(parse_repository, known.repositories)}
     seen = look_at(layout, known, there)
-    environments = _Environments(layout)
+    environments = _Environments(layout, definitions)
     changed = {}
     names = layout.environments()
     for name in sorted(names):
@@ -54,7 +60,17 @@ def look_at(layout: Layout, known: Fingerprints, repos: Iterable[RepoId]) -> Vis
         except FileNotFoundError:
             if str(repo) in known.repositories:
                 gone[str(repo)] = _changed(path.parent)
-    return Visible(seen, gone_repositories=gone)
+    return Visible(seen, gone_repositories=gone, versions=_versions(layout))
+
+
+def _versions(layout: Layout) -> dict[str, int]:
+    """The numbers of the current versions, by environment. Raises OSError."""
+    if not os.path.lexists(layout.versions):
+        return {}
+    found = {name: deferred.versions.current(layout, name) for name in deferred.versions.versions_in(layout)}
+    return {
+        name: each[1] for name, each in ((name, version_of(version or "")) for name, version in found.items()) if each
+    }
 
 
 def _changed(path: Path | str) -> float:
@@ -84,25 +100,32 @@ def _links(clone: Path) -> Iterator[tuple[str, Link]]:
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, definitions: Definitions) -> None:
         self._layout = layout
+        self._read_definitions = definitions
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
+    @cached_property
+    def _definitions(self) -> Mapping[str, Definition]:
+        return self._read_definitions()
+
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
-        top = self._layout.environment(name)
+        place = self._layout.place(name)
+        top = self._layout.environmentsdir / place
         paths = [*(f"{top}/{directory}" for directory in ENVIRONMENT_DIRECTORIES), f"{top}/{ENVIRONMENT_CONF}"]
         states = [status for status in map(files.status_of, paths) if status is not None]
         held = [*filter(None, [files.status_of(self._hold(name))])] if name in self._held else []
         fingerprint = hash(tuple(number for status in (*states, *held) for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
-        holds = self._holds(name, top)
+        entries = self._entries(place, top)
+        holds = self._holds(name, entries, has_versions=place != name)
         if not holds and known is None and not os.path.lexists(self._layout.definitions / name):
             return None
-        conf = zlib.crc32(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
+        conf = zlib.crc32(deferred.wanted.without_version(files.read_if_there(top / ENVIRONMENT_CONF) or b""))
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
         number = conf_number(conf, is_held=bool(held))
@@ -111,19 +134,26 @@ class _Environments:
     def _hold(self, name: str) -> Path:
         return deferred.hold.path_of(self._layout, name)
 
-    def _holds(self, name: str, top: Path) -> dict[str, str]:
-        """The names of the refs that an environment holds, by repository. The link to the code counts."""
-        holds: dict[str, str] = {}
+    def _holds(self, name: str, entries: Mapping[RepoId, str], *, has_versions: bool) -> dict[str, str]:
+        """The names of the refs that an environment holds, by repository."""
+        found = {str(repo): self._ref(repo, entry) for repo, entry in entries.items()}
+        if has_versions:
+            refs = deferred.versions.followed(self._layout, self._definitions.get(name), entries)
+            found.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
+        return {repo: ref for repo, ref in found.items() if ref}
+
+    def _entries(self, place: str, top: Path) -> dict[RepoId, str]:
+        """The entries that the links of an environment lead through, by repository. The link to the code counts."""
+        found: dict[RepoId, str] = {}
         for directory in (*_TELLING, *_DATA):
             for entry in _entries(f"{top}/{directory}" if directory else str(top)):
-                if directory in _DATA and f"{_DATA[directory]}/{entry.name}" in holds:
+                if directory in _DATA and RepoId(_DATA[directory], entry.name) in found:
                     continue
                 link = f"{directory}/{entry.name}" if directory else entry.name
-                target = self._reader.target(name, link, os.readlink(entry.path))
-                ref = self._ref(target.repo, target.entry) if target else None
-                if target and ref:
-                    holds.setdefault(str(target.repo), ref)
-        return holds
+                target = self._reader.target(place, link, os.readlink(entry.path))
+                if target and entry_ref(target.entry):
+                    found.setdefault(target.repo, target.entry)
+        return found
 
     def _ref(self, repo: RepoId, entry: str) -> str | None:
         ref = entry_ref(entry)

@@ -36,6 +36,9 @@ _DEFAULTS: dict[str, Any] = {
     "main.maxfiles": 500000,
     "main.maxbytes": 8589934592,
     "main.maxenvironments": 2000,
+    "main.versionedenvironments": (),
+    "main.versionsdir": "",
+    "main.config_version": False,
     "lock.type": "FILE",
     "lock.name": "jens",
     "filelock.lockdir": Path("/run/lock/jens"),
@@ -125,7 +128,8 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         commented = line.startswith("#") or (commented and bool(line))
     assert set(found) == set(_DEFAULTS)
     assert {key for key, is_set in found.items() if not is_set} == {
-        *("git.ssh_cmd_path", "hook.command", "notify.owners", "notify.admins", "gitlabproducer.secret_token"),
+        *("main.versionedenvironments", "main.versionsdir", "git.ssh_cmd_path"),
+        *("hook.command", "notify.owners", "notify.admins", "gitlabproducer.secret_token"),
         *("puppetserver.urls", "puppetserver.ssl_cert", "puppetserver.ssl_key", "puppetserver.ssl_ca"),
     }
 
@@ -150,6 +154,8 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         ("main.purgelimit", "100", 100),
         ("main.retention", "3600", 3600),
         ("main.maxenvironments", "1", 1),
+        ("main.versionsdir", "/mnt/versions", "/mnt/versions"),
+        ("main.config_version", "True", True),
         ("lock.type", "DISABLED", "DISABLED"),
         ("lock.name", "jens-2", "jens-2"),
         ("filelock.lockdir", "/tmp/lock", Path("/tmp/lock")),
@@ -205,6 +211,9 @@ _BAD_VALUES = [
     ("main.purgelimit", "50%", "a percentage, 0 to 100"),
     ("main.retention", "5m", "a whole number of seconds"),
     ("main.maxenvironments", "0", "a whole number, 1 or more"),
+    ("main.versionedenvironments", "production, a/b", "a list of environments, or *"),
+    ("main.versionsdir", "versions", "an absolute path"),
+    ("main.config_version", "perhaps", "True or False"),
     ("main.retention", "-1", "a whole number of seconds"),
     ("main.retention", "1.5", "a whole number of seconds"),
     ("lock.type", "REDIS", "FILE or DISABLED"),
