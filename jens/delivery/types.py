@@ -48,34 +48,51 @@ _PUPPET_PATH = "/opt/puppetlabs/bin"
 #: Seconds for all environments of a delivery, and those that must be left to begin with one.
 _WHOLE, _LEAST = 60, 20
 _LIMIT = _WHOLE + 15
+#: Seconds for which types that took too long are left alone, unless they change: everybody waits for them.
+_REST = 600
+_RESTS = f"it took too long, it is tried again when its types change, or {_REST // 60} minutes later"
 #: How the line begins with which each file tells when it was written.
 _STAMP = b"# This file was automatically generated on"
 
 
 class _Memory(NamedTuple):
-    """For which types Puppet was run in each environment ('': there are none), and where it is still to be run."""
+    """For which types Puppet was run in each environment ('': there are none), and where it is still to be run.
+
+    ``slow``: for which types it took too long, and until when it is not run for these, in seconds since the epoch.
+    """
 
     digests: Mapping[str, str] = MappingProxyType({})
     owed: frozenset[str] = frozenset()
+    slow: Mapping[str, tuple[str, float]] = MappingProxyType({})
 
     @classmethod
     def of(cls, memory: Mapping[str, Any]) -> _Memory:
         try:
             digests = {str(name): str(digest) for name, digest in memory.get("digests", {}).items()}
-            return cls(digests, frozenset(map(str, memory.get("owed", ()))))
-        except (AttributeError, TypeError):
+            slow = {str(name): (str(digest), float(until)) for name, (digest, until) in memory.get("slow", {}).items()}
+            return cls(digests, frozenset(map(str, memory.get("owed", ()))), slow)
+        except (AttributeError, TypeError, ValueError):
             return cls()
 
     def encode(self) -> dict[str, Any]:
         """The same for the memory of a receiver."""
-        return {"digests": dict(self.digests), "owed": sorted(self.owed)}
+        return {"digests": dict(self.digests), "owed": sorted(self.owed), "slow": dict(self.slow)}
+
+    def rests(self, name: str, digest: str, now: float) -> bool:
+        """Whether Puppet took too long for these types, a short time ago."""
+        known, until = self.slow.get(name, ("", 0.0))
+        return known == digest and now < until <= now + _REST
 
 
 class _Done(NamedTuple):
-    """What came of an environment: a problem, or ''; whether its files are others now; whether there was no time."""
+    """What came of an environment: a problem, or ''; whether its files are others now.
+
+    Whether Puppet took too long, and whether there was no time for it.
+    """
 
     problem: str = ""
     is_changed: bool = False
+    is_slow: bool = False
     is_left: bool = False
 
 
@@ -141,25 +158,38 @@ def _tell(layout: Layout, told: Told, memory: _Memory, wanted: Iterable[str], ch
 
     Raises DeliveryError: the environments of which this is true are tried again.
     """
-    there = {*layout.environments()}
+    there, now = {*layout.environments()}, time.time()
     found = _look(layout, sorted(there.intersection(wanted)))
     known = {name: digest for name, digest in memory.digests.items() if name in there}
     todo = [name for name, digest in found.digests.items() if not _fits(layout, name, digest, known.get(name))]
-    done = _generate_all(layout, sorted(todo, key=lambda name: (name in memory.owed, name)))
+    resting = {name for name in todo if memory.rests(name, found.digests[name], now)}
+    done = _generate_all(layout, sorted({*todo} - resting, key=lambda name: (name in memory.owed, name)))
     changed.update(name for name, result in done.items() if result.is_changed)
+    slow, left = _set_aside([name for name in todo if name not in resting], done)
     problems = {**found.problems, **{name: result.problem for name, result in done.items() if result.problem}}
-    left = {name for name in todo if name not in done or done[name].is_left}
-    known.update({name: digest for name, digest in found.digests.items() if name not in {*problems, *left}})
-    now = told._replace(
-        memory=_Memory(known, frozenset({*left, *problems})).encode(), due=time.time() if left else None
-    )
+    problems.update(dict.fromkeys(resting, _RESTS))
+    until = {name: (found.digests[name], time.time() + _REST) for name in slow}
+    until.update({name: memory.slow[name] for name in resting})
+    owed = frozenset({*problems, *slow, *left})
+    known.update({name: digest for name, digest in found.digests.items() if name not in owed})
+    last = told._replace(memory=_Memory(known, owed, until).encode(), due=time.time() if left else None)
     if problems:
         first, more = min(problems), len(problems) - 1
         others = f" (and {more} more environments)" if more else ""
-        raise DeliveryError(f"environment '{first}': {problems[first]}{others}", now)
+        raise DeliveryError(f"environment '{first}': {problems[first]}{others}", last)
     if left:
         log.info("Types of resources of %s are left for the next delivery", listed(sorted(left)))
-    return now
+    return last
+
+
+def _set_aside(names: Iterable[str], done: Mapping[str, _Done]) -> tuple[set[str], set[str]]:
+    """The environments for which Puppet is not to be run soon, and those for which it is to be run next.
+
+    Where some took too long, those that had to wait for them are likely to do so, too: they have the same modules.
+    """
+    left = {name for name in names if name not in done or done[name].is_left}
+    slow = {name for name, result in done.items() if result.is_slow}
+    return ({*slow, *left}, set()) if slow else (slow, left)
 
 
 class _Found(NamedTuple):
@@ -302,7 +332,8 @@ def _generate(layout: Layout, name: str, seconds: float) -> _Done:
         ended = programs.run(command, b"", seconds, variables)
         is_changed = _take_over(top / "environments" / name / RESOURCE_TYPES, environment, ended.status == 0)
     errors = [line for line in ended.output.splitlines() if line.startswith("Error")]
-    return _Done(ended.problem and (errors[0] if errors and ended.status else ended.problem), is_changed)
+    problem = ended.problem and (errors[0] if errors and ended.status else ended.problem)
+    return _Done(problem, is_changed, is_slow=ended.status is None)
 
 
 def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:

@@ -192,6 +192,22 @@ def test_puppet_that_hangs_is_ended(typed: Site, monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - begin < 60
     assert marked(typed) == []
     assert [*wrote(typed)] == ["thing.pp"]
+
+    typed.update()  # nobody waits for it once more
+    outcome = typed.deliver()
+    assert (outcome.code, outcome.has(WROTE)) == (60, False)
+    assert "it took too long, it is tried again when its types change, or 10 minutes later" in outcome.stderr
+    now = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now + types._REST)
+        assert WROTE in typed.deliver().log
+    monkeypatch.setattr(types, "_WHOLE", 60)
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": of_type("slow")})
+    typed.update()
+    assert typed.deliver().code == 0
+    assert [*wrote(typed)] == ["slow.pp", "thing.pp"]
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": None})
+    typed.update()
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     assert "there is no program 'puppet' in PATH" in typed.deliver().stderr
 

@@ -9,7 +9,7 @@ import pytest
 
 from jens.deliveries import Position
 from jens.delivery.news import News
-from jens.delivery.types import _take_over, plan_looks
+from jens.delivery.types import _REST, _Done, _Memory, _set_aside, _take_over, plan_looks
 from jens.history.model import CHANGED, CREATED, DELETED
 from jens.history.since import Difference, EnvironmentNews, Since
 from jens.model import Branch
@@ -37,6 +37,36 @@ def test_which_environments_are_looked_at(
     since = Since((), {"e": EnvironmentNews(change, differences)})
     news = News("host", since, (), (), Position(), is_all)
     assert plan_looks(news, digests, lambda each: each is TYPED) == ["e"] * is_looked_at
+
+
+@pytest.mark.parametrize(
+    ("done", "slow", "left"),
+    [
+        ({"a": _Done(), "b": _Done()}, set(), set()),
+        ({"a": _Done("no luck"), "b": _Done(is_left=True)}, set(), {"b"}),
+        ({"a": _Done()}, set(), {"b"}),
+        ({"a": _Done("too long", is_slow=True), "b": _Done()}, {"a"}, set()),
+        ({"a": _Done("too long", is_slow=True), "b": _Done(is_left=True)}, {"a", "b"}, set()),
+    ],
+)
+def test_what_is_left_for_later(done: Mapping[str, _Done], slow: set[str], left: set[str]) -> None:
+    assert _set_aside(["a", "b"], done) == (slow, left)
+
+
+@pytest.mark.parametrize(
+    ("digest", "now", "rests"),
+    [
+        ("1", 1000.0, True),
+        ("1", 1000.0 + _REST, False),
+        ("2", 1000.0, False),
+        ("1", 999.0, False),  # the clock was set back
+    ],
+)
+def test_types_that_took_too_long_rest(digest: str, now: float, rests: bool) -> None:
+    memory = _Memory(slow={"e": ("1", 1000.0 + _REST)})
+    assert _Memory.of(memory.encode()) == memory
+    assert memory.rests("e", digest, now) == rests
+    assert not memory.rests("f", digest, now)
 
 
 def test_files_that_say_the_same_are_not_written(tmp_path: Path) -> None:
