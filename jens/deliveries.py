@@ -58,10 +58,6 @@ class Record(NamedTuple):
         """Whether a receiver is to be looked at, although the history has nothing new: one that failed, for example."""
         return any(told.failing or (told.due is not None and told.due <= now) for told in self.receivers.values())
 
-    def next_due(self) -> float | None:
-        """When the first receiver that did not fail is due, in seconds since the epoch; None: none is."""
-        return min((told.due for told in self.receivers.values() if told.due and not told.failing), default=None)
-
 
 def load(layout: Layout) -> Record:
     """The record; an empty one when there is none, or it is damaged. Raises OSError when nobody can look now."""

@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jens import deliveries, locking, preflight
+from jens import locking, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import bound_git, complain, locked, run_tool
 from jens.config import Config, load_config
 from jens.delivery import hook
-from jens.delivery.deliver import deliver, forget_positions
+from jens.delivery.deliver import deliver, forget_positions, next_due
 from jens.layout import Layout
 from jens.messaging import wake
 from jens.system import processes
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Runs that end during a delivery have it look again, so many times at most: the next run asks again.
 _MOST_ROUNDS = 10
-#: Seconds until a receiver is due for which a delivery waits, instead of leaving it to a run; and between two looks.
+#: Seconds until a server is due for which a delivery waits, instead of leaving it to a run; and between two looks.
 _SOON, _PAUSE = 60.0, 0.2
 
 
@@ -59,7 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
             if not is_alone:
                 return locked("Another jens-deliver is at work")
             problems = _deliver(config, anew=arguments.all and not begin)
-            is_due = _wait_until_due(Layout.of(config))
+            is_due = _wait_until_due(config)
         if not is_due and not os.path.lexists(Layout.of(config).deliver):
             break  # else a run that has ended meanwhile left it to us
     for name, problem in problems.items():  # the log has it
@@ -81,14 +81,14 @@ def _deliver(config: Config, *, anew: bool) -> Mapping[str, str]:
         raise
 
 
-def _wait_until_due(layout: Layout) -> bool:
-    """Wait for a receiver that is due soon. Returns whether one is due; False when somebody asks for a delivery.
+def _wait_until_due(config: Config) -> bool:
+    """Wait for a server that is due soon. Returns whether one is due; False when somebody asks for a delivery.
 
     So a short ``flush_again`` is kept to the second, and nobody else waits for it. Who is at a terminal does not want
     to wait: the next run does it.
     """
-    due = deliveries.load(layout).next_due()
-    while due is not None and not os.path.lexists(layout.deliver):
+    due, asked = next_due(config), Layout.of(config).deliver
+    while due is not None and not os.path.lexists(asked):
         left = due - time.time()
         if left <= 0:
             return True

@@ -56,6 +56,17 @@ def deliver(config: Config) -> Mapping[str, str]:
     return problems
 
 
+def next_due(config: Config) -> float | None:
+    """When the next server, or types, are due, in seconds since the epoch; None: none are. People can wait for a run.
+
+    Those that failed are tried again by runs, at any time. Raises OSError.
+    """
+    record = deliveries.load(Layout.of(config))
+    names = {*types.receivers(config), *puppetserver.receivers(config)}.intersection(record.receivers)
+    found = [told.due for told in map(record.receivers.__getitem__, names) if told.due and not told.failing]
+    return min(found, default=None)
+
+
 def _forget_strangers(config: Config, layout: Layout) -> None:
     """Take receivers out of the record that are no longer configured. Raises OSError."""
     configured = {*hook.receivers(config), *types.receivers(config), *puppetserver.receivers(config)}

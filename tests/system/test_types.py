@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from jens import deliveries
 from jens.commands import compare
+from jens.config import load_config
 from jens.delivery import types
+from jens.delivery.deliver import next_due
 from jens.delivery.hook import MARK
 from jens.layout import Layout
 from jens.system import processes
@@ -241,7 +242,7 @@ def test_what_there_is_no_time_for_is_done_next(typed: Site, monkeypatch: pytest
     assert typed.deliver().code == 0
     assert rounds == [["one", "two"], ["one", "two"]]
     assert [*wrote(typed, "one"), *wrote(typed, "two")] == ["thing.pp", "thing.pp"]
-    assert deliveries.load(Layout.at(typed.root)).next_due() is None
+    assert next_due(load_config(typed.config)) is None
 
 
 def test_a_delivery_that_is_to_end_ends_its_puppets(typed: Site) -> None:
