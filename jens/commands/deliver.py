@@ -10,14 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jens import deliveries, locking, preflight
+from jens import locking, preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import LOCKED, NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import bound_git, complain, locked, run_tool
 from jens.config import Config, load_config
 from jens.delivery import marks
-from jens.delivery.deliver import deliver, forget_positions
+from jens.delivery.deliver import deliver, forget_positions, next_due
 from jens.layout import Layout
 from jens.messaging import wake
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: It looks so many times at most: the next run asks again.
 _MOST_ROUNDS = 100
-#: Seconds until a receiver is due for which a delivery waits, instead of leaving it to a run; and between two looks.
+#: Seconds until a server is due for which a delivery waits, instead of leaving it to a run; and between two looks.
 _SOON, _PAUSE = 60.0, 0.2
 
 
@@ -65,7 +65,7 @@ def _main(arguments: argparse.Namespace) -> int:
             if orphaned:
                 marks.end_all(layout, orphaned)
             problems = _deliver(config, anew=anew)
-            must_look, anew = _wait_until_due(layout), False
+            must_look, anew = _wait_until_due(config), False
         if not must_look and not os.path.lexists(layout.deliver):
             break  # else a run that has ended just now left it to us
     for name, problem in problems.items():
@@ -101,14 +101,14 @@ def _is_asked(layout: Layout) -> bool:
     return not os.path.lexists(layout.deliver)  # what cannot be removed must not ask for ever
 
 
-def _wait_until_due(layout: Layout) -> bool:
-    """Wait for a receiver that is due soon. Returns whether one is due; False when somebody asks for a delivery.
+def _wait_until_due(config: Config) -> bool:
+    """Wait for a server that is due soon. Returns whether one is due; False when somebody asks for a delivery.
 
     So a short ``flush_again`` is kept to the second, and nobody else waits for it. Who is at a terminal does not want
     to wait: the next run does it.
     """
-    due = deliveries.load(layout).next_due()
-    while due is not None and not os.path.lexists(layout.deliver):
+    due, asked = next_due(config), Layout.of(config).deliver
+    while due is not None and not os.path.lexists(asked):
         left = due - time.time()
         if left <= 0:
             return True

@@ -68,6 +68,17 @@ def _begin(config: Config, lanes: Lanes, problems: dict[str, str]) -> set[str]:
     return {telling.receiver for telling in tellings if telling.receiver in busy}
 
 
+def next_due(config: Config) -> float | None:
+    """When the next server, or types, are due, in seconds since the epoch; None: none are. People can wait for a run.
+
+    Those that failed are tried again by runs, at any time. Raises OSError.
+    """
+    record = deliveries.load(Layout.of(config))
+    names = {*types.receivers(config), *puppetserver.receivers(config)}.intersection(record.receivers)
+    found = [told.due for told in map(record.receivers.__getitem__, names) if told.due and not told.failing]
+    return min(found, default=None)
+
+
 def _forget_strangers(config: Config, layout: Layout) -> None:
     """Take receivers out of the record that are no longer configured. Raises OSError."""
     record = deliveries.load(layout)
@@ -124,7 +135,7 @@ def _with(record: Record, result: Result) -> Record:
     name = result.telling.receiver
     record = result.telling.also(record)
     before = record.receivers.get(name, Told())
-    now = before if result.told is None else result.told
+    now = before if result.told is None else result.telling.meanwhile(before, result.told)
     if result.problem:
         level = result.level if before.failing is None else logging.INFO
         log.log(level, "Unable to tell %s, the next run tries again: %s", name, result.problem)

@@ -162,15 +162,6 @@ def _leads_to(link: Path, entry: str) -> bool:
 # Replaced versions
 
 
-def flushed_for(layout: Layout, name: str) -> int | None:  # noqa: ARG001 - see below
-    """The number of the version of an environment for which the cache of every Puppet server was last flushed.
-
-    None: no server is to be flushed. A replaced version stays until this number is higher than its own. Nobody flushes
-    servers yet.
-    """
-    return None
-
-
 def keep(
     layout: Layout, replaced: Mapping[str, Commits], unfinished: Collection[str], only: Collection[RepoId] | None = None
 ) -> Commits:
@@ -214,19 +205,19 @@ def union(some: Iterable[Commits], only: Collection[RepoId] | None = None) -> di
     return found
 
 
-def clear(layout: Layout, retention: float) -> bool:
-    """Remove replaced versions that Puppet can no longer be reading. Returns whether all went that should."""
+def clear(layout: Layout, retention: float, flushed: float | None = None) -> bool:
+    """Remove replaced versions that Puppet can no longer be reading. Returns whether all went that should.
+
+    ``flushed``: since when (seconds since the epoch) each server has read anew what had changed until then; None when
+    nobody tells servers.
+    """
     is_clean = True
     names = {version_name(name, number): name for name, numbers in versions_in(layout).items() for number in numbers}
     now_used = {current(layout, name) for name in names.values()}
     now = clock.now().wall
     for version, each in load(layout).items():
         name = names.get(version)
-        if (
-            name is None
-            or version in now_used
-            or not plan_over(version, each.since, now, retention, flushed_for(layout, name))
-        ):
+        if name is None or version in now_used or not plan_over(each.since, now, retention, flushed):
             continue
         try:
             is_clean = files.discard(layout.versions / version) and is_clean
@@ -239,13 +230,12 @@ def clear(layout: Layout, retention: float) -> bool:
     return is_clean
 
 
-def plan_over(version: str, since: float, now: float, retention: float, flushed: int | None) -> bool:
-    """Whether a version may go that was replaced ``since``, when servers were ``flushed`` for another (None: no need).
+def plan_over(since: float, now: float, retention: float, flushed: float | None) -> bool:
+    """Whether a version may go that was replaced ``since``, when all servers were ``flushed`` last (None: no need).
 
     A time in the future counts as now.
     """
-    number = (version_of(version) or ("", 0))[1]
-    return max(0.0, now - since) >= retention and (flushed is None or flushed > number)
+    return max(0.0, now - since) >= retention and (flushed is None or flushed > min(since, now))
 
 
 # The file

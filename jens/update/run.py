@@ -96,7 +96,8 @@ def _clear_left_overs(context: Context) -> bool:
     layout, retention = context.layout, context.config.main.retention
     with failing_as(RepositoriesError):
         baselines.remove(layout)
-        is_clean = not layout.versions.exists() or deferred.versions.clear(layout, retention)
+        flushed = deferred.deliveries.flushed(layout) if context.config.puppetserver.urls else None
+        is_clean = not layout.versions.exists() or deferred.versions.clear(layout, retention, flushed)
         return deferred.retention.clear_left_overs(layout, retention) and is_clean
 
 

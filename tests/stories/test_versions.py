@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from jens import deliveries
 from jens.commands import compare, gc, history, hold, release, reset, show, snapshot, stats
-from jens.environments import versions
 from jens.layout import VERSIONS, Layout
-from jens.system import files
+from jens.system import files, processes
 from jens.update import baseline
 from tests import TREE
 from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, let_pass
@@ -165,15 +165,19 @@ def test_a_replaced_version_stays_as_long_as_puppet_may_read_it(
 
 def test_a_version_waits_until_servers_were_flushed(versioned: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     versioned.settings["main.retention"] = "0"
-    flushed = {"production": 1}
-    monkeypatch.setattr(versions, "flushed_for", lambda _layout, name: flushed[name])
+    versioned.settings |= {"puppetserver.urls": "https://puppet.example.org:8140", "puppetserver.ssl_cert": "/c.pem"}
+    versioned.settings["puppetserver.ssl_key"] = "/k.pem"
+    monkeypatch.setattr(processes, "start_detached", lambda _command: None)
+    layout, name = Layout.at(versioned.root), "puppetserver https://puppet.example.org:8140"
     for text in ("second", "third"):
         push(versioned, text)
         versioned.update("--poll")
     versioned.update("--allow-purge")
     assert on_disk(versioned) == ["production_1", "production_2", "production_3"]
-    flushed["production"] = 3
-    versioned.update("--allow-purge")
+    for at, left in ((0, 3), (time.time(), 1)):
+        deliveries.save(layout, deliveries.Record({name: deliveries.Told(memory={"at": at})}))
+        versioned.update("--allow-purge")
+        assert len(on_disk(versioned)) == left
     assert on_disk(versioned) == ["production_3"]
 
 

@@ -35,12 +35,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     config = session.config
     if any(map(_needs_puppet_server, session.items)) and not config.option.collectonly and not puppetserver.missing():
-        run = getattr(config, "workerinput", {}).get("testrunuid", f"of-{os.getpid()}")  # the same in all workers
-        config.stash[_PUPPET_SERVER] = puppetserver.Shared(Path(tempfile.gettempdir(), f"jens-puppetserver-{run}"))
+        with contextlib.suppress(OSError):  # the test will meet and report the same error
+            _puppet_server(config)
     wanted = any(item.nodeid.startswith(_NEEDS_CRON) for item in session.items)
     if wanted and not session.config.option.collectonly and not crond.missing():
         with contextlib.suppress(AssertionError, IndexError, OSError):  # the test will meet and report the same error
             _start(session.config)
+
+
+def _puppet_server(config: pytest.Config) -> puppetserver.Shared:
+    """The Puppet Server of this run, which begins to start unless it has."""
+    if _PUPPET_SERVER not in config.stash:
+        run = getattr(config, "workerinput", {}).get("testrunuid", f"of-{os.getpid()}")  # the same in all workers
+        config.stash[_PUPPET_SERVER] = puppetserver.Shared(Path(tempfile.gettempdir(), f"jens-puppetserver-{run}"))
+    return config.stash[_PUPPET_SERVER]
 
 
 def _start(config: pytest.Config) -> None:
@@ -65,5 +73,5 @@ def puppet_server(pytestconfig: pytest.Config) -> Iterator[puppetserver.PuppetSe
     why = puppetserver.missing()
     if why:
         pytest.skip(why)
-    with pytestconfig.stash[_PUPPET_SERVER].turn() as server:
+    with _puppet_server(pytestconfig).turn() as server:
         yield server

@@ -17,7 +17,9 @@ from typing import Any, Callable
 import pytest
 
 from jens import deliveries
+from jens.config import load_config
 from jens.delivery import puppetserver
+from jens.delivery.deliver import next_due
 from jens.layout import Layout
 from jens.system import processes
 from tests import TREE, tls
@@ -336,7 +338,7 @@ def test_flush_again_is_left_to_a_run_when_it_takes_long(
     assert len(started) == 1
     assert flushed.deliver().code == 0
     assert server.news() == ["production"]
-    assert deliveries.load(Layout.at(flushed.root)).next_due() is None
+    assert next_due(load_config(flushed.config)) is None
 
 
 def test_who_is_no_longer_configured_leaves_the_record(flushed: Site, authority: Authority) -> None:

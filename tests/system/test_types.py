@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from jens import deliveries
 from jens.commands import compare
+from jens.config import load_config
 from jens.delivery import marks, types
+from jens.delivery.deliver import next_due
 from jens.layout import Layout
 from jens.system import processes
 from tests import TREE
@@ -191,6 +192,22 @@ def test_puppet_that_hangs_is_ended(typed: Site, monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - begin < 60
     assert marked(typed) == []
     assert [*wrote(typed)] == ["thing.pp"]
+
+    typed.update()  # nobody waits for it once more
+    outcome = typed.deliver()
+    assert (outcome.code, outcome.has(WROTE)) == (60, False)
+    assert "it took too long, it is tried again when its types change, or 10 minutes later" in outcome.stderr
+    now = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now + types._REST)
+        assert WROTE in typed.deliver().log
+    monkeypatch.setattr(types, "_WHOLE", 60)
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": of_type("slow")})
+    typed.update()
+    assert typed.deliver().code == 0
+    assert [*wrote(typed)] == ["slow.pp", "thing.pp"]
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": None})
+    typed.update()
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     assert "there is no program 'puppet' in PATH" in typed.deliver().stderr
 
@@ -224,7 +241,7 @@ def test_what_there_is_no_time_for_is_done_next(typed: Site, monkeypatch: pytest
     assert typed.deliver().code == 0
     assert rounds == [["one", "two"], ["one", "two"]]
     assert [*wrote(typed, "one"), *wrote(typed, "two")] == ["thing.pp", "thing.pp"]
-    assert deliveries.load(Layout.at(typed.root)).next_due() is None
+    assert next_due(load_config(typed.config)) is None
 
 
 def test_a_delivery_that_is_to_end_ends_its_puppets(typed: Site) -> None:
