@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +414,50 @@ def test_readers_see_pages_while_tools_work(site: Site) -> None:
             reader.join()
     assert {status for _, status in found} <= {200, 404, 503}
     assert ("/", 200) in found
+
+
+def test_what_is_remembered_is_never_older_than_the_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jens.status.app._LASTS", 0)
+    site.update()
+    client = client_of(site)
+
+    def shown() -> dict[str, Any]:
+        found = client.get("/environments/production.json").get_json()["repositories"]
+        [part] = [each for each in found if each["repository"] == "modules/dummy"]
+        assert (f"/commits/{part['commit']}" in client.get("/environments/production").text) == bool(part["commit"])
+        return dict(part)
+
+    first = shown()
+    pushed = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    site.update()
+    assert (first["commit"] != pushed, shown()["commit"]) == (True, pushed)
+    site.remotes["modules/dummy"].branch("idea")
+    site.define("production", "default: master\nnotifications: a@b\noverrides:\n  modules: {dummy: idea}\n")
+    site.update()
+    assert (shown()["ref"], shown()["why"]) == ("idea", "override")
+    site.path("modules/dummy", "idea").unlink()
+    assert (shown()["commit"], bool(shown()["dangling"])) == (None, True)
+    site.update("--poll")
+    assert (shown()["commit"], shown()["dangling"]) == (pushed, None)
+
+
+def test_too_many_pages_at_once_are_refused(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr("jens.status.app._AT_ONCE", 1)
+    monkeypatch.setattr("jens.status.app._TURN", 0.01)
+    monkeypatch.setattr("jens.status.overview._count", lambda _: release.wait(60))
+    app = create_app(load_config(busy.site.config))
+    reader = threading.Thread(target=lambda: app.test_client().get("/"))
+    reader.start()
+    try:
+        deadline = time.monotonic() + 60
+        while (response := app.test_client().get("/environments")).status_code != 503 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        release.set()
+        reader.join()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "Too many pages are asked for at once" in response.text
 
 
 def test_reading_changes_nothing(site: Site) -> None:
