@@ -14,12 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from jens.commands import gc, reset
-from jens.config import load_config
 from jens.status import create_app
 from jens.status.app import RULES
 from jens.status.page import LONGEST_ARGUMENT
 from tests.conftest import Site
-from tests.unit.status.conftest import HOSTILE_BRANCH, Busy, client_of
+from tests.unit.status.conftest import HOSTILE_BRANCH, Busy, app_of, client_of
 from tests.unit.status.shapes import documented, faults_of_shape
 
 #: Every kind of page with its documented shape.
@@ -230,7 +229,7 @@ def test_a_page_links_to_itself_as_json(client: FlaskClient) -> None:
 
 
 def test_it_works_below_any_path(busy: Busy) -> None:
-    app = create_app(load_config(busy.site.config))
+    app = app_of(busy.site)
     response = app.test_client().get("/environments", base_url="http://localhost/jens")
     assert response.status_code == 200
     links = re.findall(r'(?:href|src|action)="([^"#][^"]*)"', response.text)
@@ -297,7 +296,7 @@ def test_what_cannot_be_asked_is_refused(client: FlaskClient, address: str, stat
 def test_a_page_is_made_once_for_many_readers(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr("jens.status.overview._count", lambda _: made.append(1))
-    app = create_app(load_config(busy.site.config))
+    app = app_of(busy.site)
     readers = [threading.Thread(target=lambda: app.test_client().get("/")) for _ in range(8)]
     for reader in readers:
         reader.start()
@@ -446,7 +445,7 @@ def test_too_many_pages_at_once_are_refused(busy: Busy, monkeypatch: pytest.Monk
     monkeypatch.setattr("jens.status.app._AT_ONCE", 1)
     monkeypatch.setattr("jens.status.app._TURN", 0.01)
     monkeypatch.setattr("jens.status.overview._count", lambda _: release.wait(60))
-    app = create_app(load_config(busy.site.config))
+    app = app_of(busy.site)
     reader = threading.Thread(target=lambda: app.test_client().get("/"))
     reader.start()
     try:
