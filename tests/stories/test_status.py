@@ -119,9 +119,11 @@ def test_the_wsgi_script_gives_a_working_application(site: Site, monkeypatch: py
 
 def read_as(user: int, site: Site, expected: dict[str, int]) -> None:
     """Look at pages as another user, in a process of that user; each must have its status, and name no path."""
-    app = app_of(site)
+    app, other = app_of(site), app_of(site).test_client()
     for name in app.jinja_env.list_templates():
-        app.jinja_env.get_template(name)  # the sources may be closed to that user
+        app.jinja_env.get_template(name)  # our files may be closed to that user
+    for path in expected:
+        other.get(path)  # and so may be modules that are imported late
 
     def look() -> int:
         client, wrong = app.test_client(), 0
