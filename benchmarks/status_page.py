@@ -1,9 +1,9 @@
 """Measure the status page at the reference site with a history of a year, while runs work and ten readers look at once.
 
-For each kind of page: the median and the longest time until an answer was read, and the size of the largest page. Each
-reader asks for the next page as soon as it has read one. Of a kind with many pages, the readers look at different ones.
-The last part is a load of 200 requests a second, with readers that never read what they asked for. Exits 1 when a page
-is slower or larger than it may be, or an answer is an error.
+For each kind of page: the median and the longest time until an answer was read, the processor time of the server for a
+page, and the size of the largest page. Each reader asks for the next page after a short pause. Of a kind with many
+pages, the readers look at different ones. The last row is a load of 200 requests a second, beside readers that never
+read what they asked for. Exits 1 when a page is slower or larger than it may be, or an answer is an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import itertools
+import os
 import random
 import socket
 import statistics
@@ -25,14 +26,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.history_year import MINUTES, Pushes, generate
-from benchmarks.producer_load import listening
+from benchmarks.producer_load import started
 from benchmarks.site import Site
 from benchmarks.site_scale import PYTHON, TREE, run
 from jens.messaging.queue import Queue
 from jens.model import RepoId
 
-#: Readers at once, and the seconds that they look at each kind of page.
-_READERS, _SECONDS = 10, 6.0
+#: Readers at once, the seconds that they look at each kind of page, and those that they pause in the mean.
+_READERS, _SECONDS, _PAUSE = 10, 6.0, 0.5
 #: What a page may take, in milliseconds: the median, and the longest; and its size in bytes.
 _MEDIAN, _LONGEST, _LARGEST = 100, 300, 500_000
 #: Seconds between two pushes.
@@ -79,7 +80,9 @@ class _Reading:
     def read(self, port: int, addresses: Iterator[str], until: float) -> None:
         """Read one page after the other."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        chance = random.Random(threading.get_ident())
         while time.monotonic() < until:
+            time.sleep(chance.uniform(0, 2 * _PAUSE))
             with self._guard:
                 address = next(addresses)
             self._read_one(connection, address, time.monotonic())
@@ -111,13 +114,14 @@ class _Reading:
 
         _together([client] * 16)
 
-    def row(self, name: str, *, is_bounded: bool) -> tuple[str, bool]:
+    def row(self, name: str, used: float, *, is_bounded: bool) -> tuple[str, bool]:
         """A line of the table, and whether all is as it should be."""
         median, longest, largest = statistics.median(self.times), max(self.times), max(self.sizes)
         is_good = set(self.statuses) == {200} and largest <= _LARGEST
         is_quick = not is_bounded or (median <= _MEDIAN and longest <= _LONGEST)
         note = "" if is_good and is_quick else "  TOO MUCH"
-        line = f"{name:26}{len(self.times):8}{median:10.1f}{longest:10.1f}{largest / 1000:10.1f}  {self.statuses}{note}"
+        line = f"{name:26}{len(self.times):8}{median:10.1f}{longest:10.1f}{used * 1000 / len(self.times):8.1f}"
+        line += f"{largest / 1000:8.1f}  {self.statuses}{note}"
         return line, is_good and is_quick
 
 
@@ -164,28 +168,36 @@ def _prepare(top: Path, pushes: int) -> tuple[Site, Path]:
 
 def _measure(site: Site, config: Path, seconds: float) -> bool:
     is_good = True
-    print(f"{'':26}{'pages':>8}{'median ms':>10}{'longest':>10}{'kB':>10}  statuses")
+    print(f"{'':26}{'pages':>8}{'median ms':>10}{'longest':>10}{'cpu ms':>8}{'kB':>8}  statuses")
     runner = str(TREE / "bin" / "jens-status-runner")
-    with listening(runner, "-c", str(config), "-p", "0") as port, _runs(site, config) as took:
+    with started(runner, "-c", str(config), "-p", "0") as (port, server), _runs(site, config) as took:
         for name, addresses in _pages(site, random.Random(1)).items():
             reading, left, until = _Reading(), itertools.cycle(addresses), time.monotonic() + seconds
+            before = _used(server)
             _together([lambda r=reading, a=left, u=until: r.read(port, a, u)] * _READERS)
-            line, is_well = reading.row(name, is_bounded=True)
+            line, is_well = reading.row(name, _used(server) - before, is_bounded=True)
             is_good = is_good and is_well
             print(line, flush=True)
-        is_good = _overload(port) and is_good
+        is_good = _overload(port, server) and is_good
     print(f"\n{len(took)} runs meanwhile, {statistics.median(took):.2f} s in the median")
     return is_good
 
 
-def _overload(port: int) -> bool:
+def _used(process: int) -> float:
+    """The seconds of processor time that a process has used, without its children."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _overload(port: int, server: int) -> bool:
     """200 requests a second for ten seconds, while fifty readers never read the page that they asked for."""
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
     for connection in slow:
         connection.sendall(b"GET /environments/production HTTP/1.1\r\nHost: x\r\n\r\n")
     reading = _Reading()
+    before = _used(server)
     reading.load(port, 200, 10)
-    line, is_well = reading.row("200 requests a second", is_bounded=False)
+    line, is_well = reading.row("200 requests a second", _used(server) - before, is_bounded=False)
     print(line)
     for connection in slow:
         connection.close()

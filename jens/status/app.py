@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 #: A page is remembered for so many seconds, and so are so many of them, of so many bytes.
 _LASTS, _MOST_PAGES, _MOST_BYTES = 2.0, 500, 64 * 2**20
 #: So many pages are made at once; who waits longer than this many seconds for a turn is told to come back.
-_AT_ONCE, _TURN = 4, 10.0
+_AT_ONCE, _TURN = 2, 10.0
 
 _STATIC, _STATIC_LASTS = Path(__file__).parent / "static", 3600
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
+from jens import __version__
 from jens.names import is_environment_name, parse_repository
 
 #: An address with such an end asks for a format.
@@ -51,5 +52,5 @@ class Links:
         return self.page("history", **arguments)
 
     def static(self, name: str) -> str:
-        """A file of the application."""
-        return self.page(f"static/{name}")
+        """A file of the application; after an upgrade, browsers ask for it anew."""
+        return self.page(f"static/{name}", v=__version__)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, TypeVar
 
 from jens import lastrun
 from jens.config import Config
@@ -16,9 +16,8 @@ from jens.errors import MetadataError, QueueError
 from jens.git.authors import Described
 from jens.history.queries import Change, Entry
 from jens.layout import Layout
-from jens.links import ENVIRONMENT_DIRECTORIES
 from jens.messaging.queue import Hints, Queue
-from jens.metadata import clones
+from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.model import Declared, Definition, OpenFault, RepoId
 from jens.names import is_environment_name
@@ -36,8 +35,8 @@ VERSION = 1
 
 #: Commits never change, so what they say of themselves is remembered: of so many of them.
 _MOST_COMMITS = 20_000
-#: So many definitions, and what so many repositories show in environments, are remembered for a while.
-_MOST_ENVIRONMENTS, _MOST_LINKED = 2000, 20_000
+#: Where so many links lead is remembered for a while.
+_MOST_LED = 20_000
 #: Seconds that a question to the history may take.
 PATIENCE = 1.0
 #: Seconds for which the messages that wait are remembered: reading thousands of them takes long.
@@ -56,8 +55,7 @@ class Sources:
         self._commits = Memory[Described](float("inf"), _MOST_COMMITS)
         self._hints = Memory[Hints](_HINTS_LAST, 1)
         self._kept = Memory[Any](_LASTS, 64)
-        self.declared = Memory[Optional[Declared]](_LASTS, _MOST_ENVIRONMENTS)
-        self.linked = Memory[Any](_LASTS, _MOST_LINKED)
+        self.led = Memory[Any](_LASTS, _MOST_LED)
 
     # One look at the instance
 
@@ -156,7 +154,7 @@ class _Instance(Instance):
     def __init__(self, sources: Sources) -> None:
         super().__init__(sources.config)
         self._sources = sources
-        self._stamps: dict[str, Hashable] = {}
+        self._stamps: dict[RepoId, Hashable] = {}
 
     def described(self, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
         """What commits say of themselves, of those that the mirrors have."""
@@ -166,22 +164,18 @@ class _Instance(Instance):
         """The definition of an environment in the metadata; None when there is none, or they cannot be read."""
         try:
             commit = clones.environments_commit(self.config)
+            found = self._sources.kept("declared", lambda: reader.read_definitions(self.config, commit), commit)
         except MetadataError:
             return None
-        return self._sources.declared.get(name, lambda: super(_Instance, self).declared(name), commit)
+        return found.get(name)
 
-    def linked(self, look: Callable[..., Value], name: str, repo: RepoId, links: Any) -> Value:
-        """What the links of an environment to a repository show: the same until somebody touches their places."""
-        stamp = (self._places(name), _stamp(f"{self.layout.clonedir}/{repo}"), tuple(links))
-        found: Value = self._sources.linked.get((name, repo), lambda: look(self, name, repo, links), stamp)
+    def led(self, look: Callable[..., Value], repo: RepoId, targets: Any) -> Value:
+        """Where targets of links in a repository lead: to the same as long as nobody has touched its checkouts."""
+        stamp = self._stamps.get(repo)
+        if stamp is None:
+            stamp = self._stamps[repo] = _stamp(f"{self.layout.clonedir}/{repo.partition}/{repo.name}")
+        found: Value = self._sources.led.get((repo, targets), lambda: look(self, repo, targets), stamp)
         return found
-
-    def _places(self, name: str) -> Hashable:
-        """What changes when a link of an environment does, as it was when it was first asked for."""
-        if name not in self._stamps:
-            top = self.layout.environment(name)
-            self._stamps[name] = tuple(_stamp(top / directory) for directory in ENVIRONMENT_DIRECTORIES)
-        return self._stamps[name]
 
     @functools.cached_property
     def hints(self) -> Hints:

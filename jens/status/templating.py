@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from flask import Flask
+from markupsafe import Markup, escape
 
 from jens.config import Config
 from jens.status import words
 from jens.status.memory import Memory
 from jens.tools import history
 
+#: Stands in a remembered row for since when. No text that is shown has such a character.
+_SINCE = Markup("\0since\0")
 #: So many rows of tables are remembered.
 _MOST_ROWS = 20_000
 
@@ -48,16 +51,21 @@ def groups(rows: Sequence[Mapping[str, Any]], *keys: str) -> list[tuple[tuple[An
 
 
 class Rows:
-    """Rows of tables as they are shown: most environments have the same repositories at the same commits."""
+    """Rows of tables as they are shown: most environments have the same repositories at the same commits.
+
+    They differ in since when, so a row is remembered without that.
+    """
 
     def __init__(self) -> None:
-        self._rows = Memory[Any](float("inf"), _MOST_ROWS)
+        self._rows = Memory[str](float("inf"), _MOST_ROWS)
 
-    def get(self, show: Callable[[Mapping[str, Any]], Any], root: str, row: Mapping[str, Any]) -> Any:
+    def get(self, show: Callable[[Mapping[str, Any], str], str], root: str, row: Mapping[str, Any]) -> Markup:
         """A row, shown once for all with the same values. One that has more than plain values is shown each time."""
-        values = (root, *row.values())
+        values = {**row, "since": None}
         try:
-            hash(values)
-        except TypeError:
-            return show(row)
-        return self._rows.get(values, lambda: show(row))
+            shown = self._rows.get((root, *values.values()), lambda: str(show(row, _SINCE)))
+        except TypeError:  # not hashable
+            shown = str(show(row, _SINCE))
+        since = row["since"]
+        cell = f'<time datetime="{escape(since)}">{escape(words.local(since))}</time>' if since else ""
+        return Markup(shown.replace(_SINCE, cell))

@@ -244,9 +244,9 @@ class Instance:
         """What commits say of themselves, of those that the mirrors have."""
         return said_of(self.layout, self.config.git.jobs, commits)
 
-    def linked(self, look: Callable[..., Value], name: str, repo: RepoId, links: Any) -> Value:
-        """What the links of an environment to a repository show, as ``look`` finds it."""
-        return look(self, name, repo, links)
+    def led(self, look: Callable[..., Value], repo: RepoId, targets: Any) -> Value:
+        """Where targets of links in a repository lead, as ``look`` finds it."""
+        return look(self, repo, targets)
 
     @functools.cached_property
     def versioned(self) -> Mapping[str, Definition]:

@@ -214,9 +214,7 @@ def look(instance: Instance, name: str) -> Environment:
         links = _links(instance.layout, name, place)
         definition = _definition(instance, name)
         targets, strange = _by_repository(instance.layout, place, links)
-        shown = {
-            repo: instance.linked(_shown, place, repo, [*found.items()]) for repo, found in sorted(targets.items())
-        }
+        shown = {repo: _shown(instance, place, repo, found) for repo, found in sorted(targets.items())}
         if version is not None:
             shown = _followed(instance.layout, definition, shown)
         said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
@@ -326,33 +324,51 @@ class _Linked(NamedTuple):
     problem: str = ""
 
 
-def _shown(instance: Instance, place: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
+class _Led(NamedTuple):
+    """What targets in a repository show: the first one, and which lead nowhere; ``lacks`` is what is not there."""
+
+    first: Shown
+    nowhere: tuple[Target, ...] = ()
+    lacks: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _shown(instance: Instance, place: str, repo: RepoId, links: Mapping[str, Target]) -> _Linked | None:
     """What links to a repository show. The first one counts, which leads to the code; None for none that Jens makes."""
+    led = instance.led(_led, repo, tuple(links.values()))
+    if led is None:
+        return None
+    first = led.first
+    if led.problem:
+        return _Linked(first.ref, None, None, problem=led.problem)
+    try:
+        linked = os.lstat(f"{instance.layout.environmentsdir}/{place}/{next(iter(links))}").st_mtime
+    except FileNotFoundError:
+        return None  # the environment has just lost it
+    gone = tuple(link for link, target in links.items() if target in led.nowhere) if led.nowhere else ()
+    return _Linked(first.ref, first.commit, since_of(first, linked), gone, led.lacks)
+
+
+def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led | None:
+    """Where targets in a repository lead now; None when Jens makes no link to the first one."""
     layout, known = instance.layout, dict[str, "Shown | None"]()
-    dangling_links, lacks = [], []
-    for link, target in links:
+    nowhere, lacks = [], []
+    for target in targets:
         if target.entry not in known:
             try:
                 known[target.entry] = look_up(layout, repo, target.entry)
             except DirectoryError as error:
-                ref = entry_ref(links[0][1].entry)
-                return None if ref is None else _Linked(ref, None, None, problem=error.problem)
+                ref = entry_ref(targets[0].entry)
+                return None if ref is None else _Led(Shown(ref, None, None), problem=error.problem)
         shown = known[target.entry]
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
         if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
             checkout = layout.clone(repo) / target.entry
         if dangling.leads_nowhere(layout, target, checkout):
-            dangling_links.append(link)
+            nowhere.append(target)
             lacks += [target.below] if checkout is not None else []
-    link, target = links[0]
-    first = known[target.entry]
-    if first is None:
-        return None
-    try:
-        linked = os.lstat(layout.environmentsdir / place / link).st_mtime
-    except FileNotFoundError:
-        return None  # the environment has just lost it
-    return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
+    first = known[targets[0].entry]
+    return None if first is None else _Led(first, tuple(nowhere), tuple(lacks))
 
 
 def _followed(

@@ -97,8 +97,8 @@ def test_the_wheel_has_the_pages_of_the_status_page(wheel: Path, tmp_path: Path)
         f"assert jens.status.__file__.startswith({str(tmp_path)!r})\n"
         f"client = application({str(tmp_path / 'main.conf')!r}).test_client()\n"
         "page, style = client.get('/'), client.get('/static/style.css')\n"
-        "assert (page.status_code, style.status_code) == (200, 200), page.text\n"
-        "assert 'Nobody knows yet' in page.text and style.content_type.startswith('text/css')\n"
+        "assert (page.status_code, style.status_code) == (200, 200)\n"
+        "assert b'Nobody knows yet' in page.data and style.content_type.startswith('text/css')\n"
     )
     command = [sys.executable, "-c", program]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}

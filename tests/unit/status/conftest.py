@@ -25,10 +25,26 @@ class _NoCapture:
         return SimpleNamespace(out="", err="")
 
 
+class Client(FlaskClient):
+    """A client whose answers have a ``text``, which they have not in old releases of Werkzeug."""
+
+    def open(self, *arguments: Any, **more: Any) -> Any:
+        response = super().open(*arguments, **more)
+        if not hasattr(response, "text"):
+            response.text = response.get_data(as_text=True)
+        return response
+
+
+def app_of(site: Site) -> Flask:
+    """The status page of a site."""
+    app = create_app(load_config(site.config))
+    app.test_client_class = Client
+    return app
+
+
 def client_of(site: Site) -> FlaskClient:
     """A client of the status page of a site."""
-    app: Flask = create_app(load_config(site.config))
-    return app.test_client()
+    return app_of(site).test_client()
 
 
 def new_site(root: Path) -> Site:

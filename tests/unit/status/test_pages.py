@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from jens.commands import gc, reset
-from jens.config import load_config
 from jens.status import create_app
 from jens.status.app import RULES
 from jens.status.page import LONGEST_ARGUMENT
 from tests.conftest import Site
-from tests.unit.status.conftest import HOSTILE_BRANCH, Busy, client_of
+from tests.unit.status.conftest import HOSTILE_BRANCH, Busy, app_of, client_of
 from tests.unit.status.shapes import documented, faults_of_shape
 
 #: Every kind of page with its documented shape.
@@ -242,7 +242,7 @@ def test_a_page_links_to_itself_as_json(client: FlaskClient) -> None:
 
 
 def test_it_works_below_any_path(busy: Busy) -> None:
-    app = create_app(load_config(busy.site.config))
+    app = app_of(busy.site)
     response = app.test_client().get("/environments", base_url="http://localhost/jens")
     assert response.status_code == 200
     links = re.findall(r'(?:href|src|action)="([^"#][^"]*)"', response.text)
@@ -309,7 +309,7 @@ def test_what_cannot_be_asked_is_refused(client: FlaskClient, address: str, stat
 def test_a_page_is_made_once_for_many_readers(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr("jens.status.overview._count", lambda _: made.append(1))
-    app = create_app(load_config(busy.site.config))
+    app = app_of(busy.site)
     readers = [threading.Thread(target=lambda: app.test_client().get("/")) for _ in range(8)]
     for reader in readers:
         reader.start()
@@ -426,6 +426,50 @@ def test_readers_see_pages_while_tools_work(site: Site) -> None:
             reader.join()
     assert {status for _, status in found} <= {200, 404, 503}
     assert ("/", 200) in found
+
+
+def test_what_is_remembered_is_never_older_than_the_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jens.status.app._LASTS", 0)
+    site.update()
+    client = client_of(site)
+
+    def shown() -> dict[str, Any]:
+        found = client.get("/environments/production.json").get_json()["repositories"]
+        [part] = [each for each in found if each["repository"] == "modules/dummy"]
+        assert (f"/commits/{part['commit']}" in client.get("/environments/production").text) == bool(part["commit"])
+        return dict(part)
+
+    first = shown()
+    pushed = site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    site.update()
+    assert (first["commit"] != pushed, shown()["commit"]) == (True, pushed)
+    site.remotes["modules/dummy"].branch("idea")
+    site.define("production", "default: master\nnotifications: a@b\noverrides:\n  modules: {dummy: idea}\n")
+    site.update()
+    assert (shown()["ref"], shown()["why"]) == ("idea", "override")
+    site.path("modules/dummy", "idea").unlink()
+    assert (shown()["commit"], bool(shown()["dangling"])) == (None, True)
+    site.update("--poll")
+    assert (shown()["commit"], shown()["dangling"]) == (pushed, None)
+
+
+def test_too_many_pages_at_once_are_refused(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr("jens.status.app._AT_ONCE", 1)
+    monkeypatch.setattr("jens.status.app._TURN", 0.01)
+    monkeypatch.setattr("jens.status.overview._count", lambda _: release.wait(60))
+    app = app_of(busy.site)
+    reader = threading.Thread(target=lambda: app.test_client().get("/"))
+    reader.start()
+    try:
+        deadline = time.monotonic() + 60
+        while (response := app.test_client().get("/environments")).status_code != 503 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        release.set()
+        reader.join()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "Too many pages are asked for at once" in response.text
 
 
 def test_reading_changes_nothing(site: Site) -> None:
