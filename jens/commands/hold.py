@@ -98,12 +98,17 @@ def _main(arguments: argparse.Namespace) -> int:
     with waiting_run_lock(config):
         preflight.make_directories(config)
         planned = hold.plan(config, _wish(arguments))
+        if planned.lost:
+            return _complain_of_lost(planned.hold, planned.lost, "nobody can tell what it should show")
         for doubt in planned.doubts:
             complain(f"WARNING: {doubt}", OK)
         outcome = holding.hold(config, planned.hold, planned.definition)
         background.start_others(config, as_root=arguments.as_root)
     if outcome.lost:
-        return _complain_of_lost(planned.hold, sorted(outcome.lost.values()))
+        count = len(outcome.lost)
+        commits = "1 commit that it needs is" if count == 1 else f"{count} commits that it needs are"
+        problem = f"{commits} nowhere any more, or cannot be laid out"
+        return _complain_of_lost(planned.hold, sorted(outcome.lost.values()), problem)
     _print(config, planned, as_json=arguments.json)
     if outcome.failures:
         more = "the next run of jens-update goes on with it"
@@ -139,15 +144,11 @@ def user() -> str:
     return one_line(os.environ.get("SUDO_USER") or name_of(os.getuid()))
 
 
-def _complain_of_lost(wanted: Hold, lost: Sequence[str]) -> int:
+def _complain_of_lost(wanted: Hold, lost: Sequence[str], problem: str) -> int:
     for line in lost:
         complain(line, NOT_ALL_WELL)
-    count = f"{len(lost)} commit{' that it needs is' if len(lost) == 1 else 's that it needs are'}"
-    return complain(
-        f"Environment '{wanted.environment}' is not held, and nothing was changed: {count} nowhere any more, "
-        "or cannot be laid out (see above)",
-        NOT_ALL_WELL,
-    )
+    text = f"Environment '{wanted.environment}' is not held, and nothing was changed: {problem} (see above)"
+    return complain(text, NOT_ALL_WELL)
 
 
 # For people; times are local

@@ -17,7 +17,7 @@ from jens.metadata import reader as metadata_reader
 from jens.model import Definition, Ref, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError
-from jens.tools import snapshot
+from jens.tools import as_it_is, snapshot
 
 
 class Wish(NamedTuple):
@@ -47,7 +47,8 @@ class Move(NamedTuple):
 class Plan(NamedTuple):
     """A hold, the definition that it makes, what moves, and what an earlier hold said that it replaces.
 
-    ``doubts`` say, a sentence each, where the environment will not be as it was.
+    ``doubts`` say, a sentence each, where the environment will not be as it was. ``lost`` says what nobody can tell, so
+    that there can be no hold.
     """
 
     hold: Hold
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     moves: tuple[Move, ...]
     replaced: Hold | None
     doubts: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def plan(config: Config, wish: Wish) -> Plan:
@@ -62,14 +64,18 @@ def plan(config: Config, wish: Wish) -> Plan:
     preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
     layout = Layout.of(config)
     doubts: list[str] = []
+    repositories: Mapping[RepoId, Kept] = {}
     before = _earlier(layout, wish.environment, doubts)
     now = _now(config, wish)
     then = before and before.then
+    lost: tuple[str, ...] = ()
     if wish.at is not None:
         repositories, then = _then(config, wish.environment, wish.at, doubts)
-    else:
-        repositories = _as_it_is(now, before)
-        doubts += now.doubts if now else ()
+    elif now is not None:
+        repositories, missing, lost = as_it_is.plan(
+            now, as_it_is.look(config, wish.environment, now, before), wish.moving
+        )
+        doubts += (*now.doubts, *missing)
     _check_moving(layout, wish, repositories)
     known = now.definition if now else snapshot.definition_of(config, layout, wish.environment)
     hold = Hold(
@@ -77,7 +83,7 @@ def plan(config: Config, wish: Wish) -> Plan:
         *(known.notifications if known else (), known.parser if known else None),
     )
     definition = hold.definition(_basis(config, layout, wish.environment) if wish.moving else known)
-    return Plan(hold, definition, tuple(plan_moves(hold, now)), before, tuple(doubts))
+    return Plan(hold, definition, tuple(plan_moves(hold, now)), before, tuple(doubts), lost)
 
 
 def _earlier(layout: Layout, name: str, doubts: list[str]) -> Hold | None:
@@ -95,16 +101,7 @@ def _now(config: Config, wish: Wish) -> snapshot.Seen | None:
     """What the environment shows now; None when it does not exist, and need not. Raises DirectoryError."""
     if wish.at is not None and not Layout.of(config).environment(wish.environment).is_dir():
         return None
-    return snapshot.look(config, wish.environment)
-
-
-def _as_it_is(now: snapshot.Seen | None, before: Hold | None) -> dict[RepoId, Kept]:
-    """What the environment shows now. The refs of what is held already are those that it had when it was not."""
-    if now is None:
-        return {}
-    kept = before.repositories if before else {}
-    held = {repo: kept[repo].ref for repo in kept if before and repo not in before.moving}
-    return {repo: Kept(held.get(repo, ref), now.commits.get(repo)) for repo, ref in now.refs.items()}
+    return snapshot.look(config, wish.environment, "the hold")
 
 
 def _then(config: Config, name: str, at: float | int, doubts: list[str]) -> tuple[dict[RepoId, Kept], Moment]:

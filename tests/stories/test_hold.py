@@ -424,6 +424,87 @@ def test_a_mirror_that_was_lost_is_made_anew(old: Site) -> None:
     assert old.read(SHOWN) == "first\n"
 
 
+# What is missing at this moment
+
+
+def held_commits(site: Site) -> dict[str, str | None]:
+    [held] = document(site, hold.main, "--list", "--json")["holds"]
+    return {repo: kept["commit"] for repo, kept in held["repositories"].items()}
+
+
+def test_a_checkout_that_is_missing_is_laid_out_again_and_held(old: Site) -> None:
+    first = old.remotes[DUMMY].commit()
+    everything = {repo: old.remotes[repo].commit() for repo in old.urls}
+    shutil.rmtree(old.root / "clone" / DUMMY / f".{first}")
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    said(
+        outcome.stderr, f"WARNING: {DUMMY} is held at {first}, as a link says: there is no checkout of branch 'master'"
+    )
+    assert (old.read(SHOWN), held_commits(old)) == ("first\n", everything)
+    # Again, when it is held: the hold that there was names the commit.
+    old.remotes[DUMMY].push({INIT: "second\n"})
+    old.update()
+    shutil.rmtree(old.root / "clone" / DUMMY / f".{first}")
+    assert tool(old, hold.main, "production", "--until", "1d").code == 0
+    assert (old.read(SHOWN), held_commits(old)) == ("first\n", everything)
+    assert old.update("--strict").code == 0
+    assert old.read(SHOWN) == "first\n"
+
+
+def test_it_never_holds_nothing(old: Site) -> None:
+    everything = {repo: old.remotes[repo].commit() for repo in old.urls}
+    before = old.links("production").keys()
+    for partition in (old.root / "clone").iterdir():
+        shutil.rmtree(partition)
+        partition.mkdir()
+    assert tool(old, hold.main, "production", "--until", "1d").code == 0
+    assert (held_commits(old), old.links("production").keys()) == (everything, before)
+    assert old.read(SHOWN) == "first\n"
+    assert old.update("--strict").code == 0
+    assert old.dangling("production") == []
+
+
+def test_without_inventory_and_history_nothing_is_held_that_nobody_knows(old: Site) -> None:
+    shutil.rmtree(old.root / "clone" / DUMMY)
+    (old.root / "cache" / "inventory.json").unlink()
+    (old.root / "cache" / "history.sqlite").unlink()
+    before = old.listing("clone", "environments", "cache")
+    outcome = tool(old, hold.main, "production")
+    assert (outcome.code, outcome.stdout) == (60, "")
+    lost, last = outcome.stderr.splitlines()
+    said(lost, f"{DUMMY} ", "there is no checkout of branch 'master'", "nobody knows which commit")
+    said(last, "'production' is not held, and nothing was changed: nobody can tell what it should show")
+    assert old.listing("clone", "environments", "cache") == before
+    assert tool(old, hold.main, "production", "--except", DUMMY).code == 0  # that one need not be known
+
+
+def test_links_that_somebody_removed_are_held_too(old: Site) -> None:
+    before = old.links("production").keys()
+    top = old.root / "environments" / "production"
+    for link in ("modules/dummy", "hieradata/module_names/dummy", "site"):
+        (top / link).unlink()
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    said(outcome.stderr, f"{DUMMY} is held at {old.remotes[DUMMY].commit()}, as the history says: no link leads to it")
+    assert "snapshot" not in outcome.stderr
+    assert old.links("production").keys() == before
+    assert old.read(SHOWN) == "first\n"
+
+
+def test_what_nobody_has_is_left_out_with_a_warning(old: Site) -> None:
+    nowhere = "0123456789" * 4
+    old.define("production", definition(overrides={DUMMY: "nowhere", MYAPP: f"commit/{nowhere}"}))
+    old.update()
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    [first, second] = outcome.stderr.splitlines()
+    said(first, f"{MYAPP} is left out: there is no checkout of commit {nowhere}")
+    said(second, f"{DUMMY} is left out: there is no checkout of branch 'nowhere'")
+    assert held_commits(old)[DUMMY] is None
+    assert "modules/dummy" not in old.links("production")
+
+
 # Who else is at work
 
 
