@@ -65,8 +65,8 @@ class RepositorySeen(NamedTuple):
 class EnvironmentSeen(NamedTuple):
     """An environment on disk: the names of the refs that it holds, by repository, and when it last changed.
 
-    ``conf`` is a number for its environment.conf, and for whether it is held (see ``conf_number``). ``fingerprint`` is
-    another number when something has changed.
+    ``conf`` is a number for its environment.conf, for those of its links that ``holds`` does not tell, and for whether
+    it is held (see ``conf_number``). ``fingerprint`` is another number when something has changed.
     """
 
     fingerprint: int
@@ -80,7 +80,7 @@ _HELD_BIT = 1 << 32
 
 
 def conf_number(checksum: int, *, is_held: bool) -> int:
-    """The number for the checksum (32 bits) of an environment.conf, and for whether the environment is held."""
+    """The number for a checksum (32 bits) of what is no repository's own, and for whether the environment is held."""
     return checksum | _HELD_BIT if is_held else checksum
 
 

@@ -6,12 +6,13 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name
-from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
-from jens.model import HOSTGROUPS, MODULES, Branch, Commit, RepoId
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
+from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, RepoId
 from jens.names import parse_repository
 from jens.system import files
 
@@ -81,6 +82,19 @@ def _links(clone: Path) -> Iterator[tuple[str, Link]]:
             yield name_of_ref(ref), Link(target[1:], entry.stat(follow_symlinks=False).st_mtime)
 
 
+class _Part(NamedTuple):
+    """What a link stands for: an entry of a repository ('' for none of any), with the name of its ref.
+
+    ``is_usual``: every environment has such a link that holds the repository. ``text`` tells where it leads.
+    """
+
+    repository: str
+    entry: str
+    ref: str | None
+    is_usual: bool
+    text: str
+
+
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
@@ -88,6 +102,8 @@ class _Environments:
         self._layout = layout
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
+        self._parts: dict[tuple[str, str], _Part] = {}
+        self._counts: dict[str, int] = {}
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
@@ -99,10 +115,11 @@ class _Environments:
         fingerprint = hash(tuple(number for status in (*states, *held) for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
-        holds = self._holds(name, top)
+        holds, unusual = self._holds(name, top)
         if not holds and known is None and not os.path.lexists(self._layout.definitions / name):
             return None
-        conf = zlib.crc32(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
+        told = "\n".join(unusual).encode("utf-8", "surrogateescape")
+        conf = zlib.crc32((files.read_if_there(top / ENVIRONMENT_CONF) or b"") + told)
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
         number = conf_number(conf, is_held=bool(held))
@@ -111,19 +128,49 @@ class _Environments:
     def _hold(self, name: str) -> Path:
         return deferred.hold.path_of(self._layout, name)
 
-    def _holds(self, name: str, top: Path) -> dict[str, str]:
-        """The names of the refs that an environment holds, by repository. The link to the code counts."""
+    def _holds(self, name: str, top: Path) -> tuple[dict[str, str], list[str]]:
+        """The names of the refs that an environment holds, by repository, and what that does not tell of its links.
+
+        The link to the code counts. Not told are links to items of the common Hiera data, and whatever somebody has
+        bent or removed.
+        """
         holds: dict[str, str] = {}
+        entries: dict[str, str] = {}
+        unusual: list[str] = []
+        usual = 0
         for directory in (*_TELLING, *_DATA):
+            partition = _DATA.get(directory)
             for entry in _entries(f"{top}/{directory}" if directory else str(top)):
-                if directory in _DATA and f"{_DATA[directory]}/{entry.name}" in holds:
-                    continue
                 link = f"{directory}/{entry.name}" if directory else entry.name
-                target = self._reader.target(name, link, os.readlink(entry.path))
-                ref = self._ref(target.repo, target.entry) if target else None
-                if target and ref:
-                    holds.setdefault(str(target.repo), ref)
-        return holds
+                part = self._part(name, link, os.readlink(entry.path))
+                if part.ref and not (partition and f"{partition}/{entry.name}" in holds):
+                    holds.setdefault(part.repository, part.ref)
+                if part.is_usual and entries.setdefault(part.repository, part.entry) == part.entry:
+                    usual += 1
+                else:
+                    unusual.append(part.text)
+        if missing := sum(map(self._count, entries)) - usual:
+            unusual.append(f"{missing} links missing")
+        return holds, sorted(unusual)
+
+    def _part(self, name: str, link: str, text: str) -> _Part:
+        """What a link stands for. Where it leads does not depend on the environment that it is in."""
+        if (link, text) not in self._parts:
+            target = self._reader.target(name, link, text)
+            if target is None:
+                self._parts[link, text] = _Part("", "", None, False, f"{link} {text}")
+            else:
+                repo, entry, below = target
+                is_usual = repo != HIERADATA and links_of(self._layout, repo).get(link) == below
+                told = f"{link} {repo}/{entry}/{below}"
+                self._parts[link, text] = _Part(str(repo), entry, self._ref(repo, entry), is_usual, told)
+        return self._parts[link, text]
+
+    def _count(self, repository: str) -> int:
+        """The number of links that every environment has that holds a repository."""
+        if repository not in self._counts:
+            self._counts[repository] = len(links_of(self._layout, parse_repository(repository)))
+        return self._counts[repository]
 
     def _ref(self, repo: RepoId, entry: str) -> str | None:
         ref = entry_ref(entry)
