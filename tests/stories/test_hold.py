@@ -635,5 +635,21 @@ def test_a_switch_that_fails_is_finished_by_the_next_run(old: Site, monkeypatch:
     assert all("/." in text for text in old.links("production").values())
 
 
+@pytest.mark.parametrize("obstacle", ["a file", "no room"])
+def test_what_cannot_be_saved_is_not_held(old: Site, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
+    before = old.listing("clone", "environments")
+    if obstacle == "a file":
+        (old.root / "cache" / "holds").write_text("")
+    else:
+        monkeypatch.setattr("jens.environments.hold.statefile.save", _no_room)
+    outcome = tool(old, hold.main, "production")
+    assert_complaint(outcome, 30, "Environment 'production' is not held, and nothing was changed: ", "holds")
+    assert old.listing("clone", "environments") == before
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device", "holds")
+
+
 def _refuse(path: Path, _text: str) -> None:
     raise OSError(28, "No space left on device", str(path))
