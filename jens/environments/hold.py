@@ -5,6 +5,7 @@ A hold is a file in cachedir that says what the environment has. For a run it is
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from jens.names import is_commit_id, is_environment_name, parse_repository
 from jens.statefile import StateError, StateFile, state_path
 from jens.system import clock, files
 from jens.text import one_line
+
+log = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
 #: A time that is over, whatever the clock says.
@@ -221,16 +224,20 @@ def save(layout: Layout, hold: Hold) -> None:
 def end(layout: Layout, name: str) -> Hold | None:
     """End the hold of an environment: its time is over. Returns what it was; None for a damaged one. Raises OSError.
 
-    The next run removes it, after it has brought the environment up to date.
+    The next run removes it, after it has brought the environment up to date. What cannot be written is removed at once:
+    a full disk keeps nothing held.
     """
     try:
         found = load(layout, name)
-    except StateError:
+    except (OSError, StateError):
         found = None
-    if found is None:
-        remove(layout, name)
-    else:
-        save(layout, found._replace(until=_LONG_AGO))
+    try:
+        if found is not None:
+            save(layout, found._replace(until=_LONG_AGO))
+            return found
+    except OSError as error:
+        log.warning("The hold of environment '%s' is removed at once, as it cannot be written: %s", name, error)
+    remove(layout, name)
     return found
 
 

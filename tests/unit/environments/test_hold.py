@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_a_file_tells_the_same(tmp_path: Path) -> None:
     assert hold.load_all(layout).over == ("production", "qa")
     assert hold.end(layout, "bad") is None
     assert hold.names(layout) == ["production", "qa"]
+
+
+def test_a_hold_that_cannot_be_written_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_in(tmp_path)
+    hold.save(layout, FULL)
+    monkeypatch.setattr("jens.system.files.write_file", _no_room)
+    assert hold.end(layout, "production") == FULL
+    assert hold.load_all(layout) == Holds()
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def changed(**values: Any) -> str:
