@@ -197,21 +197,22 @@ def _short(commit: str | None) -> str:
 
 def describe(held: Hold) -> str:
     """Who holds an environment since when, until when, and why."""
-    until = f" until {history.local(held.until)}" if held.until else ""
+    until = f" until {history.local(held.until)}" if held.until else ""  # 0: it was released
     return f"since {history.local(held.since)}{until} {held.why}"
 
 
 def _list(arguments: argparse.Namespace) -> int:
     found = hold.load_all(load(arguments.config))
     if arguments.json:
-        listed = [hold.encode(each) for each in found.there.values()]
+        listed = [hold.encode(each) for each in found.listed]
         print(json.dumps({"version": hold.VERSION, "holds": listed, "damaged": {**found.damaged}}, indent=1))
         return OK
-    for name, each in found.there.items():
+    for each in found.listed:
         then = (
             f", as it was at {history.local(each.then.time)} (deployment {each.then.deployment})" if each.then else ""
         )
-        print(f"{name}, held {describe(each)}{then}")
+        over = ", is over, but waits for a run of jens-update" if each.is_over else ""
+        print(f"{each.environment}, held {describe(each)}{then}{over}")
         if each.moving:
             print(f"\texcept {', '.join(map(str, each.moving))}")
     for name, problem in found.damaged.items():

@@ -152,11 +152,19 @@ def _seconds(text: str) -> float:
 
 
 class Holds(NamedTuple):
-    """The holds of an instance: those that count, those whose time is over, and what is wrong with damaged ones."""
+    """The holds of an instance: those that count, those whose time is over, and what is wrong with damaged ones.
+
+    A hold that is over stays until a run has brought its environment up to date: until then that shows what it did.
+    """
 
     there: Mapping[str, Hold] = MappingProxyType({})
-    over: tuple[str, ...] = ()
+    over: Mapping[str, Hold] = MappingProxyType({})
     damaged: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def listed(self) -> tuple[Hold, ...]:
+        """Those that count, and those that are over, by name."""
+        return tuple(hold for _, hold in sorted({**self.there, **self.over}.items()))
 
     @property
     def next_end(self) -> float:
@@ -182,7 +190,7 @@ def _file(layout: Layout, name: str) -> StateFile:
 
 def load_all(layout: Layout) -> Holds:
     """Load all holds. Raises OSError when nobody can look now."""
-    there, over, damaged = {}, [], {}
+    there, over, damaged = {}, {}, {}
     for name in names(layout):
         try:
             found = load(layout, name)
@@ -190,10 +198,10 @@ def load_all(layout: Layout) -> Holds:
             damaged[name] = str(error)
             continue
         if found is not None and found.is_over:
-            over.append(name)
+            over[name] = found
         elif found is not None:
             there[name] = found
-    return Holds(there, tuple(over), damaged)
+    return Holds(there, over, damaged)
 
 
 def names(layout: Layout) -> list[str]:

@@ -152,8 +152,8 @@ VERSION = 1
 
 
 def encode(hold: Hold) -> dict[str, Any]:
-    """A hold as JSON types: as in its file, with the name of the environment."""
-    return {"environment": hold.environment, **hold.encode()}
+    """A hold as JSON types: as in its file, with the name of the environment, and whether it is over."""
+    return {"environment": hold.environment, "ended": hold.is_over, **hold.encode()}
 
 
 def load_all(config: Config) -> holds.Holds:

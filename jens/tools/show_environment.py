@@ -98,13 +98,17 @@ class Environment(NamedTuple):
                 "commit": changed.commit,
                 "author": changed.author,
             },
-            "hold": self.hold and {key: value for key, value in self.hold.encode().items() if key != "repositories"},
+            "hold": self.hold and _encode_hold(self.hold),
             "repositories": [_encode(part, config) for part in self.parts],
             "strange_links": [*self.strange],
             "faults": [*map(lastrun.encode_fault, self.faults)],
             "history_problem": self.problem or None,
             "last_run": when(self.last_run),
         }
+
+
+def _encode_hold(hold: Hold) -> dict[str, Any]:
+    return {"ended": hold.is_over, **{key: value for key, value in hold.encode().items() if key != "repositories"}}
 
 
 def _encode(part: Part, config: Config) -> dict[str, Any]:
@@ -281,12 +285,11 @@ def _definition(instance: Instance, name: str) -> Definition | None:
 
 
 def _hold(layout: Layout, name: str) -> Hold | None:
-    """The hold of an environment; None as well for one that is over, or damaged: the open faults tell that."""
+    """The hold of an environment, also one that is over; None as well for a damaged one: the open faults tell that."""
     try:
-        found = holds.load(layout, name)
+        return holds.load(layout, name)
     except (OSError, StateError):
         return None
-    return None if found is None or found.is_over else found
 
 
 def _by_repository(

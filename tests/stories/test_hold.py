@@ -213,6 +213,36 @@ def test_it_ends_by_itself(old: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tool(old, hold.main, "--list").stdout == ""
 
 
+@pytest.mark.parametrize("how", ["released", "--until"])
+def test_everybody_can_see_that_it_is_over_but_waits_for_a_run(
+    old: Site, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    hold_now(old, "--reason", "freeze", *(["--until", "5m"] if how == "--until" else []))
+    push(old, "second")
+    old.definitions.go_away()
+    if how == "released":
+        outcome = tool(old, release.main, "production")
+        assert outcome.code == 20
+        said(outcome.stderr.splitlines()[-1], "'production' is not up to date yet: it stays as it was held until a run")
+    else:
+        let_pass(monkeypatch, 301)
+        assert old.update().code == 20
+    assert old.read(SHOWN) == "first\n"
+    [line] = tool(old, hold.main, "--list").stdout.splitlines()
+    said(line, "production, held since", "freeze", ", is over, but waits for a run of jens-update")
+    assert "1970" not in line
+    assert [each["ended"] for each in document(old, hold.main, "--list", "--json")["holds"]] == [True]
+    assert ", is over, but waits for a run of jens-update" in tool(old, stats.main, "-e").stdout
+    assert document(old, stats.main, "--json")["environments"]["held"]["production"]["ended"] is True
+    assert "The hold is over. A run of jens-update brings" in tool(old, show.main, "environment", "production").stdout
+    assert document(old, show.main, "environment", "production", "--json")["hold"]["ended"] is True
+    old.definitions.come_back()
+    old.update()
+    assert old.read(SHOWN) == "second\n"
+    assert tool(old, hold.main, "--list").stdout == ""
+    assert document(old, show.main, "environment", "production", "--json")["hold"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
