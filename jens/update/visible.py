@@ -14,6 +14,7 @@ from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
 from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, RepoId
 from jens.names import parse_repository
+from jens.statefile import StateError
 from jens.system import files
 
 #: Directories of an environment in which a link of its own shows what the environment holds.
@@ -122,11 +123,19 @@ class _Environments:
         conf = zlib.crc32((files.read_if_there(top / ENVIRONMENT_CONF) or b"") + told)
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
-        number = conf_number(conf, is_held=bool(held))
+        number = conf_number(conf, self._held_since(name) if held else None)
         return EnvironmentSeen(fingerprint, number, holds, max(status.st_mtime for status in states))
 
     def _hold(self, name: str) -> Path:
         return deferred.hold.path_of(self._layout, name)
+
+    def _held_since(self, name: str) -> float:
+        """When the hold of an environment began, 0 when it is damaged."""
+        try:
+            found = deferred.hold.load(self._layout, name)
+        except StateError:
+            found = None
+        return found.since if found else 0.0
 
     def _holds(self, name: str, top: Path) -> tuple[dict[str, str], list[str]]:
         """The names of the refs that an environment holds, by repository, and what that does not tell of its links.

@@ -18,6 +18,8 @@ import pytest
 
 from jens.commands import gc, history, hold, release, reset, show, stats
 from jens.config import load_config
+from jens.history.since import since
+from jens.history.store import Reader
 from jens.locking import run_lock
 from tests import TREE
 from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, git, let_pass
@@ -572,6 +574,24 @@ def test_of_two_administrators_at_once_the_last_word_counts(old: Site) -> None:
     assert held["repositories"][DUMMY]["ref"] == "master"
     assert held["then"]["deployment"] == int(before)
     assert old.read(SHOWN) == "first\n"
+
+
+def test_the_history_tells_who_holds_it_now(old: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = push(old, "second")
+    number = int(last_deployment(old))
+    for name, arguments in (("ann", []), ("bob", ["--at", before, "--reason", "two"]), ("eve", ["--reason", "three"])):
+        monkeypatch.setenv("SUDO_USER", name)
+        hold_now(old, "--until", "1d", *arguments)
+    old.update()
+    lines = tool(old, history.main, "production", "-n", "3").stdout.splitlines()
+    assert [line[20:] for line in lines] == [f"environment production held ({name})" for name in ("eve", "bob", "ann")]
+    # That somebody holds it is no change of its files: receivers are told of the one that is.
+    with Reader(old.root / "cache" / "history.sqlite") as reader:
+        assert {*since(reader, number).environments} == {"production"}
+        assert {*since(reader, number + 2).environments} == set()
+    assert tool(old, release.main, "production").code == 0
+    line = tool(old, history.main, "production", "-n", "1").stdout
+    assert line[20:] == "environment production released\n"
 
 
 def test_readers_miss_nothing_while_it_is_held_and_released(old: Site) -> None:
