@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from jens import names, preflight
@@ -67,7 +67,7 @@ def plan(config: Config, wish: Wish) -> Plan:
     repositories: Mapping[RepoId, Kept] = {}
     before = _earlier(layout, wish.environment, doubts)
     now = _now(config, wish)
-    then = before and before.then
+    then: Moment | None = None
     lost: tuple[str, ...] = ()
     if wish.at is not None:
         repositories, then = _then(config, wish.environment, wish.at, doubts)
@@ -76,6 +76,7 @@ def plan(config: Config, wish: Wish) -> Plan:
             now, as_it_is.look(config, wish.environment, now, before), wish.moving
         )
         doubts += (*now.doubts, *missing)
+        then = plan_then(before, repositories, wish.moving)
     _check_moving(layout, wish, repositories)
     known = now.definition if now else snapshot.definition_of(config, layout, wish.environment)
     hold = Hold(
@@ -111,6 +112,17 @@ def _then(config: Config, name: str, at: float | int, doubts: list[str]) -> tupl
     dangling = sorted(repo for repo, kept in repositories.items() if kept.commit is None)
     doubts += [f"{repo} is left out: its links led nowhere then" for repo in dangling]
     return repositories, Moment(made.number, made.visible)
+
+
+def plan_then(before: Hold | None, repositories: Mapping[RepoId, Kept], moving: Collection[RepoId]) -> Moment | None:
+    """As of when the environment is held again as it is: as the earlier hold says, if it has all commits of that."""
+    if before is None or not {*before.moving} <= {*moving}:
+        return None
+    commits, now = (
+        {repo: kept.commit for repo, kept in found.items() if repo not in moving}
+        for found in (before.repositories, repositories)
+    )
+    return before.then if commits == now else None
 
 
 def _check_moving(layout: Layout, wish: Wish, repositories: Mapping[RepoId, Kept]) -> None:

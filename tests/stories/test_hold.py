@@ -574,6 +574,14 @@ def test_of_two_administrators_at_once_the_last_word_counts(old: Site) -> None:
     assert held["repositories"][DUMMY]["ref"] == "master"
     assert held["then"]["deployment"] == int(before)
     assert old.read(SHOWN) == "first\n"
+    # Once something has moved, it is no more what it was then.
+    hold_now(old, "--except", DUMMY)
+    assert old.update().code == 0
+    assert old.read(SHOWN) == "second\n"
+    outcome = hold_now(old)
+    assert outcome.stdout.splitlines()[0] == "Environment 'production' is held as it is."
+    [held] = document(old, hold.main, "--list", "--json")["holds"]
+    assert held["then"] is None
 
 
 def test_the_history_tells_who_holds_it_now(old: Site, monkeypatch: pytest.MonkeyPatch) -> None:
