@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable
 
 from jens import preflight
 from jens.commands import background
@@ -22,7 +23,7 @@ from jens.commands.arguments import (
     parse_arguments,
     repository,
 )
-from jens.commands.exitcodes import ENVIRONMENTS, NOT_ALL_WELL, OK
+from jens.commands.exitcodes import ENVIRONMENTS, LOCKED, NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, load, run_tool
 from jens.config import Config, load_config
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parse_arguments(parser, argv)
     _check(parser, arguments)
-    return run_tool(lambda: _list(arguments) if arguments.list else _main(arguments))
+    return run_tool(lambda: _list(arguments) if arguments.list else unless_locked(lambda: _main(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,15 +117,22 @@ def _main(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def unless_locked(work: Callable[[], int]) -> int:
+    """Do what somebody has typed. That a lock is held is said in any case, not only on a terminal as cron likes it."""
+    try:
+        return work()
+    except LockHeldError as error:
+        return complain(f"{error}. Nothing was changed", LOCKED)
+
+
 @contextmanager
 def waiting_run_lock(config: Config) -> Iterator[None]:
-    """Hold the run lock; wait for it for a minute, and say so on a terminal. Raises LockHeldError, LockFailedError."""
+    """Hold the run lock; wait for it for a minute, and say so. Raises LockHeldError, LockFailedError."""
     lock = run_lock(config)
     try:
         lock.__enter__()
     except LockHeldError as error:
-        if sys.stderr.isatty():
-            print(f"{error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
         lock = run_lock(config, wait=PATIENCE)
         lock.__enter__()
     try:

@@ -10,7 +10,7 @@ from jens import preflight
 from jens.commands import update
 from jens.commands.arguments import add_as_root, argument_parser, environment, parse_arguments
 from jens.commands.exitcodes import DIRECTORY, FAILED, LOCKED, OK
-from jens.commands.hold import PATIENCE, describe, waiting_run_lock
+from jens.commands.hold import PATIENCE, describe, unless_locked, waiting_run_lock
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import load_config
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("environment", metavar="ENVIRONMENT", type=environment, help="a held environment")
     add_as_root(parser)
     arguments = parse_arguments(parser, argv)
-    code = run_tool(lambda: _release(arguments))
+    code = run_tool(lambda: unless_locked(lambda: _release(arguments)))
     if code != OK:
         return code
     code = _update(arguments)
