@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from jens import __version__
@@ -68,16 +68,30 @@ def future(text: str) -> float:
 
     Raises ArgumentTypeError.
     """
-    now = time.time()
-    meant = 2 * now - moment(text) if text[-1:] in _UNITS else moment(text)
-    if meant <= now:
-        raise argparse.ArgumentTypeError(f"expected a time to come, such as 90m, 2d or 2026-03-03T14:05, not {text!r}")
-    return meant
+    now, number = time.time(), text[:-1]
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if text[-1:] in _UNITS and number.isascii() and number.isdecimal():
+            meant = now + int(number) * _UNITS[text[-1]]
+        else:
+            meant = moment(text)
+        datetime.fromtimestamp(meant)
+        datetime.fromtimestamp(meant, timezone.utc)  # in which it may be the year 10000
+        if meant > now:
+            return meant
+    expected = "a time to come, such as 90m, 2d or 2026-03-03T14:05"
+    raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
 
 
 def moment_or_deployment(text: str) -> float | int:
-    """A time in seconds since the epoch, or (int) the number of a deployment. Raises ArgumentTypeError."""
-    return int(text) if text.isascii() and text.isdecimal() else moment(text)
+    """A time in seconds since the epoch that is over, or (int) the number of a deployment. Raises ArgumentTypeError."""
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    meant = moment(text)
+    if meant > time.time():
+        raise argparse.ArgumentTypeError(
+            f"expected a time that is over, such as 1h or 2026-03-03T14:05, not {one_line(text)!r}"
+        )
+    return meant
 
 
 def repository(text: str) -> RepoId:
