@@ -110,6 +110,18 @@ class EnvironmentsError(StageError):
     stage = "environments"
 
 
+class HoldError(JensError):
+    """An environment could not be held; nothing that Puppet sees was changed."""
+
+    def __init__(self, environment: str, problem: str) -> None:
+        super().__init__(environment, problem)
+        self.environment = environment
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Environment '{self.environment}' is not held, and nothing was changed: {self.problem}"
+
+
 class LockHeldError(JensError):
     """Somebody else holds the lock; ``holder`` says who, '' when that is not known."""
 

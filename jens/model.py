@@ -124,6 +124,10 @@ class Definition(NamedTuple):
             return self.default
         return SNAPSHOT_COMMON if repo in (SITE, HIERADATA) and not self.is_held else None
 
+    def pins(self, repo: RepoId) -> bool:
+        """Whether the environment keeps a repository that leaves the library: it has no default, and overrides it."""
+        return self.default is None and repo in self.overrides
+
     @property
     def address(self) -> str:
         """The addresses to notify, as text for a log line."""
@@ -162,7 +166,7 @@ class Expansion(NamedTuple):
 
     def ref_of(self, definition: Definition, repo: RepoId) -> Ref | None:
         """The ref of a repository in an environment, or None when it does not hold the repository."""
-        if repo in self.pinned and (definition.default is not None or repo not in definition.overrides):
+        if repo in self.pinned and not definition.pins(repo):
             return None
         ref = definition.ref_of(repo)
         if definition.default is None and repo not in definition.overrides and (repo, ref) in self.missing:

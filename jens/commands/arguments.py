@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from jens import __version__
@@ -58,21 +59,35 @@ def future(text: str) -> float:
 
     Raises ArgumentTypeError.
     """
-    now = time.time()
-    meant = 2 * now - moment(text) if text[-1:] in UNITS else moment(text)
-    if meant <= now:
-        raise argparse.ArgumentTypeError(f"expected a time to come, such as 90m, 2d or 2026-03-03T14:05, not {text!r}")
-    return meant
+    now, number = time.time(), text[:-1]
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if text[-1:] in UNITS and number.isascii() and number.isdecimal():
+            meant = now + int(number) * UNITS[text[-1]]
+        else:
+            meant = moment(text)
+        datetime.fromtimestamp(meant)
+        datetime.fromtimestamp(meant, timezone.utc)  # in which it may be the year 10000
+        if meant > now:
+            return meant
+    expected = "a time to come, such as 90m, 2d or 2026-03-03T14:05"
+    raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
 
 
 def moment_or_deployment(text: str) -> float | int | str:
-    """A time in seconds since the epoch, the number of a deployment (int), or the name of a version (str).
+    """A time in seconds since the epoch that is over, a deployment's number (int), or a version's name (str).
 
     Raises ArgumentTypeError.
     """
     if text.isascii() and text.isdecimal():
         return int(text)
-    return text if version_of(text) else moment(text)
+    if version_of(text):
+        return text
+    meant = moment(text)
+    if meant > time.time():
+        raise argparse.ArgumentTypeError(
+            f"expected a time that is over, such as 1h or 2026-03-03T14:05, not {one_line(text)!r}"
+        )
+    return meant
 
 
 def repository(text: str) -> RepoId:

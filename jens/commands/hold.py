@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable
 
 from jens import preflight
 from jens.commands import background
@@ -22,7 +23,7 @@ from jens.commands.arguments import (
     parse_arguments,
     repository,
 )
-from jens.commands.exitcodes import ENVIRONMENTS, NOT_ALL_WELL, OK
+from jens.commands.exitcodes import ENVIRONMENTS, LOCKED, NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, load, run_tool
 from jens.config import Config, load_config
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parse_arguments(parser, argv)
     _check(parser, arguments)
-    return run_tool(lambda: _list(arguments) if arguments.list else _main(arguments))
+    return run_tool(lambda: _list(arguments) if arguments.list else unless_locked(lambda: _main(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,12 +99,17 @@ def _main(arguments: argparse.Namespace) -> int:
     with waiting_run_lock(config):
         preflight.make_directories(config)
         planned = hold.plan(config, _wish(arguments))
+        if planned.lost:
+            return _complain_of_lost(planned.hold, planned.lost, "nobody can tell what it should show")
         for doubt in planned.doubts:
             complain(f"WARNING: {doubt}", OK)
         outcome = holding.hold(config, planned.hold, planned.definition)
         background.start_others(config, as_root=arguments.as_root)
     if outcome.lost:
-        return _complain_of_lost(planned.hold, sorted(outcome.lost.values()))
+        count = len(outcome.lost)
+        commits = "1 commit that it needs is" if count == 1 else f"{count} commits that it needs are"
+        problem = f"{commits} nowhere any more, or cannot be laid out"
+        return _complain_of_lost(planned.hold, sorted(outcome.lost.values()), problem)
     _print(config, planned, as_json=arguments.json)
     if outcome.failures:
         more = "the next run of jens-update goes on with it"
@@ -111,15 +117,22 @@ def _main(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def unless_locked(work: Callable[[], int]) -> int:
+    """Do what somebody has typed. That a lock is held is said in any case, not only on a terminal as cron likes it."""
+    try:
+        return work()
+    except LockHeldError as error:
+        return complain(f"{error}. Nothing was changed", LOCKED)
+
+
 @contextmanager
 def waiting_run_lock(config: Config) -> Iterator[None]:
-    """Hold the run lock; wait for it for a minute, and say so on a terminal. Raises LockHeldError, LockFailedError."""
+    """Hold the run lock; wait for it for a minute, and say so. Raises LockHeldError, LockFailedError."""
     with ExitStack() as stack:
         try:
             stack.enter_context(run_lock(config))
         except LockHeldError as error:
-            if sys.stderr.isatty():
-                print(f"{error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
+            print(f"{Path(sys.argv[0]).name}: {error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
             stack.enter_context(run_lock(config, wait=PATIENCE))
         yield
 
@@ -135,15 +148,11 @@ def user() -> str:
     return one_line(os.environ.get("SUDO_USER") or name_of(os.getuid()))
 
 
-def _complain_of_lost(wanted: Hold, lost: Sequence[str]) -> int:
+def _complain_of_lost(wanted: Hold, lost: Sequence[str], problem: str) -> int:
     for line in lost:
         complain(line, NOT_ALL_WELL)
-    count = f"{len(lost)} commit{' that it needs is' if len(lost) == 1 else 's that it needs are'}"
-    return complain(
-        f"Environment '{wanted.environment}' is not held, and nothing was changed: {count} nowhere any more, "
-        "or cannot be laid out (see above)",
-        NOT_ALL_WELL,
-    )
+    text = f"Environment '{wanted.environment}' is not held, and nothing was changed: {problem} (see above)"
+    return complain(text, NOT_ALL_WELL)
 
 
 # For people; times are local
@@ -192,21 +201,22 @@ def _short(commit: str | None) -> str:
 
 def describe(held: Hold) -> str:
     """Who holds an environment since when, until when, and why."""
-    until = f" until {history.local(held.until)}" if held.until else ""
+    until = f" until {history.local(held.until)}" if held.until else ""  # 0: it was released
     return f"since {history.local(held.since)}{until} {held.why}"
 
 
 def _list(arguments: argparse.Namespace) -> int:
     found = hold.load_all(load(arguments.config))
     if arguments.json:
-        listed = [hold.encode(each) for each in found.there.values()]
+        listed = [hold.encode(each) for each in found.listed]
         print(json.dumps({"version": hold.VERSION, "holds": listed, "damaged": {**found.damaged}}, indent=1))
         return OK
-    for name, each in found.there.items():
+    for each in found.listed:
         then = (
             f", as it was at {history.local(each.then.time)} (deployment {each.then.deployment})" if each.then else ""
         )
-        print(f"{name}, held {describe(each)}{then}")
+        over = ", is over, but waits for a run of jens-update" if each.is_over else ""
+        print(f"{each.environment}, held {describe(each)}{then}{over}")
         if each.moving:
             print(f"\texcept {', '.join(map(str, each.moving))}")
     for name, problem in found.damaged.items():

@@ -10,12 +10,13 @@ from jens import preflight
 from jens.commands import update
 from jens.commands.arguments import add_as_root, argument_parser, environment, parse_arguments
 from jens.commands.exitcodes import DIRECTORY, FAILED, LOCKED, OK
-from jens.commands.hold import PATIENCE, describe, waiting_run_lock
+from jens.commands.hold import PATIENCE, describe, unless_locked, waiting_run_lock
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import load_config
 from jens.environments import hold
 from jens.layout import Layout
+from jens.system import files
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("environment", metavar="ENVIRONMENT", type=environment, help="a held environment")
     add_as_root(parser)
     arguments = parse_arguments(parser, argv)
-    code = run_tool(lambda: _release(arguments))
-    return code if code != OK else _update(arguments)
+    code = run_tool(lambda: unless_locked(lambda: _release(arguments)))
+    if code != OK:
+        return code
+    code = _update(arguments)
+    return run_tool(lambda: _tell(arguments, code))
 
 
 def _release(arguments: argparse.Namespace) -> int:
@@ -52,8 +56,18 @@ def _release(arguments: argparse.Namespace) -> int:
 
 
 def _update(arguments: argparse.Namespace) -> int:
-    """Run jens-update. If another run is at work all the time, that one began after the hold was gone."""
+    """Run jens-update. Returns its exit code."""
     print("A run of jens-update brings it up to date.", flush=True)
     options = ["-c", str(arguments.config), "--wait", str(PATIENCE), *(["--as-root"] if arguments.as_root else [])]
-    code = update.main(options)
-    return OK if code == LOCKED else code
+    return update.main(options)
+
+
+def _tell(arguments: argparse.Namespace, code: int) -> int:
+    """Tell what came of the run. If another one is at work all the time, that one began after the hold was gone."""
+    if code == LOCKED:
+        print("Another run is at work, which began after that.")
+        return OK
+    if files.is_there(hold.path_of(Layout.of(load_config(arguments.config)), arguments.environment)):
+        text = "is not up to date yet: it stays as it was held until a run of jens-update succeeds"
+        return complain(f"Environment '{arguments.environment}' {text}", code)
+    return code

@@ -212,6 +212,8 @@ def hold_lines(hold: Hold) -> Iterator[str]:
     """Who holds an environment since when, why, as of when, until when, and what is not held."""
     until = f" until {history.local(hold.until)}" if hold.until else ""
     yield f"Held since {history.local(hold.since)}{until} {hold.why}"
+    if hold.is_over:
+        yield "The hold is over. A run of jens-update brings the environment up to date."
     if hold.then is not None:
         yield f"As it was at {history.local(hold.then.time)} (deployment {hold.then.deployment})"
     if hold.moving:

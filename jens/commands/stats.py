@@ -206,7 +206,8 @@ def _listed(what: str, names: Collection[str]) -> Iterator[str]:
 
 def _held_text(hold: Hold) -> str:
     until = f" until {_local(hold.until)}" if hold.until else ""
-    return f"{hold.environment} since {_local(hold.since)}{until} {hold.why}"
+    over = ", is over, but waits for a run of jens-update" if hold.is_over else ""
+    return f"{hold.environment} since {_local(hold.since)}{until} {hold.why}{over}"
 
 
 def _dangling_text(entry: DanglingLink, hashprefix: str) -> str:
@@ -278,6 +279,9 @@ def _environments_json(found: Environments, hashprefix: str) -> dict[str, Any]:
             }
             for entry in found.dangling
         ],
-        "held": {hold.environment: {**hold.encode(), "repositories": len(hold.repositories)} for hold in found.held},
+        "held": {
+            hold.environment: {**hold.encode(), "ended": hold.is_over, "repositories": len(hold.repositories)}
+            for hold in found.held
+        },
         "damaged_holds": {**found.damaged},
     }

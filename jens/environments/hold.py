@@ -5,6 +5,7 @@ A hold is a file in cachedir that says what the environment has. For a run it is
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from jens.names import is_commit_id, is_environment_name, parse_repository
 from jens.statefile import StateError, StateFile, state_path
 from jens.system import clock, files
 from jens.text import one_line
+
+log = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
 #: A time that is over, whatever the clock says.
@@ -109,8 +112,8 @@ class Hold(NamedTuple):
         }
 
     def tell(self) -> dict[str, Any]:
-        """The same without what the environment has."""
-        return {key: value for key, value in self.encode().items() if key != "repositories"}
+        """The same without what the environment has, and whether it has ended and waits for a run."""
+        return {"ended": self.is_over, **{key: value for key, value in self.encode().items() if key != "repositories"}}
 
 
 def decode(environment: str, content: Any) -> Hold:
@@ -153,11 +156,19 @@ def _seconds(text: str) -> float:
 
 
 class Holds(NamedTuple):
-    """The holds of an instance: those that count, those whose time is over, and what is wrong with damaged ones."""
+    """The holds of an instance: those that count, those whose time is over, and what is wrong with damaged ones.
+
+    A hold that is over stays until a run has brought its environment up to date: until then that shows what it did.
+    """
 
     there: Mapping[str, Hold] = MappingProxyType({})
-    over: tuple[str, ...] = ()
+    over: Mapping[str, Hold] = MappingProxyType({})
     damaged: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def listed(self) -> tuple[Hold, ...]:
+        """Those that count, and those that are over, by name."""
+        return tuple(hold for _, hold in sorted({**self.there, **self.over}.items()))
 
     @property
     def next_end(self) -> float:
@@ -183,7 +194,7 @@ def _file(layout: Layout, name: str) -> StateFile:
 
 def load_all(layout: Layout) -> Holds:
     """Load all holds. Raises OSError when nobody can look now."""
-    there, over, damaged = {}, [], {}
+    there, over, damaged = {}, {}, {}
     for name in names(layout):
         try:
             found = load(layout, name)
@@ -191,10 +202,10 @@ def load_all(layout: Layout) -> Holds:
             damaged[name] = str(error)
             continue
         if found is not None and found.is_over:
-            over.append(name)
+            over[name] = found
         elif found is not None:
             there[name] = found
-    return Holds(there, tuple(over), damaged)
+    return Holds(there, over, damaged)
 
 
 def names(layout: Layout) -> list[str]:
@@ -225,16 +236,20 @@ def save(layout: Layout, hold: Hold) -> None:
 def end(layout: Layout, name: str) -> Hold | None:
     """End the hold of an environment: its time is over. Returns what it was; None for a damaged one. Raises OSError.
 
-    The next run removes it, after it has brought the environment up to date.
+    The next run removes it, after it has brought the environment up to date. What cannot be written is removed at once:
+    a full disk keeps nothing held.
     """
     try:
         found = load(layout, name)
-    except StateError:
+    except (OSError, StateError):
         found = None
-    if found is None:
-        remove(layout, name)
-    else:
-        save(layout, found._replace(until=_LONG_AGO))
+    try:
+        if found is not None:
+            save(layout, found._replace(until=_LONG_AGO))
+            return found
+    except OSError as error:
+        log.warning("The hold of environment '%s' is removed at once, as it cannot be written: %s", name, error)
+    remove(layout, name)
     return found
 
 

@@ -70,7 +70,7 @@ def plan_environments(
         ill_formed=tuple(ill_formed),
         excess=_excess(refused_new, most),
         not_done=not_done,
-        ended=previous.holds.over if previous.holds else (),
+        ended=tuple(previous.holds.over) if previous.holds else (),
         damaged=damaged,
     )
 

@@ -14,7 +14,7 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
 from jens.errors import MetadataError
 from jens.layout import Layout, entry_ref
-from jens.links import LinkReader
+from jens.links import LinkReader, links_of
 from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
@@ -28,7 +28,7 @@ from jens.model import (
 )
 from jens.names import is_environment_name
 from jens.statefile import StateError
-from jens.system.files import is_verdict, read_if_there
+from jens.system.files import is_there, is_verdict, read_if_there
 
 log = logging.getLogger(__name__)
 
@@ -193,3 +193,11 @@ def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
         except OSError:
             return True
     return False
+
+
+def shows(layout: Layout, name: str, repo: RepoId) -> bool:
+    """Whether an environment has a link of a repository, wherever it leads. True as well when nobody can look now."""
+    try:
+        return any(is_there(f"{layout.environmentsdir}/{name}/{link}") for link in links_of(layout, repo))
+    except OSError:
+        return True

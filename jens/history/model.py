@@ -65,8 +65,8 @@ class RepositorySeen(NamedTuple):
 class EnvironmentSeen(NamedTuple):
     """An environment on disk: the names of the refs that it holds, by repository, and when it last changed.
 
-    ``conf`` is a number for its environment.conf, and for whether it is held (see ``conf_number``). ``fingerprint`` is
-    another number when something has changed.
+    ``conf`` is a number for its environment.conf, for those of its links that ``holds`` does not tell, and for whether
+    it is held (see ``conf_number``). ``fingerprint`` is another number when something has changed.
     """
 
     fingerprint: int
@@ -75,18 +75,35 @@ class EnvironmentSeen(NamedTuple):
     time: float
 
 
-#: The bit of an environment's number that tells that it is held. The checksums below have fewer bits.
-_HELD_BIT = 1 << 32
+#: An environment's number has a checksum, then a bit that tells that it is held, then bits that tell one hold from
+#: another. SQLite has integers of 63 bits.
+_CHECKSUM, _HELD_BIT, _SINCE, _SINCE_BITS = (1 << 32) - 1, 1 << 32, 33, (1 << 30) - 1
 
 
-def conf_number(checksum: int, *, is_held: bool) -> int:
-    """The number for the checksum (32 bits) of an environment.conf, and for whether the environment is held."""
-    return checksum | _HELD_BIT if is_held else checksum
+def conf_number(checksum: int, held_since: float | None = None) -> int:
+    """The number for a checksum (32 bits) of what is no repository's own, and for the hold of the environment.
+
+    ``held_since`` is when the hold began (seconds since the epoch), 0 when that is not known, None when there is none.
+    """
+    if held_since is None:
+        return checksum
+    return checksum | _HELD_BIT | (round(held_since * 1000) & _SINCE_BITS) << _SINCE
 
 
 def is_held(conf: int) -> bool:
     """Whether a number says that an environment is held."""
     return bool(conf & _HELD_BIT)
+
+
+def is_same_hold(before: int, now: int) -> bool:
+    """Whether two numbers may tell of the same hold, or both of none."""
+    one, other = before >> _SINCE, now >> _SINCE
+    return is_held(before) == is_held(now) and (one == other or not (one and other))
+
+
+def is_same_conf(before: int, now: int) -> bool:
+    """Whether two numbers have the same checksum."""
+    return before & _CHECKSUM == now & _CHECKSUM
 
 
 class Fingerprints(NamedTuple):

@@ -307,9 +307,6 @@ def _time_clauses(wanted: Filter, time: str, number: str) -> tuple[list[str], di
     if wanted.until is not None:
         values["until"] = milliseconds(wanted.until)
         clauses.append(f"{time} <= :until")
-    if wanted.deployment is not None:
-        values["of_deployment"] = wanted.deployment
-        clauses.append(f"{number} = :of_deployment")
     return clauses, values
 
 

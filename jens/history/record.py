@@ -21,6 +21,8 @@ from jens.history.model import (
     Rows,
     Visible,
     is_held,
+    is_same_conf,
+    is_same_hold,
     ref_of_name,
 )
 from jens.model import Commit, Fault, OpenFault
@@ -46,7 +48,7 @@ def plan(believed: Believed, visible: Visible) -> Rows:
         closed += less
         if before is None:
             environments.append(EnvironmentChange(name, CREATED, seen.time))
-        elif is_held(before.conf) != is_held(seen.conf):
+        elif not is_same_hold(before.conf, seen.conf):
             time = max(seen.time, visible.holds_changed)
             environments.append(EnvironmentChange(name, HELD if is_held(seen.conf) else RELEASED, time))
         elif _is_changed(before, seen, more, less, appeared, vanished):
@@ -91,7 +93,7 @@ def _is_changed(
 
     Each environment that follows branches gets a new repository: the changes of the repository tell that.
     """
-    if before.conf != seen.conf:
+    if not is_same_conf(before.conf, seen.conf):
         return True
     for held in more:
         old = before.holds.get(held.repository)

@@ -202,10 +202,12 @@ SELECT deployment.number, host.name, deployment.visible, deployment.began, deplo
     WHERE deployment.number > ? ORDER BY deployment.number DESC LIMIT ?
 """
 
-_ENVIRONMENTS = """
+#: What became of environments. That one is held, or released, changes no file of it; the differences tell what does.
+_ENVIRONMENTS = f"""
 SELECT environment.name, environment_change.change FROM environment_change
     JOIN environment ON environment.id = environment_change.environment
-    WHERE environment_change.deployment > ? ORDER BY environment_change.deployment
+    WHERE environment_change.deployment > ? AND environment_change.change NOT IN ('{HELD}', '{RELEASED}')
+    ORDER BY environment_change.deployment
 """
 
 _MOVES = """

@@ -279,6 +279,12 @@ class Store:
                 },
             )
 
+    def told_metadata(self, environments: Iterable[str]) -> dict[str, str]:
+        """The commit of the metadata behind the last change of each environment that had one. Raises HistoryError."""
+        with self._failing():
+            found = {name: self._rows(_LAST_METADATA, (name,)) for name in environments}
+            return {name: commit.hex() for name, rows in found.items() for (commit,) in rows}
+
     def open_faults(self) -> list[OpenFault]:
         """The faults that are open. Raises HistoryError."""
         with self._failing():
@@ -492,6 +498,12 @@ SELECT repository.name, ref.name FROM holding INDEXED BY holding_open
     JOIN repository ON repository.id = holding.repository
     JOIN ref ON ref.id = holding.ref
     WHERE holding.environment = ? AND holding.until IS NULL
+"""
+
+#: The commit of the metadata behind the last change of an environment that has one.
+_LAST_METADATA = """
+SELECT metadata FROM environment_change JOIN environment ON environment.id = environment_change.environment
+    WHERE environment.name = ? AND metadata IS NOT NULL ORDER BY deployment DESC LIMIT 1
 """
 
 #: Delete what ended before deployment :cut. Of what is older only little is left, as it goes all the time. The last

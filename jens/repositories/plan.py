@@ -22,17 +22,27 @@ from jens.repositories.model import Needs, RepositoriesPlan
 
 
 def plan_repositories(
-    library: Library, known: Iterable[RepoId], guard: PurgeGuard, held: Collection[RepoId] = ()
+    library: Library,
+    known: Iterable[RepoId],
+    guard: PurgeGuard,
+    held: Collection[RepoId] = (),
+    shown: Collection[RepoId] = (),
 ) -> RepositoriesPlan:
-    """Compare the library with the repositories that are known from earlier runs, and that snapshots hold."""
+    """Compare the library with the repositories that are known from earlier runs, and that snapshots hold.
+
+    Of those that only snapshots hold from now on, other environments still have the ``shown`` ones. That these lose
+    them is a removal like any other.
+    """
     before = set(known)
     pinned = (before - set(library.urls) - set(library.unusable)).intersection(held)
     gone = before - set(library.urls) - set(library.unusable) - pinned
+    leaving = gone | pinned.intersection(shown)
+    in_use = before - pinned | leaving
     refused: set[RepoId] = set()
     refusals = []
     for partition in PARTITIONS:
-        removed = {repo for repo in gone if repo.partition == partition}
-        if _refuses(guard, partition, removed, {repo for repo in before if repo.partition == partition}):
+        removed = {repo for repo in leaving if repo.partition == partition}
+        if _refuses(guard, partition, removed, {repo for repo in in_use if repo.partition == partition}):
             refused |= removed
             refusals.append(_refusal(partition, removed))
     return RepositoriesPlan(
@@ -40,7 +50,7 @@ def plan_repositories(
         existing=tuple(sorted(set(library.urls) & before)),
         kept=tuple(sorted((before & set(library.unusable)) | refused)),
         deleted=tuple(sorted(gone - refused)),
-        pinned=tuple(sorted(pinned)),
+        pinned=tuple(sorted(pinned - refused)),
         refusals=tuple(refusals),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from jens import names, preflight
@@ -17,7 +17,7 @@ from jens.metadata import reader as metadata_reader
 from jens.model import Definition, Ref, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError
-from jens.tools import snapshot
+from jens.tools import as_it_is, snapshot
 from jens.tools.history import At
 
 
@@ -48,7 +48,8 @@ class Move(NamedTuple):
 class Plan(NamedTuple):
     """A hold, the definition that it makes, what moves, and what an earlier hold said that it replaces.
 
-    ``doubts`` say, a sentence each, where the environment will not be as it was.
+    ``doubts`` say, a sentence each, where the environment will not be as it was. ``lost`` says what nobody can tell, so
+    that there can be no hold.
     """
 
     hold: Hold
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     moves: tuple[Move, ...]
     replaced: Hold | None
     doubts: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def plan(config: Config, wish: Wish) -> Plan:
@@ -63,14 +65,19 @@ def plan(config: Config, wish: Wish) -> Plan:
     preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
     layout = Layout.of(config)
     doubts: list[str] = []
+    repositories: Mapping[RepoId, Kept] = {}
     before = _earlier(layout, wish.environment, doubts)
     now = _now(config, wish)
-    then = before and before.then
+    then: Moment | None = None
+    lost: tuple[str, ...] = ()
     if wish.at is not None:
         repositories, then = _then(config, wish.environment, wish.at, doubts)
-    else:
-        repositories = _as_it_is(now, before)
-        doubts += now.doubts if now else ()
+    elif now is not None:
+        repositories, missing, lost = as_it_is.plan(
+            now, as_it_is.look(config, wish.environment, now, before), wish.moving
+        )
+        doubts += (*now.doubts, *missing)
+        then = plan_then(before, repositories, wish.moving)
     _check_moving(layout, wish, repositories)
     known = now.definition if now else snapshot.definition_of(config, layout, wish.environment)
     hold = Hold(
@@ -78,7 +85,7 @@ def plan(config: Config, wish: Wish) -> Plan:
         *(known.notifications if known else (), known.parser if known else None),
     )
     definition = hold.definition(_basis(config, layout, wish.environment) if wish.moving else known)
-    return Plan(hold, definition, tuple(plan_moves(hold, now)), before, tuple(doubts))
+    return Plan(hold, definition, tuple(plan_moves(hold, now)), before, tuple(doubts), lost)
 
 
 def _earlier(layout: Layout, name: str, doubts: list[str]) -> Hold | None:
@@ -96,16 +103,7 @@ def _now(config: Config, wish: Wish) -> snapshot.Seen | None:
     """What the environment shows now; None when it does not exist, and need not. Raises DirectoryError."""
     if wish.at is not None and not Layout.of(config).tree(wish.environment).is_dir():
         return None
-    return snapshot.look(config, wish.environment)
-
-
-def _as_it_is(now: snapshot.Seen | None, before: Hold | None) -> dict[RepoId, Kept]:
-    """What the environment shows now. The refs of what is held already are those that it had when it was not."""
-    if now is None:
-        return {}
-    kept = before.repositories if before else {}
-    held = {repo: kept[repo].ref for repo in kept if before and repo not in before.moving}
-    return {repo: Kept(held.get(repo, ref), now.commits.get(repo)) for repo, ref in now.refs.items()}
+    return snapshot.look(config, wish.environment, "the hold")
 
 
 def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[RepoId, Kept], Moment]:
@@ -115,6 +113,17 @@ def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[Re
     dangling = sorted(repo for repo, kept in repositories.items() if kept.commit is None)
     doubts += [f"{repo} is left out: its links led nowhere then" for repo in dangling]
     return repositories, Moment(made.number, made.visible)
+
+
+def plan_then(before: Hold | None, repositories: Mapping[RepoId, Kept], moving: Collection[RepoId]) -> Moment | None:
+    """As of when the environment is held again as it is: as the earlier hold says, if it has all commits of that."""
+    if before is None or not {*before.moving} <= {*moving}:
+        return None
+    commits, now = (
+        {repo: kept.commit for repo, kept in found.items() if repo not in moving}
+        for found in (before.repositories, repositories)
+    )
+    return before.then if commits == now else None
 
 
 def _check_moving(layout: Layout, wish: Wish, repositories: Mapping[RepoId, Kept]) -> None:
@@ -156,8 +165,8 @@ VERSION = 1
 
 
 def encode(hold: Hold) -> dict[str, Any]:
-    """A hold as JSON types: as in its file, with the name of the environment."""
-    return {"environment": hold.environment, **hold.encode()}
+    """A hold as JSON types: as in its file, with the name of the environment, and whether it is over."""
+    return {"environment": hold.environment, "ended": hold.is_over, **hold.encode()}
 
 
 def load_all(config: Config) -> holds.Holds:

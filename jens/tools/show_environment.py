@@ -287,12 +287,11 @@ def _definition(instance: Instance, name: str) -> Definition | None:
 
 
 def _hold(layout: Layout, name: str) -> Hold | None:
-    """The hold of an environment; None as well for one that is over, or damaged: the open faults tell that."""
+    """The hold of an environment, also one that is over; None as well for a damaged one: the open faults tell that."""
     try:
-        found = holds.load(layout, name)
+        return holds.load(layout, name)
     except (OSError, StateError):
         return None
-    return None if found is None or found.is_over else found
 
 
 def _by_repository(

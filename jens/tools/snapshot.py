@@ -46,10 +46,14 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Pins:
-    """The commit of each repository, and how these pins differ from the environment, a sentence each."""
+    """The commit of each repository, and how these pins differ from the environment, a sentence each.
+
+    ``left_out`` says why repositories have none.
+    """
 
     commits: Mapping[RepoId, str]
-    doubts: tuple[str, ...] = ()
+    left_out: Mapping[RepoId, str]
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,9 @@ class EnvironmentSnapshot:
 
 def take(config: Config, environment: str, name: str, now: datetime) -> EnvironmentSnapshot:
     """Pin what an environment holds. Raises DirectoryError when the environment does not exist or cannot be read."""
-    seen = look(config, environment)
-    doubts = [*seen.doubts]
+    seen = look(config, environment, "the snapshot")
+    doubts = [f"{repo} is left out: {_loss(repo, reason)}" for repo, reason in seen.left_out.items()]
+    doubts += seen.doubts
     if not seen.is_defined:
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
     if not seen.commits:
@@ -123,25 +128,29 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
 class Seen:
     """What an environment shows: the commit of each repository, and the refs that its links name.
 
-    ``doubts`` say, a sentence each, where this is not all that it shows. ``definition`` is the one that it was built
-    from, as far as that is known (``is_defined``).
+    ``left_out`` and ``doubts`` say, a sentence each, where this is not all that it shows. ``definition`` is the one
+    that it was built from, as far as that is known (``is_defined``).
     """
 
     commits: Mapping[RepoId, str]
     refs: Mapping[RepoId, Ref]
     definition: Definition
     is_defined: bool
+    left_out: Mapping[RepoId, str]
     doubts: tuple[str, ...]
 
 
-def look(config: Config, environment: str) -> Seen:
-    """Look at what an environment shows. Raises DirectoryError when it does not exist or cannot be read."""
+def look(config: Config, environment: str, purpose: str) -> Seen:
+    """Look at what an environment shows, for a purpose such as "the snapshot", which sentences name.
+
+    Raises DirectoryError when it does not exist or cannot be read.
+    """
     preflight.check_readable(config, ("clonedir", "environmentsdir"))
     layout = Layout.of(config)
     found, shown, is_settled = _look(layout, environment)
     known = definition_of(config, layout, environment)
     definition = known or Definition(environment, None, {}, parser=parser_of(found.conf))
-    pins = plan_pins(shown, lambda repo: links_of(layout, repo))
+    pins = plan_pins(shown, lambda repo: links_of(layout, repo), purpose)
     commits = dict(pins.commits)
     doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
     if not is_settled:
@@ -150,7 +159,7 @@ def look(config: Config, environment: str) -> Seen:
         commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
     entries = {here.target.repo: here.target.entry for here in shown.values() if here is not None}
     refs = versions.followed(layout, definition, entries)
-    return Seen(commits, refs, definition, known is not None, tuple(doubts))
+    return Seen(commits, refs, definition, known is not None, pins.left_out, tuple(doubts))
 
 
 def take_at(config: Config, environment: str, name: str, at: At, now: datetime) -> EnvironmentSnapshot:
@@ -166,7 +175,7 @@ def take_at(config: Config, environment: str, name: str, at: At, now: datetime) 
     doubts += [
         f"neither disk nor mirror has {commit} of {repo}, a run will ask the remote for it"
         for repo, commit in overrides.items()
-        if not _is_known(layout, repo, commit.digits)
+        if not is_known(layout, repo, commit.digits)
     ]
     definition = definition_of(config, layout, environment)
     if definition is None:
@@ -192,7 +201,7 @@ def look_at(config: Config, environment: str, at: At) -> tuple[queries.Deploymen
     return made, held
 
 
-def _is_known(layout: Layout, repo: RepoId, commit: str) -> bool:
+def is_known(layout: Layout, repo: RepoId, commit: str) -> bool:
     """Whether a commit is on disk or in the mirror, as far as anybody can look."""
     try:
         return files.is_there(layout.checkout(repo, commit)) or bool(wrapper.commits_like(layout.bare(repo), commit))
@@ -200,7 +209,7 @@ def _is_known(layout: Layout, repo: RepoId, commit: str) -> bool:
         return False
 
 
-def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:
+def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf, purpose: str) -> Pins:
     """Decide on a commit for each repository. ``shown`` has None for a link that does not lead to a checkout."""
     repos = sorted({here.target.repo for here in shown.values() if here is not None})
     candidates = {repo: _pin(repo, shown, links_of(repo)) for repo in repos}
@@ -211,12 +220,12 @@ def plan_pins(shown: Mapping[str, Shown | None], links_of: LinksOf) -> Pins:
         for link, below in links_of(repo).items()
     }
     lost = [repo for repo in (*repos, SITE, HIERADATA) if repo not in commits and links_of(repo)]
-    doubts = [f"{repo} is left out: {_loss(repo, shown)}" for repo in sorted(set(lost))]
+    doubts: list[str] = []
     for link in sorted({*shown, *promised}):
         here = shown.get(link)
         if here is None or here.target.repo not in lost:
-            doubts += _doubts(link, link in shown, here, promised.get(link))
-    return Pins(commits, tuple(doubts))
+            doubts += _doubts(link, link in shown, here, promised.get(link), purpose)
+    return Pins(commits, {repo: _reason(repo, shown) for repo in sorted(set(lost))}, tuple(doubts))
 
 
 def _pin(repo: RepoId, shown: Mapping[str, Shown | None], links: Mapping[str, str]) -> str | None:
@@ -228,18 +237,23 @@ def _pin(repo: RepoId, shown: Mapping[str, Shown | None], links: Mapping[str, st
     return None
 
 
-def _loss(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
+def _reason(repo: RepoId, shown: Mapping[str, Shown | None]) -> str:
+    """Why a repository has no commit."""
     entries = sorted({here.target.entry for here in shown.values() if here is not None and here.target.repo == repo})
     refs = [describe_ref(ref) for ref in map(entry_ref, entries) if ref is not None]
-    reason = f"there is no checkout of {' and '.join(refs)}" if refs else "no link leads to it"
+    return f"there is no checkout of {' and '.join(refs)}" if refs else "no link leads to it"
+
+
+def _loss(repo: RepoId, reason: str) -> str:
+    """Why a snapshot does not have a repository, and what it has instead."""
     if repo not in (SITE, HIERADATA):
         return reason
     return f"{reason} (a snapshot then has it from {SNAPSHOT_COMMON}, or else from the first mandatory branch)"
 
 
-def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None) -> list[str]:
-    """The difference between a link of the environment and the snapshot, as no sentence or one."""
-    will = f"the snapshot has {promised.commit} of {promised.target.repo}" if promised else "left out"
+def _doubts(link: str, exists: bool, here: Shown | None, promised: Shown | None, purpose: str) -> list[str]:
+    """The difference between a link of the environment and what is pinned, as no sentence or one."""
+    will = f"{purpose} has {promised.commit} of {promised.target.repo}" if promised else "left out"
     if not exists:
         return [f"link {link} is missing in the environment, {will}"]
     if here is None:

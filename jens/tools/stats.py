@@ -145,7 +145,8 @@ class DanglingLink(NamedTuple):
 class Environments:
     """Names of remembered, declared and existing environments, and their ill-formed definitions and dangling links.
 
-    ``held`` has the holds, ``damaged`` what is wrong with holds that cannot be read.
+    ``held`` has the holds, also those that are over and wait for a run. ``damaged`` says what is wrong with holds that
+    cannot be read.
     """
 
     cached: tuple[str, ...]
@@ -178,7 +179,7 @@ def environments(config: Config, layout: Layout) -> Environments:
             DanglingLink(link, target and target.repo, target and entry_ref(target.entry), addresses[link.environment])
             for link, target in sorted(found)
         ),
-        held=tuple(held.there.values()),
+        held=held.listed,
         damaged=held.damaged,
     )
 

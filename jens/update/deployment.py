@@ -125,7 +125,7 @@ def _record(
         rows = rows._replace(environments=[EnvironmentChange(None, BEGUN, now), *rows.environments]) if rows else rows
     else:
         rows = rows._replace(
-            changes=[*_with_authors(layout, run, rows)], environments=[*_with_metadata(config, run, rows)]
+            changes=[*_with_authors(layout, run, rows)], environments=[*_with_metadata(store, config, run, rows)]
         )
     if run.began is not None:
         made = made._replace(seconds=time.time() - run.began, status=0)
@@ -161,8 +161,11 @@ def _described(bare: Path, change: Change) -> Change:
     return change
 
 
-def _with_metadata(config: Config, run: Run, rows: Rows) -> Iterator[EnvironmentChange]:
-    """The changes of environments with the commits of the metadata that are behind them, or with who holds them."""
+def _with_metadata(store: Store, config: Config, run: Run, rows: Rows) -> Iterator[EnvironmentChange]:
+    """The changes of environments with the commits of the metadata that are behind them, or with who holds them.
+
+    A commit that was behind an earlier change of the environment is not behind this one.
+    """
     names = [f"{each.environment}{SUFFIX}" for each in rows.environments if each.change not in (HELD, RELEASED)]
     found: Mapping[str, authors.LastChange] = {}
     if run.definitions and 0 < len(names) <= _MOST_ASKED:
@@ -170,8 +173,11 @@ def _with_metadata(config: Config, run: Run, rows: Rows) -> Iterator[Environment
             found = authors.last_changes(config.main.environmentsmetadatadir / ".git", run.definitions, names)
         except (GitError, OSError) as error:
             log.debug("Nobody knows who changed definitions: %s", error)
+    told = store.told_metadata(name[: -len(SUFFIX)] for name in found)
     for each in rows.environments:
         behind = found.get(f"{each.environment}{SUFFIX}")
+        if behind is not None and each.environment is not None and told.get(each.environment) == behind.commit:
+            behind = None
         if each.change == HELD and each.environment is not None:
             yield each._replace(author=_holder(config, each.environment))
         else:

@@ -16,7 +16,7 @@ from jens.environments import hold as holds
 from jens.environments.hold import Hold
 from jens.environments.model import Previous
 from jens.environments.stage import EnvironmentsStage
-from jens.errors import EnvironmentsError, LibraryError, MetadataError, RepositoriesError
+from jens.errors import HoldError, LibraryError, MetadataError
 from jens.events import tell
 from jens.git import worktrees, wrapper
 from jens.git.workers import results, workers
@@ -26,9 +26,10 @@ from jens.model import Commit, Definition, Expansion, Inventory, RepoId
 from jens.repositories import inventory, publish, retention
 from jens.repositories.model import Budget, Left, Needs, Prepared, Request
 from jens.repositories.prepare import prepare
+from jens.statefile import StateError
 from jens.system import files
 from jens.update import baseline, deployment, patience
-from jens.update.options import Context, Options, failing_as, opened, versioning_of
+from jens.update.options import Context, Options, opened, versioning_of
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +42,27 @@ class Outcome(NamedTuple):
 
 
 def hold(config: Config, wanted: Hold, definition: Definition) -> Outcome:
-    """Hold an environment, under the run lock. ``definition`` is what the hold makes of it. Raises StageError."""
+    """Hold an environment, under the run lock. ``definition`` is what the hold makes of it.
+
+    Raises HoldError when it is not held. Once it is, failures are left to the next run.
+    """
     with opened(config, Options()) as context:
-        layout, commits = context.layout, _pinned(definition)
-        with failing_as(RepositoriesError):
-            prepared, lost = _lay_out_missing(context, commits)
-            if lost:
-                _discard(layout, prepared)
+        commits = _pinned(definition)
+        try:
+            if lost := _lay_out(context, commits):
                 return Outcome(lost)
-            retention.reclaim(layout, {repo: {commit} for repo, commit in commits.items()})
-            lost = _publish(layout, prepared)
-            if lost:
-                return Outcome(lost)
-        with failing_as(EnvironmentsError):
-            baseline.remove(layout)
-            holds.save(layout, wanted)
-            log.info("Holding environment '%s' %s", wanted.environment, wanted.why)
-            applied = _switch(context, definition, commits)
+            baseline.remove(context.layout)
+            holds.save(context.layout, wanted)
+        except (OSError, StateError) as error:
+            raise HoldError(wanted.environment, str(error)) from error
+        log.info("Holding environment '%s' %s", wanted.environment, wanted.why)
+        try:
+            failures = _switch(context, definition, commits)
+        except (OSError, StateError) as error:
+            failures = (str(error),)
         if config.history.days:
             deployment.record_visible(config, deployment.Run(context.began), None, None)
-        return Outcome(failures=applied)
+        return Outcome(failures=failures)
 
 
 def _pinned(definition: Definition) -> dict[RepoId, str]:
@@ -69,6 +71,19 @@ def _pinned(definition: Definition) -> dict[RepoId, str]:
 
 
 # Commits that have no checkout
+
+
+def _lay_out(context: Context, commits: Mapping[RepoId, str]) -> Mapping[RepoId, str]:
+    """See to it that there is a checkout of each commit. Returns why some cannot be had: nothing was changed then.
+
+    Raises OSError.
+    """
+    prepared, lost = _lay_out_missing(context, commits)
+    if lost:
+        _discard(context.layout, prepared)
+        return lost
+    retention.reclaim(context.layout, {repo: {commit} for repo, commit in commits.items()})
+    return _publish(context.layout, prepared)
 
 
 def _lay_out_missing(context: Context, commits: Mapping[RepoId, str]) -> tuple[list[Prepared], dict[RepoId, str]]:

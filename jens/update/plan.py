@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -123,7 +123,8 @@ def plan_everything(
     mirrored = [repo for repo in layout.repositories_in(layout.baredir) if _may_be_mirrored(layout, repo)]
     held = deferred.repositories_plan.held_by_snapshots(environments.definitions)
     mirrored += _laid_out(layout, previous, library)
-    repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard, held)
+    shown = _shown_elsewhere(layout, environments, held - library.urls.keys())
+    repositories = deferred.repositories_plan.plan_repositories(library, {*known, *mirrored}, guard, held, shown)
     recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
     former = deferred.previous.former_definitions(layout, environments, previous)
     needs = deferred.repositories_plan.plan_needs(
@@ -139,6 +140,15 @@ def _laid_out(layout: Layout, previous: Previous, library: Library) -> list[Repo
     """The repositories of holds that have checkouts, and that the library has no more: nothing else may know them."""
     kept = {repo for definition in previous.held.values() for repo in definition.overrides}
     return [repo for repo in kept - library.urls.keys() if os.path.isdir(layout.clone(repo))]
+
+
+def _shown_elsewhere(layout: Layout, plan: EnvironmentsPlan, repos: Iterable[RepoId]) -> set[RepoId]:
+    """Those repositories that environments have on disk whose definitions do not pin them."""
+    return {
+        repo
+        for repo in repos
+        if any(not each.pins(repo) and deferred.previous.shows(layout, each.name, repo) for each in plan.definitions)
+    }
 
 
 def _may_be_mirrored(layout: Layout, repo: RepoId) -> bool:

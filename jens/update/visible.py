@@ -7,14 +7,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name, version_of
-from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader
-from jens.model import HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
+from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
 from jens.names import parse_repository
+from jens.statefile import StateError
 from jens.system import files
 
 #: Directories of an environment in which a link of its own shows what the environment holds.
@@ -97,6 +98,25 @@ def _links(clone: Path) -> Iterator[tuple[str, Link]]:
             yield name_of_ref(ref), Link(target[1:], entry.stat(follow_symlinks=False).st_mtime)
 
 
+class _Part(NamedTuple):
+    """What a link stands for: an entry of a repository ('' for none of any), with the name of its ref.
+
+    ``is_usual``: every environment has such a link that holds the repository. ``text`` tells where it leads, besides
+    the entry.
+    """
+
+    repository: str
+    entry: str
+    ref: str | None
+    is_usual: bool
+    text: str
+
+    def told(self, entries: Mapping[str, str]) -> str:
+        """What the refs of an environment do not tell of a link: the entry only if other links have another one."""
+        entry = "" if entries.get(self.repository, self.entry) == self.entry else self.entry
+        return f"{self.text} {self.repository} {entry}"
+
+
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
@@ -105,6 +125,8 @@ class _Environments:
         self._read_definitions = definitions
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
+        self._parts: dict[tuple[str, str], _Part] = {}
+        self._counts: dict[str, int] = {}
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
     @cached_property
@@ -121,39 +143,83 @@ class _Environments:
         fingerprint = hash(tuple(number for status in (*states, *held) for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
-        entries = self._entries(place, top)
-        holds = self._holds(name, entries, has_versions=place != name)
+        holds, unusual = self._holds(name, place, top)
         if not holds and known is None and not os.path.lexists(self._layout.definitions / name):
             return None
-        conf = zlib.crc32(deferred.wanted.without_version(files.read_if_there(top / ENVIRONMENT_CONF) or b""))
+        told = "\n".join(unusual).encode("utf-8", "surrogateescape")
+        written = deferred.wanted.without_version(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
+        conf = zlib.crc32(written + told)
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
-        number = conf_number(conf, is_held=bool(held))
+        number = conf_number(conf, self._held_since(name) if held else None)
         return EnvironmentSeen(fingerprint, number, holds, max(status.st_mtime for status in states))
 
     def _hold(self, name: str) -> Path:
         return deferred.hold.path_of(self._layout, name)
 
-    def _holds(self, name: str, entries: Mapping[RepoId, str], *, has_versions: bool) -> dict[str, str]:
-        """The names of the refs that an environment holds, by repository."""
-        found = {str(repo): self._ref(repo, entry) for repo, entry in entries.items()}
-        if has_versions:
-            refs = deferred.versions.followed(self._layout, self._definitions.get(name), entries)
-            found.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
-        return {repo: ref for repo, ref in found.items() if ref}
+    def _held_since(self, name: str) -> float:
+        """When the hold of an environment began, 0 when it is damaged."""
+        try:
+            found = deferred.hold.load(self._layout, name)
+        except StateError:
+            found = None
+        return found.since if found else 0.0
 
-    def _entries(self, place: str, top: Path) -> dict[RepoId, str]:
-        """The entries that the links of an environment lead through, by repository. The link to the code counts."""
-        found: dict[RepoId, str] = {}
+    def _holds(self, name: str, place: str, top: Path) -> tuple[dict[str, str], list[str]]:
+        """The names of the refs that an environment holds, by repository, and what that does not tell of its links.
+
+        The link to the code counts. Not told are links to items of the common Hiera data, and whatever somebody has
+        bent or removed. The links of a version lead to commits; what it holds are the branches that it follows.
+        """
+        holds, entries, unusual = self._read(place, top)
+        if place != name:
+            refs = deferred.versions.followed(self._layout, self._definitions.get(name), _by_repository(entries))
+            holds.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
+        return holds, sorted(part.told(entries) for part in unusual)
+
+    def _read(self, place: str, top: Path) -> tuple[dict[str, str], dict[str, str], list[_Part]]:
+        """The names of refs, and the entries of links, by repository; and the links that those do not tell."""
+        holds: dict[str, str] = {}
+        entries: dict[str, str] = {}
+        unusual: list[_Part] = []
+        whole: set[str] = set()
+        usual = 0
         for directory in (*_TELLING, *_DATA):
+            partition = _DATA.get(directory)
             for entry in _entries(f"{top}/{directory}" if directory else str(top)):
-                if directory in _DATA and RepoId(_DATA[directory], entry.name) in found:
-                    continue
                 link = f"{directory}/{entry.name}" if directory else entry.name
-                target = self._reader.target(place, link, os.readlink(entry.path))
-                if target and entry_ref(target.entry):
-                    found.setdefault(target.repo, target.entry)
-        return found
+                part = self._part(place, link, os.readlink(entry.path))
+                if part.ref and not (partition and f"{partition}/{entry.name}" in holds):
+                    holds.setdefault(part.repository, part.ref)
+                if part.ref:
+                    entries.setdefault(part.repository, part.entry)
+                if part.is_usual:
+                    whole.add(part.repository)
+                if part.is_usual and entries.get(part.repository) == part.entry:
+                    usual += 1
+                else:
+                    unusual.append(part)
+        if missing := sum(map(self._count, whole)) - usual:
+            unusual.append(_Part("", "", None, False, f"{missing} links missing"))
+        return holds, entries, unusual
+
+    def _part(self, place: str, link: str, text: str) -> _Part:
+        """What a link stands for. Where it leads does not depend on the environment that it is in."""
+        if (link, text) not in self._parts:
+            target = self._reader.target(place, link, text)
+            if target is None:
+                self._parts[link, text] = _Part("", "", None, False, f"{link} {text}")
+            else:
+                repo, entry, below = target
+                is_usual = repo != HIERADATA and links_of(self._layout, repo).get(link) == below
+                self._parts[link, text] = _Part(str(repo), entry, self._ref(repo, entry), is_usual, f"{link} {below}")
+        return self._parts[link, text]
+
+    def _count(self, repository: str) -> int:
+        """The number of links that every environment has that holds a repository."""
+        if repository not in self._counts:
+            self._counts[repository] = len(links_of(self._layout, parse_repository(repository)))
+        return self._counts[repository]
 
     def _ref(self, repo: RepoId, entry: str) -> str | None:
         ref = entry_ref(entry)
@@ -163,6 +229,10 @@ class _Environments:
         if path not in self._there:
             self._there[path] = ref.is_full and os.path.lexists(path)
         return name_of_ref(ref, is_there=self._there[path])
+
+
+def _by_repository(entries: Mapping[str, str]) -> dict[RepoId, str]:
+    return {parse_repository(repository): entry for repository, entry in entries.items()}
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

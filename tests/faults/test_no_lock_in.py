@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jens import purgeguard
+from jens.commands import hold, release
 from jens.metadata import reserve
 from jens.system import files
 from tests.conftest import MODULE, Site, definition, faults_of
@@ -287,3 +288,13 @@ def test_a_new_name_that_finds_no_room_does_not_keep_an_old_checkout_from_being_
         files.discard(tmp_path / "tree")  # Puppet could see half of it
     assert files.discard(tmp_path / "tree", is_unseen=True)
     assert not (tmp_path / "tree").exists()
+
+
+def test_a_hold_can_be_released_on_a_full_disk(site: Site, disk: Small) -> None:
+    assert hold.main(["-c", str(site.config), "production"]) == 0
+    disk.leave_inodes(0)
+    assert release.main(["-c", str(site.config), "production"]) in (0, 20, 30, 40)  # as a run ends on a full disk
+    assert os.listdir(site.root / "cache" / "holds") == []
+    disk.make_room()
+    assert site.update("--strict").code == 0
+    assert all("/master/" in text for text in site.links("production").values())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.commands import update
+from jens.commands import hold, update
 from jens.tools.compare import compare
 from tests.conftest import HOSTGROUP, MODULE, Outcome, Remote, Site, definition, git
 from tests.warm import Warm, warm
@@ -201,6 +201,52 @@ def test_exactly_the_limit_is_not_more_than_it(site: Site) -> None:
     site.define("x00")
     assert site.update("--strict").code == 0  # 10 of 12
     assert site.environments() == ["production", "x00"]
+
+
+# What snapshots and holds keep
+
+
+@pytest.mark.parametrize("how", ["held", "snapshot"])
+def test_what_one_environment_keeps_is_not_taken_away_from_the_others(site: Site, how: str) -> None:
+    site.define("qa")
+    fill(site, "modules")
+    if how == "held":
+        assert hold.main(["-c", str(site.config), "production", "--until", "1d"]) == 0
+    else:
+        pins = {f"modules/m{number}": f"commit/{site.remotes[DUMMY].commit()}" for number in TWELVE}
+        site.define("frozen", definition(None, pins))
+        assert site.update("--strict").code == 0
+    lose(site, "modules")
+    assert "Refusing to remove 12 of the modules at once" in site.update("--dry-run").stdout
+    for _ in range(2):
+        refused(site.update(), "modules")
+        assert_whole(site)
+        assert len(os.listdir(site.root / "environments" / "qa" / "modules")) == 13
+    site.define("late")
+    refused(site.update(), "modules")
+    assert len(os.listdir(site.root / "environments" / "late" / "modules")) == 13
+    assert site.update("--allow-purge").code == 0
+    for _ in range(2):  # what has left the others can leave them no more
+        assert site.update().code == 0
+        assert os.listdir(site.root / "environments" / "qa" / "modules") == ["dummy"]
+        kept = "production" if how == "held" else "frozen"
+        assert len(os.listdir(site.root / "environments" / kept / "modules")) == 12 + (how == "held")
+
+
+@pytest.mark.parametrize("name", ["site", "hieradata"])
+def test_the_common_repositories_of_others_are_guarded_though_a_hold_keeps_them(site: Site, name: str) -> None:
+    site.define("qa")
+    assert site.update("--strict").code == 0
+    assert hold.main(["-c", str(site.config), "production", "--until", "1d"]) == 0
+    before = site.links("qa")
+    del site.urls[f"common/{name}"]
+    site.publish()
+    for _ in range(2):
+        refused(site.update(), "common")
+        assert site.links("qa") == before
+    assert site.update("--allow-purge").code == 0
+    assert site.update().code == 0
+    assert site.links("qa") != before
 
 
 # Later runs refuse it, too

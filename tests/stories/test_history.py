@@ -287,6 +287,50 @@ def test_an_idle_run_neither_opens_nor_imports_it(site: Site) -> None:
     assert (path.read_bytes(), path.stat().st_ctime_ns) == (before[0], before[1].st_ctime_ns)
 
 
+def test_what_no_repository_tells_of_an_environment_is_told(site: Site) -> None:
+    updated(site)
+    before = len(listed(site))
+    site.settings["main.common_hieradata_items"] = "common.yaml, hardware"
+    updated(site)
+    # Nobody has changed its definition, so it names nobody.
+    assert told(site)[:-before] == ["environment production changed"]
+    updated(site)
+    assert len(listed(site)) == before + 1
+    # A new repository is told by its own line alone.
+    site.add("modules/new")
+    site.publish()
+    updated(site)
+    [line] = told(site)[: -before - 1]
+    assert line.startswith("modules/new master")
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        ["hieradata/common.yaml"],
+        ["modules/dummy"],
+        ["hieradata/fqdns/myapp"],
+        ["modules/dummy", "hieradata/module_names/dummy"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("how", ["removed", "bent"])
+def test_an_environment_that_is_put_right_has_changed_twice(site: Site, links: list[str], how: str) -> None:
+    updated(site)
+    before = len(listed(site))
+    shown = site.links("production")
+    for link in links:
+        path = site.root / "environments" / "production" / link
+        path.unlink()
+        if how == "bent":
+            path.symlink_to("/nowhere")
+    updated(site)
+    assert site.links("production") == shown
+    assert told(site)[:-before] == ["environment production changed"] * 2
+    updated(site)
+    assert len(listed(site)) == before + 2
+
+
 def test_a_push_is_visible_before_anything_is_recorded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     updated(site)
     commit = site.remotes[DUMMY].push({"code/a": "1\n"})

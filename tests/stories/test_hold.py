@@ -19,6 +19,8 @@ import pytest
 
 from jens.commands import gc, history, hold, release, reset, show, stats
 from jens.config import load_config
+from jens.history.since import since
+from jens.history.store import Reader
 from jens.locking import run_lock
 from tests import TREE
 from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, git, let_pass
@@ -216,13 +218,46 @@ def test_it_ends_by_itself(old: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tool(old, hold.main, "--list").stdout == ""
 
 
+@pytest.mark.parametrize("how", ["released", "--until"])
+def test_everybody_can_see_that_it_is_over_but_waits_for_a_run(
+    old: Site, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    hold_now(old, "--reason", "freeze", *(["--until", "5m"] if how == "--until" else []))
+    push(old, "second")
+    old.definitions.go_away()
+    if how == "released":
+        outcome = tool(old, release.main, "production")
+        assert outcome.code == 20
+        said(outcome.stderr.splitlines()[-1], "'production' is not up to date yet: it stays as it was held until a run")
+    else:
+        let_pass(monkeypatch, 301)
+        assert old.update().code == 20
+    assert old.read(SHOWN) == "first\n"
+    [line] = tool(old, hold.main, "--list").stdout.splitlines()
+    said(line, "production, held since", "freeze", ", is over, but waits for a run of jens-update")
+    assert "1970" not in line
+    assert [each["ended"] for each in document(old, hold.main, "--list", "--json")["holds"]] == [True]
+    assert ", is over, but waits for a run of jens-update" in tool(old, stats.main, "-e").stdout
+    assert document(old, stats.main, "--json")["environments"]["held"]["production"]["ended"] is True
+    assert "The hold is over. A run of jens-update brings" in tool(old, show.main, "environment", "production").stdout
+    assert document(old, show.main, "environment", "production", "--json")["hold"]["ended"] is True
+    old.definitions.come_back()
+    old.update()
+    assert old.read(SHOWN) == "second\n"
+    assert tool(old, hold.main, "--list").stdout == ""
+    assert document(old, show.main, "environment", "production", "--json")["hold"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), "which ENVIRONMENT?"),
         (("--list", "production"), "--list takes no environment"),
         (("production", "--until", "2020-01-01"), "expected a time to come"),
+        (("production", "--until", "99999999999d"), "expected a time to come"),
+        (("production", "--until", "9" * 400 + "d"), "expected a time to come"),
         (("production", "--at", "yesterday"), "expected a time such as"),
+        (("production", "--at", "2099-01-01"), "expected a time that is over"),
         (("pro/duction",), "no name of an environment"),
         (("production", "--except", "dummy"), "expected a repository such as modules/dummy"),
     ],
@@ -445,6 +480,87 @@ def test_a_mirror_that_was_lost_is_made_anew(old: Site) -> None:
     assert old.read(SHOWN) == "first\n"
 
 
+# What is missing at this moment
+
+
+def held_commits(site: Site) -> dict[str, str | None]:
+    [held] = document(site, hold.main, "--list", "--json")["holds"]
+    return {repo: kept["commit"] for repo, kept in held["repositories"].items()}
+
+
+def test_a_checkout_that_is_missing_is_laid_out_again_and_held(old: Site) -> None:
+    first = old.remotes[DUMMY].commit()
+    everything = {repo: old.remotes[repo].commit() for repo in old.urls}
+    shutil.rmtree(old.root / "clone" / DUMMY / f".{first}")
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    said(
+        outcome.stderr, f"WARNING: {DUMMY} is held at {first}, as a link says: there is no checkout of branch 'master'"
+    )
+    assert (old.read(SHOWN), held_commits(old)) == ("first\n", everything)
+    # Again, when it is held: the hold that there was names the commit.
+    old.remotes[DUMMY].push({INIT: "second\n"})
+    old.update()
+    shutil.rmtree(old.root / "clone" / DUMMY / f".{first}")
+    assert tool(old, hold.main, "production", "--until", "1d").code == 0
+    assert (old.read(SHOWN), held_commits(old)) == ("first\n", everything)
+    assert old.update("--strict").code == 0
+    assert old.read(SHOWN) == "first\n"
+
+
+def test_it_never_holds_nothing(old: Site) -> None:
+    everything = {repo: old.remotes[repo].commit() for repo in old.urls}
+    before = old.links("production").keys()
+    for partition in (old.root / "clone").iterdir():
+        shutil.rmtree(partition)
+        partition.mkdir()
+    assert tool(old, hold.main, "production", "--until", "1d").code == 0
+    assert (held_commits(old), old.links("production").keys()) == (everything, before)
+    assert old.read(SHOWN) == "first\n"
+    assert old.update("--strict").code == 0
+    assert old.dangling("production") == []
+
+
+def test_without_inventory_and_history_nothing_is_held_that_nobody_knows(old: Site) -> None:
+    shutil.rmtree(old.root / "clone" / DUMMY)
+    (old.root / "cache" / "inventory.json").unlink()
+    (old.root / "cache" / "history.sqlite").unlink()
+    before = old.listing("clone", "environments", "cache")
+    outcome = tool(old, hold.main, "production")
+    assert (outcome.code, outcome.stdout) == (60, "")
+    lost, last = outcome.stderr.splitlines()
+    said(lost, f"{DUMMY} ", "there is no checkout of branch 'master'", "nobody knows which commit")
+    said(last, "'production' is not held, and nothing was changed: nobody can tell what it should show")
+    assert old.listing("clone", "environments", "cache") == before
+    assert tool(old, hold.main, "production", "--except", DUMMY).code == 0  # that one need not be known
+
+
+def test_links_that_somebody_removed_are_held_too(old: Site) -> None:
+    before = old.links("production").keys()
+    top = old.root / "environments" / "production"
+    for link in ("modules/dummy", "hieradata/module_names/dummy", "site"):
+        (top / link).unlink()
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    said(outcome.stderr, f"{DUMMY} is held at {old.remotes[DUMMY].commit()}, as the history says: no link leads to it")
+    assert "snapshot" not in outcome.stderr
+    assert old.links("production").keys() == before
+    assert old.read(SHOWN) == "first\n"
+
+
+def test_what_nobody_has_is_left_out_with_a_warning(old: Site) -> None:
+    nowhere = "0123456789" * 4
+    old.define("production", definition(overrides={DUMMY: "nowhere", MYAPP: f"commit/{nowhere}"}))
+    old.update()
+    outcome = tool(old, hold.main, "production", "--until", "1d")
+    assert outcome.code == 0
+    [first, second] = outcome.stderr.splitlines()
+    said(first, f"{MYAPP} is left out: there is no checkout of commit {nowhere}")
+    said(second, f"{DUMMY} is left out: there is no checkout of branch 'nowhere'")
+    assert held_commits(old)[DUMMY] is None
+    assert "modules/dummy" not in old.links("production")
+
+
 # Who else is at work
 
 
@@ -454,11 +570,15 @@ def test_it_waits_for_a_run_to_end(old: Site, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(subprocess.TimeoutExpired):
             process.communicate(timeout=2)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (0, "")
+    assert process.returncode == 0
+    said(stderr, "jens-hold: Lock ", " is held by another process", ": waiting for up to 60 seconds")
     monkeypatch.setattr(hold, "PATIENCE", 0.1)
     with run_lock(load_config(old.config)):
-        assert tool(old, hold.main, "production").code == 50
-        assert tool(old, release.main, "production").code == 50
+        for main, *arguments in ((hold.main, "--reason", "another"), (release.main,)):
+            outcome = tool(old, main, "production", *arguments)
+            assert outcome.code == 50
+            said(outcome.stderr.splitlines()[-1], "is held by another process", ". Nothing was changed")
+    assert document(old, hold.main, "--list", "--json")["holds"][0]["reason"] == ""
 
 
 def start(site: Site, name: str, *arguments: str) -> subprocess.Popen[str]:
@@ -482,6 +602,32 @@ def test_of_two_administrators_at_once_the_last_word_counts(old: Site) -> None:
     assert held["repositories"][DUMMY]["ref"] == "master"
     assert held["then"]["deployment"] == int(before)
     assert old.read(SHOWN) == "first\n"
+    # Once something has moved, it is no more what it was then.
+    hold_now(old, "--except", DUMMY)
+    assert old.update().code == 0
+    assert old.read(SHOWN) == "second\n"
+    outcome = hold_now(old)
+    assert outcome.stdout.splitlines()[0] == "Environment 'production' is held as it is."
+    [held] = document(old, hold.main, "--list", "--json")["holds"]
+    assert held["then"] is None
+
+
+def test_the_history_tells_who_holds_it_now(old: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = push(old, "second")
+    number = int(last_deployment(old))
+    for name, arguments in (("ann", []), ("bob", ["--at", before, "--reason", "two"]), ("eve", ["--reason", "three"])):
+        monkeypatch.setenv("SUDO_USER", name)
+        hold_now(old, "--until", "1d", *arguments)
+    old.update()
+    lines = tool(old, history.main, "production", "-n", "3").stdout.splitlines()
+    assert [line[20:] for line in lines] == [f"environment production held ({name})" for name in ("eve", "bob", "ann")]
+    # That somebody holds it is no change of its files: receivers are told of the one that is.
+    with Reader(old.root / "cache" / "history.sqlite") as reader:
+        assert {*since(reader, number).environments} == {"production"}
+        assert {*since(reader, number + 2).environments} == set()
+    assert tool(old, release.main, "production").code == 0
+    line = tool(old, history.main, "production", "-n", "1").stdout
+    assert line[20:] == "environment production released\n"
 
 
 def test_readers_miss_nothing_while_it_is_held_and_released(old: Site) -> None:
@@ -595,6 +741,22 @@ def test_a_switch_that_fails_is_finished_by_the_next_run(old: Site, monkeypatch:
     monkeypatch.undo()
     old.update()
     assert all("/." in text for text in old.links("production").values())
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "no room"])
+def test_what_cannot_be_saved_is_not_held(old: Site, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
+    before = old.listing("clone", "environments")
+    if obstacle == "a file":
+        (old.root / "cache" / "holds").write_text("")
+    else:
+        monkeypatch.setattr("jens.environments.hold.statefile.save", _no_room)
+    outcome = tool(old, hold.main, "production")
+    assert_complaint(outcome, 30, "Environment 'production' is not held, and nothing was changed: ", "holds")
+    assert old.listing("clone", "environments") == before
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device", "holds")
 
 
 def _refuse(path: Path, _text: str) -> None:

@@ -22,7 +22,7 @@ from jens.metadata.definition import parse_definition, read_definition
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, RepoId
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
-from jens.tools.snapshot import EnvironmentSnapshot, Pins, Shown, plan_pins
+from jens.tools.snapshot import EnvironmentSnapshot, Shown, plan_pins
 from tests import TREE
 from tests.conftest import HOSTGROUP, MODULE, Outcome, Site, assert_complaint, definition, git, interrupt, take_over
 
@@ -345,13 +345,15 @@ def test_the_commit_of_a_repository_is_that_of_its_links(
     links: dict[str, Shown | None], commit: str | None, doubts: list[str]
 ) -> None:
     pins = {SITE: A, HIERADATA: A, **({DUMMY: commit} if commit else {})}
-    assert plan_pins({**COMMON, **links}, LINKS.__getitem__) == Pins(pins, tuple(doubts))
+    found = plan_pins({**COMMON, **links}, LINKS.__getitem__, "the snapshot")
+    left_out = [f"{repo} is left out: {reason}" for repo, reason in found.left_out.items()]
+    assert (found.commits, [*left_out, *found.doubts]) == (pins, doubts)
 
 
 def test_an_environment_without_site_and_hiera_data_would_get_them() -> None:
-    pins = plan_pins({}, LINKS.__getitem__)
-    assert pins.commits == {}
-    assert [doubt.split(":")[0] for doubt in pins.doubts] == ["common/hieradata is left out", "common/site is left out"]
+    pins = plan_pins({}, LINKS.__getitem__, "the snapshot")
+    assert (pins.commits, pins.doubts) == ({}, ())
+    assert pins.left_out == {HIERADATA: "no link leads to it", SITE: "no link leads to it"}
 
 
 # Changes during the work

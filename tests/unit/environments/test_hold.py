@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -68,14 +69,26 @@ def test_a_file_tells_the_same(tmp_path: Path) -> None:
     (layout.holds / "no name.json").write_text("{}")
     (layout.holds / "README").write_text("")
     found = hold.load_all(layout)
-    assert (found.there, found.over, [*found.damaged]) == ({"production": HELD}, ("qa",), ["bad"])
+    assert (found.there, [*found.over], [*found.damaged]) == ({"production": HELD}, ["qa"], ["bad"])
     assert found.next_end == math.inf
     assert found._replace(there={"production": FULL}).next_end == 2000.0
     assert hold.commits([FULL, HELD]) == {DUMMY: {A}, MYAPP: {B}}
     assert hold.end(layout, "production") == HELD
-    assert hold.load_all(layout).over == ("production", "qa")
+    assert hold.load_all(layout).over.keys() == {"production", "qa"}
     assert hold.end(layout, "bad") is None
     assert hold.names(layout) == ["production", "qa"]
+
+
+def test_a_hold_that_cannot_be_written_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_in(tmp_path)
+    hold.save(layout, FULL)
+    monkeypatch.setattr("jens.system.files.write_file", _no_room)
+    assert hold.end(layout, "production") == FULL
+    assert hold.load_all(layout) == Holds()
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def changed(**values: Any) -> str:

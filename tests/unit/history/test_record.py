@@ -37,7 +37,7 @@ DUMMY, SSSD = "modules/dummy", "modules/sssd"
 #: When a link was made, when an entry of a repository was last made or removed, and the same for an environment.
 LINKED, REMOVED, BUILT, GONE = 10.0, 11.0, 12.0, 13.0
 #: When a hold was last made or removed, and the number of a held environment.
-HELD_AT, HELD_CONF = 14.0, conf_number(0, is_held=True)
+HELD_AT, HELD_CONF = 14.0, conf_number(0, 1000.5)
 
 
 def _repository(links: Mapping[str, str]) -> RepositorySeen:
@@ -223,6 +223,28 @@ _PIN = f".{A}"
             Visible(environments={"production": _environment({DUMMY: _PIN}, HELD_CONF)}, holds_changed=HELD_AT),
             Rows(),
             id="it is still held",
+        ),
+        pytest.param(
+            Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),
+            Visible(
+                environments={"production": _environment({DUMMY: _PIN}, conf_number(0, 1000.6))}, holds_changed=HELD_AT
+            ),
+            Rows([], [EnvironmentChange("production", HELD, HELD_AT)]),
+            id="another hold takes its place",
+        ),
+        pytest.param(
+            Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),
+            Visible(
+                environments={"production": _environment({DUMMY: _PIN}, conf_number(0, 0.0))}, holds_changed=HELD_AT
+            ),
+            Rows(),
+            id="its hold is damaged",
+        ),
+        pytest.param(
+            Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),
+            Visible(environments={"production": _environment({DUMMY: _PIN}, conf_number(7, 1000.5))}),
+            Rows([], [EnvironmentChange("production", CHANGED, BUILT)]),
+            id="the configuration changes while it is held",
         ),
         pytest.param(
             Believed({}, {"production": EnvironmentBelieved(HELD_CONF, {DUMMY: _PIN})}),

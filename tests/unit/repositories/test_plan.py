@@ -154,6 +154,29 @@ def test_allow_purge_lets_everything_pass() -> None:
     assert (plan.kept, plan.deleted, plan.refusals) == ((), tuple(sorted(repos)), ())
 
 
+@pytest.mark.parametrize(
+    ("held", "shown", "is_refused"),
+    [
+        pytest.param(11, 11, True, id="others have all of them"),
+        pytest.param(20, 11, True, id="what has left the others before counts nowhere"),
+        pytest.param(11, 10, False, id="others have few"),
+        pytest.param(11, 0, False, id="others have none any more"),
+    ],
+)
+def test_what_only_snapshots_keep_is_a_removal_for_the_others(held: int, shown: int, is_refused: bool) -> None:
+    repos = _numbered(MODULES, held + 2)
+    plan = plan_repositories(_library(*repos[held:]), repos, _GUARD, repos[:held], repos[:shown])
+    kept = repos[:shown] if is_refused else []
+    assert (plan.kept, plan.pinned) == (tuple(kept), tuple(repo for repo in repos[:held] if repo not in kept))
+    assert (plan.deleted, len(plan.refusals)) == ((), is_refused)
+
+
+def test_removals_of_both_kinds_are_added_up() -> None:
+    repos = _numbered(MODULES, 13)
+    plan = plan_repositories(_library(*repos[12:]), repos, _GUARD, repos[:6], repos[:6])
+    assert (plan.kept, plan.pinned, plan.deleted) == (tuple(repos[:12]), (), ())
+
+
 # Refs that a repository needs
 
 
