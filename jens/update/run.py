@@ -67,8 +67,8 @@ def _run(context: Context) -> Report:
         needs = _needs(context, scope, plans, applied)
         only = scope.repos if scope.baseline else None
         failures += applied.failures
-        kept = record.save_versions(context, applied, only)
-        if not applied.is_blind:
+        kept = record.save_versions(context, applied, only, failures)
+        if kept is not None:
             failures += tell(log, repositories.retire(needs, retention, _used_by(layout, applied), only, kept))
         failures += record.save_retired(context, scope, plans, repositories)
 
