@@ -78,12 +78,20 @@ def save_retired(context: Context, scope: Scope, plans: Plans, repositories: Rep
 
 
 def save_versions(
-    context: Context, applied: Applied, only: Collection[RepoId] | None
-) -> Mapping[RepoId, frozenset[str]]:
-    """Save which versions of environments were replaced, and return the commits that they use. Raises OSError."""
-    if not os.path.lexists(context.layout.versions):
-        return {}
-    return deferred.versions.keep(context.layout, applied.replaced, applied.unfinished, only)
+    context: Context, applied: Applied, only: Collection[RepoId] | None, failures: list[str]
+) -> Mapping[RepoId, frozenset[str]] | None:
+    """Save which versions of environments were replaced, and return the commits that they use.
+
+    None when nobody can tell: then nothing may be removed. Adds what failed.
+    """
+    if applied.is_blind or not os.path.lexists(context.layout.versions):
+        return None if applied.is_blind else {}
+    try:
+        return deferred.versions.keep(context.layout, applied.replaced, applied.unfinished, only)
+    except OSError as error:
+        failures.append(f"Unable to see what versions of environments use, so nothing is removed: {error}")
+        log.error("%s", failures[-1])
+        return None
 
 
 @contextmanager
@@ -173,6 +181,11 @@ def save_deployment(
     run = deferred.deployment.Run(context.began, hints is not None, revisions.environments, _times(hints))
     only = scope.repos if scope.baseline and not told else None
     return deferred.deployment.record_visible(context.config, run, only, faults.opened, told)
+
+
+def flushed(context: Context) -> float | None:
+    """Until when all Puppet servers know what has changed; None when nobody tells servers. Raises OSError."""
+    return deferred.deliveries.flushed(context.layout) if context.config.puppetserver.urls else None
 
 
 def _times(hints: Hints | None) -> Mapping[RepoId, float]:

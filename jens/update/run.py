@@ -67,8 +67,8 @@ def _run(context: Context) -> Report:
         needs = _needs(context, scope, plans, applied)
         only = scope.repos if scope.baseline else None
         failures += applied.failures
-        kept = record.save_versions(context, applied, only)
-        if not applied.is_blind:
+        kept = record.save_versions(context, applied, only, failures)
+        if kept is not None:
             failures += tell(log, repositories.retire(needs, retention, _used_by(layout, applied), only, kept))
         failures += record.save_retired(context, scope, plans, repositories)
 
@@ -96,8 +96,7 @@ def _clear_left_overs(context: Context) -> bool:
     layout, retention = context.layout, context.config.main.retention
     with failing_as(RepositoriesError):
         baselines.remove(layout)
-        flushed = deferred.deliveries.flushed(layout) if context.config.puppetserver.urls else None
-        is_clean = not layout.versions.exists() or deferred.versions.clear(layout, retention, flushed)
+        is_clean = not layout.versions.exists() or deferred.versions.clear(layout, retention, record.flushed(context))
         return deferred.retention.clear_left_overs(layout, retention) and is_clean
 
 

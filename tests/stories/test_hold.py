@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from jens.commands import gc, history, hold, release, reset, show, stats
 from jens.config import load_config
+from jens.git.lock import repository_lock
 from jens.history.since import since
 from jens.history.store import Reader
 from jens.locking import run_lock
@@ -579,6 +581,15 @@ def test_it_waits_for_a_run_to_end(old: Site, monkeypatch: pytest.MonkeyPatch) -
             assert outcome.code == 50
             said(outcome.stderr.splitlines()[-1], "is held by another process", ". Nothing was changed")
     assert document(old, hold.main, "--list", "--json")["holds"][0]["reason"] == ""
+
+
+def test_it_waits_for_nobody_who_has_a_repository(old: Site) -> None:
+    before = push(old, "second")
+    with ExitStack() as stack:
+        for repo in old.remotes:
+            stack.enter_context(repository_lock(old.root / "bare" / repo))
+        hold_now(old, "--at", before)
+    assert old.read(SHOWN) == "first\n"
 
 
 def start(site: Site, name: str, *arguments: str) -> subprocess.Popen[str]:

@@ -520,6 +520,32 @@ def test_a_full_disk_leaves_the_version_before(versioned: Site, monkeypatch: pyt
     assert versioned.read(SHOWN) == "second\n"
 
 
+def test_nothing_is_removed_while_nobody_can_see_what_versions_use(
+    versioned: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versioned.settings["main.retention"] = "0"
+    first = versioned.remotes[DUMMY].commit()
+    push(versioned, "second")
+    versioned.update("--strict")
+    (versioned.root / "cache" / "versions.json").unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jens.environments.versions.commits_of", refuse)
+        outcome = versioned.update("--allow-purge")
+        [line] = outcome.lines("ERROR")
+        assert line.startswith("ERROR Unable to see what versions of environments use, so nothing is removed: ")
+        assert outcome.code == 0
+    assert versioned.checkouts(DUMMY) >= {first}
+    assert on_disk(versioned) == ["production_1", "production_2"]
+    for _ in range(3):
+        versioned.update("--allow-purge")
+    assert on_disk(versioned) == ["production_2"]
+    assert versioned.checkouts(DUMMY) == {versioned.remotes[DUMMY].commit()}
+
+
 def start(site: Site) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config), "--allow-purge"]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TREE)}, stderr=subprocess.DEVNULL)
