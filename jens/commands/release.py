@@ -44,7 +44,7 @@ def _release(arguments: argparse.Namespace) -> int:
     preflight.check_instance(config)
     layout, name = Layout.of(config), arguments.environment
     with waiting_run_lock(config):
-        if not hold.path_of(layout, name).exists():
+        if not files.is_there(hold.path_of(layout, name)):
             return complain(f"Environment '{name}' is not held (jens-hold --list prints those that are)", DIRECTORY)
         try:
             held = hold.end(layout, name)

@@ -40,7 +40,7 @@ def deployment_of(reader: Reader, config: Config, at: float | int) -> Deployment
     found = None if number is None else queries.deployment(reader, number)
     if found is None:
         what = f"no deployment {at}" if isinstance(at, int) else f"nothing of {local(at)}"
-        raise HistoryError(path_of(config), f"it has {what}")
+        raise HistoryError(path_of(config), f"has {what}", "")
     return found
 
 

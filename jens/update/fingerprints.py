@@ -109,7 +109,11 @@ def _metadata(config: Config) -> Iterator[str]:
 
 
 def _tops(layout: Layout) -> Iterator[str]:
-    yield from map(str, (layout.environmentsdir, layout.definitions, layout.holds, layout.baredir, layout.clonedir))
+    holds = str(layout.holds)
+    yield from map(str, (layout.environmentsdir, layout.definitions, layout.baredir, layout.clonedir))
+    yield holds
+    if os.path.lexists(holds):
+        yield from _under(holds, _names(holds))
 
 
 def _partitions(layout: Layout) -> Iterator[int]:

@@ -268,9 +268,9 @@ def test_mistakes_of_a_tired_administrator(site: Site, arguments: tuple[str, ...
 
 def test_what_cannot_be_held(old: Site) -> None:
     assert_complaint(tool(old, hold.main, "qa"), 3, "environments/qa': does not exist")
-    assert_complaint(tool(old, hold.main, "qa", "--at", "1h"), 3, "it has nothing of")
+    assert_complaint(tool(old, hold.main, "qa", "--at", "1h"), 3, "history.sqlite' has nothing of")
     assert_complaint(tool(old, hold.main, "qa", "--at", "1"), 3, "held nothing after deployment 1")
-    assert_complaint(tool(old, hold.main, "production", "--at", "99"), 3, "it has no deployment 99")
+    assert_complaint(tool(old, hold.main, "production", "--at", "99"), 3, "history.sqlite' has no deployment 99")
     assert tool(old, hold.main, "--list").stdout == ""
     assert old.update("--strict").code == 0
 
@@ -397,10 +397,55 @@ def test_a_damaged_hold_moves_nothing(old: Site) -> None:
     assert "whose hold cannot be read" in tool(old, stats.main, "-e").stdout
     outcome = tool(old, hold.main, "production")
     assert outcome.code == 0
-    assert "WARNING: the hold that there was is damaged, and replaced" in outcome.stderr
+    assert ": WARNING: the hold that there was is damaged, and replaced" in outcome.stderr
+    assert " WARNING the hold that there was is damaged, and replaced" in outcome.log
     path.write_text("[]")
     assert tool(old, release.main, "production").code == 0
     assert old.read(SHOWN) == "second\n"
+
+
+def test_a_hold_that_is_damaged_in_place_is_noticed_at_once(old: Site) -> None:
+    hold_now(old, "--until", "1d")
+    assert old.update("--strict").code == 0
+    assert old.update("--strict").has("Nothing new")
+    with open(old.root / "cache" / "holds" / "production.json", "r+", encoding="utf-8") as file:
+        file.write("[")
+    assert old.update().has("ERROR Environment 'production' stays as it is, as its hold cannot be read: ")
+
+
+@pytest.mark.parametrize("what", ["a dangling link", "a directory"])
+def test_whatever_is_in_the_place_of_a_hold_can_be_released(old: Site, what: str) -> None:
+    hold_now(old)
+    push(old, "second")
+    path = old.root / "cache" / "holds" / "production.json"
+    path.unlink()
+    if what == "a directory":
+        (path / "below").mkdir(parents=True)
+    else:
+        path.symlink_to("nowhere")
+    assert old.update().has("as its hold cannot be read: ")
+    assert old.read(SHOWN) == "first\n"
+    assert tool(old, release.main, "production").code == 0
+    assert old.read(SHOWN) == "second\n"
+    assert not os.path.lexists(path)
+
+
+def test_a_file_in_the_place_of_the_holds_stops_nothing_else(old: Site) -> None:
+    (old.root / "cache" / "holds").write_text("")
+    old.remotes[DUMMY].push({INIT: "second\n"})
+    outcome = old.update()
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.has("cache/holds' is no directory, so no environment is held")
+    assert old.read(SHOWN) == "second\n"
+    assert tool(old, hold.main, "--list").stdout == ""
+    assert_complaint(tool(old, release.main, "production"), 3, "'production' is not held")
+
+
+def test_a_very_long_reason_is_cut(old: Site) -> None:
+    said(hold_now(old, "--reason", "x" * 100_000).stdout, "is held as it is")
+    [line] = tool(old, hold.main, "--list").stdout.splitlines()
+    said(line, "x" * 1000 + "... (cut, 100000 characters)")
+    assert len(line) < 1200
 
 
 # Commits that were taken away
