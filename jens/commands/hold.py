@@ -219,7 +219,7 @@ def _list(arguments: argparse.Namespace) -> int:
         then = (
             f", as it was at {history.local(each.then.time)} (deployment {each.then.deployment})" if each.then else ""
         )
-        over = ", is over, but waits for a run of jens-update" if each.is_over else ""
+        over = "; it is over, but the environment waits for a run of jens-update" if each.is_over else ""
         print(f"{each.environment}, held {describe(each)}{then}{over}")
         if each.moving:
             print(f"\texcept {', '.join(map(str, each.moving))}")

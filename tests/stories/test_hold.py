@@ -231,10 +231,10 @@ def test_everybody_can_see_that_it_is_over_but_waits_for_a_run(
         assert old.update().code == 20
     assert old.read(SHOWN) == "first\n"
     [line] = tool(old, hold.main, "--list").stdout.splitlines()
-    said(line, "production, held since", "freeze", ", is over, but waits for a run of jens-update")
+    said(line, "production, held since", "freeze", "; it is over, but the environment waits for a run of jens-update")
     assert "1970" not in line
     assert [each["ended"] for each in document(old, hold.main, "--list", "--json")["holds"]] == [True]
-    assert ", is over, but waits for a run of jens-update" in tool(old, stats.main, "-e").stdout
+    assert "; it is over, but the environment waits for a run of jens-update" in tool(old, stats.main, "-e").stdout
     assert document(old, stats.main, "--json")["environments"]["held"]["production"]["ended"] is True
     assert "The hold is over. A run of jens-update brings" in tool(old, show.main, "environment", "production").stdout
     assert document(old, show.main, "environment", "production", "--json")["hold"]["ended"] is True
