@@ -215,7 +215,7 @@ class BudgetError(JensError):
 
 
 class HistoryError(JensError):
-    """The history cannot be read or written."""
+    """The history cannot be read or written, or (no ``action``) lacks what was asked for."""
 
     def __init__(self, path: Path, problem: str, action: str = "read") -> None:
         super().__init__(path, problem, action)
@@ -224,4 +224,6 @@ class HistoryError(JensError):
         self.action = action
 
     def __str__(self) -> str:
+        if not self.action:
+            return f"The history '{self.path}' {self.problem}"
         return f"The history '{self.path}' could not be {self.action}: {self.problem}"

@@ -25,13 +25,13 @@ from jens.commands.arguments import (
 )
 from jens.commands.exitcodes import ENVIRONMENTS, LOCKED, NOT_ALL_WELL, OK
 from jens.commands.logs import set_up_logging
-from jens.commands.runner import complain, load, run_tool
+from jens.commands.runner import complain, load, run_tool, warn
 from jens.config import Config, load_config
 from jens.environments.hold import Hold
 from jens.errors import LockHeldError
 from jens.locking import run_lock
 from jens.system.users import name_of
-from jens.text import one_line
+from jens.text import one_line, shortened
 from jens.tools import history, hold
 from jens.tools.hold import Move, Plan, Wish
 from jens.update import holding
@@ -102,7 +102,7 @@ def _main(arguments: argparse.Namespace) -> int:
         if planned.lost:
             return _complain_of_lost(planned.hold, planned.lost, "nobody can tell what it should show")
         for doubt in planned.doubts:
-            complain(f"WARNING: {doubt}", OK)
+            warn(doubt)
         outcome = holding.hold(config, planned.hold, planned.definition)
         background.start_others(config, as_root=arguments.as_root)
     if outcome.lost:
@@ -139,7 +139,7 @@ def waiting_run_lock(config: Config) -> Iterator[None]:
 
 def _wish(arguments: argparse.Namespace) -> Wish:
     moving = tuple(dict.fromkeys(arguments.moving))
-    reason = one_line(arguments.reason)
+    reason = one_line(shortened(arguments.reason))
     return Wish(*(arguments.environment, arguments.at, user(), time.time(), reason, arguments.until, moving))
 
 
@@ -215,7 +215,7 @@ def _list(arguments: argparse.Namespace) -> int:
         then = (
             f", as it was at {history.local(each.then.time)} (deployment {each.then.deployment})" if each.then else ""
         )
-        over = ", is over, but waits for a run of jens-update" if each.is_over else ""
+        over = "; it is over, but the environment waits for a run of jens-update" if each.is_over else ""
         print(f"{each.environment}, held {describe(each)}{then}{over}")
         if each.moving:
             print(f"\texcept {', '.join(map(str, each.moving))}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jens import preflight
 from jens.commands import update
 from jens.commands.arguments import add_as_root, argument_parser, environment, parse_arguments
-from jens.commands.exitcodes import DIRECTORY, FAILED, LOCKED, OK
+from jens.commands.exitcodes import DIRECTORY, FAILED, LOCKED, OK, PURGE_REFUSED
 from jens.commands.hold import PATIENCE, describe, unless_locked, waiting_run_lock
 from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
@@ -44,7 +44,7 @@ def _release(arguments: argparse.Namespace) -> int:
     preflight.check_instance(config)
     layout, name = Layout.of(config), arguments.environment
     with waiting_run_lock(config):
-        if not hold.path_of(layout, name).exists():
+        if not files.is_there(hold.path_of(layout, name)):
             return complain(f"Environment '{name}' is not held (jens-hold --list prints those that are)", DIRECTORY)
         try:
             held = hold.end(layout, name)
@@ -63,11 +63,12 @@ def _update(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace, code: int) -> int:
-    """Tell what came of the run. If another one is at work all the time, that one began after the hold was gone."""
+    """Tell what came of the run. If another one is at work all the time, that one began after the hold was over."""
     if code == LOCKED:
         print("Another run is at work, which began after that.")
         return OK
-    if files.is_there(hold.path_of(Layout.of(load_config(arguments.config)), arguments.environment)):
+    path = hold.path_of(Layout.of(load_config(arguments.config)), arguments.environment)
+    if code not in (OK, PURGE_REFUSED) or files.is_there(path):
         text = "is not up to date yet: it stays as it was held until a run of jens-update succeeds"
         return complain(f"Environment '{arguments.environment}' {text}", code)
     return code

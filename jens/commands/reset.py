@@ -10,7 +10,7 @@ from pathlib import Path
 from jens import preflight
 from jens.commands.arguments import add_as_root, argument_parser, parse_arguments
 from jens.commands.exitcodes import FAILED, LOCKED, OK
-from jens.commands.runner import complain, load, run_tool
+from jens.commands.runner import complain, load, run_tool, warn
 from jens.config import DEFAULT_PATH, Config
 from jens.environments import hold
 from jens.errors import LockHeldError
@@ -66,12 +66,12 @@ def _reset(config: Config) -> int:
     _warn(config, planned)
     remains = reset.carry_out(Layout.of(config), planned)
     if remains.undeleted:
-        complain(f"WARNING: out of sight, but could not be deleted yet: {_quoted(remains.undeleted)}", OK)
+        warn(f"out of sight, but could not be deleted yet: {_quoted(remains.undeleted)}")
     if remains.failures:
         more = f" (and {len(remains.failures) - 1} more)" if remains.failures[1:] else ""
         return complain(f"{remains.failures[0]}{more}", FAILED)
     if problem := reset.record_reset(config):
-        complain(f"WARNING: {problem}", OK)
+        warn(problem)
     print("Removed:")
     _list(config, planned)
     print("Done -- Jens is sad now")
@@ -80,11 +80,11 @@ def _reset(config: Config) -> int:
 
 def _warn(config: Config, planned: ResetPlan) -> None:
     if held := _held(config):
-        complain(f"WARNING: these environments stay held (jens-release ends that): {', '.join(held)}", OK)
+        warn(f"these environments stay held (jens-release ends that): {', '.join(held)}")
     if planned.links:
-        complain(f"WARNING: links go, and what they lead to stays: {_quoted(planned.links)}", OK)
+        warn(f"links go, and what they lead to stays: {_quoted(planned.links)}")
     if planned.foreign:
-        complain(f"WARNING: left in place, as Jens cannot have made it: {_quoted(planned.foreign)}", OK)
+        warn(f"left in place, as Jens cannot have made it: {_quoted(planned.foreign)}")
 
 
 def _held(config: Config) -> list[str]:

@@ -146,6 +146,13 @@ def complain(text: str, code: int) -> int:
     return code
 
 
+def warn(text: str) -> None:
+    """Log a warning and print it on stderr."""
+    line = one_line(text)
+    log.warning("%s", line)
+    print(f"{Path(sys.argv[0]).name}: WARNING: {line}", file=sys.stderr)
+
+
 def _unforeseen(error: Exception) -> int:
     log.error("Unforeseen error", exc_info=error)
     hint = "the log has the details" if our_handlers() else "there is no log yet"

@@ -206,7 +206,7 @@ def _listed(what: str, names: Collection[str]) -> Iterator[str]:
 
 def _held_text(hold: Hold) -> str:
     until = f" until {_local(hold.until)}" if hold.until else ""
-    over = ", is over, but waits for a run of jens-update" if hold.is_over else ""
+    over = "; it is over, but the environment waits for a run of jens-update" if hold.is_over else ""
     return f"{hold.environment} since {_local(hold.since)}{until} {hold.why}{over}"
 
 

@@ -209,10 +209,12 @@ def load_all(layout: Layout) -> Holds:
 
 
 def names(layout: Layout) -> list[str]:
-    """The environments that have a hold, be it over or damaged. Raises OSError."""
+    """The environments that have a hold, be it over or damaged. Raises OSError when nobody can look now."""
     try:
         found = os.listdir(layout.holds)
-    except FileNotFoundError:
+    except OSError as error:
+        if not files.is_verdict(error):
+            raise
         return []
     stems = (name[: -len(_SUFFIX)] for name in found if name.endswith(_SUFFIX))
     return sorted(filter(is_environment_name, stems))
@@ -255,7 +257,8 @@ def end(layout: Layout, name: str) -> Hold | None:
 
 def remove(layout: Layout, name: str) -> None:
     """Remove the hold of an environment, if there is one. Raises OSError."""
-    path_of(layout, name).unlink(missing_ok=True)
+    if error := files.remove_tree(path_of(layout, name)):
+        raise error
     if layout.holds.is_dir():
         files.flush(layout.holds)
 

@@ -69,6 +69,8 @@ def _with_holds(layout: Layout, declared: Mapping[str, Declared], previous: Prev
 
     Raises OSError.
     """
+    if not os.path.isdir(layout.holds):
+        log.error("'%s' is no directory, so no environment is held", layout.holds)
     holds = deferred.hold.load_all(layout)
     held = {}
     for name, hold in holds.there.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jens.history.model import CHANGED, CREATED, DELETED, HELD, RELEASED, pinned_commit, ref_of_name
+from jens.history.model import CHANGED, CREATED, DELETED, pinned_commit, ref_of_name
 from jens.history.queries import Deployment, FaultLife
 from jens.history.store import Reader, split_addresses
 from jens.model import Ref
@@ -80,12 +80,11 @@ def touched(reader: Reader, deployment: int) -> set[str]:
 def _became(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What became of environments in the end, '' for those that were made and are gone again.
 
-    Who holds or releases an environment changes nothing by that: what differs afterwards tells whether it has changed.
+    One that is held or released counts as changed: the same row may tell that its environment.conf is another one.
     """
     changes: dict[str, list[str]] = {}
     for name, change in rows:
-        if change not in (HELD, RELEASED):
-            changes.setdefault(name, []).append(change)
+        changes.setdefault(name, []).append(change)
     return {name: _net(found[0] != CREATED, found[-1] != DELETED) for name, found in changes.items()}
 
 
@@ -202,12 +201,10 @@ SELECT deployment.number, host.name, deployment.visible, deployment.began, deplo
     WHERE deployment.number > ? ORDER BY deployment.number DESC LIMIT ?
 """
 
-#: What became of environments. That one is held, or released, changes no file of it; the differences tell what does.
-_ENVIRONMENTS = f"""
+_ENVIRONMENTS = """
 SELECT environment.name, environment_change.change FROM environment_change
     JOIN environment ON environment.id = environment_change.environment
-    WHERE environment_change.deployment > ? AND environment_change.change NOT IN ('{HELD}', '{RELEASED}')
-    ORDER BY environment_change.deployment
+    WHERE environment_change.deployment > ? ORDER BY environment_change.deployment
 """
 
 _MOVES = """

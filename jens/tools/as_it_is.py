@@ -115,9 +115,12 @@ def plan(now: snapshot.Seen, told: Sources, moving: Collection[RepoId] = ()) -> 
             continue
         reason = now.left_out.get(repo, "no link leads to it")
         known = told.find(repo, ref)
+        if repo in moving:
+            found.update({repo: known[0]} if known else {})
+            continue
         if known is None:
             lost.append(
-                f"{repo} {reason}, and nobody knows which commit it should show: neither the inventory nor the history"
+                f"{repo}: {reason}, and neither the inventory nor the history knows which commit it should show"
             )
             continue
         found[repo], source = known

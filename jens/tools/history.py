@@ -49,7 +49,7 @@ def deployment_of(reader: Reader, config: Config, at: At) -> Deployment:
         number, what = queries.deployment_at(reader, at), f"nothing of {local(at)}"
     found = None if number is None else queries.deployment(reader, number)
     if found is None:
-        raise HistoryError(path_of(config), f"it has {what}")
+        raise HistoryError(path_of(config), f"has {what}", "")
     return found
 
 

@@ -126,7 +126,10 @@ def _metadata(config: Config) -> Iterator[str]:
 def _tops(layout: Layout) -> Iterator[str]:
     if not os.path.lexists(layout.versions):  # otherwise its names count, see below
         yield str(layout.environmentsdir)
-    yield from map(str, (layout.definitions, layout.holds, layout.baredir, layout.clonedir))
+    holds = str(layout.holds)
+    yield from (str(layout.definitions), holds, str(layout.baredir), str(layout.clonedir))
+    if os.path.lexists(holds):
+        yield from _under(holds, _names(holds))
 
 
 def _environment_names(layout: Layout) -> Iterator[int]:

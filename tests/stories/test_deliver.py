@@ -468,7 +468,7 @@ def test_a_hold_and_its_release_are_told_at_once(hook: Hook, started: list[list[
     [difference] = hook.news()["environments"]["production"]["repositories"]
     assert (difference["before"], difference["now"], difference["ref"]) == (before, now, "master")
     assert hold.main(options) == 0
-    assert hook.news()["environments"] == {}  # it is held as it is: no file has changed
+    assert hook.news()["environments"] == {"production": {"change": "changed", "repositories": []}}
 
 
 def test_under_systemd_the_path_unit_starts_it(

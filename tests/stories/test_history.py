@@ -651,9 +651,9 @@ def _without_times(definition_text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--at", "7"], "it has no deployment 7"),
-        (["--at", "2000-01-01"], "it has nothing of 2000-01-01 00:00:00"),
-        (["--at", "9999999999999999999999"], "it has no deployment"),
+        (["--at", "7"], "' has no deployment 7"),
+        (["--at", "2000-01-01"], "' has nothing of 2000-01-01 00:00:00"),
+        (["--at", "9999999999999999999999"], "' has no deployment"),
     ],
 )
 def test_what_the_history_does_not_know_cannot_be_pinned(site: Site, arguments: list[str], expected: str) -> None:

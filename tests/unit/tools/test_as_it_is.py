@@ -62,6 +62,7 @@ def test_what_is_missing(told: Sources, commit: str | None, source: str) -> None
 def test_links_that_are_gone(told: Sources, kept: Kept | None) -> None:
     found = plan(seen(has_links=False), told)
     assert (found.repositories.get(DUMMY), len(found.doubts), found.lost) == (kept, kept is not None, ())
+    assert plan(seen(has_links=False), told, [DUMMY]) == found._replace(doubts=())  # it moves, and is not held
 
 
 def test_refs_are_those_from_before_the_hold_that_there_was() -> None:
