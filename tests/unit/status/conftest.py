@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +87,7 @@ def push_as(site: Site, repo: str, author: str, subject: str, branch: str = "mas
 
 
 @pytest.fixture(scope="session")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Busy:
     """A site with two environments that differ, hostile names, a dangling link and an ill-formed definition."""
     with pytest.MonkeyPatch.context() as patched:
         home = tmp_path_factory.mktemp("home")
@@ -111,7 +110,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
         site.define("broken", "default: master\nnotifications: [bob@example.org]\noverrides: 7\n")
         site.remotes["hostgroups/myapp"].go_away()
         site.update()
-        yield Busy(site, first, last, hostile)
+        return Busy(site, first, last, hostile)
 
 
 @pytest.fixture

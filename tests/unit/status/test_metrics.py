@@ -37,7 +37,7 @@ def test_metrics_tell_what_there_is(client: FlaskClient) -> None:
     assert (found["jens_environments"], found['jens_repositories{partition="modules"}']) == (5, 1)
     assert (found["jens_dangling_links"], found['jens_faults{kind="dangling link"}']) == (1, 1)
     assert (found['jens_faults{kind="definition"}'], found['jens_faults{kind="purge guard"}']) == (1, 0)
-    assert found['jens_deployments_total{mode="POLL",status="0"}'] <= 4
+    assert found.get('jens_deployments_total{mode="POLL",status="0"}', 0) <= 4  # fewer: midnight lies between
     assert found["jens_history_readable"] == 1
     assert found["jens_held_environments"] == 1
     assert "jens_hints_waiting" not in found
