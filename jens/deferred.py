@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import jens.git.credentials
     import jens.git.lock
     import jens.git.process
+    import jens.git.web
     import jens.repositories.plan
     from jens import configlines as configlines
     from jens import deliveries as deliveries
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     git_complaints = jens.git.complaints
     git_lock = jens.git.lock
     git_process = jens.git.process
+    git_web = jens.git.web
     environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
@@ -67,6 +69,7 @@ MODULES = {
     "git_complaints": "jens.git.complaints",
     "git_lock": "jens.git.lock",
     "git_process": "jens.git.process",
+    "git_web": "jens.git.web",
     "hints": "jens.messaging.hints",
     "definition": "jens.metadata.definition",
     "parsed": "jens.metadata.parsed",

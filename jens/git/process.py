@@ -72,7 +72,7 @@ class GitOptions(NamedTuple):
 
     Who ``is_patient`` gives a fetch the time of a clone, as long as it is not silent. ``left`` tells during a
     conversation how many seconds it may still take; it is asked twice a second. ``patience``: the seconds that all
-    conversations about one repository may take together.
+    conversations about one repository may take together. ``share``: many questions to a server share connections.
     """
 
     ssh_command: str = ""
@@ -81,6 +81,7 @@ class GitOptions(NamedTuple):
     is_patient: bool = False
     patience: int = 0
     left: Callable[[], float] | None = None
+    share: bool = False
 
 
 def run(

@@ -12,6 +12,7 @@ from typing import Callable, TypeVar
 from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
 from jens.git.budgets import Account, Ending, Key, Patience, ending_of
+from jens.git.connections import Connections
 from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
 from jens.urls import endpoint_of, server_of
@@ -49,7 +50,9 @@ class Remotes:
         self._under_way: dict[Command, int] = {}
         self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
-        self._shells = self._stack.enter_context(Shells(options, jobs, self._next, self._look, workers.spare()))
+        aside = self._stack.enter_context(Connections(options)) if options.share else None
+        shells = Shells(options, jobs, self._next, self._look, workers.spare(), aside)
+        self._shells = self._stack.enter_context(shells)
 
     def __enter__(self) -> Remotes:
         return self
