@@ -14,7 +14,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable, Optional
 
 from jens.errors import GitError, GitLimitError, GitTimeoutError
@@ -28,6 +28,8 @@ __all__ = ["Command", "Result"]
 
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
+#: Variables for a command, besides those of all.
+Variables = Callable[[Command], "Mapping[str, str]"]
 #: Given a command under way, and whether it is looked at for the first time: the seconds that it may still take, and
 #: whether it only waits.
 Look = Callable[[Command, bool], "tuple[float, bool]"]
@@ -76,7 +78,8 @@ class Shells:
 
     There are at most ``most`` shells, and fewer while few commands wait or the waits are short. There are up to
     ``spare`` more while ``look`` says of that many commands that they only wait. What ``aside`` makes runs some of
-    the commands. What does not come to a good end there, a shell runs again, in the time that is left.
+    the commands. What does not come to a good end there, a shell runs again, in the time that is left. ``variables``
+    must name the same ones for each command that needs any.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class Shells:
         look: Look | None = None,
         spare: int = 0,
         aside: Aside | None = None,
+        variables: Variables | None = None,
     ) -> None:
         self._options = options
+        self._variables = variables or (lambda _command: {})
         self._most = most
         self._look = look or (lambda _command, _is_first: (math.inf, False))
         self._next_look = 0.0
@@ -174,7 +179,7 @@ class Shells:
         return ended
 
     def _another(self, is_aside: bool) -> Speaker:
-        shell = self._aside.another() if is_aside and self._aside else _Shell(self._options)
+        shell = self._aside.another() if is_aside and self._aside else _Shell(self._options, self._variables)
         self._shells.append(shell)
         for pipe in shell.pipes:
             self._pipes.register(pipe, selectors.EVENT_READ, shell)
@@ -184,7 +189,7 @@ class Shells:
         """Receive what was printed, and start the next commands in free shells, without waiting."""
         if any(shell.command for shell in self._shells):
             self._wait(0.0)
-            self.feed()
+        self.feed()
 
     def _wait(self, longest: float = math.inf) -> None:
         """Wait until a shell prints something or exceeds its time limit, but at most ``longest`` seconds."""
@@ -261,8 +266,9 @@ class Shells:
 class _Shell(Speaker):
     """One shell in a session of its own."""
 
-    def __init__(self, options: GitOptions) -> None:
+    def __init__(self, options: GitOptions, of_command: Variables) -> None:
         super().__init__(options.timeout or math.inf)
+        self._of_command = of_command
         self._word = os.urandom(16).hex()
         self._output, self._complaints = bytearray(), bytearray()
         variables = {**_inherited(), **git_process.remote_environment(options)}
@@ -298,7 +304,7 @@ class _Shell(Speaker):
         self._is_timed = False
         self.command = command  # set before the first write: a signal may come at any time
         (_, *words), secrets = git_process.concealed(("git", *command))
-        variables = [f"\t{name}={value}" for name, value in secrets.items()]
+        variables = [f"\t{name}={value}" for name, value in {**secrets, **self._of_command(command)}.items()]
         try:
             self._write((*self._introduction, *variables, *words, ""))
             self._introduction = ()

@@ -23,8 +23,9 @@ from jens.git import lsrefs, process
 from jens.git.environment import inherited_environment
 from jens.git.netrc import netrc_of
 from jens.git.process import GitOptions
+from jens.git.settings import Entry
 from jens.git.speaker import Command
-from jens.git.websettings import Place, Way, WebSettings, entries
+from jens.git.websettings import Place, Way, WebSettings
 from jens.git.webslots import Slot
 
 #: Bytes of an answer. Longer lists of branches are left to Git: several of them would be in memory at once.
@@ -61,10 +62,10 @@ class _Login:
 class Web:
     """The connections of one run. ``takes`` is called by one thread; each slot has a thread of its own."""
 
-    def __init__(self, options: GitOptions) -> None:
+    def __init__(self, options: GitOptions, settings: list[Entry] | None) -> None:
         self._options = options
-        self._settings = _settings(options)
-        self._is_over = self._settings is None
+        self._settings = WebSettings(settings or [], inherited_environment())
+        self._is_over = settings is None
         self._ways: dict[Command, Way] = {}
         self._bad: Counter[Place] = Counter()
         self._good: set[Place] = set()
@@ -75,7 +76,7 @@ class Web:
 
     def takes(self, command: Command) -> bool:
         """Whether a command is a question that may be asked here."""
-        if self._is_over or self._settings is None or command[:-1] != _QUESTION:
+        if self._is_over or command[:-1] != _QUESTION:
             return False
         way = self._settings.way(command[-1])
         if way is None or (self._bad[way.place.server] >= _MOST_BAD and way.place.server not in self._good):
@@ -217,15 +218,6 @@ class Web:
             output, login.approved = login.approved, b""
         if output:
             _credential("approve", output, self._options, None)
-
-
-def _settings(options: GitOptions) -> WebSettings | None:
-    """What Git's configuration says. None when it cannot be read: Git will say why."""
-    try:
-        output = process.run(["config", "--list", "-z"], remote=options._replace(left=None), limit=options.timeout)
-    except GitError:
-        return None
-    return WebSettings(entries(output), inherited_environment())
 
 
 def _credential(action: str, text: bytes, options: GitOptions, slot: Slot | None) -> bytes:

@@ -11,13 +11,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from jens.git.lsrefs import AGENT
-
-#: A key of Git's configuration and its value, None when only the key is there.
-Entry = tuple[str, Optional[str]]
+from jens.git.settings import Entry, rewritten
 
 _HOST = r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
 #: URLs that every program reads in the same way.
@@ -102,21 +100,12 @@ class WebSettings:
         self._http = [entry for entry in self._entries if entry[0].startswith("http.")]
         self._is_clear = _has_no_strange_variable(environment) and not any(map(_is_strange, self._entries))
 
-    def rewritten(self, url: str) -> str:
-        """The URL that Git uses instead of this one (``insteadOf``)."""
-        found: tuple[int, str] = (0, "")
-        for key, value in self._entries:
-            section, _, name = key.rpartition(".")
-            if section.startswith("url.") and name == "insteadof" and value and url.startswith(value):
-                found = max(found, (len(value), section[len("url.") :]), key=lambda each: each[0])
-        return found[1] + url[found[0] :]
-
     def way(self, url: str) -> Way | None:
         """How to ask for the repository with a URL; None when Git has to ask."""
         if not self._is_clear:
             return None
         try:
-            return self._way(self.rewritten(url))
+            return self._way(rewritten(url, self._entries))
         except _Unclear:
             return None
 
@@ -278,12 +267,3 @@ def _is_of_servers(entry: Entry) -> bool:
     if name == "usehttppath":
         return value is not None and value.lower() in _FALSE
     return section == "credential" or _OF_SERVER.fullmatch(section[len("credential.") :]) is not None
-
-
-def entries(output: bytes) -> list[Entry]:
-    """What ``git config --list -z`` has printed."""
-    found = []
-    for text in output.decode("utf-8", "surrogateescape").split("\0")[:-1]:
-        key, line_end, value = text.partition("\n")
-        found.append((key, value if line_end else None))
-    return found

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from jens.git.netrc import netrc_of
-from jens.git.websettings import Entry, Place, Way, WebSettings, entries
+from jens.git.settings import Entry, entries
+from jens.git.websettings import Place, Way, WebSettings
 
 URL = "https://git.example.org/puppet/dummy.git"
 PLACE = Place("https", "git.example.org", 443, "/puppet/dummy.git")
