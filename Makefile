@@ -83,6 +83,7 @@ lint: $(VENV)/.installed-test
 BENCH_ARGS ?= --growth
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/site_scale.py --json build/benchmarks.json $(BENCH_ARGS)
+	$(VENV)/bin/python benchmarks/poll_servers.py
 	$(VENV)/bin/python benchmarks/producer_load.py
 	$(VENV)/bin/python benchmarks/push_to_visible.py
 	$(VENV)/bin/python benchmarks/compare_instances.py

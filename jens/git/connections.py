@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Connections(Aside):
     """The connections of one run. Leaving the context ends them."""
 
-    def __init__(self, options: GitOptions) -> None:
+    def __init__(self, options: GitOptions, jobs: int) -> None:
         self._options = options
+        self._jobs = jobs
         self._settings: list[Entry] | None = None
         self._has_settings = False
         self._web: Web | None = None
@@ -57,7 +58,7 @@ class Connections(Aside):
     @property
     def _opened_web(self) -> Web:
         if self._web is None:
-            self._web = deferred.git_web.Web(self._options, self._read())
+            self._web = deferred.git_web.Web(self._options, self._jobs, self._read())
         return self._web
 
     def _read(self) -> list[Entry] | None:

@@ -55,7 +55,7 @@ class Remotes:
         self._under_way: dict[Command, int] = {}
         self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
-        self._connections = self._stack.enter_context(Connections(options)) if options.share else None
+        self._connections = self._stack.enter_context(Connections(options, jobs)) if options.share else None
         self._opening: dict[Master, int] = {}
         self._shared: dict[Command, Master] = {}
         self._shells = self._stack.enter_context(

@@ -62,8 +62,10 @@ class _Login:
 class Web:
     """The connections of one run. ``takes`` is called by one thread; each slot has a thread of its own."""
 
-    def __init__(self, options: GitOptions, settings: list[Entry] | None) -> None:
+    def __init__(self, options: GitOptions, jobs: int, settings: list[Entry] | None) -> None:
         self._options = options
+        self._jobs = jobs
+        self._turns: dict[Place, threading.Semaphore] = {}
         self._settings = WebSettings(settings or [], inherited_environment())
         self._is_over = settings is None
         self._ways: dict[Command, Way] = {}
@@ -132,6 +134,12 @@ class Web:
 
     def _post(self, way: Way, authorization: str, slot: Slot) -> _Answer:
         """Send the request. A connection that was kept open may be closed by now: then it is sent once more."""
+        with self._lock:
+            turns = self._turns.setdefault(way.place.server, threading.Semaphore(self._jobs))
+        with slot.turn(turns):
+            return self._post_in_turn(way, authorization, slot)
+
+    def _post_in_turn(self, way: Way, authorization: str, slot: Slot) -> _Answer:
         key = (way.place.server, way.proxy, way.authorities)
         with self._lock:
             kept = self._idle.get(key, [])

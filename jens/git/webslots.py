@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Protocol
 
 from jens.git.speaker import UNCLEAR, Command, Result, Speaker, Unclear
@@ -43,7 +43,8 @@ class Slot(Speaker):
         self._reply: bytes | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._lock = Lock()
-        self._is_given_up = self._is_logging_in = False
+        self._turns: Semaphore | None = None
+        self._is_given_up = self._is_paused = self._is_logging_in = False
         self._wakes, self._wake = os.pipe()
         self._thread = Thread(target=self._work, daemon=True)
         try:
@@ -87,19 +88,48 @@ class Slot(Speaker):
         return 0.0 if self._is_given_up else math.inf
 
     @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Do something that takes none of the server's time."""
+        self._is_paused, self.passes_on = True, math.inf
+        try:
+            yield
+        finally:
+            self._is_paused, self.passes_on = False, time.monotonic() + self._patience
+
+    def _wait_for(self, lock: Lock | Semaphore) -> None:
+        while not lock.acquire(timeout=_LOOK):
+            if self._is_given_up:
+                raise GivenUpError
+
+    @contextlib.contextmanager
     def logging_in(self, lock: Lock) -> Iterator[None]:
         """Hold a lock, in which credential helpers get more time than servers. Raises GivenUpError."""
-        self._is_logging_in, self.passes_on = True, math.inf
-        try:
-            while not lock.acquire(timeout=_LOOK):
-                if self._is_given_up:
-                    raise GivenUpError
+        with self._paused():
+            self._wait_for(lock)
+            self._is_logging_in = True
             try:
                 yield
             finally:
+                self._is_logging_in = False
                 lock.release()
+
+    @contextlib.contextmanager
+    def turn(self, turns: Semaphore) -> Iterator[None]:
+        """Wait for a turn with a server, and take it. Who is given up gives it back at once. Raises GivenUpError."""
+        with self._paused():
+            self._wait_for(turns)
+        with self._lock:
+            self._turns = turns
+        try:
+            yield
         finally:
-            self._is_logging_in, self.passes_on = False, time.monotonic() + self._patience
+            with self._lock:
+                self._give_turn_back()
+
+    def _give_turn_back(self) -> None:
+        if self._turns is not None:
+            self._turns.release()
+            self._turns = None
 
     # The others
 
@@ -117,7 +147,7 @@ class Slot(Speaker):
     def set_deadline(self, now: float) -> bool:
         """Start the time limit of the command, False when it runs. Git asks when it takes long."""
         is_first = super().set_deadline(now)
-        if is_first and not self._is_logging_in:
+        if is_first and not self._is_paused:
             self.passes_on = now + self._patience
         return is_first
 
@@ -152,6 +182,7 @@ class Slot(Speaker):
         """Give up what is under way."""
         with self._lock:
             self._is_given_up = True
+            self._give_turn_back()
             if self._connection is not None and self._connection.sock is not None:
                 with contextlib.suppress(OSError):
                     self._connection.sock.shutdown(socket.SHUT_RDWR)
