@@ -109,10 +109,10 @@ class Web:
         with contextlib.suppress(OSError, http.client.HTTPException, GitError, ValueError):
             found = self._ask(way, slot)
         with self._lock:
-            if found is None:
-                self._bad[way.place.server] += 1
-            else:
+            if found is not None:
                 self._good.add(way.place.server)
+            elif not slot.is_dismissed:
+                self._bad[way.place.server] += 1
         return found
 
     def _ask(self, way: Way, slot: Slot) -> bytes | None:

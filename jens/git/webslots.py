@@ -44,6 +44,7 @@ class Slot(Speaker):
         self._connection: http.client.HTTPConnection | None = None
         self._lock = Lock()
         self._turns: Semaphore | None = None
+        self.is_dismissed = False
         self._is_given_up = self._is_paused = self._is_logging_in = False
         self._wakes, self._wake = os.pipe()
         self._thread = Thread(target=self._work, daemon=True)
@@ -158,12 +159,13 @@ class Slot(Speaker):
         return UNCLEAR if self._reply is None else self._reply
 
     def dismiss(self) -> None:
-        """Tell that no more commands will come."""
+        """Tell that no more commands will come, and that nobody wants to know what is under way."""
+        self.is_dismissed = True
         self._commands.put(None)
 
     def close(self) -> None:
         """Give up what is under way. Only a credential helper is waited for: it is a process."""
-        self.dismiss()
+        self._commands.put(None)
         self.kill()
         if self._is_logging_in:
             self._thread.join(_PATIENCE)

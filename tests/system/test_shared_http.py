@@ -476,3 +476,14 @@ def test_a_long_list_is_left_to_git(world: World, fill: Callable[[str], str], mo
     url = fill("{http}/ok/a.git")
     assert ask([url], share=True) == ask([url], share=False)
     assert [each.method for each in world.asked()][:2] == ["POST", "GET"]
+
+
+def test_questions_that_nobody_wants_to_know_any_more_say_nothing_of_a_server(
+    world: World, fill: Callable[[str], str]
+) -> None:
+    urls = many(fill)
+    with Remotes(GitOptions(timeout=20, share=True), JOBS) as remotes:
+        remotes.ask(map(wrapper.question, many(fill, "silent")))
+        remotes.forget()
+        assert len([*remotes.replies_to(map(wrapper.question, urls))]) == len(urls)
+    assert {each.method for each in world.asked() if not each.path.startswith("/silent/")} == {"POST"}
