@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jens import deferred
+from jens.errors import GitError
+from jens.git.budgets import Account, Ending, ending_of
 from jens.git.process import GitOptions
 from jens.git.speaker import Aside, Command, Speaker
+from jens.urls import endpoint_of
 
 if TYPE_CHECKING:
     from jens.git.masters import Master, Masters
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Connections(Aside):
-    """The connections of one run. Leaving the context ends them."""
+    """The connections of one run; there are none unless the options say ``share``. Leaving the context ends them."""
 
     def __init__(self, options: GitOptions, jobs: int) -> None:
         self._options = options
@@ -24,6 +27,7 @@ class Connections(Aside):
         self._has_settings = False
         self._web: Web | None = None
         self._masters: Masters | None = None
+        self._opening: dict[Master, int] = {}
 
     def __enter__(self) -> Connections:
         return self
@@ -36,19 +40,47 @@ class Connections(Aside):
 
     def takes(self, command: Command) -> bool:
         """Whether a command is a question to a web server that may be asked without Git."""
-        return command[-1].startswith(("https://", "http://")) and self._opened_web.takes(command)
+        is_web = self._options.share and command[-1].startswith(("https://", "http://"))
+        return is_web and self._opened_web.takes(command)
 
     def another(self) -> Speaker:
         """A thread that asks web servers. Raises OSError."""
         return self._opened_web.another()
 
-    def master(self, url: str, waiting: int = 0) -> Master | None:
+    def _master(self, url: str, waiting: int = 0) -> Master | None:
         """The connection of ssh for a URL, which so many ``waiting`` questions are for; None when there is none."""
         if self._masters is None:
-            if not waiting:
+            if not self._options.share or not endpoint_of(url).startswith("ssh://") or not waiting:
                 return None
             self._masters = deferred.git_masters.Masters(self._options, self._read())
         return self._masters.of(url, waiting)
+
+    def opened(self, url: str) -> Master | None:
+        """The connection of ssh that a conversation can share; None when there is none."""
+        master = self._master(url)
+        return master if master and master.look() is deferred.git_masters.State.OPEN else None
+
+    def may_begin(self, url: str, waiting: int, account: Account, now: float) -> bool:
+        """Whether the connection that questions share is there, or there will be none.
+
+        To make it is a conversation with the server, too: when it takes too long, the server is silent.
+        """
+        master = self._master(url, waiting)
+        if master is None:
+            return True
+        state, states = master.look(), deferred.git_masters.State
+        if state is states.OPENING and not master.is_given_up:
+            number = self._opening.setdefault(master, 0) or account.begin(now)
+            self._opening[master] = number
+            if now < account.deadline(number):
+                return False
+            master.give_up()
+            account.end(self._opening.pop(master), now, Ending.SILENT)
+            return False
+        if master in self._opening:
+            ending = Ending.ANSWERED if state is states.OPEN else Ending.UNKNOWN
+            account.end(self._opening.pop(master), now, ending)
+        return True
 
     @property
     def has_masters(self) -> bool:
@@ -67,3 +99,15 @@ class Connections(Aside):
             self._has_settings = True
             self._settings = deferred.git_settings.read(self._options)
         return self._settings
+
+
+def over(master: Master | None, options: GitOptions) -> GitOptions:
+    """The options for a conversation over a connection that is shared, if there is one."""
+    return options._replace(master=str(master.path)) if master else options
+
+
+def is_cut_off(result: object, master: Master | None) -> bool:
+    """Whether a conversation failed, and the connection that it shared has ended: that tells nothing of the server."""
+    if master is None or not isinstance(result, GitError) or ending_of(result) is Ending.SILENT:
+        return False
+    return master.has_ended(is_likely=ending_of(result) is not Ending.ANSWERED)

@@ -30,7 +30,7 @@ _WORTH = 4
 #: Bytes of a socket's path, and those that ssh adds while it makes the socket.
 _LONGEST, _ADDED = 107, 17
 #: Seconds in which a master ends when its connection is closed.
-_MOMENT = 0.5
+_MOMENT = 0.2
 #: URLs that Git and this module read in the same way. The user and the host are no options.
 _SSH = re.compile(r"ssh://(?:(?P<user>\w[\w.-]*)@)?(?P<host>\w[\w.-]*)(?::(?P<port>\d{1,5}))?/", re.ASCII)
 _SCP = re.compile(r"(?:(?P<user>\w[\w.-]*)@)?(?P<host>\w[\w.-]*):(?!//)", re.ASCII)

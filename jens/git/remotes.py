@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Callable, TypeVar
 
-from jens import deferred
 from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
 from jens.git.budgets import Account, Ending, Key, Patience, ending_of
-from jens.git.connections import Connections
+from jens.git.connections import Connections, is_cut_off, over
 from jens.git.process import remote_environment
 from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
@@ -55,9 +54,8 @@ class Remotes:
         self._under_way: dict[Command, int] = {}
         self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
-        self._connections = self._stack.enter_context(Connections(options, jobs)) if options.share else None
-        self._opening: dict[Master, int] = {}
-        self._shared: dict[Command, Master] = {}
+        self._connections = self._stack.enter_context(Connections(options, jobs))
+        self._shared: dict[Command, Master | None] = {}
         self._shells = self._stack.enter_context(
             Shells(options, jobs, self._next, self._look, workers.spare(), self._connections, self._variables)
         )
@@ -96,9 +94,9 @@ class Remotes:
             tries = 0
             while True:
                 number = self._begin(server, url, is_long=is_long)
-                master = self._open_master(url)
-                result, is_dropped = self._speak(server, url, number, _over(master, speak))
-                is_dropped = is_dropped or _is_cut_off(result, master)
+                master = self._connections.opened(url)
+                result, is_dropped = self._speak(server, url, number, lambda given: speak(over(master, given)))  # noqa: B023
+                is_dropped = is_dropped or is_cut_off(result, master)
                 tries += 1
                 if not is_dropped or tries == _TRIES:
                     break
@@ -107,11 +105,6 @@ class Remotes:
         if isinstance(result, GitError):
             raise self._patience.explained(self._key(url), result)
         return result
-
-    def _open_master(self, url: str) -> Master | None:
-        """The connection of ssh that a conversation can share; None when there is none."""
-        master = self._connections.master(url) if self._connections else None
-        return master if master and master.look() is deferred.git_masters.State.OPEN else None
 
     def _speak_here(self, url: str, speak: Callable[[GitOptions], Value]) -> Value:
         """Hold a conversation with a remote on this host. Raises GitError."""
@@ -273,51 +266,22 @@ class Remotes:
             questions.clear()
             return None
         now = time.monotonic()
-        if not self._may_begin(self._urls[questions[0]], len(questions), account, now):
-            return None
         with self._lock:
+            if not self._connections.may_begin(self._urls[questions[0]], len(questions), account, now):
+                return None
             if account.is_crowded(now, self._jobs):
                 return None
             self._under_way[questions[0]] = account.begin(now)
         return questions.popleft()
 
-    def _may_begin(self, url: str, waiting: int, account: Account, now: float) -> bool:
-        """Whether the connection that questions share is there, or there will be none.
-
-        To make it is a conversation with the server, too: when it takes too long, the server is silent.
-        """
-        master = self._connections.master(url, waiting) if self._connections else None
-        if master is None:
-            return True
-        state = master.look()
-        is_opening = state is deferred.git_masters.State.OPENING
-        with self._lock:
-            if is_opening and master not in self._opening and not master.is_given_up:
-                self._opening[master] = account.begin(now)
-            number = self._opening.get(master)
-            if number is None:
-                return True
-            is_late = is_opening and now >= account.deadline(number)
-            if is_opening and not is_late:
-                return False
-            del self._opening[master]
-            is_open = state is deferred.git_masters.State.OPEN
-            account.end(number, now, Ending.SILENT if is_late else Ending.ANSWERED if is_open else Ending.UNKNOWN)
-        if is_late:
-            master.give_up()
-        return not is_late
-
     def _variables(self, question: Command) -> Mapping[str, str]:
         """The variables for a question: how ssh is called, if that differs between questions."""
         url = self._urls.get(question, "")
-        if self._connections is None or not self._connections.has_masters or not endpoint_of(url).startswith("ssh://"):
+        if not (self._connections.has_masters and endpoint_of(url).startswith("ssh://")):
             return {}
-        master = self._open_master(url) if question == wrapper.question(url) else None
-        if master is None:
-            self._shared.pop(question, None)
-        else:
-            self._shared[question] = master
-        variables = remote_environment(_over_master(self.options, master))
+        master = self._connections.opened(url) if question == wrapper.question(url) else None
+        self._shared[question] = master
+        variables = remote_environment(over(master, self.options))
         return {name: value for name, value in variables.items() if name.startswith("GIT_SSH")}
 
     def _look(self, question: Command, is_first: bool) -> tuple[float, bool]:
@@ -355,10 +319,9 @@ class Remotes:
         if question in self._begun:
             self._spend(key, self._begun.pop(question))
         self._tries[question] += 1
-        is_cut_off = _is_cut_off(result, self._shared.pop(question, None))
-        if (self._end(question, Ending.UNKNOWN if is_cut_off else ending) or is_cut_off) and (
-            self._tries[question] < _TRIES
-        ):
+        is_lost = is_cut_off(result, self._shared.pop(question, None))
+        is_dropped = self._end(question, Ending.UNKNOWN if is_lost else ending) or is_lost
+        if is_dropped and self._tries[question] < _TRIES:
             self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
             return False
         self._results[question] = self._patience.explained(key, result) if isinstance(result, GitError) else result
@@ -413,22 +376,6 @@ class Remotes:
         question = wrapper.question(url)
         self._ask_aside(question)
         return wrapper.remote_heads(self.reply(question))
-
-
-def _over_master(options: GitOptions, master: Master | None) -> GitOptions:
-    return options._replace(master=str(master.path)) if master else options
-
-
-def _over(master: Master | None, speak: Callable[[GitOptions], Value]) -> Callable[[GitOptions], Value]:
-    """The same conversation over a connection that is shared, if there is one."""
-    return lambda options: speak(_over_master(options, master))
-
-
-def _is_cut_off(result: object, master: Master | None) -> bool:
-    """Whether a conversation failed, and the connection that it shared has ended: that tells nothing of the server."""
-    if master is None or not isinstance(result, GitError) or ending_of(result) is Ending.SILENT:
-        return False
-    return master.has_ended(is_likely=ending_of(result) is not Ending.ANSWERED)
 
 
 def _asked(question: Command, options: GitOptions) -> bytes:
