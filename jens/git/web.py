@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import logging
 import os
 import ssl
 import threading
@@ -27,6 +28,8 @@ from jens.git.settings import Entry
 from jens.git.speaker import Command
 from jens.git.websettings import Place, Way, WebSettings
 from jens.git.webslots import Slot
+
+log = logging.getLogger(__name__)
 
 #: Bytes of an answer. Longer lists of branches are left to Git: several of them would be in memory at once.
 _LONGEST = 1 << 22
@@ -68,6 +71,7 @@ class Web:
         self._turns: dict[Place, threading.Semaphore] = {}
         self._settings = WebSettings(settings or [], inherited_environment())
         self._is_over = settings is None
+        self._told: set[str] = set()
         self._ways: dict[Command, Way] = {}
         self._bad: Counter[Place] = Counter()
         self._good: set[Place] = set()
@@ -81,10 +85,20 @@ class Web:
         if self._is_over or command[:-1] != _QUESTION:
             return False
         way = self._settings.way(command[-1])
-        if way is None or (self._bad[way.place.server] >= _MOST_BAD and way.place.server not in self._good):
+        if way is None:
+            self._tell(f"Git asks servers for https and http itself, because of {self._settings.why}")
+            return False
+        if self._bad[way.place.server] >= _MOST_BAD and way.place.server not in self._good:
+            self._tell(f"Git asks {way.place.scheme}://{way.place.authority} itself, as no answer was a usual one")
             return False
         self._ways[command] = way
         return True
+
+    def _tell(self, text: str) -> None:
+        """Log once why a POLL takes longer."""
+        if text not in self._told:
+            self._told.add(text)
+            log.debug("%s", text)
 
     def another(self) -> Slot:
         """One more slot. Raises OSError when no thread can be started."""

@@ -98,26 +98,28 @@ class WebSettings:
         self._environment = environment
         self._may_log_in = all(map(_is_of_servers, self._entries))
         self._http = [entry for entry in self._entries if entry[0].startswith("http.")]
-        self._is_clear = _has_no_strange_variable(environment) and not any(map(_is_strange, self._entries))
+        self._strange = next(iter((*_strange_variables(environment), *_strange_keys(self._entries))), "")
+        self.why = ""  # why the last question was left to Git
 
     def way(self, url: str) -> Way | None:
         """How to ask for the repository with a URL; None when Git has to ask."""
-        if not self._is_clear:
-            return None
         try:
+            if self._strange:
+                raise _Unclear(self._strange)
             return self._way(rewritten(url, self._entries))
-        except _Unclear:
+        except _Unclear as unclear:
+            self.why = str(unclear)
             return None
 
     def _way(self, url: str) -> Way:
         match = _URL.fullmatch(url)
         if match is None:
-            raise _Unclear
+            raise _Unclear("the URL")
         place = _place(match)
         user, password = (_decoded(match[part]) for part in ("user", "password"))
         values = dict(self._values(place))
         if values.get("sslverify", ["true"])[-1].lower() not in _TRUE:
-            raise _Unclear
+            raise _Unclear("http.sslVerify")
         return Way(
             place,
             user or "",
@@ -139,7 +141,7 @@ class WebSettings:
             if name in _HARMLESS or rank is None or rank < best.get(name, -1):
                 continue
             if name not in _UNDERSTOOD:
-                raise _Unclear
+                raise _Unclear(f"http.{name}")
             best[name] = rank
             values.setdefault(name, []).append("true" if value is None and name == "sslverify" else _expected(value))
         yield from values.items()
@@ -150,7 +152,7 @@ class WebSettings:
             return None
         match = _PROXY.fullmatch(proxy)
         if match is None or ":" in place.host:
-            raise _Unclear
+            raise _Unclear("the proxy")
         return match["host"], int(match["port"])
 
     def _proxy_of_environment(self, scheme: str) -> str:
@@ -166,9 +168,9 @@ class WebSettings:
         if names == ["*"]:
             return True
         if any(re.search(r"[^a-z0-9_.-]|\.\Z|\A\.*\Z", name) for name in names) or (names and _is_address(host)):
-            raise _Unclear  # networks, ports and the like: releases of libcurl differ
+            raise _Unclear("no_proxy")  # networks, ports and the like: releases of libcurl differ
         if host in (name.lstrip(".") for name in names if name.startswith(".")):
-            raise _Unclear
+            raise _Unclear("no_proxy")
         return any(host == name or host.endswith(f".{name.lstrip('.')}") for name in names)
 
     def _authorities(self, scheme: str, configured: Sequence[str] | None) -> str:
@@ -179,13 +181,13 @@ class WebSettings:
             path = os.path.expanduser(path)
         is_of_system = not path and any(name in self._environment for name in _OF_SYSTEM)
         if is_of_system or (path and not path.startswith("/")):
-            raise _Unclear
+            raise _Unclear("SSL_CERT_FILE or SSL_CERT_DIR" if is_of_system else "http.sslCAInfo")
         return path
 
     def _agent(self, configured: Sequence[str] | None) -> str:
         agent = self._environment.get("GIT_HTTP_USER_AGENT", configured[-1] if configured else AGENT)
         if not agent.isascii() or not agent.isprintable() or not agent.strip():
-            raise _Unclear
+            raise _Unclear("http.userAgent")
         return agent
 
 
@@ -194,7 +196,7 @@ def _place(match: re.Match[str]) -> Place:
     path = match["path"] or "/"
     port = int(match["port"] or _PORTS[match["scheme"]])
     if _ODD_PATH.search(path) or not 0 < port < 1 << 16:
-        raise _Unclear
+        raise _Unclear("the URL")
     return Place(match["scheme"], match["host"].strip("[]").lower(), port, path)
 
 
@@ -202,7 +204,7 @@ def _decoded(part: str | None) -> str | None:
     """A user or a password of a URL. Raises _Unclear for what Git refuses."""
     text = None if part is None else unquote(part, "utf-8", "surrogateescape")
     if text is not None and _CONTROL.search(text):
-        raise _Unclear
+        raise _Unclear("the URL")
     return text
 
 
@@ -212,7 +214,7 @@ def _rank(where: str, place: Place) -> int | None:
         return 0
     match = _PLACE.fullmatch(where)
     if match is None:
-        raise _Unclear
+        raise _Unclear("a pattern, a user or the like in http.<url>")
     found = _place(match)
     prefix = found.path.rstrip("/")
     if found.server != place.server or not f"{place.path}/".startswith(f"{prefix}/"):
@@ -222,7 +224,7 @@ def _rank(where: str, place: Place) -> int | None:
 
 def _expected(value: str | None) -> str:
     if value is None:
-        raise _Unclear
+        raise _Unclear("a key of http without a value")
     return value
 
 
@@ -234,7 +236,7 @@ def _headers(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
         if not value:
             found.clear()
         elif match is None or match["name"].lower() in _OWN_HEADERS:
-            raise _Unclear
+            raise _Unclear("http.extraHeader")
         else:
             found.append((match["name"], match["value"]))
     return tuple(found)
@@ -248,14 +250,15 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _has_no_strange_variable(environment: Mapping[str, str]) -> bool:
-    return not any(name.startswith(_BEGINNINGS) and name not in _VARIABLES for name in environment)
+def _strange_variables(environment: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in environment if name.startswith(_BEGINNINGS) and name not in _VARIABLES)
 
 
-def _is_strange(entry: Entry) -> bool:
-    """Whether a setting outside of ``http`` and ``credential`` could matter: remotes, another protocol version."""
-    key, value = entry
-    return key.startswith("remote.") or (key == "protocol.version" and value != "2")
+def _strange_keys(settings: Iterable[Entry]) -> list[str]:
+    """Settings outside of ``http`` and ``credential`` that could matter: remotes, another protocol version."""
+    found = (key for key, value in settings if key == "protocol.version" and value != "2")
+    remotes = (f"remote.….{key.rpartition('.')[2]}" for key, _ in settings if key.startswith("remote."))
+    return [*found, *remotes]
 
 
 def _is_of_servers(entry: Entry) -> bool:

@@ -398,9 +398,12 @@ def test_a_connection_that_the_server_has_closed_meanwhile_is_no_failure(
 def test_a_credential_helper_is_asked_once_and_told_once(
     world: World, fill: Callable[[str], str], tmp_path: Path
 ) -> None:
-    actions = helper(tmp_path / "home", PASSWORD, "sleep 0.5")
+    actions = helper(tmp_path / "home", PASSWORD, f"cat /proc/[0-9]*/cmdline >>{tmp_path}/seen 2>/dev/null")
     urls = many(fill, "private")
     found = ask(urls, share=True)
+    seen = (tmp_path / "seen").read_bytes()
+    assert b"credential\0approve" in seen
+    assert PASSWORD.encode() not in seen, "it was an argument of a process"
     assert all(isinstance(said, bytes) for said in found.values())
     assert actions() == ["get", "store"]
     assert {each.method for each in world.asked()} == {"POST"}

@@ -192,3 +192,20 @@ def test_a_netrc_is_left_to_git_when_the_url_has_a_user(tmp_path: Path) -> None:
     assert netrc_of("h", "bob", {"HOME": str(tmp_path)}) == ()
     assert netrc_of("h", "", {"HOME": str(tmp_path / "none")}) == ()
     assert netrc_of("h", "", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "why"),
+    [
+        ([("http.sslverify", "false")], {}, "http.sslVerify"),
+        ([("http.https://git.example.org.cookiefile", "x")], {}, "http.cookiefile"),
+        ([("remote.https://ann:pw@h/.proxy", "x")], {}, "remote.….proxy"),
+        ([], {"GIT_SSL_CERT": "x"}, "GIT_SSL_CERT"),
+        ([], {"SSL_CERT_FILE": "x"}, "SSL_CERT_FILE or SSL_CERT_DIR"),
+        ([("http.proxy", "http://ann:pw@h:1")], {}, "the proxy"),
+    ],
+)
+def test_why_git_asks_is_told_without_secrets(settings: list[Entry], variables: dict[str, str], why: str) -> None:
+    found = WebSettings(settings, variables)
+    assert found.way(URL) is None
+    assert found.why == why
