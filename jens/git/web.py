@@ -131,9 +131,7 @@ class Web:
 
     def _ask(self, way: Way, slot: Slot) -> bytes | None:
         login = self._login_of(way)
-        if login.is_bad:
-            return None
-        sent = login.header
+        sent = "" if login.is_bad else login.header
         answer = self._post(way, sent, slot)
         if answer.status == _UNAUTHORIZED and not sent and (sent := self._log_in(way, login, answer, slot)):
             answer = self._post(way, sent, slot)
@@ -141,7 +139,7 @@ class Web:
             login.is_bad |= answer.status == _UNAUTHORIZED and not login.is_good
             return None
         login.is_good |= bool(sent)
-        self._approve(login)
+        self._approve(login, slot)
         return lsrefs.listing(answer.body)
 
     # Connections
@@ -159,7 +157,7 @@ class Web:
             kept = self._idle.get(key, [])
             connection = kept.pop() if kept else None
         if connection is not None:
-            with contextlib.suppress(http.client.RemoteDisconnected, ConnectionError):
+            with contextlib.suppress(http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
                 return self._converse(connection, key, way, authorization, slot)
         return self._converse(self._connection(way), key, way, authorization, slot)
 
@@ -210,6 +208,8 @@ class Web:
         if any(name.lower() == "authorization" for name, _ in way.headers):
             return ""
         with slot.logging_in(login.lock):
+            if login.is_bad:
+                return ""
             if not login.is_asked:
                 login.is_asked = True
                 login.header = self._credentials(way, login, slot)
@@ -234,17 +234,19 @@ class Web:
         login.approved = output
         return _basic(said["username"], said["password"])
 
-    def _approve(self, login: _Login) -> None:
+    def _approve(self, login: _Login, slot: Slot) -> None:
         """Tell credential helpers once that the password was right, as Git does."""
-        with self._lock:
+        if not login.approved:
+            return
+        with slot.logging_in(login.lock):
             output, login.approved = login.approved, b""
-        if output:
-            _credential("approve", output, self._options, None)
+            if output:
+                _credential("approve", output, self._options, slot)
 
 
-def _credential(action: str, text: bytes, options: GitOptions, slot: Slot | None) -> bytes:
+def _credential(action: str, text: bytes, options: GitOptions, slot: Slot) -> bytes:
     """Speak to credential helpers, until the slot is to end. Raises GitError."""
-    limited = options._replace(left=slot.left if slot else None)
+    limited = options._replace(left=slot.left)
     return process.run(["credential", action], remote=limited, limit=options.timeout, stdin=text)
 
 

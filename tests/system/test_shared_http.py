@@ -420,7 +420,17 @@ def test_a_refused_password_is_what_git_says_and_rejects(
     assert all("Authentication failed for" in str(said) for said in found.values())
     assert found == ask(urls, share=False)
     posts = [each for each in world.asked() if each.method == "POST"]
-    assert len(posts) <= 2 * JOBS, "after the first refusal Git alone asks"
+    assert len(posts) <= 4 * JOBS, "after the first refusals Git alone asks"
+
+
+def test_a_repository_that_wants_a_password_does_not_leave_the_others_to_git(
+    world: World, fill: Callable[[str], str]
+) -> None:
+    good, bad = many(fill), many(fill, "private", 6)
+    found = ask([*good[:2], *bad, *good[2:]], share=True, jobs=1)
+    assert all(isinstance(found[url], bytes) for url in good)
+    assert all("terminal prompts disabled" in str(found[url]) for url in bad)
+    assert {each.path.split("/")[1] for each in world.asked() if each.method == "GET"} == {"private"}
 
 
 def test_a_helper_that_hangs_is_ended(fill: Callable[[str], str], tmp_path: Path) -> None:
