@@ -29,6 +29,8 @@ from jens.system import processes
 _WORTH = 4
 #: Bytes of a socket's path, and those that ssh adds while it makes the socket.
 _LONGEST, _ADDED = 107, 17
+#: Paths in which neither a shell nor ssh finds anything to replace.
+_PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 #: Seconds in which a master ends when its connection is closed.
 _MOMENT = 0.2
 #: URLs that Git and this module read in the same way. The user and the host are no options.
@@ -127,7 +129,7 @@ def _private_directory() -> Path:
 def _may_have_socket(directory: Path) -> bool:
     """Whether ssh can make a master's socket there: it makes it under a longer name, and links it."""
     socket_path, link = directory / f"master{'x' * _ADDED}", directory / "link"
-    if len(os.fsencode(socket_path)) > _LONGEST:
+    if len(os.fsencode(socket_path)) > _LONGEST or not _PLAIN.fullmatch(str(directory)):
         return False
     try:
         with socket.socket(socket.AF_UNIX) as made:

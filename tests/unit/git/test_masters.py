@@ -140,11 +140,13 @@ def test_no_master_without_a_place_for_its_socket(ssh: Path, tmp_path: Path, mon
     assert not (tmp_path / "calls").exists()
 
 
-def test_a_long_directory_for_temporary_files_is_not_used(
-    ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["x" * 100, "a b", "$(a)", "%h"])
+def test_a_directory_that_ssh_cannot_use_is_not_used(
+    ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     script(ssh, OPENS)
-    long = tmp_path / ("x" * 100)
+    monkeypatch.setattr(git_masters, "_LONGEST", len(str(tmp_path)) + 60)
+    long = tmp_path / name
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     masters = Masters(GitOptions(), [])
