@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from jens.git.web import Web
 
 
+#: So many questions to a server are worth a connection of ssh that they share.
+_WORTH = 4
+
+
 class Connections(Aside):
     """The connections of one run; there are none unless the options say ``share``. Leaving the context ends them."""
 
@@ -50,10 +54,10 @@ class Connections(Aside):
     def _master(self, url: str, waiting: int = 0) -> Master | None:
         """The connection of ssh for a URL, which so many ``waiting`` questions are for; None when there is none."""
         if self._masters is None:
-            if not self._options.share or not endpoint_of(url).startswith("ssh://") or not waiting:
+            if not self._options.share or waiting < _WORTH or not endpoint_of(url).startswith("ssh://"):
                 return None
             self._masters = deferred.git_masters.Masters(self._options, self._read())
-        return self._masters.of(url, waiting)
+        return self._masters.of(url, is_worth=waiting >= _WORTH)
 
     def opened(self, url: str) -> Master | None:
         """The connection of ssh that a conversation can share; None when there is none."""

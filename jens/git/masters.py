@@ -25,8 +25,6 @@ from jens.git.process import GitOptions
 from jens.git.settings import Entry, rewritten
 from jens.system import processes
 
-#: So many questions to a server are worth a master.
-_WORTH = 4
 #: Bytes of a socket's path, and those that ssh adds while it makes the socket.
 _LONGEST, _ADDED = 107, 17
 #: Paths in which neither a shell nor ssh finds anything to replace.
@@ -162,17 +160,14 @@ class Masters:
         self._settings = settings or []
         self._masters: dict[tuple[str, ...], Master | None] = {}
 
-    def of(self, url: str, waiting: int = 0) -> Master | None:
-        """The master for a URL; None when there is none. ``waiting`` questions are reason enough to open one, or not.
-
-        Nobody opens a second one, when the first one has ended.
-        """
+    def of(self, url: str, *, is_worth: bool = False) -> Master | None:
+        """The master for a URL; None when there is none. If it ``is_worth`` it, one is opened, once."""
         arguments = None if self._is_over or rewritten(url, self._settings) != url else arguments_of(url)
         if arguments is None:
             return None
         key = tuple(arguments)
         if key not in self._masters:
-            if waiting < _WORTH:
+            if not is_worth:
                 return None
             self._masters[key] = self._opened(arguments)
         return self._masters[key]

@@ -81,7 +81,7 @@ OPENS = 'for word; do case $word in -oControlPath=*) >"${word#*=}";; esac; done;
 
 def states(masters: Masters, url: str) -> State:
     """What becomes of a master that is opening."""
-    master = masters.of(url, 9)
+    master = masters.of(url, is_worth=True)
     assert master is not None
     end = time.monotonic() + 30
     while (state := master.look()) is State.OPENING:
@@ -94,7 +94,7 @@ def test_a_master_is_opened_once_for_many_questions(ssh: Path) -> None:
     script(ssh, OPENS)
     masters = Masters(GitOptions(), [])
     url, other = "ssh://git@git.example.org:2222/a.git", "ssh://git@git.example.org:2222/b.git"
-    assert masters.of(url, 3) is None
+    assert masters.of(url) is None
     assert states(masters, url) is State.OPEN
     assert masters.of(other) is masters.of(url)
     assert masters.of("ssh://ann@git.example.org:2222/a.git") is None
@@ -116,10 +116,10 @@ def test_a_master_that_fails_is_not_opened_again(ssh: Path, text: str) -> None:
     masters = Masters(GitOptions(), [])
     url = "git@git.example.org:a.git"
     assert states(masters, url) is State.GONE
-    first = masters.of(url, 9)
+    first = masters.of(url, is_worth=True)
     assert first is not None
     assert first.has_ended(is_likely=False)
-    assert masters.of(url, 9) is first
+    assert masters.of(url, is_worth=True) is first
     masters.close()
 
 
@@ -135,8 +135,8 @@ def test_no_master_without_a_place_for_its_socket(ssh: Path, tmp_path: Path, mon
     script(ssh, OPENS)
     monkeypatch.setattr(git_masters, "_LONGEST", 10)
     masters = Masters(GitOptions(), [])
-    assert masters.of("git@git.example.org:a.git", 9) is None
-    assert masters.of("git@git.example.org:a.git", 9) is None
+    assert masters.of("git@git.example.org:a.git", is_worth=True) is None
+    assert masters.of("git@git.example.org:a.git", is_worth=True) is None
     assert not (tmp_path / "calls").exists()
 
 
@@ -162,11 +162,11 @@ def test_a_directory_that_ssh_cannot_use_is_not_used(
 @pytest.mark.parametrize("name", ["GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT"])
 def test_no_master_where_a_variable_says_how(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "x")
-    assert Masters(GitOptions(), []).of("git@git.example.org:a.git", 9) is None
+    assert Masters(GitOptions(), []).of("git@git.example.org:a.git", is_worth=True) is None
 
 
 def test_no_master_where_the_configuration_says_how() -> None:
     url = "git@git.example.org:a.git"
-    assert Masters(GitOptions("/etc/jens/ssh"), []).of(url, 9) is None
-    assert Masters(GitOptions(), None).of(url, 9) is None
-    assert Masters(GitOptions(), [("url.https://h/.insteadof", "git@git.example.org:")]).of(url, 9) is None
+    assert Masters(GitOptions("/etc/jens/ssh"), []).of(url, is_worth=True) is None
+    assert Masters(GitOptions(), None).of(url, is_worth=True) is None
+    assert Masters(GitOptions(), [("url.https://h/.insteadof", "git@git.example.org:")]).of(url, is_worth=True) is None
