@@ -152,6 +152,11 @@ class Git(NamedTuple):
     """[git]; time limits in seconds, ``memory`` in MiB, 0 for none; ``jobs`` 0: Jens chooses."""
 
     ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
+    share_connections: bool = _key(
+        "boolean(default=True)",
+        "True or False",
+        "ask many repositories of a server over few connections, see performance.md",
+    )
     timeout: int = _seconds(
         120,
         "seconds that asking a remote or fetching may take, and that a silent server may cost a run; 0: no limit",

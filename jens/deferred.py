@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import jens.git.complaints
     import jens.git.credentials
     import jens.git.lock
+    import jens.git.masters
     import jens.git.process
+    import jens.git.settings
+    import jens.git.web
     import jens.repositories.plan
     import jens.status.metrics
     import jens.status.sources
@@ -52,7 +55,10 @@ if TYPE_CHECKING:
     credentials = jens.git.credentials
     git_complaints = jens.git.complaints
     git_lock = jens.git.lock
+    git_masters = jens.git.masters
     git_process = jens.git.process
+    git_settings = jens.git.settings
+    git_web = jens.git.web
     environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
@@ -74,7 +80,10 @@ MODULES = {
     "credentials": "jens.git.credentials",
     "git_complaints": "jens.git.complaints",
     "git_lock": "jens.git.lock",
+    "git_masters": "jens.git.masters",
     "git_process": "jens.git.process",
+    "git_settings": "jens.git.settings",
+    "git_web": "jens.git.web",
     "hints": "jens.messaging.hints",
     "definition": "jens.metadata.definition",
     "parsed": "jens.metadata.parsed",

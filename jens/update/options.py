@@ -69,7 +69,10 @@ def opened(config: Config, options: Options, *, is_patient: bool = False) -> Ite
         limit if is_patient else within(limit, git.patience) for limit in (git.timeout, git.clonetimeout)
     )
     set_limits(Limits(git.clonetimeout, git.memory))  # nobody could go on with local work that was ended
-    git_options = GitOptions(git.ssh_cmd_path, timeout, clonetimeout, is_patient, 0 if is_patient else git.patience)
+    patience = 0 if is_patient else git.patience
+    git_options = GitOptions(
+        git.ssh_cmd_path, timeout, clonetimeout, is_patient, patience, share=git.share_connections and not is_patient
+    )
     jobs = _jobs(git.jobs)
     with Remotes(git_options, jobs) as remotes:
         yield Context(config, Layout.of(config), remotes, options, jobs, time.time())

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.system import crond, puppetserver
+from tests.system.sshd import silent as silent  # noqa: PLC0414 - fixtures
+from tests.system.sshd import ssh_site as ssh_site  # noqa: PLC0414 - fixtures
+from tests.system.sshd import sshd as sshd  # noqa: PLC0414
 
 _CROND = pytest.StashKey[crond.Crond]()
 _NEEDS_CRON = "tests/system/test_cron.py"
