@@ -167,6 +167,7 @@ def lay_out(top: Path, rule: str) -> PuppetServer:
     (top / "none").mkdir()
     server.environments.symlink_to(top / "none")
     settings = f"environmentpath = {server.environments}\nenvironment_timeout = unlimited\ncertname = {MACHINE}\n"
+    settings += f"versioned_environment_dirs = true\nhiera_config = {TREE}/examples/versioned/hiera.yaml\n"
     with open(top / "puppet" / "puppet.conf", "a") as file:
         file.write(settings)
     auth = (_SHIPPED / "conf.d" / "auth.conf").read_text()
