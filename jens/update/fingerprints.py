@@ -109,11 +109,11 @@ def _metadata(config: Config) -> Iterator[str]:
 
 
 def _tops(layout: Layout) -> Iterator[str]:
-    holds = str(layout.holds)
-    yield from map(str, (layout.environmentsdir, layout.definitions, layout.baredir, layout.clonedir))
-    yield holds
-    if os.path.lexists(holds):
-        yield from _under(holds, _names(holds))
+    yield from map(str, (layout.environmentsdir, layout.definitions, layout.holds, layout.baredir, layout.clonedir))
+    try:
+        yield from _under(str(layout.holds), sorted(os.listdir(layout.holds)))
+    except OSError:
+        return  # nobody was ever held; or another number, and the next run looks at everything
 
 
 def _partitions(layout: Layout) -> Iterator[int]:
