@@ -126,10 +126,11 @@ def _metadata(config: Config) -> Iterator[str]:
 def _tops(layout: Layout) -> Iterator[str]:
     if not os.path.lexists(layout.versions):  # otherwise its names count, see below
         yield str(layout.environmentsdir)
-    holds = str(layout.holds)
-    yield from (str(layout.definitions), holds, str(layout.baredir), str(layout.clonedir))
-    if os.path.lexists(holds):
-        yield from _under(holds, _names(holds))
+    yield from map(str, (layout.definitions, layout.holds, layout.baredir, layout.clonedir))
+    try:
+        yield from _under(str(layout.holds), sorted(os.listdir(layout.holds)))
+    except OSError:
+        return  # nobody was ever held; or another number, and the next run looks at everything
 
 
 def _environment_names(layout: Layout) -> Iterator[int]:
