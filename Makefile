@@ -32,7 +32,7 @@ help:
 	@echo 'make soak     kill runs two thousand times at random instants (KILLS=, SEED=), read thousands of hostile texts'
 	@echo 'make rpm      build packages in build/rpm, and test them'
 	@echo 'make check-rpm  install that on a small host of its own, upgrade and remove it; needs root, debootstrap, rpmlint'
-	@echo 'make bench    measure a large site beside what bare Git needs, pushes until visible, the producer, jens-compare, a year of history, going back'
+	@echo 'make bench    measure a large site beside what bare Git needs, POLLs of real servers, pushes until visible, the producer, jens-compare, a year of history, going back, the status page'
 	@echo 'make lint     linters and type checks alone'
 	@echo 'make format   put the code into its standard form'
 	@echo 'make .venv    install Jens from this directory into ./.venv, commands in .venv/bin'
@@ -83,11 +83,13 @@ lint: $(VENV)/.installed-test
 BENCH_ARGS ?= --growth
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/site_scale.py --json build/benchmarks.json $(BENCH_ARGS)
+	$(VENV)/bin/python benchmarks/poll_servers.py
 	$(VENV)/bin/python benchmarks/producer_load.py
 	$(VENV)/bin/python benchmarks/push_to_visible.py
 	$(VENV)/bin/python benchmarks/compare_instances.py
 	$(VENV)/bin/python benchmarks/history_year.py
 	$(VENV)/bin/python benchmarks/hold.py
+	$(VENV)/bin/python benchmarks/status_page.py
 
 # The system's Python makes the archive, as it builds the package; it needs only setuptools.
 rpm:

@@ -52,9 +52,10 @@ setup(
     ],
     python_requires=">=3.9",
     packages=find_packages(include=["jens", "jens.*"]),
+    package_data={"jens.status": ["templates/*.html", "static/*"]},
     scripts=sorted(glob("bin/*")),
     data_files=[
-        (DOCDIR, ["conf/main.conf", "wsgi/gitlab-producer.wsgi"]),
+        (DOCDIR, ["conf/main.conf", "wsgi/gitlab-producer.wsgi", "wsgi/jens-status.wsgi"]),
         (os.path.join("share", "man", "man1"), sorted(glob("man/*.1"))),
         *tree("examples", DOCDIR),
     ],
@@ -67,11 +68,13 @@ setup(
         "Flask>=2.0.3",
     ],
     extras_require={
-        # What jens-gitlab-producer-runner serves with; without it Flask's own server is used. Earlier releases can be
-        # made to mistake where a request ends (CVE-2022-24761).
+        # What jens-gitlab-producer-runner and jens-status-runner serve with; without it Flask's own server is used.
+        # Earlier releases can be made to mistake where a request ends (CVE-2022-24761).
         "waitress": ["waitress>=2.1.1"],
         # How jens-deliver writes to people.
         "notify": ["apprise>=1.4"],
+        # What /metrics of the status page and jens-stats --prometheus are written with.
+        "metrics": ["prometheus-client>=0.9"],
         # Completion of options in bash: eval "$(register-python-argcomplete jens-update)"
         "completion": ["argcomplete>=2"],
         # Linters are held to one series, so that every machine has the same opinion.
@@ -83,10 +86,12 @@ setup(
             "hypothesis>=6.100,<7",
             "jsonschema>=4",
             "mypy>=1.15,<1.20",
+            "prometheus-client>=0.9",
             "pytest>=7,<9",  # 9 has syntax that mypy refuses when it checks for Python 3.9
             "pytest-timeout>=2.1",
             "pytest-xdist>=3.2.1",
             "ruff>=0.17,<0.18",
+            "selenium>=4.11",
             "setuptools>=53",
             "types-PyYAML",
             "types-setuptools",

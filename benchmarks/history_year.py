@@ -38,7 +38,7 @@ from jens.history.since import since
 from jens.history.spans import Span, plan_spans
 from jens.history.store import Reader, Store
 
-_MINUTES = 365 * 24 * 60
+MINUTES = 365 * 24 * 60
 _REPOSITORIES = [*(f"modules/m{number}" for number in range(260)), *(f"hostgroups/h{number}" for number in range(150))]
 _REPOSITORIES += ["common/hieradata", "common/site"]
 _ENVIRONMENTS = [
@@ -68,11 +68,12 @@ class Row:
         return not self.most or self.measured <= self.most
 
 
-class _Site:
+class Pushes:
     """What was pushed so far."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, environments: Sequence[str] = _ENVIRONMENTS) -> None:
         self._chance = chance
+        self._environments = environments
         self._authors = [f"Author {number}" for number in range(200)]
         self.commits = {(repo, ref): self._commit() for repo in _REPOSITORIES for ref in ("master", "qa")}
 
@@ -86,7 +87,7 @@ class _Site:
                 repo: RepositorySeen(1, {ref: Link(self.commits[repo, ref], time) for ref in ("master", "qa")}, time)
                 for repo in _REPOSITORIES
             },
-            {name: EnvironmentSeen(1, 0, self._holds(name), time) for name in _ENVIRONMENTS},
+            {name: EnvironmentSeen(1, 0, self._holds(name), time) for name in self._environments},
         )
 
     def _holds(self, name: str) -> dict[str, str]:
@@ -105,7 +106,7 @@ class _Site:
         return Rows([Change(repo, ref, before, now, time, author, 1, 0, time - 2.5)])
 
 
-def _generate(path: Path, site: _Site, pushes: int) -> float:
+def generate(path: Path, site: Pushes, pushes: int) -> float:
     """Make a history that ends now; the seconds that writing the first recording took."""
     begin, now = time.time() - pushes * 60, time.time()
     with Store(path) as store:
@@ -123,7 +124,7 @@ def _generate(path: Path, site: _Site, pushes: int) -> float:
     return first
 
 
-def _write(path: Path, site: _Site) -> float:
+def _write(path: Path, site: Pushes) -> float:
     """The seconds that recording one more push takes, from opening the history to its being on disk."""
     start, now = time.perf_counter(), time.time()
     with Store(path) as store:
@@ -159,8 +160,8 @@ def _measure(top: Path, pushes: int) -> list[Row]:
     (top / "cache").mkdir()
     path, config = top / "cache" / "history.sqlite", top / "main.conf"
     config.write_text(f"[main]\ncachedir = {top}/cache\n")
-    site = _Site(random.Random(1))
-    first = _generate(path, site, pushes)
+    site = Pushes(random.Random(1))
+    first = generate(path, site, pushes)
     some = site.commits["modules/m7", "master"]
     ask = (*PYTHON, str(TREE / "bin" / "jens-history"), "-c", str(config))
 
@@ -192,7 +193,7 @@ def _measure(top: Path, pushes: int) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 when something is more than it may be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pushes", type=int, default=_MINUTES, help="default: one a minute for a year")
+    parser.add_argument("--pushes", type=int, default=MINUTES, help="default: one a minute for a year")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as top:
         rows = _measure(Path(top), arguments.pushes)

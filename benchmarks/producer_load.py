@@ -43,6 +43,13 @@ _OK = (
 @contextmanager
 def listening(*command: str) -> Iterator[int]:
     """Run a server in a process of its own; yield its port."""
+    with started(*command) as (port, _):
+        yield port
+
+
+@contextmanager
+def started(*command: str) -> Iterator[tuple[int, int]]:
+    """Run a server in a process of its own; yield its port, and the id of the process."""
     environment = {**os.environ, "PYTHONPATH": str(_TREE)}
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -51,7 +58,7 @@ def listening(*command: str) -> Iterator[int]:
         match = re.search(r":(\d+)$", line.strip())
         if match is None:
             raise SystemExit(f"The server did not start: {line}{process.stderr.read()}")
-        yield int(match[1])
+        yield int(match[1]), process.pid
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -30,6 +30,19 @@ TREE = Path(__file__).resolve().parent.parent
 _AT_ONCE = 8
 _PUSHED = 20
 _DELAY = 0.05
+#: A Python that takes a millisecond to make a link, and is a tool otherwise.
+_SLOW_LINKS = """
+import os, runpy, sys, time
+make = os.symlink
+def slowly(*arguments, **named):
+    time.sleep(0.001)
+    make(*arguments, **named)
+os.symlink = slowly
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+#: Two environments with versions that follow master.
+_VERSIONED = "production, dev0"
 #: The most that a run on demand may take longer (a factor) when the site is larger by the second factor.
 _GROWTH, _LARGEST = 1.5, 3.0
 #: Without the module site: an editable installation makes it slow at each start of Python, and sites have none.
@@ -131,9 +144,12 @@ class Bench:
         self.site = Site(top / "site", scale)
         self._scratch = top / "floor"
         self._configs = {mode: str(self.site.config(mode, mode=mode)) for mode in ("POLL", "ONDEMAND")}
+        settings = {"mode": "ONDEMAND", "directory_environments": "True", "versionedenvironments": _VERSIONED}
+        self._configs["VERSIONS"] = str(self.site.config("versions", **settings))
         self._urls = "".join(f"{self.site.url(name)}\n" for name in self.site.repositories).encode()
         self._turn = 0
         self.rows: list[Row] = []
+        self.slow_links = 0.0
 
     def jens(self, mode: str, *, watched: bool = False) -> Ran:
         """Do one run of jens-update, which must succeed."""
@@ -169,6 +185,23 @@ class Bench:
         self.jens("ONDEMAND")
         self.measure("on demand, idle", 2.0, 2 * times, _nothing, _import, "ONDEMAND")
         self.measure("on demand, one hint", 2.0, 2 * times, self.push_with_a_hint, self._import_and_sync, "ONDEMAND")
+
+    def versions(self, times: int) -> None:
+        """Measure one hint when two environments have versions, which both show what was pushed. Call it after warm."""
+        for _ in range(2):
+            self.jens("VERSIONS")
+        one_hint = next(row for row in self.rows if row.work == "on demand, one hint").seconds[1]
+        work = "on demand, one hint, two versioned environments"
+        self.measure(work, 3.0, times, self.push_with_a_hint, lambda: Ran(one_hint, 0), "VERSIONS")
+        self.slow_links = statistics.median(self._with_slow_links() for _ in range(times))
+        for _ in range(2):
+            self.jens("ONDEMAND")
+
+    def _with_slow_links(self) -> float:
+        """The seconds of the same on a file system that takes a millisecond to make a link."""
+        self.push_with_a_hint()
+        tool = str(TREE / "bin" / "jens-update")
+        return run(*PYTHON, "-c", _SLOW_LINKS, tool, "--strict", "-c", self._configs["VERSIONS"]).seconds
 
     def latency(self, times: int) -> dict[str, float]:
         """Measure a POLL of remotes that reply after 50 ms: its seconds, the floor, and the allowed seconds."""
@@ -331,6 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         bench = Bench(Path(scratch, "1"), arguments.scale)
         bench.warm(arguments.times)
+        bench.versions(arguments.times)
         benches = {1.0: bench}
         for factor in (1 / _LARGEST, _LARGEST) if arguments.growth else ():
             benches[factor] = Bench(Path(scratch, f"{factor:.2f}"), arguments.scale * factor)
@@ -348,6 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         floor, ours = size[f"{what}, floor"], size[what]
         print(f"{what:24}{floor / 1e6:10.0f}{ours / 1e6:10.0f}{ours / floor:8.2f}")
     print(f"\nPOLL of remotes that take 50 ms: {slow['seconds']:.2f} s, allowed {slow['allowed']:.2f} s")
+    print(f"One hint, two versioned environments, a link takes 1 ms: {bench.slow_links:.2f} s")
     if arguments.growth:
         show_growth(found, grown)
     if arguments.json:

@@ -110,6 +110,19 @@ class Main(NamedTuple):
         "a whole number, 1 or more",
         "more environments are not made; those that exist stay",
     )
+    versionedenvironments: tuple[str, ...] = _key(
+        "versioned(default=list())",
+        "a list of environments, or *, with commas between them",
+        "each of their states is a directory of its own, see versions.md; *: all; needs directory_environments",
+    )
+    versionsdir: str = _key(
+        "optional_path(default='')",
+        "an absolute path",
+        "where Puppet servers see environmentsdir/.versions; unset: there",
+    )
+    config_version: bool = _key(
+        "boolean(default=False)", "True or False", "catalogs and reports tell the version, see versions.md"
+    )
 
 
 class Lock(NamedTuple):
@@ -139,6 +152,11 @@ class Git(NamedTuple):
     """[git]; time limits in seconds, ``memory`` in MiB, 0 for none; ``jobs`` 0: Jens chooses."""
 
     ssh_cmd_path: str = _key("optional_path(default='')", "an absolute path", "see SSH")
+    share_connections: bool = _key(
+        "boolean(default=True)",
+        "True or False",
+        "ask many repositories of a server over few connections, see performance.md",
+    )
     timeout: int = _seconds(
         120,
         "seconds that asking a remote or fetching may take, and that a silent server may cost a run; 0: no limit",
@@ -386,6 +404,10 @@ def _risks(path: Path, main: Main) -> list[str]:
 
 def _check_whole(config: Config) -> None:
     main = config.main
+    if main.versionedenvironments and not main.directory_environments:
+        raise ConfigError(
+            config.path, "expected True, as versionedenvironments needs it", "main", "directory_environments"
+        )
     inside = os.path.normpath(main.repositorymetadata)
     if not inside.startswith(os.path.normpath(main.repositorymetadatadir) + os.sep):
         raise ConfigError(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Callable
 
+from jens.model import ALL
 from jens.names import is_branch_name, is_environment_name
 
 try:  # configobj before 5.0.7 ships it as a top-level module
@@ -55,6 +56,10 @@ def _check_environments(value: object) -> tuple[str, ...]:
     return _check_list(value, is_environment_name)
 
 
+def _check_versioned(value: object) -> tuple[str, ...]:
+    return _check_list(value, lambda name: name == ALL or is_environment_name(name))
+
+
 def _check_branches(value: object) -> tuple[str, ...]:
     return _check_list(value, is_branch_name)
 
@@ -96,6 +101,7 @@ CHECKS = {
     "path": _check_path,
     "optional_path": _check_optional_path,
     "environments": _check_environments,
+    "versioned": _check_versioned,
     "branches": _check_branches,
     "items": _check_items,
     "servers": _check_servers,

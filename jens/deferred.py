@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     import jens.git.complaints
     import jens.git.credentials
     import jens.git.lock
+    import jens.git.masters
     import jens.git.process
+    import jens.git.settings
+    import jens.git.web
     import jens.repositories.plan
+    import jens.status.metrics
+    import jens.status.sources
     from jens import configlines as configlines
     from jens import deliveries as deliveries
     from jens.commands import background as background
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from jens.environments import hold as hold
     from jens.environments import previous as previous
     from jens.environments import tree as tree
+    from jens.environments import versions as versions
     from jens.environments import wanted as wanted
     from jens.messaging import hints as hints
     from jens.metadata import definition as definition
@@ -49,10 +55,15 @@ if TYPE_CHECKING:
     credentials = jens.git.credentials
     git_complaints = jens.git.complaints
     git_lock = jens.git.lock
+    git_masters = jens.git.masters
     git_process = jens.git.process
+    git_settings = jens.git.settings
+    git_web = jens.git.web
     environments_faults = jens.environments.faults
     environments_plan = jens.environments.plan
     repositories_plan = jens.repositories.plan
+    status_metrics = jens.status.metrics
+    status_sources = jens.status.sources
 
 MODULES = {
     "background": "jens.commands.background",
@@ -64,11 +75,15 @@ MODULES = {
     "hold": "jens.environments.hold",
     "previous": "jens.environments.previous",
     "tree": "jens.environments.tree",
+    "versions": "jens.environments.versions",
     "wanted": "jens.environments.wanted",
     "credentials": "jens.git.credentials",
     "git_complaints": "jens.git.complaints",
     "git_lock": "jens.git.lock",
+    "git_masters": "jens.git.masters",
     "git_process": "jens.git.process",
+    "git_settings": "jens.git.settings",
+    "git_web": "jens.git.web",
     "hints": "jens.messaging.hints",
     "definition": "jens.metadata.definition",
     "parsed": "jens.metadata.parsed",
@@ -89,6 +104,8 @@ MODULES = {
     "transfers": "jens.repositories.transfers",
     "patience": "jens.update.patience",
     "preview": "jens.update.preview",
+    "status_metrics": "jens.status.metrics",
+    "status_sources": "jens.status.sources",
 }
 
 

@@ -16,6 +16,9 @@ from jens.model import Fault
 from jens.statefile import DELIVERIES, HISTORY, StateError, state_path
 from jens.system import files
 
+#: How the names of Puppet servers begin, and what their memory calls the time until when they know all changes.
+SERVER, AT = "puppetserver ", "at"
+
 
 class Position(NamedTuple):
     """Up to where a receiver has been told: the history's id, the number of a deployment and that of a fault.
@@ -56,11 +59,9 @@ class Record(NamedTuple):
 
     def is_due(self, now: float) -> bool:
         """Whether a receiver is to be looked at, although the history has nothing new: one that failed, for example."""
-        return any(told.failing or (told.due is not None and told.due <= now) for told in self.receivers.values())
-
-    def next_due(self) -> float | None:
-        """When the first receiver that did not fail is due, in seconds since the epoch; None: none is."""
-        return min((told.due for told in self.receivers.values() if told.due and not told.failing), default=None)
+        return any(
+            told.due <= now if told.due is not None else told.failing is not None for told in self.receivers.values()
+        )
 
 
 def load(layout: Layout) -> Record:
@@ -89,6 +90,16 @@ def faults(layout: Layout) -> list[Fault]:
         for name, told in sorted(load(layout).receivers.items())
         if told.failing
     ]
+
+
+def flushed(layout: Layout) -> float:
+    """Until when the Puppet server that is furthest behind has been told of all changes, in seconds since the epoch.
+
+    0 when none has been. Raises OSError when nobody can look now.
+    """
+    servers = [told for name, told in load(layout).receivers.items() if name.startswith(SERVER)]
+    times = [told.memory.get(AT, 0) for told in servers]
+    return float(min((time for time in times if isinstance(time, (int, float))), default=0))
 
 
 def _encode(record: Record) -> dict[str, Any]:

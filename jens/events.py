@@ -27,6 +27,13 @@ METADATA = "metadata"
 DELIVERY = "delivery"
 HELD = "held"
 
+#: All kinds of faults that have a name here.
+KINDS = (
+    *(NOT_FETCHED, REFUSED, CHECKOUT, MANDATORY_BRANCH, COMMIT, CONTENT),
+    *(LIBRARY_ENTRY, PURGE_GUARD, DEFINITION, ENVIRONMENT, DANGLING_LINK, VOID_OVERRIDE),
+    *(UNKNOWN_KEY, TOO_MANY, MORE, WAY_OUT, METADATA),
+)
+
 
 class Event(NamedTuple):
     """A line for the log: a worker makes it, and the caller that collects the results logs it.

@@ -13,6 +13,8 @@ from jens.names import is_branch_name, is_environment_name, is_repository_name
 
 _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
 _COMMIT_ENTRY = re.compile(r"\.[0-9a-f]{4,40}")
+#: The directory of versions, below environmentsdir. For Puppet it is no environment, as its name has a dot.
+VERSIONS = ".versions"
 
 
 def branch_entry(branch: Branch) -> str:
@@ -36,6 +38,18 @@ def entry_ref(entry: str) -> Ref | None:
         return Commit(entry[1:])
     name = entry.replace("~", "/")
     return Branch(name) if is_branch_name(name) else None
+
+
+def version_name(environment: str, number: int) -> str:
+    """The name of a version of an environment."""
+    return f"{environment}_{number}"
+
+
+def version_of(name: str) -> tuple[str, int] | None:
+    """The environment and the number of a version, by its name; None when it is no such name."""
+    environment, _, number = name.rpartition("_")
+    is_one = number.isascii() and number.isdecimal() and number[0] != "0" and is_environment_name(environment)
+    return (environment, int(number)) if is_one else None
 
 
 def is_checkout_name(entry: str) -> bool:
@@ -84,6 +98,27 @@ class Layout(NamedTuple):
         return self.environmentsdir / name
 
     @property
+    def versions(self) -> Path:
+        """The directory of the versions of environments, which the first one makes."""
+        return self.environmentsdir / VERSIONS
+
+    def place(self, name: str) -> str:
+        """Where an environment's directories are, below environmentsdir: in its current version, if it has versions.
+
+        The link of a versioned environment has a text for the Puppet servers, so only its last part counts here.
+        """
+        try:
+            version = os.path.basename(os.readlink(f"{self.environmentsdir}/{name}"))
+        except OSError:
+            return name
+        is_ours = (version_of(version) or ("",))[0] == name and os.path.isdir(f"{self.versions}/{version}")
+        return f"{VERSIONS}/{version}" if is_ours else name
+
+    def tree(self, name: str) -> Path:
+        """The directory that has an environment's directories and links."""
+        return self.environmentsdir / self.place(name)
+
+    @property
     def definitions(self) -> Path:
         """The directory of the remembered definitions."""
         return self.cachedir / "environments"
@@ -122,8 +157,12 @@ class Layout(NamedTuple):
             ]
 
     def environments(self) -> list[str]:
-        """The environments that are directories, made by Jens or not. Raises OSError."""
-        return [entry.name for entry in self.environment_entries() if not entry.is_symlink()]
+        """The environments that are directories, made by Jens or not, or that have versions. Raises OSError."""
+        return [
+            entry.name
+            for entry in self.environment_entries()
+            if not entry.is_symlink() or self.place(entry.name) != entry.name
+        ]
 
     def partitions(self, top: Path) -> list[Path]:
         """The partitions' directories below baredir or clonedir."""

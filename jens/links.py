@@ -67,7 +67,7 @@ def code_of(repo: RepoId) -> str:
 
 
 def link_prefix(layout: Layout, depth: int) -> str:
-    """The relative path to clonedir from a link that is ``depth`` directories below its environment.
+    """The relative path to clonedir from a link that is ``depth`` directories below one of environmentsdir.
 
     Computed from the real paths of the directories, because the kernel follows a link from there.
     """
@@ -75,17 +75,25 @@ def link_prefix(layout: Layout, depth: int) -> str:
     return "../" * (depth + 1) + relative
 
 
-def link_text(layout: Layout, link: str, target: Target) -> str:
-    """The text of a link of an environment."""
-    return f"{link_prefix(layout, link.count('/'))}/{target.repo}/{target.entry}/{target.below}"
+def depth_of(place: str, link: str) -> int:
+    """How many directories a link is below a directory of environmentsdir."""
+    return place.count("/") + link.count("/")
+
+
+def link_text(layout: Layout, link: str, target: Target, place: str = "") -> str:
+    """The text of a link of an environment; ``place`` is where that is below environmentsdir, if it has versions."""
+    return f"{link_prefix(layout, depth_of(place, link))}/{target.repo}/{target.entry}/{target.below}"
 
 
 # Targets, read back
 
 
-def parse_target(layout: Layout, environment: str, link: str, text: str) -> Target | None:
-    """The target of a link with any relative or absolute text; None when it is not in a repository below clonedir."""
-    here = os.path.join(os.path.realpath(layout.environmentsdir), environment, os.path.dirname(link))
+def parse_target(layout: Layout, place: str, link: str, text: str) -> Target | None:
+    """The target of a link with any relative or absolute text; None when it is not in a repository below clonedir.
+
+    ``place`` is where its environment is, below environmentsdir (see ``Layout.place``).
+    """
+    here = os.path.join(os.path.realpath(layout.environmentsdir), place, os.path.dirname(link))
     path = os.path.normpath(os.path.join(here, text))
     for top in (os.path.realpath(layout.clonedir), str(layout.clonedir)):
         if path.startswith(top + os.sep):
@@ -109,9 +117,9 @@ class LinkReader:
         self._prefixes: dict[int, str] = {}
         self._targets: dict[str, Target | None] = {}
 
-    def target(self, environment: str, link: str, text: str) -> Target | None:
+    def target(self, place: str, link: str, text: str) -> Target | None:
         """The target of a link; None when it is not in a repository below clonedir."""
-        depth = link.count("/")
+        depth = depth_of(place, link)
         prefix = self._prefixes.get(depth)
         if prefix is None:
             prefix = self._prefixes[depth] = link_prefix(self._layout, depth) + "/"
@@ -119,7 +127,7 @@ class LinkReader:
         if below in self._targets:
             return self._targets[below]
         if below[:1] in "./" or os.path.normpath(below) != below:
-            return parse_target(self._layout, environment, link, text)
+            return parse_target(self._layout, place, link, text)
         target = self._targets[below] = _target(below)
         return target
 

@@ -71,6 +71,12 @@ def _lock_soon(path: Path) -> int | None:
         time.sleep(0.01)
 
 
+def last_holder(path: Path) -> int:
+    """The id of the process that has left a lock without letting it go, because it was killed; 0 for none."""
+    holder = _signer(path)
+    return holder.pid if holder is not None and holder.is_gone() else 0
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody holds this lock."""
     try:

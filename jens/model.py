@@ -14,6 +14,9 @@ COMMON = "common"
 PARTITIONS = (MODULES, HOSTGROUPS, COMMON)
 
 
+#: Stands for all environments, where some are named.
+ALL = "*"
+
 #: Puppet language versions that a definition may ask for.
 PARSERS = ("current", "future")
 

@@ -33,6 +33,7 @@ UNREFERENCED = StateFile(
     "unreferenced.json", 1, "repositories.retention", "unused checkouts stay for another retention", True
 )
 ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the next run asks every remote", True)
+VERSIONS = StateFile("versions.json", 1, "environments.versions", "replaced versions stay for another retention")
 REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True, False)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
 BASELINE = StateFile("baseline.json", 10, "update.baseline", "the next run looks at everything")
@@ -53,14 +54,7 @@ DEFINITIONS = StateFile("definitions.json", 1, "metadata.parsed", "the next run 
 
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
 STATE_FILES = (
-    INVENTORY,
-    UNREFERENCED,
-    ABSENT_REFS,
-    REFUSALS,
-    DANGLING,
-    BASELINE,
-    LAST_RUN,
-    DEFINITIONS,
+    *(INVENTORY, UNREFERENCED, ABSENT_REFS, VERSIONS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS),
     DELIVERIES,
     HISTORY,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 #: At most so many names are listed in one line.
@@ -36,3 +37,24 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+#: Seconds of the units in which people say how long ago something was.
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def parse_moment(text: str) -> float:
+    """A time in seconds since the epoch: so long ago (``90m``), or ISO 8601, local unless it says otherwise.
+
+    Raises ValueError.
+    """
+    from datetime import datetime  # noqa: PLC0415 - a run needs no dates
+
+    number, unit = text[:-1], text[-1:]
+    try:
+        if unit in UNITS and number.isascii() and number.isdecimal():
+            return max(0.0, time.time() - int(number) * UNITS[unit])
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError, OSError):
+        expected = "a time such as 90m, 1h, 1d, 2026-03-03 or 2026-03-03T14:05"
+        raise ValueError(f"expected {expected}, not {one_line(text)!r}") from None

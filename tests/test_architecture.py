@@ -34,12 +34,25 @@ _MAY_KNOW: Mapping[str, set[str]] = {
     "metadata": {"system", "top", "git"},
     "repositories": {"system", "top", "git"},
     "environments": {"system", "top", "git", "metadata"},
-    "gitlabproducer": {"system", "top", "messaging", "metadata"},
+    "web": set(),
+    "gitlabproducer": {"system", "top", "messaging", "metadata", "web"},
     "update": {"system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"},
     "tools": {"system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"},
+    "status": {
+        "system",
+        "top",
+        "git",
+        "messaging",
+        "metadata",
+        "repositories",
+        "environments",
+        "history",
+        "tools",
+        "web",
+    },
     "commands": {
         *("system", "top", "git", "messaging", "metadata", "repositories", "environments", "history"),
-        *("delivery", "gitlabproducer", "update", "tools"),
+        *("delivery", "gitlabproducer", "update", "tools", "status"),
     },
 }
 
@@ -49,12 +62,13 @@ _IMPORTERS = {
     "configobj": {"top", "tools"},
     "dirq": {"messaging"},
     "fcntl": {"top", "git"},
-    "flask": {"gitlabproducer"},
+    "flask": {"gitlabproducer", "status"},
     "git": {"git"},
     "pickle": {"messaging"},
     "pickletools": {"messaging"},
     "sqlite3": {"history"},
     "subprocess": {"git", "system"},
+    "waitress": {"web"},
     "yaml": {"metadata"},
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from jens import deferred
 from jens.git import process as git_process
 
-_TOOLS = ("jens.commands.update", "jens.commands.purge_queue")
+_TOOLS = ("jens.commands.update", "jens.commands.deliver", "jens.commands.purge_queue")
 #: Modules that runs import only when they need them.
 _IMPORTED_LATE = (
     *deferred.MODULES.values(),

@@ -16,9 +16,10 @@ from jens import __version__
 from jens.commands.exitcodes import FAILED
 from jens.commands.runner import run_in_utf8
 from jens.config import DEFAULT_PATH
+from jens.layout import version_of
 from jens.model import RepoId
 from jens.names import is_environment_name, parse_repository
-from jens.text import one_line
+from jens.text import UNITS, one_line, parse_moment
 
 
 def argument_parser(description: str, *, with_config: bool = True) -> argparse.ArgumentParser:
@@ -45,22 +46,12 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
 
 
-#: Seconds of the units in which people say how long ago something was.
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
 def moment(text: str) -> float:
-    """A time in seconds since the epoch: so long ago (``90m``), or ISO 8601, local unless it says otherwise.
-
-    Raises ArgumentTypeError.
-    """
-    number, unit = text[:-1], text[-1:]
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        if unit in _UNITS and number.isascii() and number.isdecimal():
-            return max(0.0, time.time() - int(number) * _UNITS[unit])
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    expected = "a time such as 90m, 1h, 1d, 2026-03-03 or 2026-03-03T14:05"
-    raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
+    """A time, as ``parse_moment`` reads it. Raises ArgumentTypeError."""
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def future(text: str) -> float:
@@ -70,8 +61,8 @@ def future(text: str) -> float:
     """
     now, number = time.time(), text[:-1]
     with contextlib.suppress(ValueError, OverflowError, OSError):
-        if text[-1:] in _UNITS and number.isascii() and number.isdecimal():
-            meant = now + int(number) * _UNITS[text[-1]]
+        if text[-1:] in UNITS and number.isascii() and number.isdecimal():
+            meant = now + int(number) * UNITS[text[-1]]
         else:
             meant = moment(text)
         datetime.fromtimestamp(meant)
@@ -82,10 +73,15 @@ def future(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected {expected}, not {one_line(text)!r}")
 
 
-def moment_or_deployment(text: str) -> float | int:
-    """A time in seconds since the epoch that is over, or (int) the number of a deployment. Raises ArgumentTypeError."""
+def moment_or_deployment(text: str) -> float | int | str:
+    """A time in seconds since the epoch that is over, a deployment's number (int), or a version's name (str).
+
+    Raises ArgumentTypeError.
+    """
     if text.isascii() and text.isdecimal():
         return int(text)
+    if version_of(text):
+        return text
     meant = moment(text)
     if meant > time.time():
         raise argparse.ArgumentTypeError(

@@ -109,7 +109,7 @@ def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
         found += library.findings
     if library and arguments.remote:
         git = config.git
-        options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout)
+        options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout, share=git.share_connections)
         with Remotes(options, affordable(git.jobs)) as remotes:
             found += check_remotes(library, definitions, site, remotes, git.jobs)
     return found

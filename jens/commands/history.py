@@ -67,6 +67,7 @@ def _main(arguments: argparse.Namespace) -> int:
         if arguments.faults:
             _print_faults(reader, arguments, wanted)
         else:
+            wanted = history.with_versions(reader, wanted)
             _print_entries(reader, config, arguments, wanted)
         unknown = queries.unknown(reader, wanted)
     return complain(f"the history has nothing of {', '.join(unknown)}", DIRECTORY) if unknown else OK

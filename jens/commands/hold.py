@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
@@ -128,17 +128,13 @@ def unless_locked(work: Callable[[], int]) -> int:
 @contextmanager
 def waiting_run_lock(config: Config) -> Iterator[None]:
     """Hold the run lock; wait for it for a minute, and say so. Raises LockHeldError, LockFailedError."""
-    lock = run_lock(config)
-    try:
-        lock.__enter__()
-    except LockHeldError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
-        lock = run_lock(config, wait=PATIENCE)
-        lock.__enter__()
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run_lock(config))
+        except LockHeldError as error:
+            print(f"{Path(sys.argv[0]).name}: {error}: waiting for up to {PATIENCE} seconds", file=sys.stderr)
+            stack.enter_context(run_lock(config, wait=PATIENCE))
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _wish(arguments: argparse.Namespace) -> Wish:

@@ -102,7 +102,8 @@ def _list(config: Config, planned: ResetPlan) -> None:
     main = config.main
     repositories = _count(len(planned.clones), "repositor", "y", "ies")
     lines = [
-        f"{_count(len(planned.environments), 'environment')} in {main.environmentsdir}",
+        f"{_count(len(planned.environments) - planned.versions, 'environment')} in {main.environmentsdir}",
+        *([f"{_count(planned.versions, 'version')} of environments"] if planned.versions else []),
         f"{_count(planned.checkouts, 'checkout')} of {repositories} in {main.clonedir}",
         f"{_count(len(planned.bares), 'bare')} in {main.baredir}",
         f"{_count(len(planned.definitions), 'remembered definition')}, inventory and memory of runs in {main.cachedir}",

@@ -22,7 +22,7 @@ from jens.model import Branch, OpenFault, Ref, RepoId
 from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 from jens.tools import history, show_commit, show_environment, show_repository
-from jens.tools.show import Contact
+from jens.tools.show import Contact, Instance
 from jens.tools.show_commit import Answer, Found, Lacking, MetadataCommit
 from jens.tools.show_environment import Environment, Part
 from jens.tools.show_repository import Repository
@@ -91,19 +91,19 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _show_environment(config: Config, arguments: argparse.Namespace) -> int:
-    found = show_environment.look(config, arguments.name)
+    found = show_environment.look(Instance(config), arguments.name)
     _print(found.encode(config) if arguments.json else _environment(found, config))
     return OK
 
 
 def _show_repository(config: Config, arguments: argparse.Namespace) -> int:
-    found = show_repository.look(config, arguments.name)
+    found = show_repository.look(Instance(config), arguments.name)
     _print(found.encode(config) if arguments.json else _of_repository(found, config))
     return OK
 
 
 def _show_commit(config: Config, arguments: argparse.Namespace) -> int:
-    answer = show_commit.look(config, arguments.name, arguments.repository, arguments.environment)
+    answer = show_commit.look(Instance(config), arguments.name, arguments.repository, arguments.environment)
     _print(answer.encode(config) if arguments.json else _answer(answer, config, arguments.environment))
     is_known = any(found.state != show_commit.NOT_IN_MIRROR for found in answer.commits)
     if not (is_known or answer.metadata):
@@ -184,6 +184,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _environment(found: Environment, config: Config) -> Iterator[str]:
     yield f"Environment {found.name}: {_definition(found)}"
+    if found.version is not None:
+        yield f"Version: {found.version}"
     if found.hold is not None:
         yield from hold_lines(found.hold)
     if found.definition is not None:

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jens import lastrun, preflight
+from jens import deferred, lastrun, preflight
 from jens.commands.arguments import argument_parser, parse_arguments
-from jens.commands.exitcodes import OK
-from jens.commands.runner import load, run_tool
+from jens.commands.exitcodes import FAILED, OK
+from jens.commands.runner import complain, load, run_tool
 from jens.config import Config
 from jens.environments.hold import Hold
 from jens.lastrun import LastRun
@@ -77,16 +77,31 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-q", "--queues", dest="parts", action="append_const", const=_QUEUES, help="how many hints wait in the queue"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document, which tells more")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="print one JSON document, which tells more")
+    forms.add_argument("--prometheus", action="store_true", help="print metrics for Prometheus, whatever is picked")
     return parse_arguments(parser, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
+    if arguments.prometheus:
+        return _prometheus(config)
     parts = set(_DIRECTORIES) if arguments.all or not arguments.parts else set(arguments.parts)
     preflight.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
     lines = _json(config, parts) if arguments.json else "\n".join(_text(config, parts))
     print(lines)
+    return OK
+
+
+def _prometheus(config: Config) -> int:
+    preflight.check_readable(config, ("baredir", "clonedir", "cachedir", "environmentsdir"))
+    metrics = deferred.status_metrics  # with it comes Flask, which all other forms can spare
+    try:
+        text, _ = metrics.render(metrics.collect(deferred.status_sources.Sources(config)))
+    except metrics.MetricsMissingError as error:
+        return complain(str(error), FAILED)
+    print(text.decode("utf-8"), end="")
     return OK
 
 

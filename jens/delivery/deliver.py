@@ -1,56 +1,82 @@
-"""One delivery: tells each receiver what it has not been told, at the same time, and remembers who was told of what.
+"""One delivery: tells each receiver what it has not been told, and remembers who was told of what.
 
-A receiver that fails holds back no other. What it was not told, the next delivery tells it. A delivery that is killed
-has told some receivers and not remembered it: they are told once more.
+A receiver that fails, or takes long, holds back no other. What it was not told, the next delivery tells it. A delivery
+that is killed has told some receivers and not remembered it: they are told once more.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from jens import deliveries, lastrun
 from jens.config import Config
 from jens.deliveries import Failing, Position, Record, Told
 from jens.delivery import hook, notify, puppetserver, types
+from jens.delivery.lanes import Lanes, Result
 from jens.delivery.news import News, collect
-from jens.delivery.telling import Delivery, DeliveryError, Telling
+from jens.delivery.telling import Delivery, Telling
 from jens.history.store import Reader
 from jens.layout import Layout
 from jens.statefile import HISTORY, state_path
-from jens.text import one_line, shortened
 
 log = logging.getLogger(__name__)
 
-#: The kinds of receivers: functions that return those who are to be told something. A new kind gets a row here. A
-#: stage begins when the one before it has ended: servers are told when the types are there.
-_STAGES: Sequence[Sequence[Callable[[Delivery], Iterator[Telling]]]] = (
-    (types.tellings,),
-    (hook.tellings, puppetserver.tellings, notify.tellings),
-)
+#: The kinds of receivers: functions that return those who are to be told something. A new kind gets a row here. Types
+#: come first, and are waited for: servers are told when they are there.
+_FIRST = (types.tellings,)
+_THEN = (hook.tellings, puppetserver.tellings, notify.tellings)
+
+#: Seconds between two looks whether somebody asks, while a receiver is being told.
+_PAUSE = 0.2
 
 
-def deliver(config: Config) -> Mapping[str, str]:
-    """Tell all receivers. Returns why those failed who could not be told, by name. Raises HistoryError, OSError."""
-    layout = Layout.of(config)
-    seen = deliveries.fingerprint(layout)
-    _forget_strangers(config, layout)
+def deliver(config: Config, is_asked: Callable[[], bool] = bool) -> Mapping[str, str]:
+    """Tell all receivers. Returns why those failed who could not be told, by name. Raises HistoryError, OSError.
+
+    While it waits for a receiver, it begins with others when ``is_asked`` says that there is something new.
+    """
+    layout, lanes = Layout.of(config), Lanes()
     problems: dict[str, str] = {}
-    for stage in _STAGES if seen else ():
-        record = deliveries.load(layout)
-        with Reader(state_path(layout, HISTORY)) as reader:
-            tellings = [*_tellings(config, reader, record, stage)]
-        for result in _told(tellings):
-            record = _remember(record, result)
-            deliveries.save(layout, record)
-            if result.problem:
-                problems[result.telling.receiver] = result.problem
+    seen: tuple[int, ...] = ()
+    waiting: set[str] = set()
+    must_look = True
+    while must_look or lanes.busy:
+        if must_look:
+            seen = deliveries.fingerprint(layout)
+            waiting = _begin(config, lanes, problems) if seen else set()
+        results = lanes.collect(_PAUSE)
+        _remember(layout, results, problems)
+        must_look = is_asked() or any(result.telling.receiver in waiting for result in results)
     deliveries.save(layout, deliveries.load(layout)._replace(history=seen))
     return problems
+
+
+def _begin(config: Config, lanes: Lanes, problems: dict[str, str]) -> set[str]:
+    """Begin to tell those receivers something who are not busy. Returns the busy ones for whom there is something."""
+    layout = Layout.of(config)
+    _forget_strangers(config, layout)
+    first = Lanes()
+    first.start(_tellings(config, _FIRST))
+    while first.busy:
+        _remember(layout, first.collect(_PAUSE), problems)
+    tellings = _tellings(config, _THEN)
+    busy = lanes.busy
+    lanes.start([telling for telling in tellings if telling.receiver not in busy])
+    return {telling.receiver for telling in tellings if telling.receiver in busy}
+
+
+def next_due(config: Config) -> float | None:
+    """When the next server, or types, are due, in seconds since the epoch; None: none are. People can wait for a run.
+
+    Those that failed are tried again by runs, at any time. Raises OSError.
+    """
+    record = deliveries.load(Layout.of(config))
+    names = {*types.receivers(config), *puppetserver.receivers(config)}.intersection(record.receivers)
+    found = [told.due for told in map(record.receivers.__getitem__, names) if told.due and not told.failing]
+    return min(found, default=None)
 
 
 def _forget_strangers(config: Config, layout: Layout) -> None:
@@ -58,11 +84,13 @@ def _forget_strangers(config: Config, layout: Layout) -> None:
     record = deliveries.load(layout)
     configured = {
         *(*hook.receivers(config), *types.receivers(config), *puppetserver.receivers(config)),
-        *notify.receivers(config.notify, record.receivers),
+        *notify.receivers(config.notify, record.receivers, time.time()),
     }
     known = {name: told for name, told in record.receivers.items() if name in configured}
     if len(known) < len(record.receivers):
-        log.info("No longer told: %s", sorted(record.receivers.keys() - known))
+        gone = sorted(record.receivers.keys() - known)
+        level = logging.DEBUG if all(name.startswith(notify.OWNER) for name in gone) else logging.INFO
+        log.log(level, "No longer told: %s", gone)
         deliveries.save(layout, record._replace(receivers=known))
 
 
@@ -75,9 +103,8 @@ def forget_positions(layout: Layout) -> None:
     deliveries.save(layout, record._replace(receivers=receivers))
 
 
-def _tellings(
-    config: Config, reader: Reader, record: Record, stage: Sequence[Callable[[Delivery], Iterator[Telling]]]
-) -> Iterator[Telling]:
+def _tellings(config: Config, kinds: Sequence[Callable[[Delivery], Iterator[Telling]]]) -> list[Telling]:
+    layout = Layout.of(config)
     known: dict[Position, News] = {}
 
     def news_for(told: Told) -> News:
@@ -85,54 +112,30 @@ def _tellings(
             known[told.position] = collect(reader, told.position)
         return known[told.position]
 
-    delivery = Delivery(config, reader, record, time.time(), news_for)
-    for tellings in stage:
-        yield from tellings(delivery)
+    with Reader(state_path(layout, HISTORY)) as reader:
+        delivery = Delivery(config, reader, deliveries.load(layout), time.time(), news_for)
+        return [telling for tellings in kinds for telling in tellings(delivery)]
 
 
-class _Result(NamedTuple):
-    """What came of a telling: what the receiver knows now (None: what it knew), and why it could not be told."""
-
-    telling: Telling
-    told: Told | None
-    problem: str = ""
-    level: int = logging.WARNING
-
-
-def _told(tellings: Sequence[Telling]) -> Iterator[_Result]:
-    """Tell receivers, each in a thread of its own. The results come as they are ready."""
-    results: queue.Queue[_Result] = queue.Queue()
-    begin, waiting = time.monotonic(), {telling.receiver: telling for telling in tellings}
-    for telling in tellings:
-        log.log(logging.DEBUG if telling.is_quiet else logging.INFO, "Telling %s...", telling.receiver)
-        threading.Thread(target=lambda telling=telling: results.put(_tell(telling)), daemon=True).start()
-    while waiting:
-        limits = [telling.limit for telling in waiting.values() if telling.limit]
-        try:
-            result = results.get(timeout=max(0.0, begin + min(limits) - time.monotonic()) if limits else None)
-        except queue.Empty:
-            late = next(each for each in waiting.values() if each.limit == min(limits))
-            result = _Result(late, None, f"it took longer than {late.limit:.0f} seconds")
-        if waiting.pop(result.telling.receiver, None):  # else it was late
-            yield result
+def _remember(layout: Layout, results: Sequence[Result], problems: dict[str, str]) -> None:
+    """Log what came of tellings, and remember it. Raises OSError."""
+    if not results:
+        return
+    record = deliveries.load(layout)
+    for result in results:
+        problems.pop(result.telling.receiver, None)
+        if result.problem:
+            problems[result.telling.receiver] = result.problem
+        record = _with(record, result)
+    deliveries.save(layout, record)
 
 
-def _tell(telling: Telling) -> _Result:
-    try:
-        return _Result(telling, telling.tell())
-    except DeliveryError as error:
-        return _Result(telling, error.told, one_line(shortened(str(error))), error.level)
-    except Exception as error:
-        log.debug("%s", telling.receiver, exc_info=True)
-        return _Result(telling, None, one_line(shortened(f"unforeseen {type(error).__name__}: {error}")))
-
-
-def _remember(record: Record, result: _Result) -> Record:
+def _with(record: Record, result: Result) -> Record:
     """The record with what came of a telling, which is logged."""
     name = result.telling.receiver
     record = result.telling.also(record)
     before = record.receivers.get(name, Told())
-    now = before if result.told is None else result.told
+    now = before if result.told is None else result.telling.meanwhile(before, result.told)
     if result.problem:
         level = result.level if before.failing is None else logging.INFO
         log.log(level, "Unable to tell %s, the next run tries again: %s", name, result.problem)

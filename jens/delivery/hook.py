@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 from jens.config import Config
 from jens.deliveries import Told
+from jens.delivery import marks
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
 from jens.history.model import CHANGED, CREATED, DELETED
 from jens.history.queries import Deployment, FaultLife
 from jens.history.since import Difference
+from jens.layout import Layout
 from jens.model import declared
 from jens.system import programs
 
 #: The version of the document. A new key does not change it.
 VERSION = 1
-
-#: All processes that jens-deliver has started have this variable in their environment; its value is ``cachedir``.
-MARK = "JENS_DELIVERY"
 
 
 def receivers(config: Config) -> Iterator[str]:
@@ -44,16 +44,26 @@ def _tellings(delivery: Delivery, name: str) -> Iterator[Telling]:
 
     def tell() -> Told:
         content = json.dumps(document(news, config.main.hashprefix), indent=1).encode("ascii")
-        mark = {MARK: str(config.main.cachedir)}
-        try:
-            ended = programs.run([config.hook.command], content, config.hook.timeout, mark)
-        except OSError as error:
-            raise DeliveryError(f"it cannot be started: {error.strerror}") from error
-        if ended.problem:
-            raise DeliveryError(ended.problem)
+        _run(Layout.of(config), config.hook.command, content, config.hook.timeout)
         return Told(news.position)
 
     yield Telling(name, tell, 0)
+
+
+def _run(layout: Layout, command: str, content: bytes, seconds: float) -> None:
+    """Run the hook; what it leaves at work goes with it when it takes too long. Raises DeliveryError."""
+    mark = marks.new(layout)
+    try:
+        ended = programs.run([command], content, seconds, {marks.NAME: mark})
+    except OSError as error:
+        why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError) and os.path.exists(command):
+            why = "the program that its first line names is not there"
+        raise DeliveryError(f"it cannot be started: {why}") from error
+    if ended.status is None:
+        marks.end(mark)
+    if ended.problem:
+        raise DeliveryError(ended.problem)
 
 
 def document(news: News, hashprefix: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from jens.config import Notify
 from jens.deliveries import Position, Told
@@ -28,7 +28,9 @@ from jens.history.queries import FaultLife
 #: How the names of receivers begin.
 OWNER, ADMIN = "owner ", "admin "
 #: Seconds that a message may take. Apprise has its own limits for each connection.
-_LIMIT = 60.0
+_LIMIT = 90.0
+#: Seconds for which Apprise waits for a server; and those until a second attempt, each further one waits twice as long.
+_PATIENCE, _FIRST_PAUSE = 30, 60.0
 
 
 class Due(NamedTuple):
@@ -56,18 +58,31 @@ def plan(
     """
     known = told.position.faults
     news = [fault for fault in faults if identity(fault) not in known]
-    ripe = tuple(fault for fault in news if _begin(fault) + settings.grace <= now)
+    ripe = tuple(
+        fault for fault in news if not now - settings.grace < _begin(fault) <= now
+    )  # the clock may be set back
     closed = tuple(sorted(known - still_open))
-    kept = known & frozenset(map(identity, faults))
+    kept = known & still_open  # also of those that concern others now: who was told of the beginning is told of the end
     waiting = [_begin(fault) + settings.grace for fault in news if fault not in ripe]
-    sent = float(told.memory.get("sent", 0))
-    free = sent + settings.interval if sent <= now else now  # a clock that was set back lets nobody wait
+    free = max(now, *_pauses(told, settings, now))
     if (ripe or closed) and free > now:
         return Due(again=free, known=known)
     if not (ripe or closed):
         return Due(again=max(free, min(waiting)) if waiting else None, known=kept)
     again = max(now + settings.interval, min(waiting)) if waiting else None
     return Due(ripe, closed, again, kept | frozenset(map(identity, ripe)))
+
+
+def _pauses(told: Told, settings: Notify, now: float) -> Iterator[float]:
+    """Until when nobody writes: after a message, and after attempts that failed, longer each time.
+
+    A server that is only slow may have delivered a message all the same.
+    """
+    memory = told.memory
+    sent, tried = float(memory.get("sent", 0)), float(memory.get("tried", 0))
+    yield sent + settings.interval if sent <= now else now  # a clock that was set back lets nobody wait
+    pause = min(settings.interval, _FIRST_PAUSE * (2 ** min(int(memory.get("tries", 0)), 10) - 1))
+    yield tried + pause if tried <= now else now
 
 
 def _begin(fault: FaultLife) -> float:
@@ -77,11 +92,13 @@ def _begin(fault: FaultLife) -> float:
         return 0.0
 
 
-def receivers(settings: Notify, known: Iterable[str]) -> Iterator[str]:
-    """The names of the administrators, and of the ``known`` owners if they are still told."""
+def receivers(settings: Notify, known: Mapping[str, Told], now: float) -> Iterator[str]:
+    """The names of the administrators, and of those owners who know of faults, or have just been told."""
     yield from map(_admin, settings.admins)
-    if settings.owners:
-        yield from (name for name in known if name.startswith(OWNER))
+    for name, told in known.items() if settings.owners else ():
+        pauses = _pauses(told, settings, now)
+        if name.startswith(OWNER) and (told.position.faults or told.failing or told.due or max(pauses) > now):
+            yield name
 
 
 def tellings(delivery: Delivery) -> Iterator[Telling]:
@@ -96,11 +113,11 @@ def tellings(delivery: Delivery) -> Iterator[Telling]:
     ]
     concerned = whom(faults, settings)
     urls = {name: url for name, (url, _) in concerned.items()}
-    for name in receivers(settings, delivery.record.receivers):
+    for name in receivers(settings, delivery.record.receivers, delivery.now):
         if name.startswith(OWNER):
             urls.setdefault(name, _url_for(settings.owners, name[len(OWNER) :]))
     still_open = frozenset(map(identity, faults))
-    pushes = Pushes(delivery.config, delivery.reader)
+    pushes = Pushes(delivery.config, delivery.reader, faults)
     for name, url in urls.items():
         told = delivery.told(name)
         due = plan(concerned.get(name, ("", []))[1], still_open, told, settings, delivery.now)
@@ -133,18 +150,27 @@ def _url_for(owners: str, address: str) -> str:
 def _telling(delivery: Delivery, name: str, url: str, told: Told, due: Due, pushes: Pushes) -> Iterator[Telling]:
     if not (due.opened or due.closed):
         after = told._replace(position=Position(faults=due.known), due=due.again)
-        if after != told._replace(failing=None) or told.failing:
-            yield Telling(name, lambda: after, 0, is_quiet=True)
+        if after != told and not (told.failing and due.again is not None):
+            yield Telling(name, lambda: after, 0, is_quiet=True, is_message=True)
         return
     closed = [ended(delivery.reader, key) for key in due.closed]
-    subject, text = compose(pushes.host, due.opened, closed, pushes.who)
     after = Told(Position(faults=due.known), due=due.again, memory={"sent": delivery.now})
 
     def tell() -> Told:
-        send(url, subject, text)
+        try:
+            send(url, *compose(pushes.host, due.opened, closed, pushes.who))
+        except DeliveryError as error:
+            raise DeliveryError(str(error), _tried(told, delivery)) from error
         return after
 
-    yield Telling(name, tell, _LIMIT)
+    yield Telling(name, tell, _LIMIT, is_message=True)
+
+
+def _tried(told: Told, delivery: Delivery) -> Told:
+    """What is remembered of a receiver to whom no message could be sent: when it is tried again."""
+    memory = {**told.memory, "tries": int(told.memory.get("tries", 0)) + 1, "tried": delivery.now}
+    after = told._replace(memory=memory)
+    return after._replace(due=max(_pauses(after, delivery.config.notify, delivery.now)))
 
 
 def send(url: str, subject: str, text: str) -> None:
@@ -156,22 +182,42 @@ def send(url: str, subject: str, text: str) -> None:
     logging.getLogger("apprise").propagate = False  # it logs URLs
     service = apprise.Apprise()
     with _heard() as complaints:
-        if not service.add(url):
+        if not service.add(_patient(url)):
             raise DeliveryError("Apprise does not know this kind of URL, or it is not complete")
-        if service.notify(title=subject, body=text, body_format=apprise.NotifyFormat.TEXT):
+        result = service.notify(title=subject, body=text, body_format=apprise.NotifyFormat.TEXT)
+        if result:
             return
-    raise DeliveryError(without_secrets(complaints[-1], url) if complaints else "Apprise gives no reason")
+    logs = getattr(result, "logs", None)  # Apprise 2 sends in threads of its own, and collects what they say
+    said = [str(line).split(" - ", 2)[-1] for line in logs()] if callable(logs) else complaints
+    raise DeliveryError(without_secrets(said[-1], url) if said else "Apprise gives no reason")
+
+
+def _patient(url: str) -> str:
+    """A URL with which Apprise waits longer for a server than it usually does, unless the URL says how long."""
+    return (
+        url if "cto=" in url or "rto=" in url else f"{url}{'&' if '?' in url else '?'}cto={_PATIENCE}&rto={_PATIENCE}"
+    )
 
 
 def without_secrets(complaint: str, url: str) -> str:
-    """What Apprise complains of, without parts of the URL that may be secret: all but addresses and names of hosts."""
-    for part in sorted(filter(_may_be_secret, re.split(r"[/?&=:,@]+", url)), key=len, reverse=True):
-        complaint = complaint.replace(part, "…").replace(unquote(part), "…")
+    """What Apprise complains of, without the parts of the URL that may be secret: all but addresses and hosts."""
+    for part in sorted({*_secrets(url)}, key=len, reverse=True):
+        complaint = complaint.replace(part, "…")
     return complaint
 
 
-def _may_be_secret(part: str) -> bool:
-    return len(part) > 3 and not re.fullmatch(r"[\w.+-]*(@|%40)?[\w-]+(\.[\w-]+)+|localhost", part)
+def _secrets(url: str) -> Iterator[str]:
+    """The parts of a URL, as they are and decoded, that are neither the name of a host nor an address."""
+    _, _, rest = url.partition("://")
+    where, _, query = rest.partition("?")
+    place, *path = where.split("/")
+    user, _, host = place.rpartition("@")
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    parts = [*user.split(":"), *path, *(value for value in values if not re.search("@|%40", value))]
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?|localhost(:\d+)?", host):  # some services have tokens there
+        parts.append(host)
+    for part in parts:
+        yield from (each for each in (part, unquote(part), unquote_plus(part)) if len(each) > 2)
 
 
 @contextlib.contextmanager

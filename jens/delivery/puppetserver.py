@@ -21,13 +21,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from jens.config import Config, PuppetServer
-from jens.deliveries import Record, Told
+from jens.deliveries import AT, SERVER, Record, Told
 from jens.delivery.certname import certname
 from jens.delivery.telling import Delivery, DeliveryError, Telling
 from jens.history import since as changes
 
-#: What the names of these receivers begin with.
-_NAME = "puppetserver "
 #: All environments, where names of environments are.
 EVERYTHING = ""
 #: More environments than this are flushed by one request for all.
@@ -82,16 +80,15 @@ class Owed(NamedTuple):
         """What is owed when more environments have changed."""
         return self._replace(now=_few(self.now.union(names)))
 
-    def flushed(self, done: Collection[str], begun: Owed, now: float, interval: float) -> Owed:
-        """What is still owed when these were flushed, of what was owed at the beginning, with all that was due then."""
-        is_all = EVERYTHING in done
-        left = frozenset() if is_all else self.now.difference(done)
-        past = begun.due(now, interval) if is_all else begun.due(now, interval).intersection(done)
+    def flushed(self, done: str, now: float, interval: float) -> Owed:
+        """What is still owed when an environment was flushed, or all."""
+        is_all = done == EVERYTHING
+        fresh = self.now if is_all else self.now.intersection([done])
+        past = self.due(now, interval) if is_all else self.due(now, interval).intersection([done])
         again = {name: when for name, when in self.again.items() if name not in past}
-        fresh = self.now if is_all else self.now.intersection(done)
         if interval:
-            again.update(dict.fromkeys(_few(fresh), now + interval))
-        return Owed(left, again)
+            again.update(dict.fromkeys(fresh, now + interval))
+        return Owed(self.now - fresh, again)
 
 
 def _few(names: Collection[str]) -> frozenset[str]:
@@ -101,7 +98,7 @@ def _few(names: Collection[str]) -> frozenset[str]:
 
 def receivers(config: Config) -> Iterator[str]:
     """The names of the servers as receivers."""
-    yield from (f"{_NAME}{url}" for url in config.puppetserver.urls)
+    yield from (f"{SERVER}{url}" for url in config.puppetserver.urls)
 
 
 def owe(record: Record, names: Collection[str]) -> Record:
@@ -109,7 +106,7 @@ def owe(record: Record, names: Collection[str]) -> Record:
     servers = {
         name: told._replace(memory=Owed.of(told.memory).more(names).memory())
         for name, told in record.receivers.items()
-        if name.startswith(_NAME)
+        if name.startswith(SERVER)
     }
     return record._replace(receivers={**record.receivers, **servers})
 
@@ -126,8 +123,16 @@ def tellings(delivery: Delivery) -> Iterator[Telling]:
             owed = owed.more((EVERYTHING,))  # nobody knows what it has been told
         wanted = plan_flush(owed, delivery.now, settings.flush_again)
         if wanted or news.position != told.position:
-            tell = functools.partial(_tell, settings, url, wanted, owed, Told(news.position))
-            yield Telling(name, tell, _LIMIT, is_quiet=not wanted)
+            known = Told(news.position, memory={AT: delivery.now})
+            tell = functools.partial(_tell, settings, url, wanted, owed, known)
+            meanwhile = functools.partial(_with_what_came, Owed.of(told.memory))
+            yield Telling(name, tell, _LIMIT, is_quiet=not wanted, meanwhile=meanwhile)
+
+
+def _with_what_came(begun: Owed, before: Told, after: Told) -> Told:
+    """What a server is owed after it was told, with what it came to be owed meanwhile."""
+    came = Owed.of(before.memory).now - begun.now
+    return after._replace(memory={**after.memory, **Owed.of(after.memory).more(came).memory()}) if came else after
 
 
 def plan_flush(owed: Owed, now: float, interval: float) -> Sequence[str]:
@@ -137,17 +142,17 @@ def plan_flush(owed: Owed, now: float, interval: float) -> Sequence[str]:
 
 def _tell(settings: PuppetServer, url: str, wanted: Sequence[str], owed: Owed, told: Told) -> Told:
     """Flush environments of a server. Raises DeliveryError: what was flushed until then need not be flushed again."""
-    begun, left, interval = owed, owed, settings.flush_again
+    left = owed
     try:
         for name in _flush(settings, url, wanted):
-            left = left.flushed([name], begun, time.time(), interval)
+            left = left.flushed(name, time.time(), settings.flush_again)
     except DeliveryError as error:
-        raise DeliveryError(str(error), _remembered(told, left), error.level) from error
+        raise DeliveryError(str(error), _remembered(told._replace(memory={}), left), error.level) from error
     return _remembered(told, left)
 
 
 def _remembered(told: Told, left: Owed) -> Told:
-    return told._replace(memory=left.memory(), due=min(left.again.values(), default=None))
+    return told._replace(memory={**told.memory, **left.memory()}, due=min(left.again.values(), default=None))
 
 
 # One server

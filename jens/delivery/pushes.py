@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 from jens.config import Config
+from jens.delivery.news import identity
 from jens.errors import GitError
 from jens.events import CHECKOUT, CONTENT, DANGLING_LINK, DEFINITION, MANDATORY_BRANCH, UNKNOWN_KEY, VOID_OVERRIDE
 from jens.git import authors
@@ -24,13 +27,19 @@ _DIGITS = 7
 
 
 class Pushes:
-    """Tells who has pushed. Only that needs Git, and it is asked once for all definitions."""
+    """Tells who has pushed what some faults are about.
 
-    def __init__(self, config: Config, reader: Reader) -> None:
+    The history is asked at once. Git is asked when somebody wants to know, once for all definitions: in the thread of
+    a receiver, so that nobody else waits for it.
+    """
+
+    def __init__(self, config: Config, reader: Reader, faults: Sequence[FaultLife]) -> None:
         self._layout = Layout.of(config)
         self._metadata = config.main.environmentsmetadatadir
-        self._reader = reader
-        self._known: dict[str, authors.LastChange | None] = {}
+        self._moves = {identity(fault): changes.last_push(reader, *branch) for fault, branch in _branches(faults)}
+        self._names = {f"{fault.environment}.yaml" for fault in faults if fault.environment}
+        self._definitions: Mapping[str, authors.LastChange] | None = None
+        self._lock = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -38,21 +47,15 @@ class Pushes:
         return os.uname().nodename
 
     def who(self, fault: FaultLife) -> str:
-        """Who has pushed last what a fault is about, and what; '' when nobody knows. Raises HistoryError."""
-        found = self._commit(fault) if fault.repository and fault.kind not in _OF_DEFINITIONS else None
+        """Who has pushed last what a fault is about, and what; '' when nobody knows."""
+        found = self._moves.get(identity(fault))
+        if fault.kind == CHECKOUT:
+            found = self._described(fault.repository or "", fault.ref or "")
         if found is not None:
             commit, author = found
             return f"{author} made the last commit there, {commit[:_DIGITS]}"
-        change = self._definition(fault.environment) if fault.environment else None
+        change = self._changes().get(f"{fault.environment}.yaml") if fault.environment else None
         return f"{change.author} changed {fault.environment}.yaml last, in {change.commit[:_DIGITS]}" if change else ""
-
-    def _commit(self, fault: FaultLife) -> tuple[str, str] | None:
-        """The commit that a fault of a repository is about, and its author."""
-        repository, ref = fault.repository or "", fault.ref or ""
-        if fault.kind == CHECKOUT:
-            return self._described(repository, ref)
-        branch = _branch(fault.kind, ref)
-        return None if branch is None else changes.last_push(self._reader, repository, branch)
 
     def _described(self, repository: str, commit: str) -> tuple[str, str] | None:
         try:
@@ -61,15 +64,25 @@ class Pushes:
             log.debug("Nobody knows who made %s of %s: %s", commit, repository, error)
             return None
 
-    def _definition(self, environment: str) -> authors.LastChange | None:
-        if environment not in self._known:
-            name = f"{environment}.yaml"
-            try:
-                self._known[environment] = authors.last_changes(self._metadata / ".git", "HEAD", [name]).get(name)
-            except (GitError, OSError) as error:
-                log.debug("Nobody knows who changed %s: %s", name, error)
-                self._known[environment] = None
-        return self._known[environment]
+    def _changes(self) -> Mapping[str, authors.LastChange]:
+        """The last changes of the definitions of all faults."""
+        with self._lock:
+            if self._definitions is None:
+                try:
+                    self._definitions = authors.last_changes(self._metadata / ".git", "HEAD", self._names)
+                except (GitError, OSError) as error:
+                    log.debug("Nobody knows who changed definitions: %s", error)
+                    self._definitions = {}
+            return self._definitions
+
+
+def _branches(faults: Sequence[FaultLife]) -> Iterator[tuple[FaultLife, tuple[str, str]]]:
+    """The faults that are about a branch, with repository and branch."""
+    for fault in faults:
+        if fault.repository and fault.kind not in _OF_DEFINITIONS:
+            branch = _branch(fault.kind, fault.ref or "")
+            if branch is not None:
+                yield fault, (fault.repository, branch)
 
 
 def _branch(kind: str, ref: str) -> str | None:

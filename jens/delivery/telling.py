@@ -27,20 +27,27 @@ def _unchanged(record: Record) -> Record:
     return record
 
 
+def _after(_before: Told, after: Told) -> Told:
+    return after
+
+
 class Telling(NamedTuple):
     """A receiver that is to be told something.
 
     ``tell`` does it, in a thread of its own, and returns what the receiver knows now; it raises DeliveryError. It must
     bound itself; ``limit`` is for what it cannot bound: seconds after which it counts as failed, 0 for none. One that
-    ``is_quiet`` is not worth a line in the log when all is well. ``also``: what else changes in the record, when
-    ``tell`` has ended, however it ended.
+    ``is_quiet`` is not worth a line in the log when all is well. Messages share a few threads, as there
+    may be many of them. ``also``: what else changes in the record, when ``tell`` has ended, however it ended.
+    ``meanwhile``: what the receiver knows now, made of what the record has by now and of what ``tell`` has returned.
     """
 
     receiver: str
     tell: Callable[[], Told]
     limit: float
     is_quiet: bool = False
+    is_message: bool = False
     also: Callable[[Record], Record] = _unchanged
+    meanwhile: Callable[[Told, Told], Told] = _after
 
 
 class Delivery(NamedTuple):

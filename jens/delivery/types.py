@@ -6,34 +6,32 @@ So nothing is lost when it fails or is killed, and an environment that is as it 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
 
 from jens.config import Config
 from jens.deliveries import Record, Told
 from jens.delivery import puppetserver
-from jens.delivery.hook import MARK
+from jens.delivery.generate import Done, generate
 from jens.delivery.news import News
 from jens.delivery.telling import Delivery, DeliveryError, Telling
-from jens.errors import GitError
+from jens.errors import GitBusyError, GitError
 from jens.git import process
 from jens.history.model import CREATED, DELETED
 from jens.history.since import Difference
 from jens.layout import Layout, entry_ref, is_checkout_name
-from jens.links import ENVIRONMENT_CONF, RESOURCE_TYPES, LinkReader, Target, code_of
+from jens.links import RESOURCE_TYPES, LinkReader, Target, code_of
 from jens.model import HOSTGROUPS, MODULES
 from jens.names import parse_repository
-from jens.system import files, programs
+from jens.system import files
 from jens.text import listed
 
 log = logging.getLogger(__name__)
@@ -41,41 +39,42 @@ log = logging.getLogger(__name__)
 _NAME = "puppet generate types"
 #: Where a module has its types.
 _TYPES = "lib/puppet/type"
-#: Where Puppet is, besides PATH: systemd has another one than a login shell.
-_PUPPET_PATH = "/opt/puppetlabs/bin"
 
 #: Seconds for all environments of a delivery, and those that must be left to begin with one.
 _WHOLE, _LEAST = 60, 20
 _LIMIT = _WHOLE + 15
-#: How the line begins with which each file tells when it was written.
-_STAMP = b"# This file was automatically generated on"
+#: Seconds for which types that took too long are left alone, unless they change: everybody waits for them.
+_REST = 600
+_RESTS = f"it took too long, it is tried again when its types change, or {_REST // 60} minutes later"
 
 
 class _Memory(NamedTuple):
-    """For which types Puppet was run in each environment ('': there are none), and where it is still to be run."""
+    """For which types Puppet was run in each environment ('': there are none), and where it is still to be run.
+
+    ``slow``: for which types it took too long, and until when it is not run for these, in seconds since the epoch.
+    """
 
     digests: Mapping[str, str] = MappingProxyType({})
     owed: frozenset[str] = frozenset()
+    slow: Mapping[str, tuple[str, float]] = MappingProxyType({})
 
     @classmethod
     def of(cls, memory: Mapping[str, Any]) -> _Memory:
         try:
             digests = {str(name): str(digest) for name, digest in memory.get("digests", {}).items()}
-            return cls(digests, frozenset(map(str, memory.get("owed", ()))))
-        except (AttributeError, TypeError):
+            slow = {str(name): (str(digest), float(until)) for name, (digest, until) in memory.get("slow", {}).items()}
+            return cls(digests, frozenset(map(str, memory.get("owed", ()))), slow)
+        except (AttributeError, TypeError, ValueError):
             return cls()
 
     def encode(self) -> dict[str, Any]:
         """The same for the memory of a receiver."""
-        return {"digests": dict(self.digests), "owed": sorted(self.owed)}
+        return {"digests": dict(self.digests), "owed": sorted(self.owed), "slow": dict(self.slow)}
 
-
-class _Done(NamedTuple):
-    """What came of an environment: a problem, or ''; whether its files are others now; whether there was no time."""
-
-    problem: str = ""
-    is_changed: bool = False
-    is_left: bool = False
+    def rests(self, name: str, digest: str, now: float) -> bool:
+        """Whether Puppet took too long for these types, a short time ago."""
+        known, until = self.slow.get(name, ("", 0.0))
+        return known == digest and now < until <= now + _REST
 
 
 def receivers(config: Config) -> Iterator[str]:
@@ -140,25 +139,38 @@ def _tell(layout: Layout, told: Told, memory: _Memory, wanted: Iterable[str], ch
 
     Raises DeliveryError: the environments of which this is true are tried again.
     """
-    there = {*layout.environments()}
+    there, now = {*layout.environments()}, time.time()
     found = _look(layout, sorted(there.intersection(wanted)))
     known = {name: digest for name, digest in memory.digests.items() if name in there}
     todo = [name for name, digest in found.digests.items() if not _fits(layout, name, digest, known.get(name))]
-    done = _generate_all(layout, sorted(todo, key=lambda name: (name in memory.owed, name)))
+    resting = {name for name in todo if memory.rests(name, found.digests[name], now)}
+    done = _generate_all(layout, sorted({*todo} - resting, key=lambda name: (name in memory.owed, name)))
     changed.update(name for name, result in done.items() if result.is_changed)
+    slow, left = _set_aside([name for name in todo if name not in resting], done)
     problems = {**found.problems, **{name: result.problem for name, result in done.items() if result.problem}}
-    left = {name for name, result in done.items() if result.is_left}
-    known.update({name: digest for name, digest in found.digests.items() if name not in {*problems, *left}})
-    now = told._replace(
-        memory=_Memory(known, frozenset({*left, *problems})).encode(), due=time.time() if left else None
-    )
+    problems.update(dict.fromkeys(resting, _RESTS))
+    until = {name: (found.digests[name], time.time() + _REST) for name in slow}
+    until.update({name: memory.slow[name] for name in resting})
+    owed = frozenset({*problems, *slow, *left})
+    known.update({name: digest for name, digest in found.digests.items() if name not in owed})
+    last = told._replace(memory=_Memory(known, owed, until).encode(), due=time.time() if left else None)
     if problems:
         first, more = min(problems), len(problems) - 1
         others = f" (and {more} more environments)" if more else ""
-        raise DeliveryError(f"environment '{first}': {problems[first]}{others}", now)
+        raise DeliveryError(f"environment '{first}': {problems[first]}{others}", last)
     if left:
         log.info("Types of resources of %s are left for the next delivery", listed(sorted(left)))
-    return now
+    return last
+
+
+def _set_aside(names: Iterable[str], done: Mapping[str, Done]) -> tuple[set[str], set[str]]:
+    """The environments for which Puppet is not to be run soon, and those for which it is to be run next.
+
+    Where some took too long, those that had to wait for them are likely to do so, too: they have the same modules.
+    """
+    left = {name for name in names if name not in done or done[name].is_left}
+    slow = {name for name, result in done.items() if result.is_slow}
+    return ({*slow, *left}, set()) if slow else (slow, left)
 
 
 class _Found(NamedTuple):
@@ -180,7 +192,7 @@ def _look(layout: Layout, names: Iterable[str]) -> _Found:
 
 def _fits(layout: Layout, name: str, digest: str, known: str | None) -> bool:
     """Whether what Puppet wrote fits the types that there are."""
-    has_files = os.path.isdir(layout.environment(name) / RESOURCE_TYPES)
+    has_files = os.path.isdir(layout.tree(name) / RESOURCE_TYPES)
     if digest:
         return has_files and known == digest
     return known == "" or (known is None and not has_files)
@@ -202,11 +214,9 @@ class _Looker:
 
     def _types(self, name: str) -> Iterator[tuple[str, str]]:
         for directory in (MODULES, HOSTGROUPS):
-            with os.scandir(f"{self._layout.environment(name)}/{directory}") as entries:
-                links = [entry for entry in entries if entry.is_symlink()]
-            for entry in links:
+            for entry in _links_in(f"{self._layout.tree(name)}/{directory}"):
                 link = f"{directory}/{entry.name}"
-                target = self._links.target(name, link, os.readlink(entry.path))
+                target = self._links.target(self._layout.place(name), link, os.readlink(entry.path))
                 if target is not None:
                     if target not in self._trees:
                         self._trees[target] = self._tree(target)
@@ -227,75 +237,55 @@ class _Looker:
             return ""
         # Its id, and not its files: who pushes decides how many there are, and how large.
         arguments = ["rev-parse", "--verify", "--quiet", f"{entry[1:]}:{path}"]
-        return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        try:
+            return process.run(arguments, git_dir=self._layout.bare(target.repo), shared=True).decode("ascii").strip()
+        except GitBusyError:
+            raise
+        except GitError:
+            return entry  # only the checkout still has this commit, whose files never change
 
 
-def _generate_all(layout: Layout, names: list[str]) -> dict[str, _Done]:
+def _links_in(directory: str) -> list[os.DirEntry[str]]:
+    """The links in a directory, none when it is gone: a run may remove an environment meanwhile. Raises OSError."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry for entry in entries if entry.is_symlink()]
+    except OSError as error:
+        if not files.is_gone(error):
+            raise
+        return []
+
+
+def _generate_all(layout: Layout, names: list[str]) -> dict[str, Done]:
     """Run Puppet for some environments, as many at once as there are processors, and no longer than _WHOLE."""
     if not names:
         return {}
     log.info("Generating types of resources for %s...", listed(names))
     begin = time.monotonic()
 
-    def work(name: str) -> _Done:
+    def work(name: str) -> Done:
         left = begin + _WHOLE - time.monotonic()
         if left < _LEAST:
-            return _Done(is_left=True)
+            return Done(is_left=True)
         try:
-            return _generate(layout, name, left)
+            return generate(layout, name, left)
         except OSError as error:
-            return _Done(str(error))
+            return Done(str(error))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        done = dict(zip(names, pool.map(work, names)))
+    done: dict[str, Done] = {}
+    waiting = names[::-1]
+
+    def work_through() -> None:
+        with contextlib.suppress(IndexError):  # there are no more
+            while True:
+                name = waiting.pop()
+                done[name] = work(name)
+
+    # Not a pool of the standard library: the program would not end before all of it is done.
+    workers = [threading.Thread(target=work_through, daemon=True) for _ in os.sched_getaffinity(0)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     log.info("Generated types of resources in %.1f s", time.monotonic() - begin)
     return done
-
-
-def _generate(layout: Layout, name: str, seconds: float) -> _Done:
-    """Run Puppet for one environment, and put what it writes in place. Raises OSError.
-
-    Puppet writes elsewhere, in a directory with links to the environment: a server that reads meanwhile finds whole
-    files, and those of before where Puppet fails.
-    """
-    puppet = shutil.which("puppet", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_PUPPET_PATH}")
-    if puppet is None:
-        return _Done(f"there is no program 'puppet' in PATH, nor in {_PUPPET_PATH}")
-    environment = layout.environment(name)
-    with tempfile.TemporaryDirectory(prefix="jens-types-") as scratch:
-        top = Path(scratch)
-        (top / "environments" / name).mkdir(parents=True)
-        for part in (MODULES, HOSTGROUPS, ENVIRONMENT_CONF):
-            (top / "environments" / name / part).symlink_to(environment / part)
-        command = [puppet, "generate", "types", "--force", "--environment", name]
-        command += ["--environmentpath", str(top / "environments"), "--color", "false"]
-        command += ["--confdir", str(top / "conf"), "--vardir", str(top / "var")]
-        variables = {MARK: str(layout.cachedir), "HOME": scratch}
-        ended = programs.run(command, b"", seconds, variables)
-        is_changed = _take_over(top / "environments" / name / RESOURCE_TYPES, environment, ended.status == 0)
-    errors = [line for line in ended.output.splitlines() if line.startswith("Error")]
-    return _Done(ended.problem and (errors[0] if errors and ended.status else ended.problem), is_changed)
-
-
-def _take_over(made: Path, environment: Path, is_whole: bool) -> bool:
-    """Put the files that Puppet has made into an environment; those that it did not make go, when it made all.
-
-    Returns whether something is another than before. Raises OSError.
-    """
-    new = {path.name: path.read_bytes() for path in made.glob("*.pp")} if made.is_dir() else {}
-    place = environment / RESOURCE_TYPES
-    before = {path.name: files.read_if_there(path) or b"" for path in place.iterdir()} if place.is_dir() else {}
-    other = {place / name: text for name, text in new.items() if _body(text) != _body(before.get(name))}
-    gone = [place / name for name in before if name not in new] if is_whole else []
-    if new and not place.is_dir():
-        place.mkdir(0o755)
-    if other:
-        files.write_files(place, other)
-    for path in gone:
-        files.remove_tree(path)
-    return bool(other or gone)
-
-
-def _body(text: bytes | None) -> bytes | None:
-    """What a file says, without the time at which it was written."""
-    return text and b"\n".join(line for line in text.split(b"\n") if not line.startswith(_STAMP))

@@ -111,6 +111,10 @@ class Hold(NamedTuple):
             },
         }
 
+    def tell(self) -> dict[str, Any]:
+        """The same without what the environment has, and whether it has ended and waits for a run."""
+        return {"ended": self.is_over, **{key: value for key, value in self.encode().items() if key != "repositories"}}
+
 
 def decode(environment: str, content: Any) -> Hold:
     """Reverse ``encode``. Raises StateError for content that it cannot have made."""

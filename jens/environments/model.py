@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from jens.model import Definition, IllFormed, RepoId
+from jens.model import ALL, Definition, IllFormed, RepoId
 
 if TYPE_CHECKING:
     from jens.environments.hold import Holds
@@ -83,6 +83,28 @@ class RefusedLinks(NamedTuple):
         )
 
 
+class Versioning(NamedTuple):
+    """Which environments have versions (``*``: all), and below which directory Puppet servers see these versions.
+
+    ``tells_puppet``: the environment.conf of a version has its name.
+    """
+
+    names: tuple[str, ...] = ()
+    seen_at: str = ""
+    tells_puppet: bool = False
+
+    def has(self, name: str) -> bool:
+        """Whether an environment has versions."""
+        return name in self.names or ALL in self.names
+
+    def told(self, version: str) -> str:
+        """What the environment.conf of a version is to tell, '' for nothing."""
+        return version if self.tells_puppet else ""
+
+
+NO_VERSIONS = Versioning()
+
+
 class Applied(NamedTuple):
     """The definitions that environments are built from now, and what failed.
 
@@ -90,7 +112,8 @@ class Applied(NamedTuple):
     could not be changed or removed. Their links may lead to what is about to be removed. ``problems`` has a sentence
     for each environment that is not as it should be; ``changed`` counts those that were made, changed or removed.
     ``refused`` links are missing in environments that are otherwise as they should be.
-    ``is_blind``: one of the ``unfinished`` cannot be read now, so nobody knows what it uses.
+    ``is_blind``: one of the ``unfinished`` cannot be read now, so nobody knows what it uses. ``replaced`` versions of
+    environments used these commits, and their successors do not.
     """
 
     standing: tuple[Definition, ...] = ()
@@ -100,3 +123,4 @@ class Applied(NamedTuple):
     changed: int = 0
     refused: tuple[RefusedLinks, ...] = ()
     is_blind: bool = False
+    replaced: Mapping[str, Mapping[RepoId, frozenset[str]]] = MappingProxyType({})

@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterable, Mapping
 
 from jens import deferred
+from jens.config import Config
 from jens.environments import tree
 from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
+from jens.errors import MetadataError
 from jens.layout import Layout, entry_ref
 from jens.links import LinkReader, links_of
+from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
 from jens.model import (
@@ -24,6 +27,7 @@ from jens.model import (
     RepoId,
 )
 from jens.names import is_environment_name
+from jens.statefile import StateError
 from jens.system.files import is_there, is_verdict, read_if_there
 
 log = logging.getLogger(__name__)
@@ -47,7 +51,7 @@ def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, pars
     for name in existing:
         if remembered.get(name) is None:
             try:
-                definition = infer(layout, name, tree.read(layout.environment(name)))
+                definition = infer_from_disk(layout, name)
             except OSError as error:
                 if not isinstance(declared.get(name), Definition):  # otherwise the run makes it, or tells
                     if not is_verdict(error):
@@ -74,7 +78,7 @@ def _with_holds(layout: Layout, declared: Mapping[str, Declared], previous: Prev
         held[name] = hold.definition(wanted if isinstance(wanted, Definition) else previous.definition(name))
     for name in holds.damaged:
         if name in previous.existing:
-            held[name] = infer(layout, name, tree.read(layout.environment(name)))._replace(is_held=True)
+            held[name] = infer_from_disk(layout, name)._replace(is_held=True)
     return previous._replace(held=held, holds=holds)
 
 
@@ -96,12 +100,45 @@ def remembered_definition(
         return None
 
 
-def infer(layout: Layout, name: str, found: Found) -> Definition:
-    """Infer a definition, as a snapshot, from the links of an environment."""
+def as_they_are(config: Config, layout: Layout, names: Iterable[str]) -> tuple[Definition, ...]:
+    """The definitions that environments are built from, when nothing has changed since the last run. Raises OSError."""
+    parsed = Parsed.load(layout, config.main.hashprefix)
+    # While it was held, an environment may have got another definition.
+    declared = _declared(config, parsed) if os.path.lexists(layout.holds) else {}
+    return tuple(_as_it_is(config, layout, name, parsed, declared.get(name)) for name in names)
+
+
+def _declared(config: Config, parsed: Parsed) -> Mapping[str, Declared]:
+    try:
+        return reader.read_definitions(config, clones.environments_commit(config), parsed)
+    except MetadataError as error:
+        log.debug("%s", error)
+        return {}
+
+
+def _as_it_is(config: Config, layout: Layout, name: str, parsed: Parsed, declared: Declared | None) -> Definition:
+    before = remembered_definition(layout, name, config.main.hashprefix, declared, parsed)
+    try:
+        hold = deferred.hold.load(layout, name) if os.path.lexists(layout.holds) else None
+    except StateError:
+        before = hold = None
+    if hold is not None:  # it may be over: the run that sees that changes the environment first
+        return hold.definition(declared if isinstance(declared, Definition) else before)
+    return infer_from_disk(layout, name) if before is None else before
+
+
+def infer_from_disk(layout: Layout, name: str) -> Definition:
+    """Infer a definition, as a snapshot, from the links of an environment on disk. Raises OSError."""
+    place = layout.place(name)
+    return infer(layout, name, tree.read(layout.environmentsdir / place), place)
+
+
+def infer(layout: Layout, name: str, found: Found, place: str = "") -> Definition:
+    """Infer a definition, as a snapshot, from the links of an environment, which may be at another ``place``."""
     overrides = {}
     reader = LinkReader(layout)
     for link, text in found.links.items():
-        target = reader.target(name, link, text)
+        target = reader.target(place or name, link, text)
         ref = entry_ref(target.entry) if target else None
         if target and ref:
             overrides[target.repo] = ref
@@ -116,7 +153,7 @@ def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:
     before = previous.definition(name)
     found = [before] if before is not None else []
     try:
-        return [*found, infer(layout, name, tree.read(layout.environment(name)))]
+        return [*found, infer_from_disk(layout, name)]
     except OSError as error:
         if not is_verdict(error):
             raise
@@ -153,7 +190,7 @@ def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
     """Whether one of these environments has a link to a repository. True as well when one cannot be read."""
     for name in names:
         try:
-            if repo in infer(layout, name, tree.read(layout.environment(name))).overrides:
+            if repo in infer_from_disk(layout, name).overrides:
                 return True
         except OSError:
             return True
@@ -163,6 +200,7 @@ def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
 def shows(layout: Layout, name: str, repo: RepoId) -> bool:
     """Whether an environment has a link of a repository, wherever it leads. True as well when nobody can look now."""
     try:
-        return any(is_there(f"{layout.environmentsdir}/{name}/{link}") for link in links_of(layout, repo))
+        top = layout.tree(name)
+        return any(is_there(top / link) for link in links_of(layout, repo))
     except OSError:
         return True

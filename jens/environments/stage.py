@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred
-from jens.environments.model import Applied, EnvironmentsPlan, Previous, RefusedLinks
+from jens.environments.model import NO_VERSIONS, Applied, EnvironmentsPlan, Previous, RefusedLinks, Versioning
 from jens.events import Event
 from jens.layout import Layout
 from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, IllFormed, RepoId
@@ -36,10 +36,19 @@ class _Outcome(NamedTuple):
 
 
 class EnvironmentsStage:
-    """Applies a plan. With ``with_conf`` each environment gets an environment.conf."""
+    """Applies a plan. With ``with_conf`` each environment gets an environment.conf, and some have versions."""
 
-    def __init__(self, layout: Layout, previous: Previous, expansion: Expansion, *, with_conf: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        previous: Previous,
+        expansion: Expansion,
+        *,
+        with_conf: bool,
+        versioning: Versioning = NO_VERSIONS,
+    ) -> None:
         self._layout = layout
+        self._versioning = versioning
         self._previous = previous
         self._expansion = expansion
         self._with_conf = with_conf
@@ -52,10 +61,15 @@ class EnvironmentsStage:
         self._is_blind = False
         self._done: dict[str, bytes] = {}
         self._postponed: list[Definition] = []
+        self._replaced: dict[str, Mapping[RepoId, frozenset[str]]] = {}
 
     @cached_property
     def _planner(self) -> Planner:
         return deferred.wanted.Planner(self._layout, self._expansion, with_conf=self._with_conf)
+
+    @cached_property
+    def _version_planner(self) -> Planner:
+        return deferred.wanted.Planner(self._layout, self._expansion, with_conf=self._with_conf, versions=True)
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
         """Make, remove and change environments. A failure of one leaves the others alone."""
@@ -120,6 +134,7 @@ class EnvironmentsStage:
             self._changed,
             tuple(self._refused),
             self._is_blind,
+            self._replaced,
         )
 
     def _tell_ill_formed(self, ill_formed: Sequence[IllFormed]) -> None:
@@ -179,10 +194,12 @@ class EnvironmentsStage:
 
     def _put(self, definition: Definition) -> _Outcome:
         """Bring one environment up to date, as far as that is possible. Raises OSError."""
+        if self._versioning.has(definition.name):
+            return self._put_version(definition)
         tree, path = deferred.tree, self._layout.environment(definition.name)
         wanted = self._planner.tree(definition)
         found = tree.take(path)
-        out = self._planner.refused(definition, found)
+        out = self._planner.refused(definition, found, definition.name)
         held = deferred.wanted.keep_waiting(
             wanted, found, [link for link in self._planner.waiting(definition) if link not in out]
         )
@@ -196,6 +213,34 @@ class EnvironmentsStage:
             self._changed += bool(changes.count)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
         return _Outcome(problems, waiting, out)
+
+    def _put_version(self, definition: Definition) -> _Outcome:
+        """Make a version of an environment, and flip its link, unless the current one is as it should be.
+
+        Raises OSError.
+        """
+        versions, planner, layout, name = deferred.versions, self._version_planner, self._layout, definition.name
+        place, before = layout.place(name), versions.current(layout, name)
+        wanted = planner.tree(definition, self._versioning.told(before or ""))
+        found = deferred.tree.take(layout.environmentsdir / place)
+        out = planner.refused(definition, found, place)
+        waiting = [link for link in planner.waiting(definition) if link not in out and link in found.links]
+        if before is None and waiting:
+            return _Outcome([], sorted(waiting), out)  # its links would have to be others
+        held = deferred.wanted.keep_waiting(wanted, found, waiting)
+        if before is None or found.blocked or deferred.wanted.plan_changes(held, found).count:
+            version = versions.next_version(layout, name)
+            told = planner.tree(definition, self._versioning.told(version)).conf
+            versions.put(layout, name, version, deferred.wanted.Tree(held.links, told), self._versioning.seen_at)
+            log.info("Environment '%s' is version %s now", name, version)
+            self._changed += 1
+            if before is not None:
+                used = versions.commits_among(layout, place, found.links)
+                self._replaced[before] = versions.lost(used, versions.commits_among(layout, place, held.links))
+        elif not versions.is_seen_at(layout, name, before, self._versioning.seen_at):
+            versions.flip(layout, name, before, self._versioning.seen_at)
+            self._changed += 1
+        return _Outcome([], sorted(link for link in waiting if held.links[link] != wanted.links.get(link)), out)
 
     def _delete(self, name: str) -> None:
         log.info("Deleting environment '%s'", name)
@@ -265,9 +310,10 @@ def bypass(layout: Layout, names: Iterable[str], entries: Mapping[tuple[RepoId, 
     """
     tree, failures = deferred.tree, []
     for name in names:
-        path = layout.environment(name)
+        place = layout.place(name)
+        path = layout.environmentsdir / place
         try:
-            for link, text in tree.links_through(layout, name, tree.read(path), entries).items():
+            for link, text in tree.links_through(layout, place, tree.read(path), entries).items():
                 tree.put_link(path / link, text)
         except OSError as error:
             failures.append(Event(logging.ERROR, f"Unable to refresh environment '{name}': {error}"))

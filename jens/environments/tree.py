@@ -54,7 +54,7 @@ def read(path: Path) -> Found:
                     litter.append(name)
                 elif entry.is_symlink():
                     links[name] = os.readlink(entry.path)
-                elif name not in ENVIRONMENT_DIRECTORIES and name != ENVIRONMENT_CONF:
+                elif name not in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF, RESOURCE_TYPES):
                     strange.append(name)
     for not_a_link in (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF):
         links.pop(not_a_link, None)
@@ -129,13 +129,8 @@ def create(path: Path, tree: Tree) -> None:
     there = files.status_of(path)
     try:
         with files.naming(path):
-            for directory in ENVIRONMENT_DIRECTORIES:
-                os.mkdir(staging / directory, 0o755)
-            for link, text in tree.links.items():
-                os.symlink(text, f"{staging}/{link}")
-            if tree.conf is not None:
-                (staging / ENVIRONMENT_CONF).write_bytes(tree.conf)
-            before = files.put_tree(staging, path)
+            make(staging, tree)
+            before = put(staging, path)
     except BaseException as error:
         files.remove_tree(staging)
         reason = _obstacle(path, there, error) if isinstance(error, OSError) else ""
@@ -145,10 +140,39 @@ def create(path: Path, tree: Tree) -> None:
     if before is not None:
         with contextlib.suppress(OSError):  # there are none, or jens-deliver makes them again
             os.rename(before / RESOURCE_TYPES, path / RESOURCE_TYPES)
-        _let_go(path, before, os.lstat(before))
+        let_go(path, before, os.lstat(before))
 
 
-def _let_go(path: Path, before: Path, status: os.stat_result) -> None:
+def make(path: Path, tree: Tree) -> None:
+    """Make the directories, links and environment.conf of an environment. Raises OSError."""
+    for directory in ENVIRONMENT_DIRECTORIES:
+        os.mkdir(path / directory, 0o755)
+    for link, text in tree.links.items():
+        os.symlink(text, f"{path}/{link}")
+    if tree.conf is not None:
+        (path / ENVIRONMENT_CONF).write_bytes(tree.conf)
+
+
+def put(staging: Path, path: Path) -> Path | None:
+    """Rename what is finished to ``path``. Returns where that is which was there. Raises OSError.
+
+    A directory and a link in the place of each other change places in one step, where the file system can do that.
+    """
+    there = files.status_of(path)
+    if there is not None and not stat.S_ISDIR(there.st_mode) and os.path.islink(staging):
+        os.rename(staging, path)
+        return None
+    before = files.put_tree(staging, path)
+    if there is not None and before != staging and stat.S_ISLNK(there.st_mode) != stat.S_ISLNK(os.lstat(path).st_mode):
+        log.warning(
+            "Environment '%s' was missing for a moment: the file system of '%s' cannot exchange a directory and a link",
+            path.name,
+            path.parent,
+        )
+    return before
+
+
+def let_go(path: Path, before: Path, status: os.stat_result) -> None:
     """Delete what was in an environment's place; keep aside what is somebody else's and not empty. Raises OSError."""
     if _is_ours(status) or not stat.S_ISDIR(status.st_mode):
         files.remove_tree(before)
@@ -230,12 +254,14 @@ def put_link(path: Path, text: str) -> None:
         files.remove_tree(trash)
 
 
-def links_through(layout: Layout, name: str, found: Found, entries: Mapping[tuple[RepoId, str], str]) -> dict[str, str]:
+def links_through(
+    layout: Layout, place: str, found: Found, entries: Mapping[tuple[RepoId, str], str]
+) -> dict[str, str]:
     """The links that lead through one of these entries, with texts that lead to its commit's checkout instead."""
     detour = {}
     for link, text in found.links.items():
-        target = parse_target(layout, name, link, text)
+        target = parse_target(layout, place, link, text)
         if target is not None and (target.repo, target.entry) in entries:
             commit = entries[target.repo, target.entry]
-            detour[link] = link_text(layout, link, target._replace(entry=commit_entry(commit)))
+            detour[link] = link_text(layout, link, target._replace(entry=commit_entry(commit)), place)
     return detour

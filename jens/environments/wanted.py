@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from jens.layout import Layout, ref_entry
+from jens.layout import Layout, commit_entry, ref_entry
 from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target
 from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
 
@@ -55,10 +55,20 @@ class Changes:
         return len(self.make) + len(self.put) + len(self.remove) + (self.conf is not None)
 
 
-def conf(parser: str | None) -> bytes:
-    """The content of environment.conf."""
-    lines = [*_CONF, *([f"parser = {parser}"] if parser else [])]
+#: What Puppet runs to learn the version of its code. It cannot go missing: a failing one fails every catalog.
+_CONFIG_VERSION = "config_version = /bin/echo "
+
+
+def conf(parser: str | None, version: str = "") -> bytes:
+    """The content of environment.conf; with a version, it tells that to Puppet."""
+    lines = [*_CONF, *([f"parser = {parser}"] if parser else []), *([f"{_CONFIG_VERSION}{version}"] if version else [])]
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def without_version(content: bytes) -> bytes:
+    """The content of an environment.conf, without the line that tells the version."""
+    lines = content.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(_CONFIG_VERSION.encode()))
 
 
 _OUR_CONFS = (conf(None), *map(conf, PARSERS))
@@ -66,24 +76,27 @@ _OUR_CONFS = (conf(None), *map(conf, PARSERS))
 
 def parser_of(content: bytes | None) -> str | None:
     """The parser that an environment.conf made by Jens names, None if there is none."""
-    return next((parser for parser in PARSERS if content == conf(parser)), None)
+    plain = without_version(content) if content is not None else None
+    return next((parser for parser in PARSERS if plain == conf(parser)), None)
 
 
 class Planner:
     """Plans the trees of environments from expanded refs. A tree has no link whose target leads out of its checkout.
 
     It looks at the disk for the prefix of links, and for the targets. Environments share the links of a repository's
-    ref, so these are put together and checked once for all.
+    ref, so these are put together and checked once for all. The links of ``versions`` lead to commits, and never
+    through the link of a branch.
     """
 
-    def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool) -> None:
+    def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool, versions: bool = False) -> None:
         self._layout = layout
         self._expansion = expansion
         self._with_conf = with_conf
+        self._versions = versions
         self._ways_out = WaysOut(layout)
         self._links: dict[tuple[RepoId, Ref], dict[str, str]] = {}
         self._refused: dict[tuple[RepoId, Ref], dict[str, Target]] = {}
-        prefixes = {depth: link_prefix(layout, depth) for depth in range(3)}
+        prefixes = {depth: link_prefix(layout, depth + versions) for depth in range(3)}
         self._parts: dict[RepoId, list[tuple[str, str, str]]] = {
             repo: [
                 (link, f"{prefixes[link.count('/')]}/{repo}/", below) for link, below in links_of(layout, repo).items()
@@ -93,10 +106,11 @@ class Planner:
 
     def entry(self, repo: RepoId, ref: Ref) -> str:
         """The entry of a repository that links to a ref lead through."""
-        return ref_entry(ref, self._expansion.inventory[repo].get(ref))
+        commit = self._expansion.inventory[repo].get(ref)
+        return commit_entry(commit) if self._versions and commit is not None else ref_entry(ref, commit)
 
-    def tree(self, definition: Definition) -> Tree:
-        """The tree of a definition's environment."""
+    def tree(self, definition: Definition, version: str = "") -> Tree:
+        """The tree of a definition's environment; with the name of a version, environment.conf tells that."""
         links: dict[str, str] = {}
         for repo in self._parts:
             ref = self._expansion.ref_of(definition, repo)
@@ -104,7 +118,7 @@ class Planner:
                 if (repo, ref) not in self._links:
                     self._links[repo, ref] = self._links_to(repo, ref)
                 links.update(self._links[repo, ref])
-        return Tree(links, conf(definition.parser) if self._with_conf else None)
+        return Tree(links, conf(definition.parser, version) if self._with_conf else None)
 
     def _links_to(self, repo: RepoId, ref: Ref) -> dict[str, str]:
         links, entry = {}, self.entry(repo, ref)
@@ -116,10 +130,11 @@ class Planner:
                 links[link] = f"{before}{entry}/{below}"
         return links
 
-    def refused(self, definition: Definition, found: Found) -> dict[str, Target]:
+    def refused(self, definition: Definition, found: Found, place: str) -> dict[str, Target]:
         """The links that the environment must not have, as their targets lead out. Call this after ``tree``.
 
-        Among them are those that it has, and that would otherwise stay as they are because they wait.
+        ``place`` is where it is, below environmentsdir. Among them are those that it has, and that would otherwise stay
+        as they are because they wait.
         """
         refused: dict[str, Target] = {}
         for (repo, ref), targets in self._refused.items():
@@ -127,7 +142,7 @@ class Planner:
                 refused.update(targets)
         for link in self.waiting(definition):
             if link in found.links:
-                target = parse_target(self._layout, definition.name, link, found.links[link])
+                target = parse_target(self._layout, place, link, found.links[link])
                 if target is not None and self._ways_out.has(target):
                     refused[link] = target
         return refused

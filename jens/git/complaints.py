@@ -36,7 +36,7 @@ _DROPPED = re.compile(r"(?:kex|ssh)_exchange_identification: |Connection (?:clos
 #: What HTTP conversations fail with in which the server said nothing.
 _NO_WORD = re.compile(r"fatal: unable to access '.*?': (?:Empty reply from server|Recv failure: |Operation too slow)")
 #: How lines begin that name no reason, in lower case: hints of Git, and warnings of Git and ssh.
-_CHATTER = ("hint:", "warning:", "** ")
+_CHATTER = ("hint:", "warning:", "** ", "mux_client_", "controlsocket ", "control socket ")
 #: The same when Git ended with success. Then its own warnings are what counts.
 _CHATTER_OF_SUCCESS = ("hint:", "Warning:", "** ")
 #: How lines begin that tell of progress.

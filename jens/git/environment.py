@@ -84,15 +84,25 @@ def inherited_environment() -> dict[str, str]:
     return environment
 
 
-def of_remote(ssh_command: str, has_own: Callable[[], bool]) -> dict[str, str]:
+#: How Git calls ssh, unless somebody says how.
+BATCH_SSH = "ssh -oBatchMode=yes"
+
+
+def over_master(path: str) -> str:
+    """How Git calls ssh where there is a connection to share: its socket. Without it ssh makes a connection."""
+    return f"{BATCH_SSH} -oControlMaster=no -oControlPath={path}"
+
+
+def of_remote(ssh_command: str, has_own: Callable[[], bool], master: str = "") -> dict[str, str]:
     """The variables for a Git that speaks to a remote, besides the inherited environment.
 
     ``ssh_command`` is the one that Jens is configured with, '' for none. ``has_own`` is asked, if need be, whether the
-    user's configuration of Git has one.
+    user's configuration of Git has one. ``master`` is the socket of a connection that ssh shares, '' for none.
     The caller's GIT_ASKPASS gives passwords; nobody is there to type any, so all else that asks stays off.
     """
     askpass = {"GIT_ASKPASS": os.environ.get("GIT_ASKPASS", "")}
-    return {**ALWAYS, **askpass, **_ssh_environment(ssh_command, has_own)}
+    ssh = {"GIT_SSH_COMMAND": over_master(master)} if master else _ssh_environment(ssh_command, has_own)
+    return {**ALWAYS, **askpass, **ssh}
 
 
 def _ssh_environment(configured: str, has_own: Callable[[], bool]) -> dict[str, str]:
@@ -103,4 +113,4 @@ def _ssh_environment(configured: str, has_own: Callable[[], bool]) -> dict[str, 
         return {"GIT_SSH": configured, "GIT_SSH_COMMAND": shlex.quote(configured)}
     if os.environ.get("GIT_SSH") or os.environ.get("GIT_SSH_COMMAND") or has_own():
         return {}
-    return {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}
+    return {"GIT_SSH_COMMAND": BATCH_SSH}

@@ -72,7 +72,8 @@ class GitOptions(NamedTuple):
 
     Who ``is_patient`` gives a fetch the time of a clone, as long as it is not silent. ``left`` tells during a
     conversation how many seconds it may still take; it is asked twice a second. ``patience``: the seconds that all
-    conversations about one repository may take together.
+    conversations about one repository may take together. ``share``: many questions to a server share connections.
+    ``master`` is the socket of such a one for ssh, '' for none.
     """
 
     ssh_command: str = ""
@@ -81,6 +82,8 @@ class GitOptions(NamedTuple):
     is_patient: bool = False
     patience: int = 0
     left: Callable[[], float] | None = None
+    share: bool = False
+    master: str = ""
 
 
 def run(
@@ -171,7 +174,7 @@ def has_user(git_dir: str) -> bool:
 
 def remote_environment(options: GitOptions) -> dict[str, str]:
     """The variables for a Git that speaks to a remote, besides the inherited environment."""
-    return of_remote(options.ssh_command, _user_ssh_command)
+    return of_remote(options.ssh_command, _user_ssh_command, options.master)
 
 
 @functools.cache

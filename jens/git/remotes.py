@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from jens.errors import GitError, GitTimeoutError
 from jens.git import workers, wrapper
 from jens.git.budgets import Account, Ending, Key, Patience, ending_of
+from jens.git.connections import Connections, is_cut_off, over
+from jens.git.process import remote_environment
 from jens.git.shells import Command, Result, Shells
 from jens.git.wrapper import GitOptions
 from jens.urls import endpoint_of, server_of
+
+if TYPE_CHECKING:
+    from jens.git.masters import Master
 
 #: Seconds between two looks whether a server has room for one more conversation.
 _LOOK = 0.1
@@ -49,7 +54,11 @@ class Remotes:
         self._under_way: dict[Command, int] = {}
         self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
-        self._shells = self._stack.enter_context(Shells(options, jobs, self._next, self._look, workers.spare()))
+        self._connections = self._stack.enter_context(Connections(options, jobs))
+        self._shared: dict[Command, Master | None] = {}
+        self._shells = self._stack.enter_context(
+            Shells(options, jobs, self._next, self._look, workers.spare(), self._connections, self._variables)
+        )
 
     def __enter__(self) -> Remotes:
         return self
@@ -85,7 +94,9 @@ class Remotes:
             tries = 0
             while True:
                 number = self._begin(server, url, is_long=is_long)
-                result, is_dropped = self._speak(server, url, number, speak)
+                master = self._connections.opened(url)
+                result, is_dropped = self._speak(server, url, number, lambda given: speak(over(master, given)))  # noqa: B023
+                is_dropped = is_dropped or is_cut_off(result, master)
                 tries += 1
                 if not is_dropped or tries == _TRIES:
                     break
@@ -256,10 +267,22 @@ class Remotes:
             return None
         now = time.monotonic()
         with self._lock:
+            if not self._connections.may_begin(self._urls[questions[0]], len(questions), account, now):
+                return None
             if account.is_crowded(now, self._jobs):
                 return None
             self._under_way[questions[0]] = account.begin(now)
         return questions.popleft()
+
+    def _variables(self, question: Command) -> Mapping[str, str]:
+        """The variables for a question: how ssh is called, if that differs between questions."""
+        url = self._urls.get(question, "")
+        if not (self._connections.has_masters and endpoint_of(url).startswith("ssh://")):
+            return {}
+        master = self._connections.opened(url) if question == wrapper.question(url) else None
+        self._shared[question] = master
+        variables = remote_environment(over(master, self.options))
+        return {name: value for name, value in variables.items() if name.startswith("GIT_SSH")}
 
     def _look(self, question: Command, is_first: bool) -> tuple[float, bool]:
         """The seconds that a question may still take, and whether it only waits. Time counts from the first look."""
@@ -296,7 +319,9 @@ class Remotes:
         if question in self._begun:
             self._spend(key, self._begun.pop(question))
         self._tries[question] += 1
-        if self._end(question, ending) and self._tries[question] < _TRIES:
+        is_lost = is_cut_off(result, self._shared.pop(question, None))
+        is_dropped = self._end(question, Ending.UNKNOWN if is_lost else ending) or is_lost
+        if is_dropped and self._tries[question] < _TRIES:
             self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
             return False
         self._results[question] = self._patience.explained(key, result) if isinstance(result, GitError) else result

@@ -14,21 +14,22 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
-from typing import Callable, Optional, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Callable, Optional
 
 from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import environment
 from jens.git import process as git_process
 from jens.git.process import GitOptions
+from jens.git.speaker import Aside, Command, Result, Speaker, Times, Unclear
 from jens.system import processes
 
-#: A command of Git and its arguments, none of which is empty or contains a newline.
-Command = tuple[str, ...]
-#: What Git printed, or why it failed.
-Result = Union[bytes, GitError]
+__all__ = ["Command", "Result"]
+
 #: Gives the next command, if there is one.
 Supply = Callable[[], Optional[Command]]
+#: Variables for a command, besides those of all.
+Variables = Callable[[Command], "Mapping[str, str]"]
 #: Given a command under way, and whether it is looked at for the first time: the seconds that it may still take, and
 #: whether it only waits.
 Look = Callable[[Command, bool], "tuple[float, bool]"]
@@ -64,8 +65,6 @@ _OF_SHELLS = ("BASH", "ENV", "IFS", "POSIXLY_CORRECT", "PS4", "SHELLOPTS")
 _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 #: Seconds that a shell may take to end.
 _PATIENCE = 2.0
-#: Seconds by which the end of a server's time may come before that of a command which began with it.
-_NEARLY = 0.5
 #: Seconds between two looks how long commands may still take.
 _LOOK = 0.1
 #: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
@@ -78,13 +77,23 @@ class Shells:
     """A number of shells that run one command at a time each. Leaving the context ends the commands under way.
 
     There are at most ``most`` shells, and fewer while few commands wait or the waits are short. There are up to
-    ``spare`` more while ``look`` says of that many commands that they only wait.
+    ``spare`` more while ``look`` says of that many commands that they only wait. What ``aside`` makes runs some of
+    the commands. What does not come to a good end there, a shell runs again, in the time that is left. ``variables``
+    must name the same ones for each command that needs any.
     """
 
     def __init__(
-        self, options: GitOptions, most: int, supply: Supply, look: Look | None = None, spare: int = 0
+        self,
+        options: GitOptions,
+        most: int,
+        supply: Supply,
+        look: Look | None = None,
+        spare: int = 0,
+        aside: Aside | None = None,
+        variables: Variables | None = None,
     ) -> None:
         self._options = options
+        self._variables = variables or (lambda _command: {})
         self._most = most
         self._look = look or (lambda _command, _is_first: (math.inf, False))
         self._next_look = 0.0
@@ -92,7 +101,9 @@ class Shells:
         self._enough = min(most, _FIRST)
         self._patient_until = math.inf
         self._supply = supply
-        self._shells: list[_Shell] = []
+        self._aside = aside
+        self._passed_on: dict[Command, Times] = {}
+        self._shells: list[Speaker] = []
         self._held: list[Command] = []
         self._ended: list[tuple[Command, Result]] = []
         self._pipes = selectors.DefaultSelector()
@@ -111,6 +122,7 @@ class Shells:
     def stop(self) -> None:
         """End the commands under way; their results are lost."""
         self._held.clear()
+        self._passed_on.clear()
         self._waiting = 0
         for shell in self._shells:
             shell.dismiss()  # all of them, before the first is waited for
@@ -122,25 +134,41 @@ class Shells:
         """Start commands from the supply in free and new shells; ``waiting`` is how many commands are known to wait."""
         self._enough = max(self._enough, min(self._most, waiting // _WORTH))
         while True:
-            shell = next((shell for shell in self._shells if not shell.command), None)
-            at_work = sum(1 for shell in self._shells if shell.command) - self._waiting
-            if at_work >= (self._most if shell else self._enough):
+            free = [shell for shell in self._shells if not shell.command]
+            at_work = len(self._shells) - len(free) - self._waiting
+            if at_work >= (self._most if free else self._enough):
                 return
             command = self._held.pop() if self._held else self._supply()
-            if command is None:
+            if command is None or not self._begin(command, free):
                 return
-            try:
-                (shell or self._another()).begin(command)
-            except OSError as error:
-                if shell:  # somebody has killed it; another shell runs the command
-                    self._drop(shell)
-                    self._held.append(command)
-                elif any(other.command for other in self._shells):
-                    self._held.append(command)  # for the first shell that is free again
-                    return
-                else:
-                    problem = f"could not be started: {error.strerror}"
-                    self._ended.append((command, GitError(verb_of(command), problem)))
+
+    def _begin(self, command: Command, free: Sequence[Speaker]) -> bool:
+        """Start a command, in one that is free if possible. Returns False when it has to wait for others."""
+        times = self._passed_on.get(command)
+        is_aside = times is None and self._aside is not None and self._aside.takes(command)
+        shell = next((each for each in free if isinstance(each, _Shell) != is_aside), None)
+        try:
+            speaker = shell or self._another(is_aside)
+            speaker.begin(command)
+        except OSError as error:
+            return self._hold(command, shell, error, is_aside=is_aside)
+        if times is not None:
+            speaker.go_on_with(self._passed_on.pop(command))
+        return True
+
+    def _hold(self, command: Command, shell: Speaker | None, error: OSError, *, is_aside: bool) -> bool:
+        """Keep a command that could not be started. Returns False when it has to wait for others."""
+        if shell or is_aside:  # somebody has killed the shell, or only shells run commands from now on
+            if shell:
+                self._drop(shell)
+            self._held.append(command)
+        elif any(other.command for other in self._shells):
+            self._held.append(command)  # for the first shell that is free again
+            return False
+        else:
+            problem = f"could not be started: {error.strerror}"
+            self._ended.append((command, GitError(verb_of(command), problem)))
+        return True
 
     def replies(self) -> list[tuple[Command, Result]]:
         """Wait until commands end. Returns them with their results; none when no command is under way."""
@@ -150,8 +178,8 @@ class Shells:
         ended, self._ended = self._ended, []
         return ended
 
-    def _another(self) -> _Shell:
-        shell = _Shell(self._options)
+    def _another(self, is_aside: bool) -> Speaker:
+        shell = self._aside.another() if is_aside and self._aside else _Shell(self._options, self._variables)
         self._shells.append(shell)
         for pipe in shell.pipes:
             self._pipes.register(pipe, selectors.EVENT_READ, shell)
@@ -161,7 +189,7 @@ class Shells:
         """Receive what was printed, and start the next commands in free shells, without waiting."""
         if any(shell.command for shell in self._shells):
             self._wait(0.0)
-            self.feed()
+        self.feed()
 
     def _wait(self, longest: float = math.inf) -> None:
         """Wait until a shell prints something or exceeds its time limit, but at most ``longest`` seconds."""
@@ -175,14 +203,31 @@ class Shells:
         for key, _ in self._pipes.select(max(0.0, left)):
             command = key.data.command
             result = key.data.receive()
-            if command and result is not None:
+            if isinstance(result, Unclear):
+                self._pass_on(key.data, command)
+            elif command and result is not None:
                 self._ended.append((command, result))
+        self._pass_on_late()
+        if self._passed_on:
+            self.feed()
         self._give_up([shell for shell in self._shells if shell.deadline <= time.monotonic()])
         for shell in [shell for shell in self._shells if shell.has_ended]:
             self._drop(shell)
         if time.monotonic() >= self._patient_until:
             self._enough, self._patient_until = min(self._most, 2 * self._enough), math.inf
             self.feed()
+
+    def _pass_on(self, speaker: Speaker, command: Command) -> None:
+        """Have a shell run a command, in the time that is left."""
+        self._passed_on[command] = speaker.times
+        self._held.append(command)
+
+    def _pass_on_late(self) -> None:
+        """Have shells run the commands that take long aside."""
+        now = time.monotonic()
+        for speaker in [each for each in self._shells if each.command and each.passes_on <= now < each.deadline]:
+            self._pass_on(speaker, speaker.command)
+            self._drop(speaker)
 
     def _look_at_all(self, now: float) -> None:
         """Find out how long the commands under way may still take, and which of them only wait."""
@@ -199,7 +244,7 @@ class Shells:
         self._waiting = min(self._waiting, self._spare)
         self.feed()  # commands that had to wait for others may begin now
 
-    def _give_up(self, shells: Sequence[_Shell]) -> None:
+    def _give_up(self, shells: Sequence[Speaker]) -> None:
         """End commands that took too long, and their shells. All of them share the time that they get for that."""
         until = time.monotonic() + _PATIENCE
         for shell in shells:
@@ -211,22 +256,19 @@ class Shells:
             shell.wait(until)
             self._drop(shell)
 
-    def _drop(self, shell: _Shell) -> None:
+    def _drop(self, shell: Speaker) -> None:
         self._shells.remove(shell)
         for pipe in shell.pipes:
             self._pipes.unregister(pipe)
         shell.close()
 
 
-class _Shell:
-    """One shell in a session of its own; ``command`` is what it runs, () for none."""
+class _Shell(Speaker):
+    """One shell in a session of its own."""
 
-    def __init__(self, options: GitOptions) -> None:
-        self.command: Command = ()
-        self.has_ended = False
-        self._is_timed = False
-        self.deadline = self._own_deadline = math.inf
-        self._limit = options.timeout or math.inf
+    def __init__(self, options: GitOptions, of_command: Variables) -> None:
+        super().__init__(options.timeout or math.inf)
+        self._of_command = of_command
         self._word = os.urandom(16).hex()
         self._output, self._complaints = bytearray(), bytearray()
         variables = {**_inherited(), **git_process.remote_environment(options)}
@@ -262,25 +304,13 @@ class _Shell:
         self._is_timed = False
         self.command = command  # set before the first write: a signal may come at any time
         (_, *words), secrets = git_process.concealed(("git", *command))
-        variables = [f"\t{name}={value}" for name, value in secrets.items()]
+        variables = [f"\t{name}={value}" for name, value in {**secrets, **self._of_command(command)}.items()]
         try:
             self._write((*self._introduction, *variables, *words, ""))
             self._introduction = ()
         except OSError:
             self.command = ()
             raise
-
-    def set_deadline(self, now: float) -> bool:
-        """Start the time limit of the command, False when it runs. A long reply stays in Git until it is read."""
-        if self._is_timed:
-            return False
-        self._is_timed = True
-        self.deadline = self._own_deadline = now + self._limit
-        return True
-
-    def is_too_late(self, now: float) -> bool:
-        """Whether the command has used up its own time limit."""
-        return now >= self._own_deadline - _NEARLY
 
     def receive(self) -> Result | None:
         """Read what was printed. Returns the result of the command when it has ended, None before."""

@@ -116,7 +116,8 @@ class Fingerprints(NamedTuple):
 class Visible(NamedTuple):
     """What Puppet sees now, as far as it is not as it was. What is gone has the time since when, at the latest.
 
-    ``holds_changed`` is when a hold was last made or removed, 0 when there never was one.
+    ``holds_changed`` is when a hold was last made or removed, 0 when there never was one. ``versions`` has the numbers
+    of the current versions, by environment.
     """
 
     repositories: Mapping[str, RepositorySeen] = MappingProxyType({})
@@ -124,11 +125,12 @@ class Visible(NamedTuple):
     gone_repositories: Mapping[str, float] = MappingProxyType({})
     gone_environments: Mapping[str, float] = MappingProxyType({})
     holds_changed: float = 0.0
+    versions: Mapping[str, int] = MappingProxyType({})
 
     @property
     def has_news(self) -> bool:
         """Whether anything is not as it was."""
-        return any(self._replace(holds_changed=0.0))
+        return any(self._replace(holds_changed=0.0, versions={}))
 
 
 # What the history believes

@@ -142,12 +142,19 @@ class FaultLife(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which entries are asked for: those of some environments, of a repository, and of a time, its ends included."""
+    """Which entries are asked for: those of some environments, of a repository, and of a time, its ends included.
+
+    ``author`` is a part of a name, in any case. ``before`` and ``deployment`` are numbers of deployments: only those
+    before, or only this one.
+    """
 
     environments: tuple[str, ...] = ()
     repository: str | None = None
     since: float | None = None
     until: float | None = None
+    author: str | None = None
+    before: int | None = None
+    deployment: int | None = None
 
 
 #: Asks for everything.
@@ -156,12 +163,13 @@ ALL = Filter()
 # What happened
 
 
-def entries(reader: Reader, wanted: Filter = ALL) -> Iterator[Entry]:
+def entries(reader: Reader, wanted: Filter = ALL, page: int = _PAGE) -> Iterator[Entry]:
     """Changes and changes of environments, the newest first. Raises HistoryError.
 
     The beginning of a history with what was there already, and a reset, are one entry each, without an environment.
+    So many rows (``page``) are fetched at once.
     """
-    changes, environments = _changes(reader, wanted), _environment_changes(reader, wanted)
+    changes, environments = _changes(reader, wanted, page), _environment_changes(reader, wanted, page)
     change, environment = next(changes, None), next(environments, None)
     while change is not None or environment is not None:
         # What became of environments comes first where it is newest first: they changed after the branch links.
@@ -174,22 +182,61 @@ def entries(reader: Reader, wanted: Filter = ALL) -> Iterator[Entry]:
             change = next(changes, None)
 
 
-def _changes(reader: Reader, wanted: Filter) -> Iterator[Change]:
+def _changes(reader: Reader, wanted: Filter, size: int) -> Iterator[Change]:
     clauses, values = _time_clauses(wanted, "change.time", "change.deployment")
-    if wanted.repository is not None:
-        clauses.append("change.repository = (SELECT id FROM repository WHERE name = :repository)")
-    if wanted.environments:
-        clauses.append(f"EXISTS (SELECT 1 FROM holding WHERE {_SHOWS} AND environment IN ({_numbers(reader, wanted)}))")
-    query = _CHANGES.format(clauses=" AND ".join(clauses))
+    clauses += _author_clauses(reader, wanted, "change.author")
+    source, more = _source(reader, wanted)
+    query = _CHANGES.format(source=source, clauses=" AND ".join([*clauses, *more]))
     last = (_END, 0, 0)
     while True:
-        page = reader.rows(query, {**values, "deployment": last[0], "of": last[1], "ref": last[2]})
+        page = reader.rows(query, {**values, "page": size, "deployment": last[0], "of": last[1], "ref": last[2]})
         shown = _showing(reader, page)
         for row in page:
             yield _change(row, shown)
-        if len(page) < _PAGE:
+        if len(page) < size:
             return
         last = page[-1][:3]
+
+
+#: A filter that lets through fewer changes than this is asked by its repositories and refs, and not from the newest on.
+_FEW = 2000
+
+
+def _source(reader: Reader, wanted: Filter) -> tuple[str, list[str]]:
+    """Where a filter's changes are looked for, and its conditions on environments and repository.
+
+    Few changes are found by their repositories and refs: else nearly all changes would be looked at. Of many, a page is
+    soon found from the newest on: else all of them would be sorted.
+    """
+    clauses = []
+    is_few = False
+    if wanted.repository is not None:
+        is_few = not _is_busy(reader, wanted.repository)
+        column = "change.repository" if is_few else "+change.repository"  # with a plus, no index is used
+        clauses.append(f"{column} = (SELECT id FROM repository WHERE name = :repository)")
+    if wanted.environments:
+        numbers = _numbers(reader, wanted)
+        if not is_few and _is_few(reader, numbers):
+            return _SHOWN_CHANGES.format(numbers=numbers), clauses
+        clauses.append(f"EXISTS (SELECT 1 FROM holding WHERE {_SHOWS} AND environment IN ({numbers}))")
+    return "change", clauses
+
+
+def _is_busy(reader: Reader, repository: str) -> bool:
+    """Whether a repository has many changes."""
+    return bool(reader.rows(_COUNT_OF_REPOSITORY, {"name": repository, "most": _FEW})[0][0] >= _FEW)
+
+
+def _is_few(reader: Reader, environments: str) -> bool:
+    """Whether environments, given by their numbers as SQL, have shown few changes."""
+    left = _FEW
+    for repository, ref, since, until in reader.rows(_HELD_BY.format(numbers=environments), {"end": _END}):
+        between = {"repository": repository, "ref": ref, "since": since, "until": until, "most": left}
+        [(count,)] = reader.rows(_COUNT, between)
+        left -= count
+        if left <= 0:
+            return False
+    return True
 
 
 def _change(row: Sequence[Any], shown: _Shows) -> Change:
@@ -225,26 +272,34 @@ def _showing(reader: Reader, changes: Sequence[Sequence[Any]]) -> _Shows:
     return _Shows(held)
 
 
-def _environment_changes(reader: Reader, wanted: Filter) -> Iterator[EnvironmentChange]:
+def _environment_changes(reader: Reader, wanted: Filter, size: int) -> Iterator[EnvironmentChange]:
     clauses, values = _time_clauses(wanted, "environment_change.time", "environment_change.deployment")
     if wanted.environments:
         clauses.append(f"environment IN (0, {_numbers(reader, wanted)})")
     if wanted.repository is not None:
         clauses.append("environment = 0")
+    clauses += _author_clauses(reader, wanted, "environment_change.author")
     query = _ENVIRONMENT_CHANGES.format(clauses=" AND ".join(clauses))
     last = (_END, -1)
     while True:
-        page = reader.rows(query, {**values, "deployment": last[0], "of": last[1]})
+        page = reader.rows(query, {**values, "page": size, "deployment": last[0], "of": last[1]})
         for number, _, host, time, name, change, commit, author in page:
             yield EnvironmentChange(time / 1000, number, host, name, change, commit and commit.hex(), author)
-        if len(page) < _PAGE:
+        if len(page) < size:
             return
         last = page[-1][:2]
 
 
 def _time_clauses(wanted: Filter, time: str, number: str) -> tuple[list[str], dict[str, Any]]:
     """Conditions on the columns that have a time and the number of a deployment, and the values of all queries."""
-    clauses, values = ["1"], {"repository": wanted.repository, "page": _PAGE, "began": BEGUN, "reset": RESET}
+    clauses = ["1"]
+    values: dict[str, Any] = {"repository": wanted.repository, "began": BEGUN, "reset": RESET}
+    if wanted.before is not None:
+        values["before"] = min(wanted.before, _END)
+        clauses.append(f"{number} < :before")
+    if wanted.deployment is not None:
+        values["number"] = min(wanted.deployment, _END)
+        clauses.append(f"{number} = :number")
     if wanted.since is not None:
         values["since"] = milliseconds(wanted.since)
         # A link may be older than the deployment that was recorded for it, and never younger.
@@ -253,6 +308,14 @@ def _time_clauses(wanted: Filter, time: str, number: str) -> tuple[list[str], di
         values["until"] = milliseconds(wanted.until)
         clauses.append(f"{time} <= :until")
     return clauses, values
+
+
+def _author_clauses(reader: Reader, wanted: Filter, column: str) -> list[str]:
+    """A condition on the column that has the number of an author; no author has the number -1."""
+    if wanted.author is None:
+        return []
+    rows = reader.rows("SELECT id FROM author WHERE instr(lower(name), lower(?)) LIMIT ?", (wanted.author, _PAGE))
+    return [f"{column} IN ({', '.join(str(int(number)) for (number,) in rows) or '-1'})"]
 
 
 def _numbers(reader: Reader, wanted: Filter) -> str:
@@ -297,10 +360,25 @@ def deployment(reader: Reader, number: int) -> Deployment | None:
 
 def seconds_to_visible(reader: Reader, since: float) -> list[float]:
     """How long pushes took to be visible since a time, sorted; of those of which webhooks told. Raises HistoryError."""
-    changes = entries(reader, Filter(since=since))
-    return sorted(
-        each.seconds_since_push for each in changes if isinstance(each, Change) and each.seconds_since_push is not None
-    )
+    clauses, values = _time_clauses(Filter(since=since), "change.time", "change.deployment")
+    rows = reader.rows(_HINTED.format(clauses=" AND ".join(clauses)), values)
+    return sorted(max(0.0, (time - hinted) / 1000) for time, hinted in rows)
+
+
+# Versions
+
+
+def deployment_of_version(reader: Reader, environment: str, number: int) -> int | None:
+    """The deployment that made a version of an environment; None when that is not known. Raises HistoryError."""
+    if not reader.has_versions or number >= _END:
+        return None
+    rows = reader.rows(_VERSION, {"name": environment, "number": number})
+    return next((int(made) for (made,) in rows), None)
+
+
+def versions_made_by(reader: Reader, deployment: int) -> dict[str, int]:
+    """The versions that a deployment made: environments and numbers. Raises HistoryError."""
+    return dict(reader.rows(_VERSIONS_OF, (deployment,))) if reader.has_versions else {}
 
 
 # What there is, or was
@@ -403,11 +481,20 @@ def pins_seen(reader: Reader, digits: str) -> list[tuple[str, str]]:
     return sorted((repository, ref[1:]) for repository, ref in reader.rows(query, (f".{digits}", f".{digits}g")))
 
 
-def moves_of(reader: Reader, repository: str) -> list[Move]:
-    """All moves of the branches of a repository, the oldest first. Raises HistoryError."""
+def moves_of(reader: Reader, repository: str, newest: int | None = None, commit: str = "") -> list[Move]:
+    """All moves of the branches of a repository, the oldest first; or only the ``newest`` and those to a commit.
+
+    Raises HistoryError.
+    """
+    column, values = "change.repository", {"name": repository, "most": -1, "commit": bytes.fromhex(commit)}
+    if newest is not None and _is_busy(reader, repository):
+        column, values = "+change.repository", {**values, "most": newest}  # with a plus, no index is used
+    rows = reader.rows(_MOVES.format(column=column), values)
+    if len(rows) == newest and commit:
+        rows += [row for row in reader.rows(_MOVES_TO, values) if row[2] < rows[-1][2]]
     return [
         Move(ref, now and now.hex(), deployment, time / 1000, *rest)
-        for ref, now, deployment, time, *rest in reader.rows(_MOVES, (repository,))
+        for ref, now, deployment, time, *rest in reversed(rows)
     ]
 
 
@@ -477,7 +564,7 @@ holding.repository = change.repository AND holding.ref = change.ref AND CASE WHE
 _CHANGES = """
 SELECT change.deployment, change.repository, change.ref, host.name, change.time, repository.name, ref.name,
     change.before, change.now, author.name, change.subject, change.date, change.commits, change.lost, change.hinted
-    FROM change
+    FROM {source}
     JOIN deployment ON deployment.number = change.deployment
     JOIN host ON host.id = deployment.host
     JOIN repository ON repository.id = change.repository
@@ -487,6 +574,28 @@ SELECT change.deployment, change.repository, change.ref, host.name, change.time,
         AND (change.deployment < :deployment OR (change.repository, change.ref) > (:of, :ref))
         AND coalesce(deployment.mode, '') NOT IN (:began, :reset) AND {clauses}
     ORDER BY change.deployment DESC, change.repository, change.ref LIMIT :page
+"""
+
+_COUNT_OF_REPOSITORY = """
+SELECT count(*) FROM (SELECT 1 FROM change INDEXED BY change_repository
+    WHERE repository = (SELECT id FROM repository WHERE name = :name) LIMIT :most)
+"""
+
+_COUNT = """
+SELECT count(*) FROM (SELECT 1 FROM change INDEXED BY change_repository
+    WHERE repository = :repository AND ref = :ref AND deployment BETWEEN :since AND :until LIMIT :most)
+"""
+
+_HELD_BY = """
+SELECT repository, ref, since, coalesce(until, :end) FROM holding WHERE environment IN ({numbers})
+"""
+
+#: The changes that environments, given by their numbers, have shown.
+_SHOWN_CHANGES = f"""
+(SELECT DISTINCT change.* FROM holding CROSS JOIN change INDEXED BY change_repository
+    ON change.repository = holding.repository AND change.ref = holding.ref
+        AND change.deployment BETWEEN holding.since AND coalesce(holding.until, {_END})
+    WHERE holding.environment IN ({{numbers}}) AND {_SHOWS}) AS change
 """
 
 _ENVIRONMENT_CHANGES = """
@@ -503,6 +612,8 @@ SELECT deployment.number, environment_change.environment, host.name, environment
     ORDER BY environment_change.deployment DESC, environment_change.environment LIMIT :page
 """
 
+_HINTED = "SELECT time, hinted FROM change WHERE hinted IS NOT NULL AND {clauses}"
+
 _DEPLOYMENTS = """
 SELECT deployment.number, host.name, deployment.visible, deployment.began, deployment.seconds, deployment.status,
     deployment.mode FROM deployment JOIN host ON host.id = deployment.host
@@ -514,6 +625,16 @@ _HELD = """
 SELECT environment.name, holding.since, coalesce(holding.until, :end) FROM holding
     JOIN environment ON environment.id = holding.environment
     WHERE holding.repository = :repository AND holding.ref = :ref
+"""
+
+_VERSION = """
+SELECT version.deployment FROM version JOIN environment ON environment.id = version.environment
+    WHERE environment.name = :name AND version.number = :number
+"""
+
+_VERSIONS_OF = """
+SELECT environment.name, max(version.number) FROM version JOIN environment ON environment.id = version.environment
+    WHERE version.deployment = ? GROUP BY environment.name ORDER BY environment.name
 """
 
 _HOLDINGS = """
@@ -567,7 +688,13 @@ SELECT ref.name, change.now, change.deployment, change.time, change.commits, cha
     change.date FROM change
     JOIN ref ON ref.id = change.ref
     LEFT JOIN author ON author.id = change.author
-    WHERE change.repository = (SELECT id FROM repository WHERE name = ?) ORDER BY change.deployment
+    WHERE {column} = (SELECT id FROM repository WHERE name = :name) ORDER BY change.deployment DESC LIMIT :most
+"""
+
+_MOVES_TO = f"""
+{_MOVES.partition("    WHERE")[0]}
+    WHERE change.now = :commit AND change.repository = (SELECT id FROM repository WHERE name = :name)
+    ORDER BY change.deployment DESC
 """
 
 _HOLDINGS_OF = """

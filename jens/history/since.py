@@ -78,13 +78,14 @@ def touched(reader: Reader, deployment: int) -> set[str]:
 
 
 def _became(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What became of environments in the end, '' for those that were made and are gone again."""
-    first: dict[str, str] = {}
-    last: dict[str, str] = {}
+    """What became of environments in the end, '' for those that were made and are gone again.
+
+    One that is held or released counts as changed: the same row may tell that its environment.conf is another one.
+    """
+    changes: dict[str, list[str]] = {}
     for name, change in rows:
-        first.setdefault(name, change)
-        last[name] = change
-    return {name: _net(first[name] != CREATED, last[name] != DELETED) for name in first}
+        changes.setdefault(name, []).append(change)
+    return {name: _net(found[0] != CREATED, found[-1] != DELETED) for name, found in changes.items()}
 
 
 def _net(was_there: bool, is_there: bool) -> str:

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import string
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ CREATE INDEX fault_open ON fault (kind, environment, repository, ref) WHERE unti
 CREATE INDEX fault_until ON fault (until) WHERE until IS NOT NULL;
 """
 _TABLES = 11
+
+#: Which deployment made a version of an environment. Only a site that has versions has this table.
+_VERSIONS = """
+CREATE TABLE IF NOT EXISTS version (environment INTEGER NOT NULL, number INTEGER NOT NULL, deployment INTEGER NOT NULL,
+    PRIMARY KEY (environment, number)) WITHOUT ROWID
+"""
+_HAS_VERSIONS = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'"
 
 
 class HistoryDamagedError(HistoryError):
@@ -312,6 +320,8 @@ class Store:
                 self._add_environments(number, rows)
                 self._add_holdings(number, rows)
             self._see(visible)
+            if visible.versions:
+                self._add_versions(number, visible.versions)
             self._add_faults(faults, until)
             self._forget(now, days)
         return number
@@ -434,6 +444,17 @@ class Store:
             ],
         )
 
+    def _add_versions(self, deployment: int | None, versions: Mapping[str, int]) -> None:
+        """Remember which deployment has made the current versions; one that changed nothing else is the last one."""
+        self._connection.execute(_VERSIONS)
+        [(last,)] = self._rows("SELECT coalesce(max(number), 0) FROM deployment")
+        numbers = self._numbers("environment", versions)
+        for name, number in versions.items():
+            query = "SELECT number FROM version WHERE environment = ? ORDER BY deployment DESC, number DESC LIMIT 1"
+            if self._rows(query, (numbers[name],)) != [(number,)]:
+                values = (numbers[name], number, deployment or last)
+                self._connection.execute("INSERT OR REPLACE INTO version VALUES (?, ?, ?)", values)
+
     def _add_faults(self, faults: FaultRows, until: str) -> None:
         of_identity = "kind = ? AND environment = ? AND repository = ? AND ref = ? AND until IS NULL"
         self._connection.executemany(
@@ -457,7 +478,8 @@ class Store:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('forgot', ?)", (now,))
         oldest = milliseconds(now - days * _DAY)
         [(cut,)] = self._rows("SELECT coalesce(max(number), 0) FROM deployment WHERE visible < ?", (oldest,))
-        for query in _OLD:
+        [(has_versions,)] = self._rows(_HAS_VERSIONS)
+        for query in (*([_OLD_VERSIONS] if has_versions else []), *_OLD):
             values = {"cut": cut, "oldest": oldest // 1000, "most": _MOST_OLD}
             self._connection.execute(query, values)
 
@@ -517,6 +539,15 @@ DELETE FROM deployment WHERE number IN
 )
 
 
+#: The last version of each environment stays.
+_OLD_VERSIONS = """
+DELETE FROM version WHERE (environment, number) IN
+    (SELECT environment, number FROM version WHERE deployment <= :cut AND EXISTS
+        (SELECT 1 FROM version AS later
+            WHERE later.environment = version.environment AND later.deployment > version.deployment) LIMIT :most)
+"""
+
+
 def _copy(path: Path) -> None:
     """Put a copy in the place of a file that only others may write. Raises OSError."""
     copy = files.staging_name(path.parent)
@@ -538,6 +569,9 @@ def set_aside(path: Path) -> Path:
 # Reading
 
 
+#: So many instructions of SQLite are between two looks at the clock.
+_STEPS = 10_000
+
 #: What SQLite says to a reader when there is something to be taken back.
 _HALFWAY = "attempt to write a readonly database"
 
@@ -551,6 +585,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._patience = self._until = float("inf")
         with self._failing():
             if not _exists(path):
                 raise HistoryError(path, "it does not exist: no run has recorded anything yet")
@@ -583,12 +618,28 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
         self._connection.close()
+
+    def end_after(self, seconds: float) -> None:
+        """From now on, end each query that takes longer than so many seconds. It raises HistoryError then."""
+        self._patience = seconds
+        self._connection.set_progress_handler(lambda: time.monotonic() > self._until, _STEPS)
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """All rows of a query. Raises HistoryError."""
+        self._until = time.monotonic() + self._patience
         with self._failing():
             return self._connection.execute(query, values).fetchall()
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether an environment ever had versions. Raises HistoryError."""
+        [(count,)] = self.rows(_HAS_VERSIONS)
+        return bool(count)
 
     @property
     def id(self) -> str:

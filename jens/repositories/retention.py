@@ -87,6 +87,7 @@ def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tup
 def _directories_with_left_overs(layout: Layout) -> list[Path]:
     return [
         layout.environmentsdir,
+        *([layout.versions] if layout.versions.is_dir() else []),
         layout.cachedir,
         layout.definitions,
         *([layout.holds] if layout.holds.is_dir() else []),

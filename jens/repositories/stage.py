@@ -286,11 +286,12 @@ class RepositoriesStage:
         retention_time: float,
         is_used: Callable[[RepoId], bool],
         only: Collection[RepoId] | None = None,
+        in_use: Mapping[RepoId, frozenset[str]] = MappingProxyType({}),
     ) -> list[Event]:
         """Remove branch links, repositories and checkouts that no environment uses now. Raises OSError.
 
         ``is_used``: whether an environment that could not be changed still uses a repository. With ``only``,
-        checkouts of other repositories are left alone.
+        checkouts of other repositories are left alone. Checkouts of commits that are ``in_use`` otherwise stay.
         """
         if only is not None and not only:
             return []
@@ -316,6 +317,8 @@ class RepositoriesStage:
             events += deferred.publish.remove_mirror(self._layout, repo)
             self.changed.add(repo)
         needed = {repo: set(refs.values()) for repo, refs in self.inventory().items()}
+        for repo, commits in in_use.items():
+            needed[repo] = needed.get(repo, set()) | commits
         # A repository that only has no room for something new is not spared: its old checkouts may be what takes it.
         spared = used | {work.repo for work in self._prepared if not work.is_certain}
         return events + deferred.retention.retire_checkouts(self._layout, needed, spared, retention_time, only)

@@ -245,13 +245,17 @@ def end_holder(path: Path) -> None:
             time.sleep(0.05)
 
 
-def kill_marked(name: str, value: str) -> None:
-    """Kill all other processes that were started with this variable in their environment."""
+def kill_marked(name: str, value: str, *, is_prefix: bool = False) -> None:
+    """Kill all other processes that were started with this variable in their environment.
+
+    ``value`` is its value, or only the beginning of that.
+    """
     mark = os.fsencode(f"{name}={value}")
     for process in all_processes():
         with contextlib.suppress(OSError):  # another user's process, or one that ends just now
             variables = (_PROC / str(process.pid) / "environ").read_bytes().split(b"\0")
-            if mark in variables and process.pid != os.getpid() and look(process.pid) is not None:
+            is_marked = any(each.startswith(mark) for each in variables) if is_prefix else mark in variables
+            if is_marked and process.pid != os.getpid() and look(process.pid) is not None:
                 os.kill(process.pid, signal.SIGKILL)
 
 

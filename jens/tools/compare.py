@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
+from jens.environments.wanted import without_version
 from jens.errors import DirectoryError
 from jens.layout import Layout, entry_ref
-from jens.links import RESOURCE_TYPES, LinkReader, Target
+from jens.links import ENVIRONMENT_CONF, RESOURCE_TYPES, LinkReader, Target
 from jens.model import Branch, RepoId
 from jens.names import describe_ref
 from jens.repositories import disk
@@ -95,7 +96,8 @@ class Instance:
 
     def read(self, name: str) -> dict[str, Item]:
         """The content of an environment by path; the path '' is the environment itself. Raises OSError."""
-        top = os.fspath(self._layout.environment(name))
+        place = self._layout.place(name)
+        top = os.fspath(self._layout.environmentsdir / place)
         try:
             if stat.S_ISLNK(os.lstat(top).st_mode):
                 return {"": f"link to '{os.readlink(top)}'"}
@@ -110,7 +112,7 @@ class Instance:
             try:
                 with os.scandir(f"{top}/{directory}") as entries:
                     found[directory] = _DIRECTORY
-                    self._read_entries(name, f"{directory}/" if directory else "", entries, found, waiting)
+                    self._read_entries(place, f"{directory}/" if directory else "", entries, found, waiting)
             except OSError as error:  # an update may be at work in the instance
                 if not is_gone(error):
                     raise
@@ -118,7 +120,7 @@ class Instance:
 
     def _read_entries(
         self,
-        environment: str,
+        place: str,
         prefix: str,
         entries: Iterable[os.DirEntry[str]],
         found: dict[str, Item],
@@ -128,7 +130,7 @@ class Instance:
             path = prefix + entry.name
             if entry.is_symlink():
                 if not entry.name.startswith((STAGING, TRASH)):
-                    self._read_link(environment, path, entry.path, found)
+                    self._read_link(place, path, entry.path, found)
             elif entry.name.startswith((STAGING, TRASH)) or path == RESOURCE_TYPES:  # each instance makes its own
                 continue
             elif entry.is_dir(follow_symlinks=False):
@@ -136,14 +138,14 @@ class Instance:
             else:
                 _read_other(path, entry, found)
 
-    def _read_link(self, environment: str, link: str, path: str, found: dict[str, Item]) -> None:
+    def _read_link(self, place: str, link: str, path: str, found: dict[str, Item]) -> None:
         try:
             text = os.readlink(path)
         except OSError as error:
             if not is_gone(error):
                 raise
             return
-        target = self._links.target(environment, link, text)
+        target = self._links.target(place, link, text)
         found[link] = self._follow(target) if target else f"link to '{text}'"
 
     def _follow(self, target: Target) -> CheckoutLink:
@@ -167,7 +169,7 @@ def _read_other(path: str, entry: os.DirEntry[str], found: dict[str, Item]) -> N
     try:
         digest = hashlib.sha256()
         for piece in read_pieces(entry.path):
-            digest.update(piece)
+            digest.update(without_version(piece) if path == ENVIRONMENT_CONF else piece)
     except OSError as error:
         if not is_gone(error):
             raise

@@ -16,7 +16,7 @@ from jens.config import Config
 from jens.environments import hold, tree
 from jens.errors import DirectoryError, GitError, GitTimeoutError, LibraryError, MetadataError
 from jens.git import damage, lock, packing, worktrees, wrapper
-from jens.layout import Layout, is_checkout_name
+from jens.layout import VERSIONS, Layout, is_checkout_name
 from jens.links import LinkReader
 from jens.locking import run_lock
 from jens.metadata import clones as metadata_clones
@@ -164,9 +164,10 @@ def find_used(layout: Layout) -> dict[RepoId, Set[str]]:
     """
     found = hold.commits(hold.load_all(layout).there.values())
     reader = LinkReader(layout)
-    for name in layout.environments():
-        for link, text in tree.read(layout.environment(name)).links.items():
-            target = reader.target(name, link, text)
+    versions = [f"{VERSIONS}/{name}" for name in os.listdir(layout.versions)] if layout.versions.is_dir() else []
+    for place in (*layout.environments(), *versions):
+        for link, text in tree.read(layout.environmentsdir / place).links.items():
+            target = reader.target(place, link, text)
             if target is not None:
                 commits = found.setdefault(target.repo, set())
                 commits |= {target.entry[1:]} if is_checkout_name(target.entry) else set()

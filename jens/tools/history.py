@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from jens import model
 from jens.config import Config
 from jens.errors import HistoryError
 from jens.history import queries
 from jens.history.model import BEGUN, RESET
-from jens.history.queries import Change, Deployment, EnvironmentChange, FaultLife, Filter
+from jens.history.queries import Change, Deployment, Entry, EnvironmentChange, FaultLife, Filter
 from jens.history.store import Reader
-from jens.layout import Layout
+from jens.layout import Layout, version_name, version_of
 from jens.model import Ref
 from jens.statefile import HISTORY, state_path
 from jens.text import one_line
@@ -34,14 +34,36 @@ def opened(config: Config) -> Reader:
     return Reader(path)
 
 
-def deployment_of(reader: Reader, config: Config, at: float | int) -> Deployment:
-    """The deployment of this number (int), or the last one at a time (float, since the epoch). Raises HistoryError."""
-    number = at if isinstance(at, int) else queries.deployment_at(reader, at)
+#: A time in seconds since the epoch (float), the number of a deployment (int), or the name of a version.
+At = Union[float, int, str]
+
+
+def deployment_of(reader: Reader, config: Config, at: At) -> Deployment:
+    """The deployment of this number, that made this version, or the last one at a time. Raises HistoryError."""
+    if isinstance(at, str):
+        number = queries.deployment_of_version(reader, *(version_of(at) or (at, 0)))
+        what = f"no version {at}"
+    elif isinstance(at, int):
+        number, what = at, f"no deployment {at}"
+    else:
+        number, what = queries.deployment_at(reader, at), f"nothing of {local(at)}"
     found = None if number is None else queries.deployment(reader, number)
     if found is None:
-        what = f"no deployment {at}" if isinstance(at, int) else f"nothing of {local(at)}"
         raise HistoryError(path_of(config), f"has {what}", "")
     return found
+
+
+def with_versions(reader: Reader, wanted: Filter) -> Filter:
+    """What is asked for, if the only environment that is named is a version: what the deployment changed that made it.
+
+    Raises HistoryError.
+    """
+    names = wanted.environments
+    version = version_of(names[0]) if len(names) == 1 else None
+    if version is None or queries.unknown(reader, Filter(names)) == []:
+        return wanted
+    made = queries.deployment_of_version(reader, *version)
+    return wanted if made is None else wanted._replace(environments=version[:1], deployment=made)
 
 
 def path_of(config: Config) -> Path:
@@ -54,14 +76,32 @@ def path_of(config: Config) -> Path:
 
 def lines(reader: Reader, config: Config, wanted: Filter, count: int | None) -> Iterator[str]:
     """What happened, one line each, the newest first; times are local. Raises HistoryError."""
+    versions = _Versions(reader)
     for entry in itertools.islice(queries.entries(reader, wanted), count):
+        made = versions.of(entry)
         text = _change(entry, config) if isinstance(entry, Change) else _environment_change(entry)
-        yield f"{local(entry.time)} {text}"
+        yield f"{local(entry.time)} {text}{f' [{named(made, ())}]' if made else ''}"
 
 
-def local(time: float) -> str:
+class _Versions:
+    """The versions that deployments made. Entries of one deployment come one after the other."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._deployment = 0
+        self._made: dict[str, int] = {}
+
+    def of(self, entry: Entry) -> list[str]:
+        """The versions with which an entry became visible. Raises HistoryError."""
+        if entry.deployment != self._deployment:
+            self._deployment, self._made = entry.deployment, queries.versions_made_by(self._reader, entry.deployment)
+        shows = entry.environments if isinstance(entry, Change) else (entry.environment,)
+        return [version_name(name, number) for name, number in self._made.items() if name in shows]
+
+
+def local(moment: float) -> str:
     """A time for people."""
-    return f"{datetime.fromtimestamp(time):{_TIME}}"
+    return f"{datetime.fromtimestamp(moment):{_TIME}}"
 
 
 def declared(ref: Ref, config: Config) -> str:
@@ -123,10 +163,10 @@ def fault_lines(found: Iterable[FaultLife]) -> Iterator[str]:
         yield f"{local_of(fault.since)}{until} {fault.kind}{f' {where}' if where else ''}: {fault.text}{told}"
 
 
-def local_of(time: str) -> str:
+def local_of(moment: str) -> str:
     """A time in ISO 8601, for people."""
     try:
-        return local(datetime.fromisoformat(time).timestamp())
+        return local(datetime.fromisoformat(moment).timestamp())
     except (OverflowError, OSError, ValueError):
         return "at an unknown time"
 
@@ -136,18 +176,25 @@ def local_of(time: str) -> str:
 
 def encoded(reader: Reader, config: Config, wanted: Filter, count: int | None) -> Iterator[dict[str, Any]]:
     """What happened, as JSON types; times are UTC, and what is not known is None. Raises HistoryError."""
+    versions = _Versions(reader)
     for entry in itertools.islice(queries.entries(reader, wanted), count):
-        yield {
-            "time": utc(entry.time),
-            "deployment": entry.deployment,
-            "host": entry.host,
-            **(_encode(entry, config) if isinstance(entry, Change) else _encode_environment(entry)),
-        }
+        made = versions.of(entry)
+        yield {**({"versions": made} if made else {}), **encode_entry(entry, config)}
 
 
-def utc(time: float) -> str:
+def encode_entry(entry: Entry, config: Config) -> dict[str, Any]:
+    """A change as JSON types; times are UTC, and what is not known is None."""
+    return {
+        "time": utc(entry.time),
+        "deployment": entry.deployment,
+        "host": entry.host,
+        **(_encode(entry, config) if isinstance(entry, Change) else _encode_environment(entry)),
+    }
+
+
+def utc(moment: float) -> str:
     """A time for programs: UTC, ISO 8601, with milliseconds."""
-    return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _encode(change: Change, config: Config) -> dict[str, Any]:

@@ -18,16 +18,17 @@ from jens.model import Definition, Ref, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError
 from jens.tools import as_it_is, snapshot
+from jens.tools.history import At
 
 
 class Wish(NamedTuple):
-    """What the administrator asks for. ``at`` is a time in seconds since the epoch, or (int) a deployment; None: now.
+    """What the administrator asks for. ``at`` None: as it is now. ``moving`` repositories are not to be held.
 
-    ``moving`` repositories are not to be held. See ``Hold`` for the rest.
+    See ``Hold`` for the rest.
     """
 
     environment: str
-    at: float | int | None
+    at: At | None
     by: str
     since: float
     reason: str = ""
@@ -100,12 +101,12 @@ def _earlier(layout: Layout, name: str, doubts: list[str]) -> Hold | None:
 
 def _now(config: Config, wish: Wish) -> snapshot.Seen | None:
     """What the environment shows now; None when it does not exist, and need not. Raises DirectoryError."""
-    if wish.at is not None and not Layout.of(config).environment(wish.environment).is_dir():
+    if wish.at is not None and not Layout.of(config).tree(wish.environment).is_dir():
         return None
     return snapshot.look(config, wish.environment, "the hold")
 
 
-def _then(config: Config, name: str, at: float | int, doubts: list[str]) -> tuple[dict[RepoId, Kept], Moment]:
+def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[RepoId, Kept], Moment]:
     """What an environment showed then, and which deployment had made it so. Adds a doubt for what dangled."""
     made, held = snapshot.look_at(config, name, at)
     repositories = {parse_repository(each.repository): Kept(each.ref, each.commit) for each in held}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -11,12 +12,12 @@ from pathlib import Path
 
 from jens import lastrun
 from jens.config import Config
-from jens.environments import previous, tree
+from jens.environments import previous
 from jens.errors import DirectoryError, GitError, HistoryError
 from jens.git import lock
 from jens.history import record, store
 from jens.history.model import RESET, Deployment, EnvironmentChange, Visible
-from jens.layout import Layout
+from jens.layout import Layout, version_of
 from jens.model import PARTITIONS
 from jens.names import is_environment_name, is_repository_name
 from jens.repositories import legacy
@@ -76,7 +77,8 @@ def judge(place: Place, name: str, kind: Kind) -> Verdict:
 class ResetPlan:
     """Everything that a reset removes, and the ``foreign`` entries that stay.
 
-    A path in ``clones`` holds all checkouts of one repository; ``checkouts`` counts them all.
+    A path in ``clones`` holds all checkouts of one repository; ``checkouts`` counts them all. ``environments`` has
+    their ``versions``, too, so many; ``flipped`` are the links that lead to these.
     """
 
     environments: tuple[Path, ...]
@@ -87,11 +89,14 @@ class ResetPlan:
     left_overs: tuple[Path, ...]
     foreign: tuple[Path, ...]
     checkouts: int
+    versions: int = 0
+    flipped: frozenset[Path] = frozenset()
 
     @property
     def links(self) -> list[Path]:
         """The links that are removed. Their targets stay."""
-        found = (*self.environments, *self.clones, *self.bares, *self.definitions, *self.state, *self.left_overs)
+        environments = (path for path in self.environments if path not in self.flipped)
+        found = (*environments, *self.clones, *self.bares, *self.definitions, *self.state, *self.left_overs)
         return [path for path in found if path.is_symlink() and not path.name.startswith((files.STAGING, files.TRASH))]
 
 
@@ -106,7 +111,8 @@ class Remains:
 def plan(config: Config) -> ResetPlan:
     """Look at everything in the configured directories. Raises DirectoryError for what cannot be read."""
     layout, spared = Layout.of(config), _spared(config)
-    environments = _sort([_environments(layout)], spared)
+    environments = _sort([_environments(layout), *_versions(layout)], spared)
+    versions = sum(path.parent == layout.versions for path in environments.goes)
     clones = _sort(_trees("clonedir", layout.clonedir, layout), spared)
     bares = _sort(_trees("baredir", layout.baredir, layout), spared)
     state = _sort([_state(layout)], spared)
@@ -121,6 +127,8 @@ def plan(config: Config) -> ResetPlan:
         left_overs=tuple(path for found in everything for path in found.left_overs),
         foreign=tuple(path for found in everything for path in found.foreign),
         checkouts=sum(map(_count_checkouts, clones.goes)),
+        versions=versions,
+        flipped=frozenset(path for path in environments.goes if layout.place(path.name) != path.name),
     )
 
 
@@ -151,7 +159,13 @@ def _environments(layout: Layout) -> Place:
         layout.environmentsdir,
         lambda name: is_environment_name(name) and (name in remembered or _has_our_links(layout, name)),
         _TREES,
+        frozenset({layout.versions.name}),
     )
+
+
+def _versions(layout: Layout) -> list[Place]:
+    path = layout.versions
+    return [] if path.is_symlink() else [Place("environmentsdir", path, lambda name: bool(version_of(name)), _TREES)]
 
 
 def _names(directory: Path) -> list[str]:
@@ -162,7 +176,8 @@ def _has_our_links(layout: Layout, name: str) -> bool:
     """Whether an environment without a remembered definition has links into checkouts, which would dangle."""
     path = layout.environment(name)
     try:
-        return not path.is_symlink() and bool(previous.infer(layout, name, tree.read(path)).overrides)
+        is_ours = not path.is_symlink() or layout.place(name) != name
+        return is_ours and bool(previous.infer_from_disk(layout, name).overrides)
     except OSError:
         return False
 
@@ -247,6 +262,8 @@ def carry_out(layout: Layout, planned: ResetPlan) -> Remains:
     except OSError as error:
         return Remains((f"Unable to flush '{layout.environmentsdir}': {error.strerror}",), environments.undeleted)
     others = _remove((*planned.clones, *planned.bares, *planned.left_overs, *planned.definitions, *planned.state))
+    with contextlib.suppress(OSError):  # somebody may have something there
+        os.rmdir(layout.versions)
     unmade = _make_anew(layout)
     return Remains((*others.failures, *unmade), (*environments.undeleted, *others.undeleted))
 

@@ -13,6 +13,8 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 from jens import lastrun
 from jens.config import Config
+from jens.environments import versions
+from jens.environments.previous import as_they_are
 from jens.errors import DirectoryError, GitError, HistoryError, LibraryError, MetadataError, QueueError
 from jens.events import LIBRARY_ENTRY, NOT_FETCHED, REFUSED
 from jens.git import authors, contents, wrapper
@@ -20,7 +22,7 @@ from jens.git.authors import Described
 from jens.git.workers import workers
 from jens.history.store import Reader
 from jens.lastrun import LastRun
-from jens.layout import Layout, entry_ref
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, links_of
 from jens.messaging.queue import Hints, Queue
 from jens.metadata import clones
@@ -28,7 +30,7 @@ from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST
-from jens.model import Branch, Declared, OpenFault, Ref, RepoId
+from jens.model import Branch, Declared, Definition, OpenFault, Ref, RepoId
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
 from jens.system import files
@@ -51,11 +53,14 @@ _WORKED = (0, 31, 40, 60)
 class Past:
     """The history, as far as it can be read; ``problem`` says why it cannot be, '' when it can."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, patience: float | None = None) -> None:
+        """``patience``: the seconds that a question may take."""
         self.problem = ""
         self._reader: Reader | None = None
         try:
             self._reader = history.opened(config)
+            if patience is not None:
+                self._reader.end_after(patience)
         except HistoryError as error:
             self.problem = error.problem
 
@@ -64,7 +69,7 @@ class Past:
 
     def __exit__(self, *_: object) -> None:
         if self._reader is not None:
-            self._reader.__exit__()
+            self._reader.close()
 
     def ask(self, query: Callable[[Reader], Value]) -> Value | None:
         """The answer of the history, None when it cannot be read."""
@@ -135,6 +140,9 @@ def plan_answered(trouble: Contact, last_run: LastRun | None, *, is_poll: bool, 
 class Instance:
     """An instance, each part of it read when it is first asked for."""
 
+    #: So many of the newest moves of a repository's branches are looked at; None: all.
+    newest: int | None = None
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = Layout.of(config)
@@ -180,10 +188,26 @@ class Instance:
                 found.append({})
         return found[0], found[1]
 
+    @property
+    def left_to_transfer(self) -> frozenset[RepoId]:
+        """The repositories that were left to jens-transfer, those that it works on included."""
+        asked, under_way = self._left
+        return frozenset([*asked, *under_way])
+
+    @functools.cached_property
+    def _faults_of(self) -> Mapping[str, list[OpenFault]]:
+        """The open faults by repository: there may be many of both."""
+        found: dict[str, list[OpenFault]] = {}
+        for opened in self.faults:
+            found.setdefault(opened.fault.repository, []).append(opened)
+        return found
+
     def trouble(self, repo: RepoId) -> Contact:
         """Why a repository may not be as new as its remote."""
         asked, under_way = self._left
-        return plan_trouble(repo, self.faults, self.hints.times.get(repo), asked.get(repo), under_way.get(repo))
+        return plan_trouble(
+            repo, self._faults_of.get(str(repo), ()), self.hints.times.get(repo), asked.get(repo), under_way.get(repo)
+        )
 
     def contact(self, repo: RepoId) -> Contact:
         """All that is known of a repository's remote."""
@@ -215,6 +239,23 @@ class Instance:
         except (GitError, MetadataError, OSError):
             return None
         return Parsed(self.prefix).read(file, found[file]) if file in found else None
+
+    def described(self, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
+        """What commits say of themselves, of those that the mirrors have."""
+        return said_of(self.layout, self.config.git.jobs, commits)
+
+    def led(self, look: Callable[..., Value], repo: RepoId, targets: Any) -> Value:
+        """Where targets of links in a repository lead, as ``look`` finds it."""
+        return look(self, repo, targets)
+
+    @functools.cached_property
+    def versioned(self) -> Mapping[str, Definition]:
+        """What environments with versions are built from; nothing when nobody can look."""
+        try:
+            names = [name for name in self.layout.environments() if self.layout.place(name) != name]
+            return {each.name: each for each in as_they_are(self.config, self.layout, names)}
+        except OSError:
+            return {}
 
     def environments(self) -> list[str]:
         """The environments on disk, sorted. Raises DirectoryError."""
@@ -314,10 +355,11 @@ def uses_of(instance: Instance, repo: RepoId) -> Uses:
     layout, reader = instance.layout, LinkReader(instance.layout)
     links, known, found, unread = [*links_of(layout, repo)], dict[str, "Shown | None"](), [], []
     for name in instance.environments():
+        place = layout.place(name)
         for link in links:
-            path = layout.environment(name) / link
+            path = layout.environmentsdir / place / link
             try:
-                target = reader.target(name, link, os.readlink(path))
+                target = reader.target(place, link, os.readlink(path))
                 linked = os.lstat(path).st_mtime
             except OSError as error:
                 if files.is_gone(error) or error.errno == errno.EINVAL:  # something else is in its place
@@ -329,10 +371,22 @@ def uses_of(instance: Instance, repo: RepoId) -> Uses:
             if target.entry not in known:
                 known[target.entry] = look_up(layout, repo, target.entry)
             shown = known[target.entry]
+            if shown is not None and place != name:
+                found.append(_use_of_version(instance, name, repo, shown, linked))
+                break
             if shown is not None:
                 found.append(Use(name, shown.ref, shown.commit, since_of(shown, linked)))
                 break
     return Uses(tuple(found), tuple(unread))
+
+
+def _use_of_version(instance: Instance, name: str, repo: RepoId, shown: Shown, linked: float) -> Use:
+    """What the version of an environment has of a repository: the branch that it follows, as its definition tells."""
+    definition = instance.versioned.get(name)
+    entry = ref_entry(shown.ref, shown.commit)
+    ref = versions.followed(instance.layout, definition, {repo: entry}).get(repo, shown.ref)
+    branch = look_up(instance.layout, repo, ref_entry(ref, None)) if isinstance(ref, Branch) else None
+    return Use(name, ref, shown.commit, since_of(shown, linked) if branch is None else branch.since)
 
 
 def is_directory(key: str, path: Path) -> bool:
@@ -346,13 +400,12 @@ def is_directory(key: str, path: Path) -> bool:
         raise DirectoryError(key, path, f"cannot be read: {error.strerror}") from error
 
 
-def said_of(instance: Instance, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
+def said_of(layout: Layout, jobs: int, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
     """What commits say of themselves, of those that the mirrors have. Git reads only what is stored as a difference."""
-    layout = instance.layout
     found = {each: authors.describe_without_git(layout.bare(each[0]), each[1]) for each in {*commits}}
     left = [each for each, said in found.items() if said is None and os.path.isdir(layout.bare(each[0]))]
     if left:
-        with workers(instance.config.git.jobs) as pool:
+        with workers(jobs) as pool:
             futures = {each: pool.submit(_said, layout.bare(each[0]), each[1]) for each in left}
             found.update({each: future.result() for each, future in futures.items()})
     return {each: said for each, said in found.items() if said is not None}

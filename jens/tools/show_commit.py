@@ -33,7 +33,6 @@ from jens.tools.show import (
     heads_of,
     is_directory,
     repository,
-    said_of,
     uses_of,
     when,
 )
@@ -271,14 +270,13 @@ def _ended(span: Span, environments: Collection[str]) -> Span:
 # Reading
 
 
-def look(config: Config, digits: str, repo: RepoId | None = None, environment: str | None = None) -> Answer:
+def look(instance: Instance, digits: str, repo: RepoId | None = None, environment: str | None = None) -> Answer:
     """Look for a commit, in all repositories or in one, and in all environments or in one.
 
     Raises DirectoryError when there is no such repository or environment, or when they cannot be read.
     """
+    config, layout = instance.config, instance.layout
     preflight.check_readable(config, ("baredir", "clonedir", "environmentsdir"))
-    instance = Instance(config)
-    layout = instance.layout
     if environment is not None and not is_environment(layout, environment):
         raise DirectoryError("environment", layout.environment(environment), "does not exist")
     if repo is not None and not (is_directory("baredir", layout.bare(repo)) or repo in (instance.urls or ())):
@@ -372,7 +370,7 @@ def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
 def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mirror: bool, only: str | None) -> Found:
     bare, name = instance.layout.bare(repo), str(repo)
     heads, (uses, closed) = heads_of(bare), uses_of(instance, repo)
-    moves = past.ask(lambda reader: queries.moves_of(reader, name)) or []
+    moves = past.ask(lambda reader: queries.moves_of(reader, name, instance.newest, commit)) or []
     holdings = past.ask(lambda reader: queries.holdings_of(reader, name)) or []
     tips = {commit, *heads.values(), *(use.commit for use in uses), *(move.now for move in moves)}
     tips |= {pinned_commit(held.ref) for held in holdings}
@@ -384,7 +382,7 @@ def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mir
     return Found(
         commit,
         repo,
-        said_of(instance, [(repo, commit)]).get((repo, commit)) or _said_once(moves, commit),
+        instance.described([(repo, commit)]).get((repo, commit)) or _said_once(moves, commit),
         places,
         is_in_mirror,
         tuple(branches),

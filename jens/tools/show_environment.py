@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jens import lastrun, preflight
 from jens.config import Config
-from jens.environments import dangling, tree
+from jens.environments import dangling, tree, versions
 from jens.environments import hold as holds
 from jens.environments.hold import Hold
 from jens.environments.previous import remembered_definition
@@ -18,7 +18,7 @@ from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
-from jens.layout import Layout, entry_ref
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
 from jens.names import describe_ref
@@ -26,7 +26,7 @@ from jens.statefile import StateError
 from jens.system import files
 from jens.text import one_line
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, said_of, since_of, when
+from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, since_of, when
 
 # Why an environment has a repository at a ref. More reasons may come.
 OVERRIDE, DEFAULT, SNAPSHOT, WAITING, HOLD = "override", "default", "snapshot", "waiting", "hold"
@@ -66,7 +66,7 @@ class Part(NamedTuple):
 class Environment(NamedTuple):
     """An environment as it is on disk. ``definition`` is the one that it is to be built from, None when that is lost.
 
-    While there is a ``hold``, it is built from that.
+    While there is a ``hold``, it is built from that. ``version`` is the current one, None without versions.
 
     ``changed`` is what last became of it, as far as the history knows. ``strange`` links are none that Jens makes.
     ``problem`` says why the history cannot be read, '' when it can. ``last_run`` began then; None when nothing tells.
@@ -81,6 +81,7 @@ class Environment(NamedTuple):
     problem: str
     last_run: float | None
     hold: Hold | None = None
+    version: str | None = None
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
@@ -88,6 +89,7 @@ class Environment(NamedTuple):
         return {
             "version": VERSION,
             "environment": self.name,
+            "version_of_environment": self.version,
             "default": definition and definition.default and definition.default.name,
             "parser": definition and definition.parser,
             "notifications": None if definition is None else [*definition.notifications],
@@ -98,17 +100,13 @@ class Environment(NamedTuple):
                 "commit": changed.commit,
                 "author": changed.author,
             },
-            "hold": self.hold and _encode_hold(self.hold),
+            "hold": self.hold and self.hold.tell(),
             "repositories": [_encode(part, config) for part in self.parts],
             "strange_links": [*self.strange],
             "faults": [*map(lastrun.encode_fault, self.faults)],
             "history_problem": self.problem or None,
             "last_run": when(self.last_run),
         }
-
-
-def _encode_hold(hold: Hold) -> dict[str, Any]:
-    return {"ended": hold.is_over, **{key: value for key, value in hold.encode().items() if key != "repositories"}}
 
 
 def _encode(part: Part, config: Config) -> dict[str, Any]:
@@ -205,18 +203,21 @@ def plan_faults(faults: Iterable[OpenFault], name: str, repositories: Iterable[R
 # Reading
 
 
-def look(config: Config, name: str) -> Environment:
+def look(instance: Instance, name: str) -> Environment:
     """Look at an environment. Raises DirectoryError when there is none, or it cannot be read."""
+    config = instance.config
     preflight.check_readable(config, ("clonedir", "cachedir", "environmentsdir"))
-    instance = Instance(config)
     with Past(config) as past:
         if not is_environment(instance.layout, name):
             raise DirectoryError("environment", instance.layout.environment(name), _absence(instance, past, name))
-        links = _links(instance.layout, name)
+        place, version = instance.layout.place(name), versions.current(instance.layout, name)
+        links = _links(instance.layout, name, place)
         definition = _definition(instance, name)
-        targets, strange = _by_repository(instance.layout, name, links)
-        shown = {repo: _shown(instance, name, repo, [*found.items()]) for repo, found in sorted(targets.items())}
-        said = said_of(instance, [(repo, part.commit) for repo, part in shown.items() if part and part.commit])
+        targets, strange = _by_repository(instance.layout, place, links)
+        shown = {repo: _shown(instance, place, repo, found) for repo, found in sorted(targets.items())}
+        if version is not None:
+            shown = _followed(instance.layout, definition, shown)
+        said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         hold = _hold(instance.layout, name)
         parts = [
             _part(instance, past, name, definition, repo, part, said, hold)
@@ -226,14 +227,15 @@ def look(config: Config, name: str) -> Environment:
         changed = past.ask(lambda reader: queries.last_change_of(reader, name))
         faults = plan_faults(instance.faults, name, targets)
         return Environment(
-            *(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began, hold)
+            *(name, definition, changed, tuple(parts), tuple(strange), faults, past.problem, instance.last_began, hold),
+            version=version,
         )
 
 
 def is_environment(layout: Layout, name: str) -> bool:
     """Whether there is such an environment on disk."""
     path = layout.environment(name)
-    return path.is_dir() and not path.is_symlink()
+    return (path.is_dir() and not path.is_symlink()) or layout.place(name) != name
 
 
 def _absence(instance: Instance, past: Past, name: str) -> str:
@@ -257,12 +259,12 @@ def _by(changed: EnvironmentChange) -> str:
     return f" ({behind})" if behind else ""
 
 
-def _links(layout: Layout, name: str) -> Mapping[str, str]:
+def _links(layout: Layout, name: str, place: str) -> Mapping[str, str]:
     path = layout.environment(name)
     problem = "it changes all the time"
     for _ in range(_ATTEMPTS):
         try:
-            return tree.read(path).links
+            return tree.read(layout.environmentsdir / place).links
         except OSError as error:
             problem = error.strerror or str(error)
             if not files.is_gone(error):
@@ -293,12 +295,12 @@ def _hold(layout: Layout, name: str) -> Hold | None:
 
 
 def _by_repository(
-    layout: Layout, name: str, links: Mapping[str, str]
+    layout: Layout, place: str, links: Mapping[str, str]
 ) -> tuple[dict[RepoId, dict[str, Target]], list[str]]:
     """The targets of an environment's links by repository, and the links that lead to none."""
     reader, targets, strange = LinkReader(layout), dict[RepoId, dict[str, Target]](), []
     for link, text in sorted(links.items()):
-        target = reader.target(name, link, text)
+        target = reader.target(place, link, text)
         if target is None:
             strange.append(link)
         else:
@@ -321,30 +323,66 @@ class _Linked(NamedTuple):
     problem: str = ""
 
 
-def _shown(instance: Instance, name: str, repo: RepoId, links: list[tuple[str, Target]]) -> _Linked | None:
+class _Led(NamedTuple):
+    """What targets in a repository show: the first one, and which lead nowhere; ``lacks`` is what is not there."""
+
+    first: Shown
+    nowhere: tuple[Target, ...] = ()
+    lacks: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _shown(instance: Instance, place: str, repo: RepoId, links: Mapping[str, Target]) -> _Linked | None:
     """What links to a repository show. The first one counts, which leads to the code; None for none that Jens makes."""
+    led = instance.led(_led, repo, tuple(links.values()))
+    if led is None:
+        return None
+    first = led.first
+    if led.problem:
+        return _Linked(first.ref, None, None, problem=led.problem)
+    try:
+        linked = os.lstat(f"{instance.layout.environmentsdir}/{place}/{next(iter(links))}").st_mtime
+    except FileNotFoundError:
+        return None  # the environment has just lost it
+    gone = tuple(link for link, target in links.items() if target in led.nowhere) if led.nowhere else ()
+    return _Linked(first.ref, first.commit, since_of(first, linked), gone, led.lacks)
+
+
+def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led | None:
+    """Where targets in a repository lead now; None when Jens makes no link to the first one."""
     layout, known = instance.layout, dict[str, "Shown | None"]()
-    dangling_links, lacks = [], []
-    for link, target in links:
+    nowhere, lacks = [], []
+    for target in targets:
         if target.entry not in known:
             try:
                 known[target.entry] = look_up(layout, repo, target.entry)
             except DirectoryError as error:
-                ref = entry_ref(links[0][1].entry)
-                return None if ref is None else _Linked(ref, None, None, problem=error.problem)
+                ref = entry_ref(targets[0].entry)
+                return None if ref is None else _Led(Shown(ref, None, None), problem=error.problem)
         shown = known[target.entry]
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
         if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
             checkout = layout.clone(repo) / target.entry
         if dangling.leads_nowhere(layout, target, checkout):
-            dangling_links.append(link)
+            nowhere.append(target)
             lacks += [target.below] if checkout is not None else []
-    link, target = links[0]
-    first = known[target.entry]
-    if first is None:
-        return None
-    linked = os.lstat(layout.environment(name) / link).st_mtime
-    return _Linked(first.ref, first.commit, since_of(first, linked), tuple(dangling_links), tuple(lacks))
+    first = known[targets[0].entry]
+    return None if first is None else _Led(first, tuple(nowhere), tuple(lacks))
+
+
+def _followed(
+    layout: Layout, definition: Definition | None, shown: Mapping[RepoId, _Linked | None]
+) -> dict[RepoId, _Linked | None]:
+    """What a version shows, with the branches that it follows in the place of their commits."""
+    entries = {repo: ref_entry(part.ref, part.commit) for repo, part in shown.items() if part is not None}
+    refs = versions.followed(layout, definition, entries)
+    followed = {repo: ref for repo, ref in refs.items() if isinstance(ref, Branch)}
+    branches = {repo: look_up(layout, repo, ref_entry(ref, None)) for repo, ref in followed.items()}
+    since = {repo: branch.since for repo, branch in branches.items() if branch is not None}
+    return {
+        repo: part._replace(ref=followed[repo], since=since[repo]) if part and repo in since else part
+        for repo, part in shown.items()
+    }
 
 
 def _part(

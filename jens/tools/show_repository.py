@@ -15,7 +15,7 @@ from jens.git.authors import Described
 from jens.layout import is_checkout_name
 from jens.model import Branch, Commit, OpenFault, Ref, RepoId, ref_order
 from jens.tools import history
-from jens.tools.show import VERSION, Contact, Instance, Use, heads_of, is_directory, look_up, said_of, uses_of, when
+from jens.tools.show import VERSION, Contact, Instance, Use, heads_of, is_directory, look_up, uses_of, when
 
 
 class RefShown(NamedTuple):
@@ -102,10 +102,9 @@ def _ref(ref: Ref, branch: Expanded | None, uses: list[Use], said: Mapping[str, 
     return RefShown(ref, commit, since if commit else None, about, tuple(sorted(use.environment for use in uses)))
 
 
-def look(config: Config, repo: RepoId) -> Repository:
+def look(instance: Instance, repo: RepoId) -> Repository:
     """Look at a repository. Raises DirectoryError when neither the library nor the disk has it."""
-    preflight.check_readable(config, ("baredir", "clonedir", "environmentsdir"))
-    instance = Instance(config)
+    preflight.check_readable(instance.config, ("baredir", "clonedir", "environmentsdir"))
     layout = instance.layout
     bare, is_declared = layout.bare(repo), None if instance.urls is None else repo in instance.urls
     faults = tuple(opened for opened in instance.faults if opened.fault.repository == str(repo))
@@ -114,7 +113,7 @@ def look(config: Config, repo: RepoId) -> Repository:
         raise DirectoryError("repository", Path(str(repo)), "neither the library nor the disk has it")
     branches, (uses, unread) = _branches(instance, repo), uses_of(instance, repo)
     commits = {each.commit for each in branches.values()} | {each.commit for each in uses}
-    found = said_of(instance, [(repo, each) for each in commits if each])
+    found = instance.described([(repo, each) for each in commits if each])
     said = {commit: about for (_, commit), about in found.items()}
     refs = plan_refs(branches, uses, said)
     unused = sorted({*heads_of(bare)} - {each.ref.name for each in refs if isinstance(each.ref, Branch)})

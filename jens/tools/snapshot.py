@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from jens import preflight
 from jens.config import Config
-from jens.environments import tree
+from jens.environments import tree, versions
 from jens.environments.previous import remembered_definition
 from jens.environments.wanted import Found, parser_of
 from jens.errors import DirectoryError, GitError, MetadataError
@@ -26,6 +26,7 @@ from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.system import files
 from jens.tools import history
+from jens.tools.history import At
 
 #: How often to read an environment at most, until two readings in a row are the same.
 _MOST_READINGS = 10
@@ -156,18 +157,13 @@ def look(config: Config, environment: str, purpose: str) -> Seen:
         doubts.append("it changes all the time: what is pinned may never have been seen together")
     if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
         commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
-    return Seen(commits, _refs(shown), definition, known is not None, pins.left_out, tuple(doubts))
+    entries = {here.target.repo: here.target.entry for here in shown.values() if here is not None}
+    refs = versions.followed(layout, definition, entries)
+    return Seen(commits, refs, definition, known is not None, pins.left_out, tuple(doubts))
 
 
-def _refs(shown: Mapping[str, Shown | None]) -> dict[RepoId, Ref]:
-    """The refs that links name, by repository."""
-    targets = [here.target for here in shown.values() if here is not None]
-    refs = [(target.repo, entry_ref(target.entry)) for target in targets]
-    return {repo: ref for repo, ref in refs if ref is not None}
-
-
-def take_at(config: Config, environment: str, name: str, at: float | int, now: datetime) -> EnvironmentSnapshot:
-    """Pin what an environment held at a time in seconds since the epoch, or (int) after a deployment.
+def take_at(config: Config, environment: str, name: str, at: At, now: datetime) -> EnvironmentSnapshot:
+    """Pin what an environment held at a time, or after a deployment.
 
     Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
     """
@@ -190,7 +186,7 @@ def take_at(config: Config, environment: str, name: str, at: float | int, now: d
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
 
 
-def look_at(config: Config, environment: str, at: float | int) -> tuple[queries.Deployment, list[queries.Held]]:
+def look_at(config: Config, environment: str, at: At) -> tuple[queries.Deployment, list[queries.Held]]:
     """The deployment that ``at`` means (see ``take_at``), and what an environment held after it.
 
     Raises HistoryError when the history does not know, DirectoryError when the environment held nothing then.
@@ -281,8 +277,9 @@ def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | No
     before = None
     for _ in range(_MOST_READINGS):
         try:
-            found = tree.read(path)
-            now = found, _shown(layout, environment, found)
+            place = layout.place(environment)
+            found = tree.read(layout.environmentsdir / place)
+            now = found, _shown(layout, place, found)
         except OSError as error:
             if not files.is_gone(error):
                 raise DirectoryError("environment", path, f"cannot be read: {error.strerror}") from error
@@ -298,13 +295,13 @@ def _look(layout: Layout, environment: str) -> tuple[Found, dict[str, Shown | No
     return *before, False
 
 
-def _shown(layout: Layout, environment: str, found: Found) -> dict[str, Shown | None]:
+def _shown(layout: Layout, place: str, found: Found) -> dict[str, Shown | None]:
     """What each link shows. Reads each branch link once, so that code and data have the same commit."""
     reader = LinkReader(layout)
     expanded: dict[tuple[RepoId, str], Expanded] = {}
     shown: dict[str, Shown | None] = {}
     for link, text in found.links.items():
-        target = reader.target(environment, link, text)
+        target = reader.target(place, link, text)
         if target is None:
             shown[link] = None
             continue

@@ -195,7 +195,7 @@ def _links(layout: Layout, name: str) -> Iterator[Link]:
     """The links of an environment, none when it is gone or cannot be read."""
     for _ in range(_ATTEMPTS):
         try:
-            found = tree.read(layout.environment(name))
+            found = tree.read(layout.tree(name))
         except FileNotFoundError:
             continue  # a directory went between listing and reading
         except OSError:
@@ -206,7 +206,7 @@ def _links(layout: Layout, name: str) -> Iterator[Link]:
 
 def _text(layout: Layout, link: Link) -> str | None:
     try:
-        return os.readlink(layout.environment(link.environment) / link.path)
+        return os.readlink(layout.tree(link.environment) / link.path)
     except OSError:
         return None
 
@@ -219,11 +219,14 @@ def _dangling_links(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, T
     reader = LinkReader(layout)
     gone: dict[Target, bool] = {}
     found = []
+    places: dict[str, str] = {}
     for link in links:
-        target = reader.target(*link)
+        if link.environment not in places:
+            places[link.environment] = layout.place(link.environment)
+        target = reader.target(places[link.environment], link.path, link.text)
         if target is not None and target not in gone:
             gone[target] = _is_dangling(layout, target)
-        if gone[target] if target is not None else files.is_missing(layout.environment(link.environment) / link.path):
+        if gone[target] if target is not None else files.is_missing(layout.tree(link.environment) / link.path):
             found.append((link, target))
     return found
 

@@ -251,18 +251,23 @@ def renew(
     expiry: float,
     are_as_left: AreAsLeft,
     unrecorded: str | None = None,
+    *,
+    has_flipped: bool = False,
 ) -> Baseline | None:
     """Save what there is now of some repositories, of which branches moved or checkouts went, and no more.
 
-    Without ``unrecorded`` that stays as it was.
+    Without ``unrecorded`` that stays as it was. With ``has_flipped``, environments may have other versions, too.
 
     None when ``are_as_left`` finds that somebody has changed them, too. What somebody else changed elsewhere still ends
     the new baseline as it would have ended the old one.
     """
     clock.wait_for_step()
-    parts = {**baseline.parts, **fingerprints.of_state(layout), **_repositories(layout, repos)}
+    versioned = fingerprints.versioned(layout, baseline.environments) if has_flipped else []
+    of_versions = fingerprints.of_versions(layout, versioned)
+    parts = {**baseline.parts, **fingerprints.of_state(layout), **of_versions, **_repositories(layout, repos)}
     mirrors = {**baseline.mirrors, **_mirrors(layout, repos)}
-    if not are_as_left([repo for repo in repos if parts[str(repo)] != baseline.parts.get(str(repo))], ()):
+    flipped = versioned if not of_versions.items() <= baseline.parts.items() else ()
+    if not are_as_left([repo for repo in repos if parts[str(repo)] != baseline.parts.get(str(repo))], flipped):
         return None
     renewed = baseline._replace(expires=min(baseline.due, _up(expiry)), parts=parts, mirrors=mirrors)
     renewed = renewed if unrecorded is None else renewed._replace(unrecorded=unrecorded)

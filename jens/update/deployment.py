@@ -34,7 +34,7 @@ from jens.history.model import (
 from jens.history.store import HistoryDamagedError, Store, set_aside
 from jens.layout import Layout
 from jens.metadata.definition import SUFFIX
-from jens.model import OpenFault, RepoId
+from jens.model import Definition, OpenFault, RepoId
 from jens.names import parse_repository
 from jens.statefile import HISTORY, StateError, state_path
 from jens.text import one_line
@@ -107,7 +107,10 @@ def _record(
     faults: tuple[OpenFault, ...] | None,
 ) -> int | None:
     known, now = store.fingerprints(), time.time()
-    seen = visible.look(layout, known) if only is None or store.is_new else visible.look_at(layout, known, only)
+    if only is None or store.is_new:
+        seen = visible.look(layout, known, lambda: _definitions(config, layout))
+    else:
+        seen = visible.look_at(layout, known, only)
     rows = record.plan(store.believed(seen), seen)
     found = FaultRows()
     if faults is not None:
@@ -127,6 +130,12 @@ def _record(
     if run.began is not None:
         made = made._replace(seconds=time.time() - run.began, status=0)
     return store.write(made, rows, found, seen, now, lastrun.timestamp(now), config.history.days)
+
+
+def _definitions(config: Config, layout: Layout) -> dict[str, Definition]:
+    """What environments with versions are built from. Raises OSError."""
+    names = [name for name in layout.environments() if layout.place(name) != name]
+    return {definition.name: definition for definition in deferred.previous.as_they_are(config, layout, names)}
 
 
 def _with_authors(layout: Layout, run: Run, rows: Rows) -> Iterator[Change]:

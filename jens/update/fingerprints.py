@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jens.config import Config
@@ -37,7 +37,7 @@ def of_instance(config: Config, layout: Layout) -> dict[str, int]:
     return {
         "": zlib.crc32(context),
         **of_metadata(config),
-        "tops": hash((_number(_tops(layout)), *_partitions(layout))),
+        "tops": hash((_number(_tops(layout)), *_partitions(layout), *_environment_names(layout))),
         **of_state(layout),
     }
 
@@ -54,8 +54,23 @@ def of_state(layout: Layout) -> dict[str, int]:
 
 
 def of_environments(layout: Layout, environments: Iterable[str]) -> dict[str, int]:
-    """The fingerprint of all environments together."""
-    return {"environments": _number(_environments(layout, environments))}
+    """The fingerprint of all environments together, and of those among them that have versions."""
+    names = [*environments]
+    with_versions = versioned(layout, names)
+    plain = [name for name in names if name not in with_versions] if with_versions else names
+    return {"environments": _number(_environments(layout, plain)), **of_versions(layout, with_versions)}
+
+
+def versioned(layout: Layout, environments: Iterable[str]) -> list[str]:
+    """Those environments that have versions."""
+    if not os.path.lexists(layout.versions):
+        return []
+    return sorted(name for name in environments if layout.place(name) != name)
+
+
+def of_versions(layout: Layout, environments: Collection[str]) -> dict[str, int]:
+    """The fingerprint of environments with versions: a run that looks at few repositories changes these, too."""
+    return {"versions": _number(_environments(layout, environments))} if environments else {}
 
 
 def of_environment(layout: Layout, name: str) -> int:
@@ -109,11 +124,20 @@ def _metadata(config: Config) -> Iterator[str]:
 
 
 def _tops(layout: Layout) -> Iterator[str]:
-    yield from map(str, (layout.environmentsdir, layout.definitions, layout.holds, layout.baredir, layout.clonedir))
+    if not os.path.lexists(layout.versions):  # otherwise its names count, see below
+        yield str(layout.environmentsdir)
+    yield from map(str, (layout.definitions, layout.holds, layout.baredir, layout.clonedir))
     try:
         yield from _under(str(layout.holds), sorted(os.listdir(layout.holds)))
     except OSError:
         return  # nobody was ever held; or another number, and the next run looks at everything
+
+
+def _environment_names(layout: Layout) -> Iterator[int]:
+    """A number that tells of the names in environmentsdir, if links of environments are flipped there."""
+    if os.path.lexists(layout.versions):
+        names = "/".join(name for name in _names(layout.environmentsdir) if not name.startswith("."))
+        yield zlib.crc32(names.encode("utf-8", "surrogateescape"))
 
 
 def _partitions(layout: Layout) -> Iterator[int]:
@@ -135,8 +159,12 @@ def _partitions(layout: Layout) -> Iterator[int]:
 
 
 def _environments(layout: Layout, environments: Iterable[str]) -> Iterator[str]:
+    has_versions = os.path.lexists(layout.versions)
     for name in sorted(environments):
-        yield from _under(f"{layout.environmentsdir}/{name}", (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
+        place = layout.place(name) if has_versions else name
+        if place != name:
+            yield f"{layout.environmentsdir}/{name}"
+        yield from _under(f"{layout.environmentsdir}/{place}", (*ENVIRONMENT_DIRECTORIES, ENVIRONMENT_CONF))
 
 
 def _all_below(top: str) -> list[str]:

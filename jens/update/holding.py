@@ -29,7 +29,7 @@ from jens.repositories.prepare import prepare
 from jens.statefile import StateError
 from jens.system import files
 from jens.update import baseline, deployment, patience
-from jens.update.options import Context, Options, opened
+from jens.update.options import Context, Options, opened, versioning_of
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,11 @@ def _switch(context: Context, definition: Definition, commits: Mapping[RepoId, s
     expanded: Inventory = {repo: {Commit(each): each} for repo, each in commits.items()}
     moving = [repo for repo in definition.overrides if repo not in commits]
     expansion = Expansion({**expanded, **_recorded(layout, moving)})
-    with_conf = context.config.main.directory_environments
-    return EnvironmentsStage(layout, Previous(), expansion, with_conf=with_conf).refresh(definition).failures
+    main, versioning = context.config.main, versioning_of(context.config)
+    stage = EnvironmentsStage(
+        layout, Previous(), expansion, with_conf=main.directory_environments, versioning=versioning
+    )
+    return stage.refresh(definition).failures
 
 
 def _recorded(layout: Layout, repos: Sequence[RepoId]) -> Inventory:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from jens.config import Config
+from jens.environments.model import Versioning
 from jens.errors import StageError
 from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress
-from jens.layout import Layout
+from jens.layout import VERSIONS, Layout
 from jens.statefile import StateError
 from jens.system import limits
 
@@ -29,6 +30,13 @@ class Options(NamedTuple):
     allow_purge: bool = False
     poll: bool = False
     progress: Progress = no_progress
+
+
+def versioning_of(config: Config) -> Versioning:
+    """Which environments have versions."""
+    main = config.main
+    seen_at = main.versionsdir or str(main.environmentsdir / VERSIONS)
+    return Versioning(main.versionedenvironments, seen_at, main.config_version)
 
 
 class Context(NamedTuple):
@@ -61,7 +69,10 @@ def opened(config: Config, options: Options, *, is_patient: bool = False) -> Ite
         limit if is_patient else within(limit, git.patience) for limit in (git.timeout, git.clonetimeout)
     )
     set_limits(Limits(git.clonetimeout, git.memory))  # nobody could go on with local work that was ended
-    git_options = GitOptions(git.ssh_cmd_path, timeout, clonetimeout, is_patient, 0 if is_patient else git.patience)
+    patience = 0 if is_patient else git.patience
+    git_options = GitOptions(
+        git.ssh_cmd_path, timeout, clonetimeout, is_patient, patience, share=git.share_connections and not is_patient
+    )
     jobs = _jobs(git.jobs)
     with Remotes(git_options, jobs) as remotes:
         yield Context(config, Layout.of(config), remotes, options, jobs, time.time())

@@ -14,13 +14,13 @@ from jens.events import Event
 from jens.git import wrapper
 from jens.layout import Layout
 from jens.metadata.clones import Revisions
-from jens.model import Branch, Expansion, Library, RepoId, common_branch
+from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Definition, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Budget, Left, Needs, RepositoriesPlan
-from jens.repositories.stage import Absent, OnDemand, Work
+from jens.repositories.stage import Absent, OnDemand, RepositoriesStage, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline, Seen, see
-from jens.update.options import Context
+from jens.update.options import Context, versioning_of
 from jens.update.scope import Scope
 
 if TYPE_CHECKING:
@@ -68,7 +68,30 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
     plan = RepositoriesPlan(existing=repos)
     work = Work(library, plan, recorded, needs, on_demand, budget=_budget(context), may_leave=_may_leave(context))
     guard = PurgeGuard(context.config.main.purgelimit)
-    return Plans(work, EnvironmentsPlan(), Previous(existing=baseline.environments), guard)
+    versioned = _versioned(context, baseline) if repos else ()
+    return Plans(work, EnvironmentsPlan(unchanged=versioned), Previous(existing=baseline.environments), guard)
+
+
+def _versioned(context: Context, baseline: Baseline) -> tuple[Definition, ...]:
+    """The definitions of environments with versions: what was pushed needs another version. Raises OSError."""
+    names = [name for name in baseline.environments if versioning_of(context.config).has(name)]
+    return deferred.previous.as_they_are(context.config, context.layout, names) if names else ()
+
+
+def expansion_of(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> Expansion:
+    """What environments can rely on. For versions a small scope needs the repositories that it did not look at."""
+    expansion = repositories.expansion()
+    if scope.baseline is None or not plans.environments.unchanged:
+        return expansion
+    inventory = {**deferred.inventory.load(context.layout), **expansion.inventory}
+    lacking = [(repo, SNAPSHOT_COMMON) for repo in (SITE, HIERADATA) if SNAPSHOT_COMMON not in inventory.get(repo, ())]
+    return Expansion(
+        inventory,
+        expansion.missing | frozenset(lacking),
+        expansion.undetermined,
+        frozenset(inventory.keys() - scope.baseline.urls.keys()),
+        common_branch(context.config.main.mandatorybranches),
+    )
 
 
 def _budget(context: Context) -> Budget:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jens import lastrun
 from jens.config import Config
-from jens.environments import dangling, tree
+from jens.environments import dangling, tree, versions
 from jens.environments.dangling import Dangling
 from jens.environments.faults import plan_faults
 from jens.environments.model import Applied, EnvironmentsPlan, RefusedLinks
@@ -25,7 +25,7 @@ from jens.repositories.refs import describe, entries_to_remove
 from jens.repositories.stage import complaints, kept_refs
 from jens.text import one_line
 from jens.update import patience
-from jens.update.options import Context, Options, failing_as, opened
+from jens.update.options import Context, Options, failing_as, opened, versioning_of
 from jens.update.plan import Plans, doubts, plan_everything, without_losses
 
 
@@ -144,16 +144,24 @@ def _links(context: Context, plans: Plans, expansion: Expansion) -> tuple[list[s
     layout = context.layout
     lines: list[str] = []
     refused: list[RefusedLinks] = []
-    planner = Planner(layout, expansion, with_conf=context.config.main.directory_environments)
+    with_conf, versioning = context.config.main.directory_environments, versioning_of(context.config)
+    plain = Planner(layout, expansion, with_conf=with_conf)
+    versioned = Planner(layout, expansion, with_conf=with_conf, versions=True)
     for definition in plans.environments.definitions:
-        found = tree.inspect(layout.environment(definition.name))
+        place, version = layout.place(definition.name), versions.current(layout, definition.name)
+        found = tree.inspect(layout.environmentsdir / place)
+        if versioning.has(definition.name) != (version is not None) and definition not in plans.environments.new:
+            how = "Would give versions to" if version is None else "Would take the versions from"
+            lines.append(f"{how} environment '{definition.name}'")
+            continue
+        planner = plain if version is None else versioned
         if found.blocked:
             lines.append(f"Would make environment '{definition.name}' anew, in the place of what is there")
         if found.modes:
             names = [name or "." for name in found.modes]
             lines.append(f"Would put right the modes of {names} in environment '{definition.name}'")
-        wanted = planner.tree(definition)
-        out = planner.refused(definition, found)
+        wanted = planner.tree(definition, versioning.told(version or ""))
+        out = planner.refused(definition, found, place)
         refused += refused_links(definition.name, out)
         waiting = [link for link in planner.waiting(definition) if link not in out]
         wanted = keep_waiting(wanted, found, waiting)

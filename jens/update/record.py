@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,8 @@ from jens.repositories.stage import RepositoriesStage
 from jens.statefile import StateError
 from jens.text import one_line
 from jens.update import baseline
-from jens.update.options import Context
-from jens.update.plan import Plans
+from jens.update.options import Context, versioning_of
+from jens.update.plan import Plans, expansion_of
 from jens.update.scope import Scope
 
 if TYPE_CHECKING:
@@ -76,6 +77,23 @@ def save_retired(context: Context, scope: Scope, plans: Plans, repositories: Rep
     return failures
 
 
+def save_versions(
+    context: Context, applied: Applied, only: Collection[RepoId] | None, failures: list[str]
+) -> Mapping[RepoId, frozenset[str]] | None:
+    """Save which versions of environments were replaced, and return the commits that they use.
+
+    None when nobody can tell: then nothing may be removed. Adds what failed.
+    """
+    if applied.is_blind or not os.path.lexists(context.layout.versions):
+        return None if applied.is_blind else {}
+    try:
+        return deferred.versions.keep(context.layout, applied.replaced, applied.unfinished, only)
+    except OSError as error:
+        failures.append(f"Unable to see what versions of environments use, so nothing is removed: {error}")
+        log.error("%s", failures[-1])
+        return None
+
+
 @contextmanager
 def _remembering(what: str, failures: list[str]) -> Iterator[None]:
     try:
@@ -106,10 +124,13 @@ def save_baseline(
 
     def are_as_left(repos: Collection[RepoId], names: Collection[str]) -> bool:
         is_same = repositories.are_as_left(repos)
-        return is_same and (not names or _are_as_left(context, names, applied, repositories.expansion()))
+        return is_same and (
+            not names or _are_as_left(context, names, applied, expansion_of(context, scope, plans, repositories))
+        )
 
     if scope.baseline is not None:
-        baseline.renew(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded)
+        has_flipped = bool(plans.environments.unchanged)
+        baseline.renew(*(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded), has_flipped=has_flipped)
         return
     names = [definition.name for definition in applied.standing]
     urls = plans.work.library.urls
@@ -122,14 +143,18 @@ def save_baseline(
 
 def _are_as_left(context: Context, names: Collection[str], applied: Applied, expansion: Expansion) -> bool:
     """Whether environments on disk have exactly the links that they should have. Raises OSError."""
-    planner = deferred.wanted.Planner(context.layout, expansion, with_conf=context.config.main.directory_environments)
-    definitions = {definition.name: definition for definition in applied.standing}
-    return not any(
-        deferred.wanted.plan_changes(
-            planner.tree(definitions[name]), deferred.tree.read(context.layout.environment(name))
-        ).count
-        for name in names
-    )
+    layout, with_conf = context.layout, context.config.main.directory_environments
+    versioning, definitions = versioning_of(context.config), {each.name: each for each in applied.standing}
+    for has_versions in (False, True):
+        planner = deferred.wanted.Planner(layout, expansion, with_conf=with_conf, versions=has_versions)
+        for name in names:
+            if versioning.has(name) == has_versions:
+                version = deferred.versions.current(layout, name) if has_versions else ""
+                wanted = planner.tree(definitions[name], versioning.told(version or ""))
+                found = deferred.tree.read(layout.tree(name))
+                if version is None or deferred.wanted.plan_changes(wanted, found).count:
+                    return False
+    return True
 
 
 def save_killed(context: Context, hints: Hints | None) -> None:
@@ -156,6 +181,11 @@ def save_deployment(
     run = deferred.deployment.Run(context.began, hints is not None, revisions.environments, _times(hints))
     only = scope.repos if scope.baseline and not told else None
     return deferred.deployment.record_visible(context.config, run, only, faults.opened, told)
+
+
+def flushed(context: Context) -> float | None:
+    """Until when all Puppet servers know what has changed; None when nobody tells servers. Raises OSError."""
+    return deferred.deliveries.flushed(context.layout) if context.config.puppetserver.urls else None
 
 
 def _times(hints: Hints | None) -> Mapping[RepoId, float]:

@@ -21,8 +21,8 @@ from jens.repositories.stage import RepositoriesStage
 from jens.update import baseline as baselines
 from jens.update import metadata, record
 from jens.update import scope as scopes
-from jens.update.options import Context, Options, failing_as, opened, timed
-from jens.update.plan import Plans, doubts, plan, remember_refusals, without_losses
+from jens.update.options import Context, Options, failing_as, opened, timed, versioning_of
+from jens.update.plan import Plans, doubts, expansion_of, plan, remember_refusals, without_losses
 from jens.update.scope import EVERYTHING, Scope
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(config: Config, options: Options) -> Report:
 
 
 def _run(context: Context) -> Report:
-    config, layout = context.config, context.layout
+    config, layout, retention = context.config, context.layout, context.config.main.retention
     baseline = scopes.look(context)
     is_tidy = baseline is not None or _clear_left_overs(context)
     baseline, revisions = metadata.refresh(context, baseline)
@@ -67,8 +67,9 @@ def _run(context: Context) -> Report:
         needs = _needs(context, scope, plans, applied)
         only = scope.repos if scope.baseline else None
         failures += applied.failures
-        if not applied.is_blind:
-            failures += tell(log, repositories.retire(needs, config.main.retention, _used_by(layout, applied), only))
+        kept = record.save_versions(context, applied, only, failures)
+        if kept is not None:
+            failures += tell(log, repositories.retire(needs, retention, _used_by(layout, applied), only, kept))
         failures += record.save_retired(context, scope, plans, repositories)
 
     changed = (len(repositories.changed), applied.changed)
@@ -92,9 +93,11 @@ def _run(context: Context) -> Report:
 
 def _clear_left_overs(context: Context) -> bool:
     """Clear away what earlier runs left, as far as it can be: whether all could. Raises StageError."""
+    layout, retention = context.layout, context.config.main.retention
     with failing_as(RepositoriesError):
-        baselines.remove(context.layout)
-        return deferred.retention.clear_left_overs(context.layout, context.config.main.retention)
+        baselines.remove(layout)
+        is_clean = not layout.versions.exists() or deferred.versions.clear(layout, retention, record.flushed(context))
+        return deferred.retention.clear_left_overs(layout, retention) and is_clean
 
 
 def _take_hints(context: Context) -> Hints | None:
@@ -122,9 +125,9 @@ def _prepare(
 
 def _refresh_environments(context: Context, scope: Scope, plans: Plans, repositories: RepositoriesStage) -> Applied:
     tell(log, doubts(plans))
-    expansion = repositories.expansion()
+    expansion, versioning = expansion_of(context, scope, plans, repositories), versioning_of(context.config)
     with_conf = context.config.main.directory_environments
-    stage = EnvironmentsStage(context.layout, plans.previous, expansion, with_conf=with_conf)
+    stage = EnvironmentsStage(context.layout, plans.previous, expansion, with_conf=with_conf, versioning=versioning)
     applied = stage.apply(plans.environments)
     if scope.baseline is None:
         problems = deferred.dangling.refresh(context.layout, applied.standing, expansion)

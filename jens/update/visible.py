@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
-from jens.layout import Layout, entry_ref, is_checkout_name
+from jens.layout import Layout, entry_ref, is_checkout_name, version_of
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
-from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, RepoId
+from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError
 from jens.system import files
@@ -23,11 +24,15 @@ _TELLING = ("", "modules", "hostgroups", "hieradata")
 _DATA = {"hieradata/module_names": MODULES, "hieradata/hostgroups": HOSTGROUPS, "hieradata/fqdns": HOSTGROUPS}
 
 
-def look(layout: Layout, known: Fingerprints) -> Visible:
+#: Gives the definitions of environments that have versions: a version does not say which branches it follows.
+Definitions = Callable[[], Mapping[str, Definition]]
+
+
+def look(layout: Layout, known: Fingerprints, definitions: Definitions = dict) -> Visible:
     """Whatever is not as the history knows it. Raises OSError."""
     there = set(layout.repositories_in(layout.clonedir)) | {*map(parse_repository, known.repositories)}
     seen = look_at(layout, known, there)
-    environments = _Environments(layout)
+    environments = _Environments(layout, definitions)
     changed = {}
     names = layout.environments()
     for name in sorted(names):
@@ -56,7 +61,17 @@ def look_at(layout: Layout, known: Fingerprints, repos: Iterable[RepoId]) -> Vis
         except FileNotFoundError:
             if str(repo) in known.repositories:
                 gone[str(repo)] = _changed(path.parent)
-    return Visible(seen, gone_repositories=gone)
+    return Visible(seen, gone_repositories=gone, versions=_versions(layout))
+
+
+def _versions(layout: Layout) -> dict[str, int]:
+    """The numbers of the current versions, by environment. Raises OSError."""
+    if not os.path.lexists(layout.versions):
+        return {}
+    found = {name: deferred.versions.current(layout, name) for name in deferred.versions.versions_in(layout)}
+    return {
+        name: each[1] for name, each in ((name, version_of(version or "")) for name, version in found.items()) if each
+    }
 
 
 def _changed(path: Path | str) -> float:
@@ -86,7 +101,8 @@ def _links(clone: Path) -> Iterator[tuple[str, Link]]:
 class _Part(NamedTuple):
     """What a link stands for: an entry of a repository ('' for none of any), with the name of its ref.
 
-    ``is_usual``: every environment has such a link that holds the repository. ``text`` tells where it leads.
+    ``is_usual``: every environment has such a link that holds the repository. ``text`` tells where it leads, besides
+    the entry.
     """
 
     repository: str
@@ -95,32 +111,44 @@ class _Part(NamedTuple):
     is_usual: bool
     text: str
 
+    def told(self, entries: Mapping[str, str]) -> str:
+        """What the refs of an environment do not tell of a link: the entry only if other links have another one."""
+        entry = "" if entries.get(self.repository, self.entry) == self.entry else self.entry
+        return f"{self.text} {self.repository} {entry}"
+
 
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, definitions: Definitions) -> None:
         self._layout = layout
+        self._read_definitions = definitions
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
         self._parts: dict[tuple[str, str], _Part] = {}
         self._counts: dict[str, int] = {}
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
+    @cached_property
+    def _definitions(self) -> Mapping[str, Definition]:
+        return self._read_definitions()
+
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
-        top = self._layout.environment(name)
+        place = self._layout.place(name)
+        top = self._layout.environmentsdir / place
         paths = [*(f"{top}/{directory}" for directory in ENVIRONMENT_DIRECTORIES), f"{top}/{ENVIRONMENT_CONF}"]
         states = [status for status in map(files.status_of, paths) if status is not None]
         held = [*filter(None, [files.status_of(self._hold(name))])] if name in self._held else []
         fingerprint = hash(tuple(number for status in (*states, *held) for number in _numbers(status)))
         if not states or fingerprint == known:
             return None
-        holds, unusual = self._holds(name, top)
+        holds, unusual = self._holds(name, place, top)
         if not holds and known is None and not os.path.lexists(self._layout.definitions / name):
             return None
         told = "\n".join(unusual).encode("utf-8", "surrogateescape")
-        conf = zlib.crc32((files.read_if_there(top / ENVIRONMENT_CONF) or b"") + told)
+        written = deferred.wanted.without_version(files.read_if_there(top / ENVIRONMENT_CONF) or b"")
+        conf = zlib.crc32(written + told)
         if any(ref.startswith("?") for ref in holds.values()):
             fingerprint = 0  # nothing in the environment changes when the files are there
         number = conf_number(conf, self._held_since(name) if held else None)
@@ -137,42 +165,54 @@ class _Environments:
             found = None
         return found.since if found else 0.0
 
-    def _holds(self, name: str, top: Path) -> tuple[dict[str, str], list[str]]:
+    def _holds(self, name: str, place: str, top: Path) -> tuple[dict[str, str], list[str]]:
         """The names of the refs that an environment holds, by repository, and what that does not tell of its links.
 
         The link to the code counts. Not told are links to items of the common Hiera data, and whatever somebody has
-        bent or removed.
+        bent or removed. The links of a version lead to commits; what it holds are the branches that it follows.
         """
+        holds, entries, unusual = self._read(place, top)
+        if place != name:
+            refs = deferred.versions.followed(self._layout, self._definitions.get(name), _by_repository(entries))
+            holds.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
+        return holds, sorted(part.told(entries) for part in unusual)
+
+    def _read(self, place: str, top: Path) -> tuple[dict[str, str], dict[str, str], list[_Part]]:
+        """The names of refs, and the entries of links, by repository; and the links that those do not tell."""
         holds: dict[str, str] = {}
         entries: dict[str, str] = {}
-        unusual: list[str] = []
+        unusual: list[_Part] = []
+        whole: set[str] = set()
         usual = 0
         for directory in (*_TELLING, *_DATA):
             partition = _DATA.get(directory)
             for entry in _entries(f"{top}/{directory}" if directory else str(top)):
                 link = f"{directory}/{entry.name}" if directory else entry.name
-                part = self._part(name, link, os.readlink(entry.path))
+                part = self._part(place, link, os.readlink(entry.path))
                 if part.ref and not (partition and f"{partition}/{entry.name}" in holds):
                     holds.setdefault(part.repository, part.ref)
-                if part.is_usual and entries.setdefault(part.repository, part.entry) == part.entry:
+                if part.ref:
+                    entries.setdefault(part.repository, part.entry)
+                if part.is_usual:
+                    whole.add(part.repository)
+                if part.is_usual and entries.get(part.repository) == part.entry:
                     usual += 1
                 else:
-                    unusual.append(part.text)
-        if missing := sum(map(self._count, entries)) - usual:
-            unusual.append(f"{missing} links missing")
-        return holds, sorted(unusual)
+                    unusual.append(part)
+        if missing := sum(map(self._count, whole)) - usual:
+            unusual.append(_Part("", "", None, False, f"{missing} links missing"))
+        return holds, entries, unusual
 
-    def _part(self, name: str, link: str, text: str) -> _Part:
+    def _part(self, place: str, link: str, text: str) -> _Part:
         """What a link stands for. Where it leads does not depend on the environment that it is in."""
         if (link, text) not in self._parts:
-            target = self._reader.target(name, link, text)
+            target = self._reader.target(place, link, text)
             if target is None:
                 self._parts[link, text] = _Part("", "", None, False, f"{link} {text}")
             else:
                 repo, entry, below = target
                 is_usual = repo != HIERADATA and links_of(self._layout, repo).get(link) == below
-                told = f"{link} {repo}/{entry}/{below}"
-                self._parts[link, text] = _Part(str(repo), entry, self._ref(repo, entry), is_usual, told)
+                self._parts[link, text] = _Part(str(repo), entry, self._ref(repo, entry), is_usual, f"{link} {below}")
         return self._parts[link, text]
 
     def _count(self, repository: str) -> int:
@@ -189,6 +229,10 @@ class _Environments:
         if path not in self._there:
             self._there[path] = ref.is_full and os.path.lexists(path)
         return name_of_ref(ref, is_there=self._there[path])
+
+
+def _by_repository(entries: Mapping[str, str]) -> dict[RepoId, str]:
+    return {parse_repository(repository): entry for repository, entry in entries.items()}
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

@@ -77,8 +77,33 @@ def test_the_wheel_has_package_commands_pages_and_examples(unpacked: Path, wheel
     for source, destination in (("bin", "scripts"), ("man", "data/share/man/man1")):
         wanted = {f"{data}/{destination}/{path.name}" for path in (unpacked / source).iterdir()}
         assert wanted <= set(names)
-    for name in ("main.conf", "gitlab-producer.wsgi", "examples/hiera.yaml", "examples/environments/production.yaml"):
+    for name in (
+        "main.conf",
+        "gitlab-producer.wsgi",
+        "jens-status.wsgi",
+        "examples/hiera.yaml",
+        "examples/environments/production.yaml",
+    ):
         assert f"{data}/data/share/doc/puppet-jens/{name}" in names
+
+
+def test_the_wheel_has_the_pages_of_the_status_page(wheel: Path, tmp_path: Path) -> None:
+    """An installed wheel serves the status page: its templates and static files are in it."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    (tmp_path / "main.conf").write_text("".join(f"[main]\ncachedir = {tmp_path}\n"))
+    program = (
+        "import sys, jens.status; from jens.commands.status_runner import application\n"
+        f"assert jens.status.__file__.startswith({str(tmp_path)!r})\n"
+        f"client = application({str(tmp_path / 'main.conf')!r}).test_client()\n"
+        "page, style = client.get('/'), client.get('/static/style.css')\n"
+        "assert (page.status_code, style.status_code) == (200, 200)\n"
+        "assert b'Nobody knows yet' in page.data and style.content_type.startswith('text/css')\n"
+    )
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
@@ -88,6 +113,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     assert "Requires-Python: >=3.9" in lines
     assert {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra")} == {
         "completion",
+        "metrics",
         "notify",
         "test",
         "waitress",

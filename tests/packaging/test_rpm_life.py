@@ -92,6 +92,18 @@ def test_each_service_does_its_work(host: Host, service: str) -> None:
     assert host.run("grep", "-c", "INFO Done", log) != before
 
 
+def test_the_status_page_is_served_from_what_is_installed(host: Host) -> None:
+    """It needs no more than to read: the unit leaves it nothing to write to but a directory of its own."""
+    ask = "import sys, urllib.request as r; print(r.urlopen('http://127.0.0.1:8001' + sys.argv[1]).read().decode())"
+    host.run("systemctl", "start", "jens-status.service")
+    wait_for(lambda: host.try_("python3", "-c", ask, "/healthz").stdout.strip() == "OK")
+    assert "production" in host.run("python3", "-c", ask, "/environments")
+    assert "--page:" in host.run("python3", "-c", ask, "/static/style.css")
+    assert "prometheus-client is not installed" in host.try_("jens-stats", "--prometheus", user="jens").stdout
+    host.run("systemctl", "stop", "jens-status.service")
+    assert host.show("jens-status.service", "Result") == {"Result": "success"}
+
+
 @pytest.mark.parametrize("service", ["jens-update", "jens-gc", "jens-purge-queue"])
 def test_a_service_cannot_write_to_directories_of_the_system(host: Host, service: str) -> None:
     """Not even to those that the user jens may write to because of careless modes."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +20,7 @@ from jens.commands import deliver, hold, release, reset
 from jens.system import processes
 from tests import TREE
 from tests.conftest import Outcome, Site, definition, git
+from tests.receivers import http_server
 
 jsonschema: Any = pytest.importorskip("jsonschema")
 
@@ -269,14 +275,112 @@ def test_a_hook_that_does_not_read_has_been_told_when_it_says_so(hook: Hook) -> 
     assert hook.told() == []
 
 
-def test_what_a_hook_leaves_in_the_background_holds_up_nobody(hook: Hook) -> None:
+def alive(path: Path) -> bool:
+    """Whether the process lives whose id is in a file."""
+    process = processes.look(int(path.read_text()))
+    return process is not None and process.state != "Z"
+
+
+def test_what_a_hook_leaves_in_the_background_goes_on_and_holds_up_nobody(hook: Hook) -> None:
     push(hook.site)
     hook.site.update()
-    hook.does("sleep 60 &\necho $! >$(dirname $0)/pid")
+    hook.does("setsid sleep 60 &\necho $! >$(dirname $0)/pid")
     begin = time.monotonic()
     assert hook.deliver().code == 0
     assert time.monotonic() - begin < 30
+    push(hook.site, "# again\n")
+    hook.site.update()
+    hook.does("")
+    hook.news()
+    assert alive(hook.top / "pid")
     os.kill(int((hook.top / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_has_started(hook: Hook) -> None:
+    hook.site.settings["hook.timeout"] = "1"
+    push(hook.site)
+    hook.site.update()
+    hook.does("setsid sleep 60 &\necho $! >$(dirname $0)/pid; sleep 60")
+    assert hook.deliver().code == 60
+    assert not alive(hook.top / "pid")
+
+
+def test_what_a_killed_delivery_has_left_at_work_is_ended_by_the_next(hook: Hook) -> None:
+    push(hook.site)
+    hook.site.update()
+    hook.does("echo $$ >$(dirname $0)/pid; sleep 60", reads=False)
+    command = [sys.executable, str(TREE / "bin" / "jens-deliver"), "-c", str(hook.site.config)]
+    killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TREE)})
+    wait_for((hook.top / "pid").exists)
+    killed.kill()
+    killed.wait()
+    assert alive(hook.top / "pid")
+    hook.does("")
+    assert len(hook.news()["changed"]) == 1
+    assert not alive(hook.top / "pid")
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_hook_that_takes_long_holds_up_no_other_receiver(hook: Hook) -> None:
+    """While the hook is at work a run opens a fault, and the administrator is told of it by the same delivery."""
+    pytest.importorskip("apprise")
+    site = hook.site
+    hook.does("touch $(dirname $0)/begun; while [ ! -e $(dirname $0)/go ]; do sleep 0.05; done")
+    with http_server() as (server, posts):
+        site.settings |= {"notify.admins": f"json://127.0.0.1:{server.server_port}/x,", "notify.grace": "0"}
+        push(site)
+        site.update()
+        command = [sys.executable, str(TREE / "bin" / "jens-deliver"), "-c", str(site.config)]
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TREE)})
+        wait_for((hook.top / "begun").exists)
+        site.remotes[DUMMY].go_away()
+        site.update()  # it leaves the news to the delivery that is at work
+        wait_for(lambda: bool(posts))
+        assert not hook.told()[1:]
+        (hook.top / "go").touch()
+        assert process.wait(60) == 0
+    assert "modules/dummy broken" in posts[0]["title"]
+    assert [len(each["faults"]["opened"]) for each in hook.told()] == [0, 1]
+
+
+def test_a_thread_that_cannot_be_started_is_the_failure_of_its_receiver(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    push(hook.site)
+    hook.site.update()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        outcome = hook.deliver()
+    assert outcome.code == 60
+    assert "it cannot be told now: can't start new thread" in outcome.stderr
+    assert hook.news()["changed"] == ["production"]
+
+
+def test_a_hook_that_gets_another_name_is_no_fault_for_ever(hook: Hook) -> None:
+    site = hook.site
+    site.settings["hook.command"] = str(hook.top / "wrong")
+    push(site)
+    site.update()
+    assert hook.deliver().code == 60
+    site.settings["hook.command"] = str(hook.path)
+    assert hook.deliver().code == 0
+    assert site.update("--strict").code == 0
+
+
+def test_a_hook_whose_interpreter_is_missing_says_so(hook: Hook) -> None:
+    push(hook.site)
+    hook.site.update()
+    hook.path.write_text("#!/bin/sh\r\n")
+    assert "the program that its first line names is not there" in hook.deliver().stderr
 
 
 def test_a_hook_that_prints_without_end_is_bounded(hook: Hook) -> None:
@@ -295,7 +399,10 @@ def test_two_deliveries_never_overlap(hook: Hook) -> None:
     lock = hook.site.root / "cache" / "deliver.lock"
     with locking.holding(lock):
         outcome = hook.deliver()
-    assert outcome.code == 50
+        told_all = hook.deliver("--all")
+    assert (outcome.code, outcome.stderr) == (50, "")
+    assert told_all.code == 50
+    assert "Another jens-deliver is at work, try again" in told_all.stderr
     assert hook.told() == []
     assert len(hook.news()["changed"]) == 1
 
@@ -360,6 +467,8 @@ def test_a_hold_and_its_release_are_told_at_once(hook: Hook, started: list[list[
     assert release.main(options) == 0
     [difference] = hook.news()["environments"]["production"]["repositories"]
     assert (difference["before"], difference["now"], difference["ref"]) == (before, now, "master")
+    assert hold.main(options) == 0
+    assert hook.news()["environments"] == {"production": {"change": "changed", "repositories": []}}
 
 
 def test_under_systemd_the_path_unit_starts_it(

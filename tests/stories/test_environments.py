@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.commands import check
+from jens.commands import check, gc, reset
 from tests.conftest import Remote, Site, definition, git
 
 DUMMY = "modules/dummy"
@@ -789,3 +789,32 @@ def test_a_link_that_does_not_belong_is_removed(site: Site) -> None:
         (site.root / "environments/production" / name).symlink_to("/nowhere")
     assert site.update("--strict").code == 0
     assert site.listing("environments") == listing
+
+
+def test_what_puppet_wrote_of_types_stays_as_long_as_its_environment(site: Site) -> None:
+    site.define("other")
+    site.update()
+    types = [site.root / "environments" / name / ".resource_types" for name in ("production", "other")]
+    for path in types:
+        path.mkdir()
+        (path / "thing.pp").write_text("a thing\n")
+    site.update("--strict")  # it looks at everything, once
+    outcome = site.update("--strict")
+    assert not outcome.has("Refreshing environments...")
+    (site.root / "environments/other/.new-0123").mkdir()
+    site.remotes[DUMMY].push({INIT: "# more\n"})
+    site.define("other", definition("master", {DUMMY: "commit/" + site.remotes[DUMMY].commit()}))
+    (site.root / "cache" / "inventory.json").unlink()
+    assert site.update("--strict").code == 0
+    (site.root / "environments/other/site").unlink()
+    shutil.rmtree(site.root / "environments/other/modules")
+    (site.root / "environments/other/modules").write_text("mine\n")
+    assert site.update("--strict").code == 0  # it is made anew
+    assert gc.main(["-c", str(site.config), "--all"]) == 0
+    assert [(path / "thing.pp").read_text() for path in types] == ["a thing\n", "a thing\n"]
+    assert not (site.root / "environments/other/.new-0123").exists()
+    site.retire("other")
+    assert site.update("--strict").code == 0
+    assert site.environments() == ["production"]
+    assert reset.main(["-c", str(site.config), "--yes"]) == 0
+    assert site.environments() == []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from jens.commands import gc, history, hold, release, reset, show, stats
 from jens.config import load_config
+from jens.git.lock import repository_lock
 from jens.locking import run_lock
 from tests import TREE
 from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, git, let_pass
@@ -25,6 +28,8 @@ from tests.conftest import MODULE, Outcome, Site, assert_complaint, definition, 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 INIT = "code/manifests/init.pp"
 SHOWN = "production/modules/dummy/manifests/init.pp"
+#: So many holds are killed; more with KILLS in the environment.
+KILLS = int(os.environ.get("KILLS", "8"))
 Main = Callable[[list[str]], int]
 
 
@@ -350,6 +355,24 @@ def test_a_repository_that_left_the_library_stays_in_it(old: Site) -> None:
     assert old.checkouts(DUMMY) == set()
 
 
+def test_a_repository_that_had_left_the_library_comes_back_for_it(old: Site) -> None:
+    before = last_deployment(old)
+    del old.urls[DUMMY]
+    old.publish()
+    old.update("--strict")
+    assert "modules/dummy" not in old.links("production")
+    hold_now(old, "--at", before)  # its checkout is still there, its mirror is not
+    old.settings["main.retention"] = "0"
+    for _ in range(3):
+        assert [line.partition(",")[0] for line in old.update().lines("ERROR")] == [
+            f"ERROR The mirror of {DUMMY} is gone"
+        ]
+        assert old.read(SHOWN) == "first\n"
+    assert tool(old, release.main, "production").code == 0
+    assert old.update("--strict").lines("ERROR") == []
+    assert old.checkouts(DUMMY) == set()
+
+
 def test_it_survives_the_loss_of_all_else_in_the_cache(old: Site) -> None:
     before = push(old, "second")
     hold_now(old, "--at", before, "--until", "1d")
@@ -603,6 +626,15 @@ def test_it_waits_for_a_run_to_end(old: Site, monkeypatch: pytest.MonkeyPatch) -
     assert document(old, hold.main, "--list", "--json")["holds"][0]["reason"] == ""
 
 
+def test_it_waits_for_nobody_who_has_a_repository(old: Site) -> None:
+    before = push(old, "second")
+    with ExitStack() as stack:
+        for repo in old.remotes:
+            stack.enter_context(repository_lock(old.root / "bare" / repo))
+        hold_now(old, "--at", before)
+    assert old.read(SHOWN) == "first\n"
+
+
 def start(site: Site, name: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(TREE / "bin" / f"jens-{name}"), "-c", str(site.config), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(TREE)}
@@ -703,6 +735,28 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(old: Site, at: str) -> Non
     assert changes in ((["held", "created"], ["changed", "held", "created"]) if is_held else (["created"],))
     hold_now(old, "--at", before)
     assert old.read(SHOWN) == "first\n"
+
+
+def test_a_kill_at_any_instant_leaves_a_whole_environment(old: Site) -> None:
+    old.settings["main.retention"] = "0"
+    before = push(old, "second")
+    old.update()
+    chance = random.Random(3)
+    begin = time.monotonic()
+    start(old, "hold", "production", "--at", before).communicate(timeout=60)
+    usual = time.monotonic() - begin
+    for _ in range(KILLS):
+        assert tool(old, release.main, "production").code == 0
+        old.update("--poll")
+        process = start(old, "hold", "production", "--at", before)
+        time.sleep(chance.uniform(0.4, 1.1) * usual)
+        process.kill()
+        process.communicate(timeout=60)
+        assert old.dangling("production") == []
+        is_held = (old.root / "cache" / "holds" / "production.json").exists()
+        assert old.update().lines("ERROR") == []
+        assert old.read(SHOWN) == ("first\n" if is_held else "second\n")
+        assert tool(old, hold.main, "production", "--at", before).code == 0
 
 
 def kill(site: Site, at: str, *arguments: str) -> int:

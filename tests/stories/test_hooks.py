@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +16,7 @@ from jens.system import processes
 from tests import TREE
 from tests.conftest import Site, definition
 from tests.everything import everything_below
+from tests.receivers import http_server
 
 DUMMY = "modules/dummy"
 HOOKS = TREE / "examples" / "hooks"
@@ -42,30 +40,13 @@ def run(site: Site) -> int:
 
 def chat_lines(site: Site) -> list[str]:
     """What a delivery writes into the chat, which is a real HTTP server."""
-    posts: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    text = (HOOKS / "chat").read_text()
-    text = text.replace("https://chat.example.org/hooks/change-me", f"http://127.0.0.1:{server.server_port}/hook")
-    hook = site.root / "hook"
-    hook.write_text(text.replace("/usr/bin/python3", sys.executable))
-    hook.chmod(0o755)
-    try:
+    with http_server() as (server, posts):
+        text = (HOOKS / "chat").read_text()
+        text = text.replace("https://chat.example.org/hooks/change-me", f"http://127.0.0.1:{server.server_port}/hook")
+        hook = site.root / "hook"
+        hook.write_text(text.replace("/usr/bin/python3", sys.executable))
+        hook.chmod(0o755)
         assert run(site) == 0
-    finally:
-        server.shutdown()
-        server.server_close()
     return [line for post in posts for line in post["text"].splitlines()]
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 import json
 import socket
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from jens.commands import deliver
+from jens.git import authors
 from jens.system import processes
 from tests.conftest import Outcome, Site, definition
+from tests.receivers import Receiver, http_server
 
 pytest.importorskip("apprise")
 controller = pytest.importorskip("aiosmtpd.controller")
@@ -30,6 +32,7 @@ class Mail:
 
     def __init__(self) -> None:
         self.refuses: set[str] = set()
+        self.seconds = 0.0
         self.boxes: dict[str, list[EmailMessage]] = {}
         with socket.create_server(("127.0.0.1", 0)) as free:  # aiosmtpd chooses no port itself
             port = free.getsockname()[1]
@@ -47,6 +50,7 @@ class Mail:
         assert isinstance(message, EmailMessage)
         for address in envelope.rcpt_tos:
             self.boxes.setdefault(address, []).append(message)
+        await asyncio.sleep(self.seconds)
         return "250 OK"
 
     def taken(self) -> dict[str, list[tuple[str, str]]]:
@@ -70,28 +74,9 @@ def mail() -> Iterator[Mail]:
 
 
 @pytest.fixture
-def chat() -> Iterator[ThreadingHTTPServer]:
-    """An HTTP server that keeps the JSON it gets in ``posts``."""
-    posts: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(self.server.answer)  # type: ignore[attr-defined]
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.posts, server.answer = posts, 200  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def chat() -> Iterator[Receiver]:
+    with http_server() as (server, _):
+        yield server
 
 
 @pytest.fixture
@@ -217,6 +202,7 @@ def test_a_mail_server_that_is_down_loses_nothing(told: Site, mail: Mail) -> Non
     outcome = run(told)
     assert outcome.code == 60
     assert len(outcome.lines("WARNING Unable to tell")) == 2
+    assert "Connection error while submitting email" in outcome.stderr
     told.settings["notify.owners"] = settings
     run(told)
     assert {len(box) for box in mail.taken().values()} == {1}
@@ -230,30 +216,30 @@ def test_who_broke_a_definition_is_named(told: Site, mail: Mail) -> None:
     assert "Mend web.yaml" in text
 
 
-def test_administrators_are_told_of_repositories_over_http(told: Site, mail: Mail, chat: ThreadingHTTPServer) -> None:
+def test_administrators_are_told_of_repositories_over_http(told: Site, mail: Mail, chat: Receiver) -> None:
     told.settings["notify.admins"] = f"json://127.0.0.1:{chat.server_port}/secret,"
     run(told)
     told.remotes[DUMMY].go_away()
     assert run(told).code == 0
-    [post] = chat.posts  # type: ignore[attr-defined]
+    [post] = chat.posts
     assert post["title"].startswith("[Jens] modules/dummy broken (")
     assert "See whether the Git server answers, and whether Jens may read modules/dummy." in post["message"]
     assert mail.taken() == {}
     told.remotes[DUMMY].come_back()
     run(told)
-    assert "mended" in chat.posts[1]["title"]  # type: ignore[attr-defined]
+    assert "mended" in chat.posts[1]["title"]
 
 
-def test_an_answer_that_is_no_success_is_told_again(told: Site, chat: ThreadingHTTPServer) -> None:
+def test_an_answer_that_is_no_success_is_told_again(told: Site, chat: Receiver) -> None:
     told.settings["notify.admins"] = f"json://127.0.0.1:{chat.server_port}/secret,"
-    chat.answer = 500  # type: ignore[attr-defined]
+    chat.answer = 500
     told.remotes[DUMMY].go_away()
     outcome = run(told)
     assert outcome.code == 60
     assert "secret" not in outcome.log + outcome.stderr
-    chat.answer = 200  # type: ignore[attr-defined]
+    chat.answer = 200
     assert run(told).code == 0
-    assert len(chat.posts) == 2  # type: ignore[attr-defined]
+    assert len(chat.posts) == 2
 
 
 def test_a_url_that_apprise_does_not_know_is_a_fault(told: Site) -> None:
@@ -280,3 +266,32 @@ def test_a_lost_record_tells_people_what_is_broken_once_more(told: Site, mail: M
     (told.root / "cache" / "deliveries.json").unlink()
     run(told)
     assert {len(box) for box in mail.taken().values()} == {1}
+
+
+def test_a_mail_server_that_is_too_slow_does_not_get_the_same_message_with_each_run(told: Site, mail: Mail) -> None:
+    told.settings["notify.owners"] = told.settings["notify.owners"].replace("/?", "/?cto=1&")
+    told.settings["notify.interval"] = "600"
+    mail.seconds = 2
+    told.remotes[DUMMY].delete("feature")
+    assert run(told).code == 60
+    time.sleep(2)
+    for _ in range(3):
+        assert run(told).code == 0  # nobody is due
+    assert {len(box) for box in mail.taken().values()} == {1}
+    assert all(each["failing"] and each["due"] for each in _receivers(told).values())
+
+
+def test_git_is_asked_once_who_changed_definitions(told: Site, mail: Mail, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    ask = authors.last_changes
+
+    def count(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return ask(*arguments)
+
+    monkeypatch.setattr(authors, "last_changes", count)
+    for name in ("web", "shop", "mail"):
+        told.define(name, f"default: master\nnotifications: {name}@example.org\noverrides: null\n")
+    run(told)
+    assert {address.partition("@")[0] for address in mail.taken()} >= {"web", "shop", "mail"}
+    assert len(asked) == 1

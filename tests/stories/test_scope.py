@@ -380,9 +380,9 @@ def test_a_branch_link_that_somebody_bends_after_a_push_is_seen(settled: Site, m
     settled.remotes[OTHER].push({INIT: "# pushed\n"}, "qa")
     renew = baseline.renew
 
-    def bend_then_renew(*arguments: Any) -> object:
+    def bend_then_renew(*arguments: Any, **named: Any) -> object:
         bend_a_branch(settled)
-        return renew(*arguments)
+        return renew(*arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(baseline, "renew", bend_then_renew)

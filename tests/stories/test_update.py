@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +22,7 @@ from jens.git.workers import results, workers
 from jens.layout import Layout
 from jens.repositories import prepare as repositories_prepare
 from jens.repositories.model import Prepared, Request
+from tests import TREE
 from tests.conftest import Site, definition, git
 
 
@@ -216,3 +220,23 @@ def test_the_largest_repositories_are_prepared_first(site: Site, monkeypatch: py
     assert site.update("--strict").code == 0
     assert begun[0] == "modules/large"
     assert sorted(begun) == ["hostgroups/myapp", "modules/dummy", "modules/large"]
+
+
+def test_a_run_with_local_remotes_imports_nothing_that_speaks_to_servers(site: Site) -> None:
+    site.update()
+    program = (
+        "import sys; from jens.commands.update import main; code = main(sys.argv[1:]);"
+        "print(code, [name for name in ('ssl', 'http.client', 'jens.git.web', 'jens.git.websettings', 'queue')"
+        " if name in sys.modules])"
+    )
+    for mode in ("POLL", "ONDEMAND"):
+        site.settings["main.mode"] = mode
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-c", program, "-c", str(site.config)],
+                env={**os.environ, "PYTHONPATH": str(TREE)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert done.stdout == "0 []\n"

@@ -1,19 +1,20 @@
 # A Puppet server, as far as Jens can tell: compiles one machine's catalog over and over, reading the environment anew
 # each time.
 #
-# Run as: ruby compile_loop.rb CONFDIR ENVIRONMENTPATH HIERA_CONFIG STOPFILE
+# Run as: ruby compile_loop.rb CONFDIR ENVIRONMENTPATH HIERA_CONFIG STOPFILE [versioned]
 # Prints "compiling" after the first catalog, in the end a line for each failure and the number of catalogs, that of
 # those that mixed versions, and that of the versions met. Ends after five minutes at the latest.
 
 require 'puppet'
 require 'set'
 
-confdir, environmentpath, hiera_config, stop = ARGV
+confdir, environmentpath, hiera_config, stop, versioned = ARGV
 
 Puppet.initialize_settings(
   ['--confdir', confdir, '--vardir', File.join(confdir, 'var'), '--environmentpath', environmentpath,
    '--hiera_config', hiera_config, '--log_level', 'crit']
 )
+Puppet[:versioned_environment_dirs] = true if versioned
 Puppet[:environment_timeout] = 0
 Puppet[:node_name_value] = 'web01.example.org'
 facts = {
@@ -24,7 +25,7 @@ facts = {
 }
 
 # The versions in a catalog: each file that the module is made of says its own in the message of a notify.
-def compile(facts)
+def compile(facts, versioned)
   environment = Puppet.lookup(:environments).get!('production')
   node = Puppet::Node.new('web01.example.org', environment: environment)
   node.merge(facts)
@@ -33,6 +34,7 @@ def compile(facts)
   catalog = Puppet.override(current_environment: environment, trusted_information: node.trusted_data) do
     Puppet::Parser::Compiler.compile(node)
   end
+  raise "unexpected version #{catalog.version}" if versioned && catalog.version !~ /\Aproduction_\d+\z/
   messages = catalog.resources.select { |resource| resource.type == 'Notify' && resource.title.start_with?('part ') }
   raise "expected four parts, found #{messages.map(&:title)}" unless messages.size == 4
   messages.map { |resource| resource[:message] }.to_set
@@ -45,7 +47,7 @@ Puppet.override({ environments: Puppet::Environments::Cached.new(
   failures, catalogs, mixed, met = [], 0, 0, Set.new
   until File.exist?(stop) || Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
     begin
-      versions = compile(facts)
+      versions = compile(facts, versioned)
       mixed += 1 if versions.size > 1
       met.merge(versions)
     rescue StandardError => error

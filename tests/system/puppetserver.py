@@ -1,26 +1,31 @@
-"""A real Puppet Server on loopback, with a CA of its own, one JRuby and little memory: one for all tests of a process.
+"""A real Puppet Server on loopback, with a CA of its own, one JRuby and little memory: one for all tests of a run.
 
-It takes most of a minute to start, so it starts before the first test of a file that needs it, and is waited for by
-the first test that asks for it.
+It takes most of a minute to start. So it starts before the first test of any kind, and the tests that need it (those
+with the fixture ``puppet_server``) come late. All processes of a run share it: they take turns. Its keeper, a process
+of its own, ends it when the last of them has ended, however that was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
+import sys
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import TREE
 from tests.system.services import LOOPBACK, end, free_port
 
 #: Seconds that it may take to start on a busy machine.
@@ -31,6 +36,8 @@ _JAR = Path("/usr/share/puppetserver/puppetserver.jar")
 _JAVA = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djruby.lib=/usr/share/jruby/lib")
 #: The name in Jens' certificate, as docs/after-a-run.md has it.
 JENS = "jens.example.org"
+#: The name in a certificate that the same CA has signed.
+OTHER = "other.example.org"
 #: The name of the machine that asks for catalogs.
 MACHINE = "localhost"
 
@@ -46,9 +53,12 @@ class Certificates:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        top.mkdir(parents=True)
         self._conf = top / "puppet.conf"
-        self._conf.write_text(f"[main]\nconfdir = {top}\nvardir = {top}/var\nssldir = {top}/ssl\n")
+
+    def set_up(self) -> None:
+        """Make the CA and the server's certificate."""
+        self.top.mkdir(parents=True)
+        self._conf.write_text(f"[main]\nconfdir = {self.top}\nvardir = {self.top}/var\nssldir = {self.top}/ssl\n")
         self._run("setup", "--certname", MACHINE, "--subject-alt-names", f"{MACHINE},IP:{LOOPBACK}")
 
     @property
@@ -72,15 +82,16 @@ class Certificates:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@dataclass
+@dataclass(frozen=True)
 class PuppetServer:
     """A Puppet Server that reads ``environments``, which is a link: point it to those of an instance."""
 
     top: Path
-    certificates: Certificates
     port: int
-    process: subprocess.Popen[bytes] | None = None
-    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def certificates(self) -> Certificates:
+        return Certificates(self.top / "puppet")
 
     @property
     def url(self) -> str:
@@ -130,11 +141,9 @@ class PuppetServer:
         body = f"environment={environment}&facts_format=application%2Fjson&facts={quoted}"
         return self.ask("POST", f"/puppet/v3/catalog/{MACHINE}?environment={environment}", MACHINE, body)
 
-    def wait(self) -> None:
+    def wait(self, deadline: float) -> None:
         """Wait until it works."""
-        deadline = self.began + PATIENCE
         while True:
-            assert self.process is None or self.process.poll() is None, f"it has ended: {self.log[-5000:]}"
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if "running" in self.ask("GET", "/status/v1/simple", MACHINE)[1]:
                     return
@@ -148,19 +157,20 @@ def notices(catalog: Mapping[str, Any]) -> dict[str, str]:
     return {each["title"]: each.get("parameters", {}).get("message", "") for each in found}
 
 
-def lay_out(top: Path, rule: str, timeout: str) -> PuppetServer:
+def lay_out(top: Path, rule: str) -> PuppetServer:
     """Write the configuration: the shipped one, elsewhere, with one more rule in auth.conf."""
-    server = PuppetServer(top, Certificates(top / "puppet"), free_port())
-    server.certificates.make(JENS, "other.example.org")
+    server = PuppetServer(top, free_port())
+    server.certificates.set_up()
+    server.certificates.make(JENS, OTHER)
     conf = top / "conf.d"
     conf.mkdir()
     (top / "none").mkdir()
     server.environments.symlink_to(top / "none")
-    settings = f"environmentpath = {server.environments}\nenvironment_timeout = {timeout}\ncertname = {MACHINE}\n"
+    settings = f"environmentpath = {server.environments}\nenvironment_timeout = unlimited\ncertname = {MACHINE}\n"
     with open(top / "puppet" / "puppet.conf", "a") as file:
         file.write(settings)
     auth = (_SHIPPED / "conf.d" / "auth.conf").read_text()
-    (conf / "auth.conf").write_text(auth.replace("rules: [", f"rules: [\n{rule},", 1))
+    (conf / "auth.conf").write_text(auth.replace("rules: [", f"rules: [\n{rule}", 1))
     for name in ("web-routes.conf", "metrics.conf"):
         shutil.copy(_SHIPPED / "conf.d" / name, conf)
     (conf / "global.conf").write_text(f"global: {{ logging-config: {top}/logback.xml }}\n")
@@ -191,9 +201,9 @@ def lay_out(top: Path, rule: str, timeout: str) -> PuppetServer:
 
 
 @contextlib.contextmanager
-def serving(top: Path, rule: str, timeout: str = "unlimited") -> Iterator[PuppetServer]:
+def serving(top: Path, rule: str) -> Iterator[PuppetServer]:
     """Run a Puppet Server until the end of the block. It is not ready yet: ``wait`` waits for that."""
-    server = lay_out(top, rule, timeout)
+    server = lay_out(top, rule)
     command = ["java", *_JAVA, "-jar", str(_JAR), "--config", str(top / "conf.d")]
     command += ["--bootstrap-config", str(top / "bootstrap.cfg")]
     environ = {"PATH": os.environ["PATH"], "HOME": str(top), "LC_ALL": "C.UTF-8"}
@@ -201,9 +211,66 @@ def serving(top: Path, rule: str, timeout: str = "unlimited") -> Iterator[Puppet
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, start_new_session=True, cwd=top
         )
-    server.process, server.began = process, time.monotonic()
     try:
         yield server
     finally:
         process.kill()
         end(process)
+
+
+# One for all processes of a run
+
+
+class Shared:
+    """The Puppet Server of a run of tests, by the directory that all its processes know."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        top.mkdir(exist_ok=True)
+        self._users = os.open(top / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(self._users, fcntl.LOCK_SH)  # as long as this process lives
+        with contextlib.suppress(FileExistsError):
+            (top / "started").mkdir()
+            command = [sys.executable, "-m", "tests.system.puppetserver", str(top)]
+            with open(top / "keeper", "wb") as file:
+                subprocess.Popen(
+                    command, cwd=TREE, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                )
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[PuppetServer]:
+        """The server, for nobody else until the end of the block. It reads an empty directory, until it is told."""
+        with open(self._top / "turn", "wb") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            server = self._server()
+            server.read(server.top / "none")
+            try:
+                yield server
+            finally:
+                server.read(server.top / "none")
+
+    def _server(self) -> PuppetServer:
+        deadline = time.monotonic() + PATIENCE
+        place = self._top / "port"
+        while not place.exists():
+            assert time.monotonic() < deadline, (self._top / "keeper").read_text()
+            time.sleep(0.1)
+        server = PuppetServer(self._top / "server", int(place.read_text()))
+        server.wait(deadline)
+        return server
+
+
+def keep(top: Path) -> None:
+    """Run the server until the last process of the run has ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    section = (TREE / "docs" / "after-a-run.md").read_text("utf-8")
+    rule = section.split("```hocon\n")[1].split("```")[0]
+    with open(top / "users", "rb") as users, serving(top / "server", rule) as server:
+        (top / ".port").write_text(str(server.port))
+        (top / ".port").rename(top / "port")
+        fcntl.flock(users, fcntl.LOCK_EX)
+    shutil.rmtree(top)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))

@@ -5,22 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from jens import deliveries
+from jens.config import load_config
 from jens.delivery import puppetserver
+from jens.delivery.deliver import next_due
 from jens.layout import Layout
 from jens.system import processes
 from tests import TREE, tls
 from tests.conftest import Site, definition, git
 from tests.system.services import free_port, required
+from tests.system.test_types import TYPES, of_type
 from tests.tls import Authority, Flushes, answer
 
 DUMMY = "modules/dummy"
@@ -215,7 +220,7 @@ def test_a_server_that_fails_is_told_again_until_it_works(
                 outcome = site.deliver()
         assert outcome.code == 60
         concerned = 2 if failure.setting else 1  # they share the settings
-        told = [line for line in outcome.lines(failure.level) if "Unable to tell" in line and "next run" in line]
+        told = [line for line in outcome.lines(failure.level) if "Unable to tell" in line]
         assert len(told) == concerned
         assert failure.problem in told[0]
         assert good.news() == ([] if failure.setting else ["production"])
@@ -333,18 +338,75 @@ def test_flush_again_is_left_to_a_run_when_it_takes_long(
     assert len(started) == 1
     assert flushed.deliver().code == 0
     assert server.news() == ["production"]
-    assert deliveries.load(Layout.at(flushed.root)).next_due() is None
+    assert next_due(load_config(flushed.config)) is None
 
 
 def test_who_is_no_longer_configured_leaves_the_record(flushed: Site, authority: Authority) -> None:
     layout = Layout.at(flushed.root)
     record = deliveries.load(layout)
-    kept = dict.fromkeys(("owner ann@example.org", "admin 1"), deliveries.Told())
-    deliveries.save(layout, record._replace(receivers={**record.receivers, **kept}))
+    others = dict.fromkeys(("owner ann@example.org", "hook /etc/jens/hook"), deliveries.Told())
+    deliveries.save(layout, record._replace(receivers={**record.receivers, **others}))
     with running(authority) as another:
         configure(flushed, authority, another.url)
         outcome = flushed.deliver()
         assert outcome.code == 0
         assert another.news() == [""]
-        assert {*deliveries.load(layout).receivers} == {*kept, f"puppetserver {another.url}"}
-    assert outcome.has("No longer told: ['puppetserver https://localhost:")
+        assert {*deliveries.load(layout).receivers} == {f"puppetserver {another.url}"}
+    assert outcome.has(
+        "No longer told: ['hook /etc/jens/hook', 'owner ann@example.org', 'puppetserver https://localhost:"
+    )
+
+
+def test_types_that_could_be_written_only_later_are_flushed_then(
+    flushed: Site, server: Flushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required("puppet", "puppet-agent")
+    flushed.settings["puppetserver.generate_types"] = "True"
+    flushed.define("other", definition("master", {DUMMY: f"commit/{flushed.remotes[DUMMY].commit()}"}))
+    flushed.update()
+    assert flushed.deliver().code == 0
+    server.news()
+    flushed.remotes[DUMMY].push({f"{TYPES}/thing.rb": of_type("thing")})
+    flushed.update()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "which", lambda *_, **__: None)
+        assert flushed.deliver().code == 60
+    assert server.news() == ["production"]
+    assert flushed.deliver().code == 0
+    assert server.news() == ["production"]
+    assert flushed.deliver().code == 0
+    assert server.news() == []
+
+
+def test_the_example_that_copies_to_servers_flushes_them_after_that(
+    site: Site, authority: Authority, server: Flushes, tmp_path: Path
+) -> None:
+    for program in ("rsync", "curl"):
+        required(program, program)
+    site.update()
+    top = tmp_path / "ssl"
+    top.mkdir()
+    shutil.copy(authority.ca, top / "ca.pem")
+    for kind, name in (("pem", "cert"), ("key", "key")):
+        shutil.copy(authority.top / f"{JENS}.{kind}", top / f"{name}.pem")
+    here = tmp_path / "ssh"
+    here.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # the server is this host
+    here.chmod(0o755)
+    variables = {"CLONE": str(site.root / "clone"), "ENVIRONMENTS": str(site.root / "environments")}
+    variables |= {"SERVERS": "localhost", "PORT": str(server.port), "SSL": str(top), "RSYNC_RSH": str(here)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [str(TREE / "examples" / "hooks" / "rsync")]
+        environ = {**os.environ, **variables}
+        return subprocess.run(command, input="{}", env=environ, capture_output=True, text=True, check=False)
+
+    assert run().returncode == 0
+    assert server.news() == [""]
+    server.does = answer(403)
+    done = run()
+    assert done.returncode == 1
+    assert "localhost is not up to date" in done.stderr
+    here.write_text("#!/bin/sh\nexit 1\n")
+    server.does = answer(204)
+    assert run().returncode == 1
+    assert server.news() == []

@@ -185,6 +185,20 @@ def test_the_callers_askpass_program_is_asked(
     assert PASSWORD not in (web_site.root / "log" / "jens-update.log").read_text()
 
 
+def test_a_poll_asks_for_repositories_without_git(web_site: Site, web: WebServer) -> None:
+    assert web_site.update("--strict").code == 0
+    (web.directory / "access").write_text("")
+    assert web_site.update("--strict").code == 0
+    by_git = {path.partition("/info/refs")[0] for path in web.requests(200) if "service=" in path}
+    metadata = {web.url(remote).partition(str(web.port))[2] for remote in (web_site.definitions, web_site.library)}
+    assert by_git == metadata, "Git has asked for these only"
+    assert len([path for path in web.requests(200) if "service=" not in path]) >= len(web_site.remotes)
+    web_site.settings["git.share_connections"] = "False"
+    (web.directory / "access").write_text("")
+    assert web_site.update("--strict").code == 0
+    assert len([path for path in web.requests(200) if "service=" in path]) == len(web_site.remotes) + 2
+
+
 FAULTS = {
     "401": "Authentication failed for",
     "404": "not found",

@@ -22,6 +22,7 @@ from tests.system.services import commands, documented, required
 
 COMPILE_LOOP = Path(__file__).with_name("compile_loop.rb")
 UPDATES = 100
+VERSIONED_UPDATES = 40
 
 #: The facts of a machine in a sub-hostgroup.
 FACTS: Mapping[str, object] = {
@@ -266,11 +267,33 @@ def _version(number: int) -> dict[str, str | None]:
     }
 
 
+def _compile_meanwhile(site: Site, scratch: Path, hiera: Path, updates: int, *arguments: str) -> tuple[int, int, float]:
+    """Compile catalogs all the time while a module is updated: how many there are, how many mixed, and the seconds."""
+    required("puppet", "puppet-agent")
+    ruby = required("ruby", "ruby")
+    stop = scratch / "stop"
+    paths = (COMPILE_LOOP, scratch / "puppet", site.root / "environments", hiera, stop)
+    began = time.monotonic()
+    with subprocess.Popen([ruby, *map(str, paths), *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "compiling\n"
+            for number in range(1, updates + 1):
+                site.remotes["modules/dummy"].push(_version(number % 2))
+                assert site.update("--strict").code == 0
+            stop.touch()
+            *failures, catalogs, mixed, versions = process.communicate(timeout=600)[0].splitlines()
+        finally:
+            process.kill()
+    assert failures == []
+    assert versions == "2", "no catalog was compiled from one of the versions"
+    assert int(catalogs) > updates // 10, "hardly a catalog was compiled meanwhile"
+    return int(catalogs), int(mixed), time.monotonic() - began
+
+
 def test_a_compilation_never_meets_a_missing_file(
     site: Site, tmp_path: Path, measured: Callable[[str, str], None]
 ) -> None:
-    required("puppet", "puppet-agent")
-    ruby = required("ruby", "ruby")
     site.settings["main.directory_environments"] = "True"
     site.remotes["common/site"].push({"code/site.pp": "node default {\n  include hg_myapp\n}\n"})
     site.remotes["hostgroups/myapp"].push({"code/manifests/init.pp": "class hg_myapp {\n  include dummy\n}\n"})
@@ -278,23 +301,61 @@ def test_a_compilation_never_meets_a_missing_file(
     site.update()
     hiera = (TREE / "examples" / "hiera.yaml").read_text()
     (tmp_path / "hiera.yaml").write_text(hiera.replace("/var/lib/jens/environments", str(site.root / "environments")))
-    stop = tmp_path / "stop"
-    paths = (COMPILE_LOOP, tmp_path / "puppet", site.root / "environments", tmp_path / "hiera.yaml", stop)
-    began = time.monotonic()
-    with subprocess.Popen([ruby, *map(str, paths)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "compiling\n"
-            for number in range(1, UPDATES + 1):
-                site.remotes["modules/dummy"].push(_version(number % 2))
-                assert site.update("--strict").code == 0
-            stop.touch()
-            *failures, catalogs, mixed, versions = process.communicate(timeout=600)[0].splitlines()
-        finally:
-            process.kill()
-    took = time.monotonic() - began
-    assert failures == []
-    assert versions == "2", "no catalog was compiled from one of the versions"
-    assert int(catalogs) > UPDATES // 10, "hardly a catalog was compiled meanwhile"
+    catalogs, mixed, took = _compile_meanwhile(site, tmp_path, tmp_path / "hiera.yaml", UPDATES)
     measured(f"catalogs compiled during {UPDATES} updates of a module", f"{catalogs} in {took:.0f} s, none failed")
-    measured("of these, catalogs that mixed two versions of the module", mixed)
+    measured("of these, catalogs that mixed two versions of the module", str(mixed))
+
+
+# Versions
+
+
+def test_no_compilation_mixes_versions(site: Site, tmp_path: Path, measured: Callable[[str, str], None]) -> None:
+    example = TREE / "examples" / "versioned"
+    lines = [line for line in (example / "main.conf").read_text().splitlines() if " = " in line and line[0] != "#"]
+    site.settings.update({f"main.{key}": value for key, value in (line.split(" = ") for line in lines)})
+    site.remotes["common/site"].push({"code/site.pp": (example / "site.pp").read_text()})
+    site.remotes["hostgroups/myapp"].push({"code/manifests/init.pp": "class hg_myapp {\n  include dummy\n}\n"})
+    site.remotes["modules/dummy"].push(_version(0))
+    site.update()
+    catalogs, mixed, took = _compile_meanwhile(site, tmp_path, example / "hiera.yaml", VERSIONED_UPDATES, "versioned")
+    assert mixed == 0
+    measured(f"catalogs compiled during {VERSIONED_UPDATES} new versions", f"{catalogs} in {took:.0f} s, none mixed")
+
+
+def test_puppet_compiles_a_versioned_environment_with_and_without_its_setting(site: Site, tmp_path: Path) -> None:
+    required("puppet", "puppet-agent")
+    site.settings.update({"main.versionedenvironments": "production,", "main.directory_environments": "True"})
+    site.remotes["common/site"].push({"code/site.pp": (TREE / "examples" / "versioned" / "site.pp").read_text()})
+    site.remotes["modules/dummy"].push(_version(7))
+    site.remotes["hostgroups/myapp"].push({"code/manifests/init.pp": "class hg_myapp {\n  include dummy\n}\n"})
+    site.settings["main.config_version"] = "True"
+    site.update("--strict")
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    for with_setting in (False, True):
+        if with_setting:
+            (tmp_path / "confdir").mkdir(exist_ok=True)
+            settings = (TREE / "examples" / "versioned" / "puppet.conf").read_text()
+            assert "versioned_environment_dirs = true" in settings
+            (tmp_path / "confdir" / "puppet.conf").write_text("[main]\nversioned_environment_dirs = true\n")
+        options = [
+            *("--confdir", str(tmp_path / "confdir"), "--vardir", str(tmp_path / "var"), "--color", "false"),
+            *("--environmentpath", str(site.root / "environments"), "--environment", "production"),
+            *("--hiera_config", str(TREE / "examples" / "versioned" / "hiera.yaml"), "--log_level", "err"),
+        ]
+        command = ["puppet", "catalog", "compile", "cert01", *options]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr
+        catalog = json.loads(done.stdout[done.stdout.index("{") :])
+        assert catalog["version"] == "production_1"
+        notified = {
+            each["title"]: each["parameters"]["message"] for each in catalog["resources"] if each["type"] == "Notify"
+        }
+        assert notified == dict.fromkeys(("part one", "part two", "part three", "part four"), "7")
+
+
+def test_the_two_shipped_hierarchies_are_the_same() -> None:
+    one, other = ((TREE / "examples" / name).read_text() for name in ("hiera.yaml", "versioned/hiera.yaml"))
+    begin = "# Beside Facter's own facts"
+    assert other.partition(begin)[2] == one.partition(begin)[2].replace(
+        "/var/lib/jens/environments/%{environment}/hieradata", "/%{jens_root}/hieradata"
+    )

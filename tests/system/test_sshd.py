@@ -2,129 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from tests.conftest import Site, assert_complaint, git
-from tests.system.services import LOOPBACK, Server, commands, documented, required, serving
+from tests.conftest import Site, assert_complaint
+from tests.system.services import commands, documented
+from tests.system.sshd import HOST, Sshd, processes_of
 
-HOST = "git.example.org"
 REPOSITORIES = 50
-
-
-@dataclass
-class Sshd:
-    """An sshd with its own keys, and a user whose known_hosts has it."""
-
-    server: Server
-    directory: Path
-
-    @property
-    def key(self) -> Path:
-        return self.directory / "id_ed25519"
-
-    @property
-    def known_hosts(self) -> Path:
-        return self.directory / "known_hosts"
-
-    def url(self, path: Path) -> str:
-        return f"ssh://{HOST}{path}"
-
-    def limit_logins(self, most: int) -> None:
-        """Have the server close all connections beyond so many that have not logged in yet."""
-        with open(self.directory / "sshd_config", "a", encoding="ascii") as file:
-            file.write(f"MaxStartups {most}:100:{most}\n")
-        self.server.process.send_signal(signal.SIGHUP)
-
-    def logins(self) -> int:
-        return self.server.said().count("Accepted publickey")
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
-    """Run a server on loopback; for each ssh that the test starts, its name is ``git.example.org``."""
-    program, ssh, keygen = (required(*each) for each in (SERVER, CLIENT, KEYGEN))
-    directory = tmp_path / "ssh"
-    directory.mkdir(mode=0o700)
-    for name in ("host_key", "id_ed25519", "other_key"):
-        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", directory / name], check=True)
-    shutil.copy(directory / "id_ed25519.pub", directory / "authorized_keys")
-    (directory / "known_hosts").write_text(f"{HOST} {(directory / 'host_key.pub').read_text()}")
-    (directory / "sshd_config").write_text(
-        f"HostKey {directory}/host_key\nAuthorizedKeysFile {directory}/authorized_keys\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"SetEnv HOME={directory}\n"  # the login shell must not read the user's files
-    )
-    command = [program, "-D", "-e", "-f", str(directory / "sshd_config"), "-o", f"ListenAddress={LOOPBACK}"]
-    with serving(lambda port: _on_its_own([*command, "-p", str(port)]), directory / "output") as server:
-        made = Sshd(server, directory)
-        (directory / "config").write_text(
-            f"Host {HOST}\n  HostName {LOOPBACK}\n  Port {server.port}\n  HostKeyAlias {HOST}\n"
-            f"  IdentityFile {made.key}\n  IdentitiesOnly yes\n"
-            f"  UserKnownHostsFile {made.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
-        )
-        # ssh finds ~/.ssh by the password file and not by $HOME, so a wrapper names another configuration.
-        (directory / "bin").mkdir()
-        wrapper = directory / "bin" / "ssh"
-        wrapper.write_text(f'#!/bin/sh\nexec {ssh} -F {directory}/config "$@"\n')
-        wrapper.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{directory}/bin{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-        monkeypatch.delenv("SSH_ASKPASS", raising=False)
-        yield made
-
-
-SERVER = ("sshd", "openssh-server")
-CLIENT = ("ssh", "openssh-client")
-KEYGEN = ("ssh-keygen", "openssh-client")
-
-
-def _on_its_own(command: list[str]) -> list[str]:
-    """The command with its own /run for root: sshd then needs a directory there, and the machine's must not change."""
-    if os.geteuid() != 0:
-        return command
-    script = 'mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd && exec "$@"'
-    unshare = required("unshare", "util-linux")
-    return [unshare, "--mount", "sh", "-c", script, "sh", *command]
-
-
-@pytest.fixture
-def ssh_site(site: Site, sshd: Sshd) -> Site:
-    """The small site, with the library and both metadata repositories behind sshd."""
-    for number, (repo, remote) in enumerate(sorted(site.remotes.items())):
-        site.urls[repo] = f"{HOST}:{remote.path}" if number % 2 else sshd.url(remote.path)
-    site.publish()
-    shutil.rmtree(site.root / "metadata")
-    for url, name in (
-        (f"{HOST}:{site.definitions.path}", "environments"),
-        (sshd.url(site.library.path), "repository"),
-    ):
-        git("clone", "-q", url, str(site.root / "metadata" / name), directory=site.root)
-    return site
-
-
-def processes_of(directory: Path) -> list[str]:
-    """The command lines that name a directory."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        except OSError:
-            continue  # it has just ended
-        if f"{directory}/config" in line:
-            found.append(line)
-    return found
 
 
 def test_library_and_metadata_in_both_forms_of_urls(ssh_site: Site, sshd: Sshd) -> None:
@@ -132,7 +23,7 @@ def test_library_and_metadata_in_both_forms_of_urls(ssh_site: Site, sshd: Sshd) 
     assert urls == {"ssh", HOST}
     assert ssh_site.update("--strict").code == 0
     logins = sshd.logins()
-    assert logins >= 6
+    assert 0 < logins < 6, "the questions have shared a connection"
     remote = ssh_site.remotes["modules/dummy"]
     remote.push({"code/manifests/init.pp": "class dummy { notice('over ssh') }\n"})
     remote.push({"code/manifests/foo.pp": "class dummy::foo {}\n"}, "feature/x", onto="master")
@@ -143,7 +34,7 @@ def test_library_and_metadata_in_both_forms_of_urls(ssh_site: Site, sshd: Sshd) 
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     assert "over ssh" in ssh_site.read("production/modules/dummy/manifests/init.pp")
     assert ssh_site.exists("test/modules/dummy/manifests/foo.pp")
-    assert sshd.logins() > logins
+    assert 0 < sshd.logins() - logins < 6
 
 
 def test_a_commit_by_its_id_is_fetched(ssh_site: Site) -> None:
@@ -231,15 +122,6 @@ def test_the_documented_wrapper_as_ssh_cmd_path(ssh_site: Site, sshd: Sshd, monk
     assert ssh_site.exists("production/modules/dummy/manifests/init.pp")
 
 
-@pytest.fixture
-def silent(sshd: Sshd) -> Iterator[str]:
-    """Run a server that accepts connections and sends nothing; yield the beginning of its URLs, before the path."""
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        with open(sshd.directory / "config", "a") as config:
-            config.write(f"Host silent.example.org\n  HostName {LOOPBACK}\n  Port {listener.getsockname()[1]}\n")
-        yield "ssh://silent.example.org"
-
-
 @pytest.mark.parametrize(
     ("wrapper", "timeout", "says"),
     [(True, 60, "Connection timed out during banner exchange"), (False, 2, "no answer within 2 seconds")],
@@ -271,6 +153,7 @@ def test_a_server_that_takes_few_logins_at_a_time(ssh_site: Site, sshd: Sshd) ->
         remote = ssh_site.add(f"modules/m{number}")
         ssh_site.urls[f"modules/m{number}"] = sshd.url(remote.path)
     ssh_site.publish()
+    ssh_site.settings["git.share_connections"] = "False"
     sshd.limit_logins(2)
     outcome = ssh_site.update("--strict")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
@@ -292,8 +175,8 @@ def test_poll_of_fifty_repositories(ssh_site: Site, sshd: Sshd, measured: Callab
     polled = time.monotonic()
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     assert "news" in ssh_site.read("production/modules/m7/manifests/init.pp")
-    # Each is asked once, with the two metadata repositories, and one is fetched.
-    assert sshd.logins() - logins == REPOSITORIES + 2 + 1
+    # Each is asked once and one is fetched, over one connection. The two metadata repositories have their own.
+    assert sshd.logins() - logins == 1 + 2
     one = time.monotonic()
     subprocess.run(shlex.split(f"ssh -oBatchMode=yes {HOST} true"), check=True)
     one = time.monotonic() - one

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from jens import deliveries
 from jens.commands import compare
-from jens.delivery import types
+from jens.config import load_config
+from jens.delivery import marks, types
+from jens.delivery.deliver import next_due
 from jens.layout import Layout
 from jens.system import processes
+from tests import TREE
 from tests.conftest import Site, definition, git
 from tests.system.services import required
 
@@ -109,16 +114,11 @@ def test_only_the_environments_concerned_have_puppet_run(typed: Site) -> None:
     typed.define("dev", definition("master", {DUMMY: "dev"}))
     tell(typed)
     assert [*wrote(typed, "dev")] == ["thing.pp"]
-
-
-def test_an_environment_that_was_made_anew_between_two_deliveries_gets_its_types(typed: Site) -> None:
-    typed.define("other")
-    tell(typed)
-    typed.retire("other")
+    typed.retire("dev")
     typed.update()
-    typed.define("other")
-    tell(typed)
-    assert [*wrote(typed, "other")] == ["thing.pp"]
+    typed.define("dev", definition("master", {DUMMY: "dev"}))
+    tell(typed)  # it was made anew between two deliveries
+    assert [*wrote(typed, "dev")] == ["thing.pp"]
 
 
 def test_runs_keep_the_types_and_do_not_mind_them(typed: Site, tmp_path: Path) -> None:
@@ -170,18 +170,14 @@ def test_a_type_that_is_broken_holds_back_no_other_and_is_told(typed: Site) -> N
     assert [*wrote(typed)] == ["broken.pp", "thing.pp"]
     assert typed.update("--strict").code == 0
 
-
-def test_a_broken_type_that_is_taken_back_is_a_fault_no_longer(typed: Site) -> None:
-    remote = typed.remotes[DUMMY]
-    first = remote.commit()
+    good = remote.commit()
     remote.push({f"{TYPES}/broken.rb": BROKEN})
     typed.update()
     assert typed.deliver().code == 60
-    git("update-ref", "refs/heads/master", first, directory=remote.path)
+    git("update-ref", "refs/heads/master", good, directory=remote.path)
     typed.update()
     outcome = typed.deliver()
-    assert outcome.code == 0
-    assert outcome.has("puppet generate types works again")
+    assert (outcome.code, outcome.has("puppet generate types works again"), outcome.has(WROTE)) == (0, True, False)
 
 
 def test_puppet_that_hangs_is_ended(typed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +190,37 @@ def test_puppet_that_hangs_is_ended(typed: Site, monkeypatch: pytest.MonkeyPatch
     assert outcome.code == 60
     assert "it was ended, because it took too long" in outcome.stderr
     assert time.monotonic() - begin < 60
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(typed.root / "cache") not in running
+    assert marked(typed) == []
     assert [*wrote(typed)] == ["thing.pp"]
+
+    typed.update()  # nobody waits for it once more
+    outcome = typed.deliver()
+    assert (outcome.code, outcome.has(WROTE)) == (60, False)
+    assert "it took too long, it is tried again when its types change, or 10 minutes later" in outcome.stderr
+    now = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now + types._REST)
+        assert WROTE in typed.deliver().log
+    monkeypatch.setattr(types, "_WHOLE", 60)
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": of_type("slow")})
+    typed.update()
+    assert typed.deliver().code == 0
+    assert [*wrote(typed)] == ["slow.pp", "thing.pp"]
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": None})
+    typed.update()
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    assert "there is no program 'puppet' in PATH" in typed.deliver().stderr
+
+
+def marked(site: Site) -> list[str]:
+    """The processes that deliveries have started."""
+    mark = f"{marks.NAME}={site.root / 'cache'} ".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in path.read_bytes():
+                found.append(path.parent.name)
+    return found
 
 
 def test_what_there_is_no_time_for_is_done_next(typed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,11 +241,33 @@ def test_what_there_is_no_time_for_is_done_next(typed: Site, monkeypatch: pytest
     assert typed.deliver().code == 0
     assert rounds == [["one", "two"], ["one", "two"]]
     assert [*wrote(typed, "one"), *wrote(typed, "two")] == ["thing.pp", "thing.pp"]
-    assert deliveries.load(Layout.at(typed.root)).next_due() is None
+    assert next_due(load_config(typed.config)) is None
 
 
-def test_without_puppet_it_is_a_fault(typed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    typed.remotes[DUMMY].push({f"{TYPES}/other.rb": of_type("other")})
+def test_a_delivery_that_is_to_end_ends_its_puppets(typed: Site) -> None:
+    reached = typed.root / "reached"
+    for name in ("one", "two", "three"):
+        typed.define(name)
+    typed.remotes[DUMMY].push({f"{TYPES}/slow.rb": f"File.write('{reached}', '')\nsleep 1000\n"})
     typed.update()
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    assert "there is no program 'puppet' in PATH" in typed.deliver().stderr
+    command = [sys.executable, "-c", "import sys; from jens.commands.deliver import main; sys.exit(main())"]
+    process = subprocess.Popen([*command, "-c", str(typed.config)], env={**os.environ, "PYTHONPATH": str(TREE)})
+    try:
+        deadline = time.monotonic() + 60
+        while not reached.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=30) == 130
+        assert marked(typed) == []
+    finally:
+        process.kill()
+
+
+def test_a_commit_that_only_its_checkout_has_is_no_obstacle(typed: Site) -> None:
+    commit = typed.remotes[DUMMY].commit()
+    typed.define("pinned", definition("master", {DUMMY: f"commit/{commit}"}))
+    typed.update()
+    shutil.rmtree(typed.root / "bare" / DUMMY)
+    assert typed.deliver().code == 0
+    assert [*wrote(typed, "pinned")] == ["thing.pp"]

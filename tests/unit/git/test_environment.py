@@ -75,3 +75,8 @@ def test_a_git_without_a_remote_reads_no_file_of_users_and_speaks_to_nobody() ->
     }
     assert settings["gc.auto"] == "0"
     assert f"GIT_CONFIG_KEY_{count}" not in environment.LOCAL
+
+
+def test_ssh_uses_a_connection_that_is_shared_without_becoming_a_master() -> None:
+    variables = environment.of_remote("", lambda: False, "/tmp/jens-x/master")
+    assert variables["GIT_SSH_COMMAND"] == "ssh -oBatchMode=yes -oControlMaster=no -oControlPath=/tmp/jens-x/master"

@@ -157,6 +157,7 @@ def test_no_remote_can_know_the_word_that_ends_a_reply(program: Path) -> None:
     with asking(("a",)) as shells:
         shells.feed()
         [shell] = shells._shells
+        assert isinstance(shell, git_shells._Shell)
         [said] = all_replies(shells).values()
     assert isinstance(said, bytes)
     assert b"read -r word" in said
@@ -337,6 +338,7 @@ def test_an_idle_shell_that_somebody_kills_loses_no_reply(program: Path) -> None
     with Shells(GitOptions(timeout=10), 1, lambda: waiting.pop() if waiting else None) as shells:
         assert all_replies(shells) == {("a",): b"a\n"}
         [shell] = shells._shells
+        assert isinstance(shell, git_shells._Shell)
         os.kill(shell._process.pid, signal.SIGKILL)
         shell._process.wait()
         waiting += [("c",), ("b",)]
