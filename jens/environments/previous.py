@@ -200,6 +200,7 @@ def uses(layout: Layout, names: Iterable[str], repo: RepoId) -> bool:
 def shows(layout: Layout, name: str, repo: RepoId) -> bool:
     """Whether an environment has a link of a repository, wherever it leads. True as well when nobody can look now."""
     try:
-        return any(is_there(f"{layout.environmentsdir}/{name}/{link}") for link in links_of(layout, repo))
+        top = layout.tree(name)
+        return any(is_there(top / link) for link in links_of(layout, repo))
     except OSError:
         return True

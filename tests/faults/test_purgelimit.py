@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from jens.commands import hold, update
+from jens.config import load_config
+from jens.layout import Layout
 from jens.tools.compare import compare
 from tests.conftest import HOSTGROUP, MODULE, Outcome, Remote, Site, definition, git
 from tests.warm import Warm, warm
@@ -231,6 +233,22 @@ def test_what_one_environment_keeps_is_not_taken_away_from_the_others(site: Site
         assert os.listdir(site.root / "environments" / "qa" / "modules") == ["dummy"]
         kept = "production" if how == "held" else "frozen"
         assert len(os.listdir(site.root / "environments" / kept / "modules")) == 12 + (how == "held")
+
+
+def test_what_one_environment_keeps_is_not_taken_away_from_a_versioned_one(site: Site) -> None:
+    site.settings["main.directory_environments"] = "True"
+    site.settings["main.versionedenvironments"] = "qa,"
+    site.settings["main.versionsdir"] = "/as/servers/see/it/.versions"
+    site.define("qa")
+    fill(site, "modules")
+    assert hold.main(["-c", str(site.config), "production", "--until", "1d"]) == 0
+    lose(site, "modules")
+    tree = Layout.of(load_config(site.config)).tree
+    refused(site.update(), "modules")
+    assert len(os.listdir(tree("qa") / "modules")) == 13
+    assert site.update("--allow-purge").code == 0
+    assert site.update().code == 0
+    assert os.listdir(tree("qa") / "modules") == ["dummy"]
 
 
 @pytest.mark.parametrize("name", ["site", "hieradata"])
