@@ -18,17 +18,15 @@ from tests import TREE
 from tests.conftest import Site, definition, git
 
 _MEGABYTE = 1 << 20
-#: Runs jens-update, and prints its peak of memory in MiB, that of Python as it begins, and the processor's seconds.
+#: Runs jens-update, and prints its exit code, its peak of memory in MiB, and the processor's seconds. getrusage(2)
+#: would tell the peak of the process that has started it, if that was higher.
 _MEASURED = """
 import resource, sys
 from jens.commands import update
-def usage(who):
-    return resource.getrusage(who)
-before = usage(resource.RUSAGE_SELF).ru_maxrss >> 10
 code = update.main(sys.argv[1:])
-own, others = usage(resource.RUSAGE_SELF), usage(resource.RUSAGE_CHILDREN)
-seconds = own.ru_utime + own.ru_stime
-print(code, own.ru_maxrss >> 10, seconds)
+own = resource.getrusage(resource.RUSAGE_SELF)
+[peak] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+print(code, peak >> 10, own.ru_utime + own.ru_stime)
 """
 
 
