@@ -147,7 +147,8 @@ def _tell(settings: PuppetServer, url: str, wanted: Sequence[str], owed: Owed, t
         for name in _flush(settings, url, wanted):
             left = left.flushed(name, time.time(), settings.flush_again)
     except DeliveryError as error:
-        raise DeliveryError(str(error), _remembered(told._replace(memory={}), left), error.level) from error
+        left_over = _remembered(told._replace(memory={}), left)._replace(due=None)  # the next run tries again
+        raise DeliveryError(str(error), left_over, error.level) from error
     return _remembered(told, left)
 
 
