@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from jens.system import processes
 from tests import TREE
 from tests.conftest import HIERADATA, Site
-from tests.system.puppetserver import JENS, PuppetServer, notices
+from tests.system.puppetserver import JENS, MACHINE, PuppetServer, notices
 
 ONE, OTHER, HIERA, SITE = "modules/dummy", "modules/second", "common/hieradata", "common/site"
-CATALOGS = 300 if os.environ.get("JENS_SOAK") else 12
+CATALOGS, AGENTS = (300, 20) if os.environ.get("JENS_SOAK") else (12, 1)
 
 
 def push(site: Site, number: int) -> None:
@@ -80,7 +83,9 @@ def flips(site: Site, done: threading.Event) -> Iterator[int]:
         yield number
 
 
-def test_no_catalog_mixes_two_versions_and_none_fails(served: Site, puppet_server: PuppetServer) -> None:
+@pytest.mark.parametrize("timeout", ["unlimited", "0"])
+def test_no_catalog_mixes_two_versions_and_none_fails(served: Site, puppet_server: PuppetServer, timeout: str) -> None:
+    """Flushed before each catalog, a server does what it does with ``environment_timeout = 0``."""
     done = threading.Event()
     found: list[tuple[str, set[str]]] = []
     problems: list[object] = []
@@ -88,6 +93,8 @@ def test_no_catalog_mixes_two_versions_and_none_fails(served: Site, puppet_serve
     def compile_all() -> None:
         try:
             for _ in range(CATALOGS):
+                if timeout == "0":
+                    puppet_server.flush("production")
                 catalog = puppet_server.catalog()
                 said = notices(catalog)
                 assert len(said) == 10, said
@@ -107,3 +114,36 @@ def test_no_catalog_mixes_two_versions_and_none_fails(served: Site, puppet_serve
     assert all(version.startswith("production_") for version, _ in found)
     last = puppet_server.catalog()
     assert set(notices(last).values()) == {str(numbers[-1])}
+
+
+def test_agents_apply_one_version_and_report_it(served: Site, puppet_server: PuppetServer, tmp_path: Path) -> None:
+    done = threading.Event()
+    runs: list[tuple[int, str]] = []
+
+    def run_agents() -> None:
+        try:
+            runs.extend(agent(puppet_server, tmp_path / str(number)) for number in range(AGENTS))
+        finally:
+            done.set()
+
+    agents = threading.Thread(target=run_agents)
+    agents.start()
+    assert [*flips(served, done)]
+    agents.join()
+    for status, output in runs:
+        assert status == 0, output
+        assert re.search(r"Applying configuration version 'production_[0-9]+'", output)
+        said = re.findall(r"/Notify\[.*?current_value '?absent'?, should be '?(\d+)'?", output)
+        assert len(said) == 10, output
+        assert len({*said}) == 1, output
+
+
+def agent(server: PuppetServer, top: Path) -> tuple[int, str]:
+    """The exit code and the output of a real agent, which only looks what it would do."""
+    top.mkdir()
+    settings = {"server": MACHINE, "serverport": server.port, "certname": MACHINE, "environment": "production"}
+    settings |= {"confdir": top, "vardir": top / "var", "ssldir": server.certificates.top / "ssl"}
+    command = ["puppet", "agent", "--test", "--noop", "--color", "false"]
+    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout + done.stderr
