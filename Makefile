@@ -71,7 +71,8 @@ test: lint
 
 KILLS ?= 2000
 soak: $(VENV)/.installed-test
-	JENS_SOAK=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/faults/test_kills.py tests/faults
+	JENS_SOAK=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/faults/test_kills.py \
+	    tests/faults tests/system/test_versions_server.py
 	$(VENV)/bin/python -m tests.faults.soak --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-test
