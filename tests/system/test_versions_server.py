@@ -19,6 +19,8 @@ from tests.system.puppetserver import JENS, MACHINE, PuppetServer, notices
 ONE, OTHER, HIERA, SITE = "modules/dummy", "modules/second", "common/hieradata", "common/site"
 CATALOGS, AGENTS = (300, 20) if os.environ.get("JENS_SOAK") else (12, 1)
 
+pytestmark = pytest.mark.timeout(1800 if os.environ.get("JENS_SOAK") else 300)
+
 
 def push(site: Site, number: int) -> None:
     """Push the next version of two modules, of the manifest and of the common data: each part says its number."""
