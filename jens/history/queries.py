@@ -481,6 +481,11 @@ def pins_seen(reader: Reader, digits: str) -> list[tuple[str, str]]:
     return sorted((repository, ref[1:]) for repository, ref in reader.rows(query, (f".{digits}", f".{digits}g")))
 
 
+def ids_like(reader: Reader, digits: str) -> set[tuple[str, str]]:
+    """Repositories and commits that begin with these digits, which branches led to or environments pinned."""
+    return {*commits_seen(reader, digits), *pins_seen(reader, digits)}
+
+
 def moves_of(reader: Reader, repository: str, newest: int | None = None, commit: str = "") -> list[Move]:
     """All moves of the branches of a repository, the oldest first; or only the ``newest`` and those to a commit.
 

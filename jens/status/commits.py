@@ -8,7 +8,6 @@ from typing import Any
 
 from jens.errors import DirectoryError
 from jens.history import queries
-from jens.history.store import Reader
 from jens.model import RepoId
 from jens.names import parse_repository
 from jens.status.page import Page, RefusedError
@@ -61,7 +60,7 @@ def _commits(sources: Sources, past: show.Past, digits: str) -> list[dict[str, A
         for commit in refs.values()
         if commit.startswith(digits)
     }
-    for name, commit in past.ask(lambda reader: _recorded(reader, digits)) or ():
+    for name, commit in past.ask(lambda reader: queries.ids_like(reader, digits)) or ():
         repo = show.repository(name)
         known |= {(repo, commit)} if repo else set()
     found = sorted(known)[:_MOST_COMMITS]
@@ -84,10 +83,6 @@ def _only_repository(sources: Sources, digits: str) -> RepoId | None:
     with sources.past() as past:
         repos = {each["repository"] for each in _commits(sources, past, digits)}
     return parse_repository(repos.pop()) if len(repos) == 1 else None
-
-
-def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
-    return {*queries.commits_seen(reader, digits), *queries.pins_seen(reader, digits)}
 
 
 def look(sources: Sources, asked: str) -> Page:

@@ -18,7 +18,6 @@ from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import pinned_commit, ref_of_name
 from jens.history.spans import LEFT, MOVED_ON, Span, plan_spans
-from jens.history.store import Reader
 from jens.layout import Layout, is_checkout_name
 from jens.messaging.queue import Push
 from jens.metadata import clones
@@ -330,7 +329,7 @@ def _candidates(
             unread.append(str(repo))
     others = {*_on_disk(instance.layout, digits, unread)}
     others |= {(push.repo, push.move.after) for push in instance.hints.pushes if push.move.after.startswith(digits)}
-    for name, commit in past.ask(lambda reader: _recorded(reader, digits)) or ():
+    for name, commit in past.ask(lambda reader: queries.ids_like(reader, digits)) or ():
         repo_of_name = repository(name)
         others |= {(repo_of_name, commit)} if repo_of_name else set()
     return sorted(mirrored | {each for each in others if only in (None, each[0])}), mirrored, sorted({*unread})
@@ -361,10 +360,6 @@ def _on_disk(layout: Layout, digits: str, unread: list[str]) -> Iterator[tuple[R
             unread.append(str(repo))
             continue
         yield from ((repo, name[1:]) for name in entries if is_checkout_name(name) and name.startswith(f".{digits}"))
-
-
-def _recorded(reader: Reader, digits: str) -> set[tuple[str, str]]:
-    return {*queries.commits_seen(reader, digits), *queries.pins_seen(reader, digits)}
 
 
 def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mirror: bool, only: str | None) -> Found:
