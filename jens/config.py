@@ -12,6 +12,7 @@ from configobj import ConfigObj, ConfigObjError, DuplicateError, flatten_errors
 from jens import deferred
 from jens.configchecks import CHECKS, RESERVED_HIERADATA_ITEMS, BadElementError
 from jens.errors import ConfigError
+from jens.model import Prefixes
 
 try:  # configobj before 5.0.7 ships it as a top-level module
     from configobj.validate import Validator
@@ -76,6 +77,7 @@ class Main(NamedTuple):
         "/var/lib/jens/metadata/repository/repositories.yaml", "the library, inside that clone"
     )
     hashprefix: str = _key("prefix(default='commit/')", "a string that is not empty", "marks a ref as a commit")
+    tagprefix: str = _key("prefix(default='tag/')", "a string that is not empty", "marks a ref as a tag")
     directory_environments: bool = _key(
         "boolean(default=False)",
         "True or False",
@@ -123,6 +125,11 @@ class Main(NamedTuple):
     config_version: bool = _key(
         "boolean(default=False)", "True or False", "catalogs and reports tell the version, see versions.md"
     )
+
+    @property
+    def prefixes(self) -> Prefixes:
+        """What marks a ref in a definition."""
+        return Prefixes(self.hashprefix, self.tagprefix)
 
 
 class Lock(NamedTuple):
@@ -404,6 +411,8 @@ def _risks(path: Path, main: Main) -> list[str]:
 
 def _check_whole(config: Config) -> None:
     main = config.main
+    if main.hashprefix.lower() == main.tagprefix.lower():
+        raise ConfigError(config.path, "expected another prefix than that of hashprefix", "main", "tagprefix")
     if main.versionedenvironments and not main.directory_environments:
         raise ConfigError(
             config.path, "expected True, as versionedenvironments needs it", "main", "directory_environments"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.config import Config
-from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
+from jens.model import PARTITIONS, TAG_MARK, Branch, Commit, Moving, Ref, RepoId, Tag
 from jens.names import is_branch_name, is_environment_name, is_repository_name
 
 _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
@@ -17,9 +17,12 @@ _COMMIT_ENTRY = re.compile(r"\.[0-9a-f]{4,40}")
 VERSIONS = ".versions"
 
 
-def branch_entry(branch: Branch) -> str:
-    """The entry of a branch below clonedir: ``~`` stands for ``/``, which Git forbids in names."""
-    return branch.name.replace("/", "~")
+def moving_entry(ref: Moving) -> str:
+    """The entry of a branch or a tag below clonedir: ``~`` stands for ``/``, and a tag's begins with it.
+
+    Git forbids that character in names, and no name begins with a slash.
+    """
+    return ref.key.replace("/", "~")
 
 
 def commit_entry(digits: str) -> str:
@@ -29,15 +32,18 @@ def commit_entry(digits: str) -> str:
 
 def ref_entry(ref: Ref, commit: str | None) -> str:
     """The entry that an environment's links name; a commit that was never resolved keeps its digits."""
-    return branch_entry(ref) if isinstance(ref, Branch) else commit_entry(commit or ref.digits)
+    return commit_entry(commit or ref.digits) if isinstance(ref, Commit) else moving_entry(ref)
 
 
 def entry_ref(entry: str) -> Ref | None:
     """The ref that an entry stands for; None when Jens makes no such entry."""
     if _COMMIT_ENTRY.fullmatch(entry):
         return Commit(entry[1:])
-    name = entry.replace("~", "/")
-    return Branch(name) if is_branch_name(name) else None
+    is_tag = entry.startswith(TAG_MARK)
+    name = entry[is_tag:].replace("~", "/")
+    if not is_branch_name(name):
+        return None
+    return Tag(name) if is_tag else Branch(name)
 
 
 def version_name(environment: str, number: int) -> str:

@@ -39,13 +39,40 @@ HIERADATA = RepoId(COMMON, "hieradata")
 # dataclass at each start, which takes a millisecond.
 
 
+#: Begins the names of tags where there are branches, too: Git forbids it in the names of both.
+TAG_MARK = "~"
+
+
 class Branch(NamedTuple):
     """A ref that follows ``refs/heads/NAME``."""
 
     name: str
 
+    @property
+    def key(self) -> str:
+        """What it is called among branches and tags: its name."""
+        return self.name
+
     def __str__(self) -> str:
         return self.name
+
+
+class Tag(NamedTuple):
+    """A ref that follows ``refs/tags/NAME``: the commit that the tag leads to.
+
+    ``is_tag`` makes it unequal to a branch of the same name: tuples with the same items are equal.
+    """
+
+    name: str
+    is_tag: bool = True
+
+    @property
+    def key(self) -> str:
+        """What it is called among branches: ``~`` and its name. No branch has such a name."""
+        return f"{TAG_MARK}{self.name}"
+
+    def __str__(self) -> str:
+        return f"tag {self.name}"
 
 
 class Commit(NamedTuple):
@@ -66,12 +93,23 @@ class Commit(NamedTuple):
         return f"commit {self.digits}"
 
 
-Ref = Union[Branch, Commit]
+#: A ref that follows what was pushed. It has a link of its own on disk.
+Moving = Union[Branch, Tag]
+Ref = Union[Moving, Commit]
 
 
-def declared(ref: Ref, hashprefix: str) -> str:
+class Prefixes(NamedTuple):
+    """What marks a ref in a definition as a commit, and as a tag."""
+
+    commit: str = "commit/"
+    tag: str = "tag/"
+
+
+def declared(ref: Ref, prefixes: Prefixes) -> str:
     """A ref as definitions write it."""
-    return ref.name if isinstance(ref, Branch) else f"{hashprefix}{ref.digits}"
+    if isinstance(ref, Commit):
+        return f"{prefixes.commit}{ref.digits}"
+    return f"{prefixes.tag}{ref.name}" if isinstance(ref, Tag) else ref.name
 
 
 #: The ref of each ``common`` repository that a snapshot does not override, where there is such a branch.
@@ -84,10 +122,8 @@ def common_branch(mandatory: Sequence[str]) -> Branch:
 
 
 def ref_order(ref: Ref) -> tuple[bool, str]:
-    """Sort key: branches by name, then commits."""
-    if isinstance(ref, Branch):
-        return (False, ref.name)
-    return (True, ref.digits)
+    """Sort key: branches by name, tags, then commits."""
+    return (True, ref.digits) if isinstance(ref, Commit) else (False, ref.key)
 
 
 class Library(NamedTuple):
@@ -107,7 +143,7 @@ class Definition(NamedTuple):
     """
 
     name: str
-    default: Branch | None
+    default: Moving | None
     overrides: Mapping[RepoId, Ref]
     notifications: tuple[str, ...] = ()
     parser: str | None = None

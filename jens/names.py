@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from jens.model import PARTITIONS, Branch, Commit, Ref, RepoId
+from jens.model import PARTITIONS, Branch, Commit, Prefixes, Ref, RepoId, Tag
 from jens.text import one_line
 
 #: Most bytes in a file's name. An environment is one entry on disk, and so is a branch with its slashes.
@@ -69,20 +69,36 @@ def resembled(name: str, known: Iterable[str]) -> str:
     return "" if is_apart else meant
 
 
-def parse_ref(text: str, hashprefix: str) -> Ref:
-    """Turn a declared ref into a Branch or a Commit. Raises ValueError, which says what was expected."""
-    if text[: len(hashprefix)].lower() == hashprefix.lower():
-        digits = text[len(hashprefix) :].lower()
-        if not _COMMIT.fullmatch(digits):
-            raise ValueError(f"{text!r} is no commit: 4 to 40 hexadecimal digits are expected after {hashprefix!r}")
-        return Commit(digits)
-    if not is_branch_name(text):
-        raise ValueError(f"{text!r} is no branch name that Git accepts")
-    if len(text.encode("utf-8", "surrogateescape")) > LONGEST:
-        raise ValueError(f"{text[:20]!r}... is longer than the name of a file can be, {LONGEST} bytes")
+def parse_ref(text: str, prefixes: Prefixes) -> Ref:
+    """Turn a declared ref into a Branch, a Tag or a Commit. Raises ValueError, which says what was expected."""
+    if (digits := _after(prefixes.commit, text)) is not None:
+        if not _COMMIT.fullmatch(digits.lower()):
+            raise ValueError(
+                f"{text!r} is no commit: 4 to 40 hexadecimal digits are expected after {prefixes.commit!r}"
+            )
+        return Commit(digits.lower())
+    if (name := _after(prefixes.tag, text)) is not None:
+        _check(name, f"{text!r} is no tag: a name that Git accepts is expected after {prefixes.tag!r}", LONGEST - 1)
+        return Tag(name)
+    _check(text, f"{text!r} is no branch name that Git accepts", LONGEST)
     return Branch(text)
+
+
+def _after(prefix: str, text: str) -> str | None:
+    """What is after a prefix, in upper or lower case; None when the text begins otherwise."""
+    return text[len(prefix) :] if text[: len(prefix)].lower() == prefix.lower() else None
+
+
+def _check(name: str, problem: str, longest: int) -> None:
+    """Raise ValueError for a name that Git does not accept, or that has no room on disk."""
+    if not is_branch_name(name):
+        raise ValueError(problem)
+    if len(name.encode("utf-8", "surrogateescape")) > longest:
+        raise ValueError(f"{name[:20]!r}... is longer than the name of a file can be, {longest} bytes")
 
 
 def describe_ref(ref: Ref) -> str:
     """A ref in words, for a message."""
-    return f"commit {ref.digits}" if isinstance(ref, Commit) else f"branch '{one_line(ref.name)}'"
+    if isinstance(ref, Commit):
+        return f"commit {ref.digits}"
+    return f"{'tag' if isinstance(ref, Tag) else 'branch'} '{one_line(ref.name)}'"

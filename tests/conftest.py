@@ -243,6 +243,13 @@ class Remote:
     def branch(self, name: str, at: str = "master") -> None:
         git("update-ref", f"refs/heads/{name}", self.commit(at), directory=self.path)
 
+    def tag(self, name: str, at: str = "master", *, annotated: bool = False) -> str:
+        """Make or move a tag to a branch or an object, and return that commit's id."""
+        what = ["-a", "-m", f"Release {name}"] if annotated else []
+        who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org"]
+        git(*who, "tag", "--force", *what, name, at, directory=self.path)
+        return git("rev-parse", f"refs/tags/{name}^{{}}", directory=self.path)
+
     def go_away(self) -> None:
         """Become unreachable, until ``come_back``."""
         self.path.rename(self.path.with_name(f"{self.path.name}.away"))

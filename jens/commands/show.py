@@ -18,7 +18,7 @@ from jens.git.authors import Described
 from jens.history import spans
 from jens.history.model import ref_of_name
 from jens.history.spans import Span
-from jens.model import Branch, OpenFault, Ref, RepoId
+from jens.model import Commit, OpenFault, Ref, RepoId
 from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 from jens.tools import history, show_commit, show_environment, show_repository
@@ -142,7 +142,7 @@ def _said(said: Described | None) -> str:
 def _ref(ref: Ref, config: Config) -> str:
     """A ref as definitions write it; the commit itself is shown beside it."""
     text = one_line(history.declared(ref, config))
-    return text if isinstance(ref, Branch) else f"{config.main.hashprefix}{ref.digits[:_DIGITS]}"
+    return f"{config.main.hashprefix}{ref.digits[:_DIGITS]}" if isinstance(ref, Commit) else text
 
 
 def _faults(faults: Sequence[OpenFault]) -> Iterator[str]:

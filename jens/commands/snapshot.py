@@ -54,5 +54,5 @@ def _main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(taken.encode(), sort_keys=True, indent=1))
     else:
-        print(taken.render(config.main.hashprefix), end="")
+        print(taken.render(config.main.prefixes), end="")
     return NOT_ALL_WELL if taken.doubts else OK

@@ -18,7 +18,7 @@ from jens.config import Config
 from jens.environments.hold import Hold
 from jens.lastrun import LastRun
 from jens.layout import Layout
-from jens.model import HOSTGROUPS, MODULES, Inventory, OpenFault
+from jens.model import HOSTGROUPS, MODULES, PARTITIONS, Inventory, OpenFault, Prefixes, declared
 from jens.text import one_line
 from jens.tools import stats
 from jens.tools.stats import DanglingLink, Environments, Known
@@ -120,9 +120,9 @@ def _text(config: Config, parts: Collection[str]) -> Iterator[str]:
     if _REPOSITORIES in parts:
         yield from _repositories_text(config, layout, known.inventory)
     if _ENVIRONMENTS in parts:
-        yield from _environments_text(stats.environments(config, layout), config.main.hashprefix)
+        yield from _environments_text(stats.environments(config, layout), config.main.prefixes)
     if _INVENTORY in parts:
-        yield from _inventory_text(known, config.main.hashprefix)
+        yield from _inventory_text(known, config.main.prefixes)
     if _QUEUES in parts:
         yield f"There are '{stats.messages(config)}' messages in the hints queue"
 
@@ -165,7 +165,7 @@ def _fault_text(opened: OpenFault) -> str:
 
 
 def _repositories_text(config: Config, layout: Layout, found: Inventory) -> Iterator[str]:
-    refs = stats.literal(found, config.main.hashprefix)
+    refs = stats.literal(found, config.main.prefixes)
     sizes = stats.sizes(layout, found, config.main.mandatorybranches)
     for partition in (MODULES, HOSTGROUPS):
         repos = sorted(repo for repo in found if repo.partition == partition)
@@ -187,7 +187,7 @@ def readable(size: int | None) -> str:
     return f"{amount:.1f}{_UNITS[-1]}"
 
 
-def _environments_text(found: Environments, hashprefix: str) -> Iterator[str]:
+def _environments_text(found: Environments, prefixes: Prefixes) -> Iterator[str]:
     yield from _listed("cached environments", found.cached)
     yield from _listed("declared environments", [f"{name}.yaml" for name in found.declared])
     yield from _listed("synchronized environments", found.synchronized)
@@ -195,7 +195,7 @@ def _environments_text(found: Environments, hashprefix: str) -> Iterator[str]:
         damaged = [f"{name}, whose hold cannot be read: {problem}" for name, problem in found.damaged.items()]
         yield from _listed("held environments", [*map(_held_text, found.held), *damaged])
     if found.dangling:
-        yield from _listed("dangling links", [_dangling_text(entry, hashprefix) for entry in found.dangling])
+        yield from _listed("dangling links", [_dangling_text(entry, prefixes) for entry in found.dangling])
 
 
 def _listed(what: str, names: Collection[str]) -> Iterator[str]:
@@ -210,19 +210,19 @@ def _held_text(hold: Hold) -> str:
     return f"{hold.environment} since {_local(hold.since)}{until} {hold.why}{over}"
 
 
-def _dangling_text(entry: DanglingLink, hashprefix: str) -> str:
+def _dangling_text(entry: DanglingLink, prefixes: Prefixes) -> str:
     target = entry.link.text
     if entry.repository and entry.ref:
-        target = f"{entry.repository} {stats.declared_ref(entry.ref, hashprefix)}"
+        target = f"{entry.repository} {declared(entry.ref, prefixes)}"
     return f"{entry.link.environment}/{entry.link.path} -> {target} ({entry.address or 'nobody to notify'})"
 
 
-def _inventory_text(known: Known, hashprefix: str) -> Iterator[str]:
+def _inventory_text(known: Known, prefixes: Prefixes) -> Iterator[str]:
     yield "Fetching repositories inventory..."
     if known.generated:
         yield "Inventory on disk not found or corrupt, generating..."
         yield "Generating inventory of bares and clones..."
-    yield pprint.pformat(stats.literal(known.inventory, hashprefix))
+    yield pprint.pformat(stats.literal(known.inventory, prefixes))
 
 
 # JSON
@@ -236,9 +236,9 @@ def _json(config: Config, parts: Collection[str]) -> str:
     if _REPOSITORIES in parts:
         document["repositories"] = _repositories_json(config, layout, known.inventory)
     if _ENVIRONMENTS in parts:
-        document["environments"] = _environments_json(stats.environments(config, layout), config.main.hashprefix)
+        document["environments"] = _environments_json(stats.environments(config, layout), config.main.prefixes)
     if _INVENTORY in parts:
-        document["inventory"] = stats.literal(known.inventory, config.main.hashprefix)
+        document["inventory"] = stats.literal(known.inventory, config.main.prefixes)
         document["inventory_generated"] = known.generated
     if _QUEUES in parts:
         document["queue"] = {"messages": stats.messages(config)}
@@ -248,10 +248,10 @@ def _json(config: Config, parts: Collection[str]) -> str:
 def _repositories_json(config: Config, layout: Layout, found: Inventory) -> dict[str, dict[str, Any]]:
     sizes = stats.sizes(layout, found, config.main.mandatorybranches)
     times = stats.commit_times(layout, found, config.git.jobs)
-    content: dict[str, dict[str, Any]] = {partition: {} for partition in stats.literal({}, "")}
+    content: dict[str, dict[str, Any]] = {partition: {} for partition in PARTITIONS}
     for repo, refs in found.items():
         expanded = {
-            stats.declared_ref(ref, config.main.hashprefix): {"commit": commit, "age": _age(times[repo], commit)}
+            declared(ref, config.main.prefixes): {"commit": commit, "age": _age(times[repo], commit)}
             for ref, commit in refs.items()
         }
         content[repo.partition][repo.name] = {"refs": expanded, "size": sizes.get(repo)}
@@ -262,7 +262,7 @@ def _age(times: Mapping[str, int], commit: str) -> int | None:
     return max(0, int(time.time()) - times[commit]) if commit in times else None
 
 
-def _environments_json(found: Environments, hashprefix: str) -> dict[str, Any]:
+def _environments_json(found: Environments, prefixes: Prefixes) -> dict[str, Any]:
     return {
         "cached": found.cached,
         "declared": found.declared,
@@ -274,7 +274,7 @@ def _environments_json(found: Environments, hashprefix: str) -> dict[str, Any]:
                 "link": entry.link.path,
                 "target": entry.link.text,
                 "repository": entry.repository and str(entry.repository),
-                "ref": entry.ref and stats.declared_ref(entry.ref, hashprefix),
+                "ref": entry.ref and declared(entry.ref, prefixes),
                 "address": entry.address,
             }
             for entry in found.dangling

@@ -17,7 +17,7 @@ from jens.history.model import CHANGED, CREATED, DELETED
 from jens.history.queries import Deployment, FaultLife
 from jens.history.since import Difference
 from jens.layout import Layout
-from jens.model import declared
+from jens.model import Prefixes, declared
 from jens.system import programs
 
 #: The version of the document. A new key does not change it.
@@ -43,7 +43,7 @@ def _tellings(delivery: Delivery, name: str) -> Iterator[Telling]:
         return
 
     def tell() -> Told:
-        content = json.dumps(document(news, config.main.hashprefix), indent=1).encode("ascii")
+        content = json.dumps(document(news, config.main.prefixes), indent=1).encode("ascii")
         _run(Layout.of(config), config.hook.command, content, config.hook.timeout)
         return Told(news.position)
 
@@ -66,7 +66,7 @@ def _run(layout: Layout, command: str, content: bytes, seconds: float) -> None:
         raise DeliveryError(ended.problem)
 
 
-def document(news: News, hashprefix: str) -> dict[str, Any]:
+def document(news: News, prefixes: Prefixes) -> dict[str, Any]:
     """What the hook gets. jens-deliver(1) and docs/hook.schema.json describe it."""
     environments = news.since.environments
     return {
@@ -80,7 +80,7 @@ def document(news: News, hashprefix: str) -> dict[str, Any]:
         "environments": {
             name: {
                 "change": each.change,
-                "repositories": [_repository(difference, hashprefix) for difference in each.differences],
+                "repositories": [_repository(difference, prefixes) for difference in each.differences],
             }
             for name, each in environments.items()
         },
@@ -92,10 +92,10 @@ def _deployment(made: Deployment) -> dict[str, Any]:
     return {"number": made.number, "host": made.host, "time": _time(made.visible), "status": made.status}
 
 
-def _repository(difference: Difference, hashprefix: str) -> dict[str, Any]:
+def _repository(difference: Difference, prefixes: Prefixes) -> dict[str, Any]:
     return {
         "repository": difference.repository,
-        "ref": declared(difference.ref, hashprefix),
+        "ref": declared(difference.ref, prefixes),
         "before": difference.before,
         "now": difference.now,
         "author": difference.author,

@@ -16,7 +16,7 @@ from jens.history import since as changes
 from jens.history.queries import FaultLife
 from jens.history.store import Reader
 from jens.layout import Layout, entry_ref
-from jens.model import Branch
+from jens.model import Branch, Commit, Tag
 from jens.names import parse_repository
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Pushes:
 
 
 def _branches(faults: Sequence[FaultLife]) -> Iterator[tuple[FaultLife, tuple[str, str]]]:
-    """The faults that are about a branch, with repository and branch."""
+    """The faults that are about a branch or a tag, with repository and its key."""
     for fault in faults:
         if fault.repository and fault.kind not in _OF_DEFINITIONS:
             branch = _branch(fault.kind, fault.ref or "")
@@ -86,11 +86,12 @@ def _branches(faults: Sequence[FaultLife]) -> Iterator[tuple[FaultLife, tuple[st
 
 
 def _branch(kind: str, ref: str) -> str | None:
-    """The branch that a fault is about, as the kinds name it in their refs; None when it is about no branch."""
+    """The key of the branch or tag that a fault is about, as the kinds name it in their refs; None for neither."""
     if kind == DANGLING_LINK:
         words, _, name = ref.partition(" ")
-        return name.strip("'") if words == "branch" else None
+        kinds = {"branch": Branch, "tag": Tag}
+        return kinds[words](name.strip("'")).key if words in kinds else None
     if kind == CONTENT:
         found = entry_ref(ref)
-        return found.name if isinstance(found, Branch) else None
+        return None if found is None or isinstance(found, Commit) else found.key
     return ref if kind == MANDATORY_BRANCH else None

@@ -24,6 +24,7 @@ from jens.model import (
     Declared,
     Definition,
     Inventory,
+    Prefixes,
     RepoId,
 )
 from jens.names import is_environment_name
@@ -33,16 +34,18 @@ from jens.system.files import is_there, is_verdict, read_if_there
 log = logging.getLogger(__name__)
 
 
-def look(layout: Layout, declared: Mapping[str, Declared], hashprefix: str, parsed: Parsed | None = None) -> Previous:
+def look(
+    layout: Layout, declared: Mapping[str, Declared], prefixes: Prefixes, parsed: Parsed | None = None
+) -> Previous:
     """Read remembered definitions and look at environments on disk. What ``parsed`` knows is not parsed again.
 
     What is larger in all than definitions may be counts as lost. Raises OSError.
     """
     remembered: dict[str, Definition | None] = {}
-    reader = parsed or Parsed(hashprefix)
+    reader = parsed or Parsed(prefixes)
     left = LARGEST_SUM
     for name in sorted(filter(is_environment_name, os.listdir(layout.definitions))):
-        found = remembered_definition(layout, name, hashprefix, declared.get(name), reader)
+        found = remembered_definition(layout, name, prefixes, declared.get(name), reader)
         if found is not None and found is not declared.get(name):
             left -= len(found.source)
         remembered[name] = found if left >= 0 or found is declared.get(name) else None
@@ -83,7 +86,7 @@ def _with_holds(layout: Layout, declared: Mapping[str, Declared], previous: Prev
 
 
 def remembered_definition(
-    layout: Layout, name: str, hashprefix: str, declared: Declared | None = None, parsed: Parsed | None = None
+    layout: Layout, name: str, prefixes: Prefixes, declared: Declared | None = None, parsed: Parsed | None = None
 ) -> Definition | None:
     """The definition of the last build; None when it is lost. ``declared`` is not parsed again if it is the same.
 
@@ -95,14 +98,14 @@ def remembered_definition(
     if isinstance(declared, Definition) and declared.source == source:
         return declared
     try:
-        return (parsed or Parsed(hashprefix)).parse(name, source)
+        return (parsed or Parsed(prefixes)).parse(name, source)
     except YamlError:
         return None
 
 
 def as_they_are(config: Config, layout: Layout, names: Iterable[str]) -> tuple[Definition, ...]:
     """The definitions that environments are built from, when nothing has changed since the last run. Raises OSError."""
-    parsed = Parsed.load(layout, config.main.hashprefix)
+    parsed = Parsed.load(layout, config.main.prefixes)
     # While it was held, an environment may have got another definition.
     declared = _declared(config, parsed) if os.path.lexists(layout.holds) else {}
     return tuple(_as_it_is(config, layout, name, parsed, declared.get(name)) for name in names)
@@ -117,7 +120,7 @@ def _declared(config: Config, parsed: Parsed) -> Mapping[str, Declared]:
 
 
 def _as_it_is(config: Config, layout: Layout, name: str, parsed: Parsed, declared: Declared | None) -> Definition:
-    before = remembered_definition(layout, name, config.main.hashprefix, declared, parsed)
+    before = remembered_definition(layout, name, config.main.prefixes, declared, parsed)
     try:
         hold = deferred.hold.load(layout, name) if os.path.lexists(layout.holds) else None
     except StateError:

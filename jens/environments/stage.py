@@ -13,7 +13,7 @@ from jens import deferred
 from jens.environments.model import NO_VERSIONS, Applied, EnvironmentsPlan, Previous, RefusedLinks, Versioning
 from jens.events import Event
 from jens.layout import Layout
-from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Branch, Definition, Expansion, IllFormed, RepoId
+from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Commit, Definition, Expansion, IllFormed, RepoId
 from jens.system import files
 from jens.text import listed, name_in_line, one_line
 
@@ -298,7 +298,7 @@ def _announce(definition: Definition) -> None:
         log.info("%s", lines[partition])
         for repo in sorted(repo for repo in definition.overrides if repo.partition == partition):
             ref = definition.overrides[repo]
-            treeish = ref.name if isinstance(ref, Branch) else ref.digits
+            treeish = ref.digits if isinstance(ref, Commit) else ref.name
             log.info("%s '%s' overridden to use treeish '%s'", partition, one_line(repo.name), one_line(treeish))
     log.info("Processing common Hiera data...")
 

@@ -20,7 +20,7 @@ from jens.environments import tree
 from jens.environments.wanted import Tree
 from jens.layout import VERSIONS, Layout, entry_ref, version_name, version_of
 from jens.links import RESOURCE_TYPES, LinkReader
-from jens.model import Branch, Commit, Definition, Ref, RepoId
+from jens.model import Commit, Definition, Ref, RepoId
 from jens.names import is_commit_id, parse_repository
 from jens.statefile import StateError
 from jens.system import clock, files
@@ -145,7 +145,7 @@ def followed(layout: Layout, definition: Definition | None, entries: Mapping[Rep
     refs = {}
     for repo, entry in entries.items():
         ref, asked = entry_ref(entry), definition and definition.ref_of(repo)
-        if isinstance(asked, Branch) and _leads_to(layout.ref(repo, asked), entry):
+        if asked is not None and not isinstance(asked, Commit) and _leads_to(layout.ref(repo, asked), entry):
             ref = asked
         if ref is not None:
             refs[repo] = ref

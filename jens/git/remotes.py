@@ -214,12 +214,12 @@ class Remotes:
     def ask(self, questions: Iterable[Command], url: str = "") -> None:
         """Start to ask the questions that were not asked before. The wait for replies goes on with the rest.
 
-        Without a URL the last argument of a question is one.
+        Without a URL it is the one that a question names.
         """
         waiting = 0
         for question in questions:
             if question not in self._urls:
-                self._urls[question] = url or question[-1]
+                self._urls[question] = url or wrapper.asked_url(question)
                 self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)
                 waiting += 1
         self._shells.feed(waiting)
@@ -360,20 +360,22 @@ class Remotes:
         """Ask in this thread, while another thread may wait for other replies."""
         try:
             result: Result = self.converse(
-                self._urls.get(question, question[-1]), lambda options: _asked(question, options)
+                self._urls.get(question) or wrapper.asked_url(question), lambda options: _asked(question, options)
             )
         except GitError as error:
             result = error
         self._results[question] = result
         return result
 
-    def heads(self, url: str) -> dict[str, str]:
-        """The branches of a remote, name to commit; it is asked once in a run. Raises GitError when asking failed."""
-        return wrapper.remote_heads(self.reply(wrapper.question(url)))
+    def heads(self, question: Command) -> dict[str, str]:
+        """The branches and tags that a question asks for, key to commit. It is asked once in a run.
 
-    def heads_now(self, url: str) -> dict[str, str]:
-        """The branches of a remote, asked in any case. Raises GitError when asking failed."""
-        question = wrapper.question(url)
+        Raises GitError when asking failed.
+        """
+        return wrapper.remote_heads(self.reply(question))
+
+    def heads_now(self, question: Command) -> dict[str, str]:
+        """The same, asked in any case. Raises GitError when asking failed."""
         self._ask_aside(question)
         return wrapper.remote_heads(self.reply(question))
 

@@ -14,17 +14,20 @@ from pathlib import Path
 from jens.errors import GitError, GitLimitError
 from jens.git.process import GitOptions, run, server_of_path, stop_all, transfer
 from jens.git.shells import LONGEST_REPLY, Command
+from jens.model import TAG_MARK
 from jens.names import is_commit_id
 from jens.system.files import is_verdict, read_file, read_if_there
 from jens.urls import public_url
 
 __all__ = ["GitOptions", "stop_all"]
 
-#: Where a repository has its branches.
-HEADS = "refs/heads/"
+#: Where a repository has its branches, and its tags.
+HEADS, TAGS = "refs/heads/", "refs/tags/"
+#: What ends the name of a tag with the object that an annotated one leads to, in what remotes say.
+_PEELED = "^{}"
 #: The remote's name during a clone: a user's configuration of remotes named origin must not apply.
 _NEW = "jens-clone"
-_PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) {HEADS}(?P<branch>[^\n]+)$", re.MULTILINE)
+_PACKED = re.compile(rf"^(?P<commit>[0-9a-f]{{40}}) (?P<ref>(?:{HEADS}|{TAGS})[^\n]+)$", re.MULTILINE)
 #: Digits of a commit id in a repository made with ``--object-format=sha256``.
 _SHA256 = 64
 _SYMBOLIC = re.compile(rf"^ref: {HEADS}(?P<branch>[^\n]+)\tHEAD$", re.MULTILINE)
@@ -42,9 +45,27 @@ _CONFIGURED_URL = re.compile(r"^\turl = (?P<url>.*)$", re.MULTILINE)
 # Remotes and mirrors
 
 
-def question(url: str) -> Command:
-    """The command that asks a remote for its branches."""
-    return ("ls-remote", "--heads", "--", url)
+def question(url: str, tags: Iterable[str] = ()) -> Command:
+    """The command that asks a remote for its branches, and for some tags by their names."""
+    wanted = [f"{TAGS}{tag}{peeled}" for tag in sorted(tags) for peeled in ("", _PEELED)]
+    return ("ls-remote", "--heads", *(("--tags", "--", url, f"{HEADS}*", *wanted) if wanted else ("--", url)))
+
+
+def asked_url(command: Command) -> str:
+    """The URL of the remote that a command asks."""
+    return command[command.index("--") + 1]
+
+
+def _key(ref: str) -> str | None:
+    """What a branch or a tag is called among both, by its full name; None for other refs."""
+    if ref.startswith(HEADS):
+        return ref[len(HEADS) :]
+    return f"{TAG_MARK}{ref[len(TAGS) :]}" if ref.startswith(TAGS) else None
+
+
+def _full_name(key: str) -> str:
+    """Reverse ``_key``."""
+    return f"{TAGS}{key[1:]}" if key.startswith(TAG_MARK) else f"{HEADS}{key}"
 
 
 def default_branch(url: str, options: GitOptions) -> str:
@@ -55,21 +76,25 @@ def default_branch(url: str, options: GitOptions) -> str:
 
 
 def remote_heads(output: bytes) -> dict[str, str]:
-    """The branches of a remote, name to commit, from its reply. Raises GitError."""
-    heads = {}
+    """The branches and tags of a remote, key to commit, from its reply. Raises GitError."""
+    heads, peeled = {}, {}
     for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may contain other line ends
         commit, _, ref = line.partition("\t")
-        if ref.startswith(HEADS):
+        key = _key(ref)
+        if key is not None:
             if not is_commit_id(commit):
                 problem = "expected SHA-1 commit ids from the remote"
                 raise GitError("ls-remote", f"{problem}, it has SHA-256 ones" if len(commit) == _SHA256 else problem)
-            heads[ref[len(HEADS) :]] = commit
-    return heads
+            if key.startswith(TAG_MARK) and key.endswith(_PEELED):
+                peeled[key[: -len(_PEELED)]] = commit
+            else:
+                heads[key] = commit
+    return {**heads, **peeled}
 
 
 def listing(heads: Mapping[str, str]) -> bytes:
-    """The reply of a remote with these branches (name to commit), if it sorts them by name."""
-    lines = [f"{commit}\t{HEADS}{branch}\n" for branch, commit in sorted(heads.items())]
+    """The reply of a remote with these branches and tags (key to commit), if it sorts them, and no tag is annotated."""
+    lines = [f"{commit}\t{ref}\n" for ref, commit in sorted((_full_name(key), heads[key]) for key in heads)]
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
@@ -94,15 +119,27 @@ def _size(path: Path) -> int:
         return 0
 
 
-def fetch(bare: Path, url: str, options: GitOptions) -> str:
+def fetch(bare: Path, url: str, options: GitOptions, tags: Mapping[str, str]) -> str:
     """Make the branches of a mirror equal to those of the remote, also moved, rewritten and deleted ones.
 
-    Returns what Git complained of, for it may reject branches and nevertheless end with success. Raises GitError.
+    The mirror gets these ``tags`` (key to commit) of the remote, and no others. Returns what Git complained of, for it
+    may reject branches and nevertheless end with success. Raises GitError.
     """
     # --progress: as long as Git tells of any, the server is not silent.
     arguments = ["fetch", "--progress" if options.is_patient else "--quiet", "--prune", "--no-tags"]
     arguments += ["--no-write-fetch-head", "--update-head-ok", *server_of_path(url)]
-    return transfer([*arguments, "--", url, _MIRROR], bare, options)
+    said = transfer([*arguments, "--", url, _MIRROR, *map(_full_name, tags)], bare, options)
+    _keep_tags(bare, tags)
+    return said
+
+
+def _keep_tags(bare: Path, tags: Mapping[str, str]) -> None:
+    """Give a mirror these tags (key to commit), and no others. An annotated one leads to the commit at once."""
+    before = {key: commit for key, commit in heads(bare).items() if key.startswith(TAG_MARK)}
+    gone = [f"delete {_full_name(key)}\0\0" for key in before.keys() - tags.keys()]
+    put = [f"update {_full_name(key)}\0{commit}\0\0" for key, commit in tags.items() if before.get(key) != commit]
+    for lines in filter(None, (gone, put)):  # one after the other: a tag may get the name of a directory of tags
+        run(["update-ref", "-z", "--stdin"], git_dir=bare, stdin="".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def fetch_commits(bare: Path, url: str, commits: Iterable[str], options: GitOptions, *arguments: str) -> None:
@@ -140,19 +177,20 @@ def borrow(bare: Path, objects: Path) -> None:
 
 
 def heads(bare: Path) -> dict[str, str]:
-    """The branches of a mirror, name to commit, read from its files: gitrepository-layout(5).
+    """The branches and tags of a mirror, key to commit, read from its files: gitrepository-layout(5).
 
+    A key is the name of a branch, or ``~`` and the name of a tag (see ``model.Tag``).
     Damaged loose refs are left out. Raises OSError when the mirror cannot be read.
     """
     top = str(bare)  # strings and not paths, for speed: each run looks at each mirror
-    loose = dict(_loose_heads(f"{top}/refs/heads"))
+    loose = {**dict(_loose(f"{top}/refs/heads")), **dict(_loose(f"{top}/refs/tags", TAG_MARK))}
     # Read after the loose ones: ``git pack-refs`` writes this file before it removes them.
-    heads = {**_packed_heads(top), **loose}
-    return {branch: commit for branch, commit in heads.items() if commit}
+    heads = {**_packed(top), **loose}
+    return {key: commit for key, commit in heads.items() if commit}
 
 
-def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
-    """Branches in files of their own, with the commit, or '' when the file is damaged."""
+def _loose(top: str, mark: str = "") -> Iterator[tuple[str, str]]:
+    """Refs in files of their own, by name behind the mark, with the commit, or '' when the file is damaged."""
     waiting = [""]
     while waiting:  # no recursion: a name may have any depth
         prefix = waiting.pop()
@@ -169,15 +207,15 @@ def _loose_heads(top: str) -> Iterator[tuple[str, str]]:
                     commit = read_file(entry.path).decode("ascii", "replace").strip()
                 except FileNotFoundError:
                     continue  # packed or deleted a moment ago
-                yield branch, commit if is_commit_id(commit) else ""
+                yield f"{mark}{branch}", commit if is_commit_id(commit) else ""
 
 
-def _packed_heads(top: str) -> dict[str, str]:
+def _packed(top: str) -> dict[str, str]:
     try:
         text = read_file(f"{top}/packed-refs").decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return {}
-    return {match["branch"]: match["commit"] for match in _PACKED.finditer(text)}
+    return {key: match["commit"] for match in _PACKED.finditer(text) if (key := _key(match["ref"]))}
 
 
 def is_repository(path: Path) -> bool:

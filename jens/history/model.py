@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jens.model import Branch, Commit, OpenFault, Ref
+from jens.model import TAG_MARK, Branch, Commit, OpenFault, Ref, Tag
 
 #: What comes before the digits of a commit: its files are there, or they are not.
 _THERE, _MISSING = ".", "?"
@@ -26,18 +26,20 @@ POLL, HINTS = "POLL", "hints"
 
 def name_of_ref(ref: Ref, *, is_there: bool = True) -> str:
     """The name of a ref in the history; ``is_there``: the files of a pinned commit are on disk."""
-    if isinstance(ref, Branch):
-        return ref.name
-    return f"{_THERE if is_there else _MISSING}{ref.digits}"
+    if isinstance(ref, Commit):
+        return f"{_THERE if is_there else _MISSING}{ref.digits}"
+    return ref.key
 
 
 def ref_of_name(name: str) -> Ref:
     """The ref that a name in the history stands for."""
-    return Commit(name[1:]) if name.startswith((_THERE, _MISSING)) else Branch(name)
+    if name.startswith((_THERE, _MISSING)):
+        return Commit(name[1:])
+    return Tag(name[1:]) if name.startswith(TAG_MARK) else Branch(name)
 
 
 def pinned_commit(name: str) -> str | None:
-    """The commit whose files a pin shows, by its name in the history; None for a branch, and for missing files."""
+    """The commit whose files a pin shows, by its name in the history; None for other refs, and for missing files."""
     return name[1:] if name.startswith(_THERE) else None
 
 

@@ -10,11 +10,13 @@ from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ign
 from jens.model import (
     PARSERS,
     PARTITIONS,
-    Branch,
+    Commit,
     Declared,
     Definition,
     IllFormed,
     Library,
+    Moving,
+    Prefixes,
     Ref,
     RepoId,
 )
@@ -36,10 +38,10 @@ def is_definition(file: str) -> bool:
     return file.endswith(SUFFIX) and not file.startswith(".")
 
 
-def read_definition(file: str, content: bytes | None, hashprefix: str) -> Declared:
+def read_definition(file: str, content: bytes | None, prefixes: Prefixes) -> Declared:
     """Read one definition; ``content`` is None for an entry of the repository that is no file."""
     try:
-        return inspect_definition(file, content, hashprefix)
+        return inspect_definition(file, content, prefixes)
     except YamlError as problem:
         return ill_formed(file, str(problem), notifications_of(content or b""))
 
@@ -58,7 +60,7 @@ def notifications_of(source: bytes) -> tuple[str, ...]:
         return ()
 
 
-def inspect_definition(file: str, content: bytes | None, hashprefix: str, report: Report = stop) -> Definition:
+def inspect_definition(file: str, content: bytes | None, prefixes: Prefixes, report: Report = stop) -> Definition:
     """Read as much of a definition as possible, and report everything that makes it ill-formed."""
     name = file[: -len(SUFFIX)]
     if not names.is_environment_name(name):
@@ -76,18 +78,18 @@ def inspect_definition(file: str, content: bytes | None, hashprefix: str, report
         keys = {*top, *misspelt.values()}
         if "notifications" not in keys:
             report(YamlError("the mandatory key 'notifications' is missing", near=line))
-        definition = _read(name, content, top, hashprefix, report)
+        definition = _read(name, content, top, prefixes, report)
         if "default" not in keys and ("overrides" not in keys or _is_without_overrides(top)):
             report(YamlError("neither 'default' nor an override, expected one at least", near=line))
     return definition
 
 
-def parse_definition(name: str, source: bytes, hashprefix: str) -> Definition:
+def parse_definition(name: str, source: bytes, prefixes: Prefixes) -> Definition:
     """Read a definition that was well-formed when its environment was built. Raises YamlError.
 
     What a definition must have besides is a matter of ``inspect_definition``: an older Jens may have built from less.
     """
-    return _read(name, source, _top(source)[1], hashprefix, stop)
+    return _read(name, source, _top(source)[1], prefixes, stop)
 
 
 def _top(source: bytes) -> tuple[int, Entries]:
@@ -117,15 +119,15 @@ def _is_without_overrides(top: Entries) -> bool:
         return False
 
 
-def _read(name: str, source: bytes, top: Entries, hashprefix: str, report: Report) -> Definition:
+def _read(name: str, source: bytes, top: Entries, prefixes: Prefixes, report: Report) -> Definition:
     """The values of the known keys. Reports the ill-formed ones and leaves them out."""
     default, overrides, parser = None, {}, None
     if "default" in top:
         with reporting(report):
-            default = _default(top["default"][1], hashprefix)
+            default = _default(top["default"][1], prefixes)
     if "overrides" in top:
         with reporting(report):
-            overrides = dict(_overrides(top["overrides"][1], hashprefix, report))
+            overrides = dict(_overrides(top["overrides"][1], prefixes, report))
     if "parser" in top:
         with reporting(report):
             parser = _parser(top["parser"][1])
@@ -137,24 +139,24 @@ def _read(name: str, source: bytes, top: Entries, hashprefix: str, report: Repor
     return Definition(name, default, overrides, notifications, parser, source, unknown)
 
 
-def _default(node: Node, hashprefix: str) -> Branch:
-    ref = _ref(node, "'default'", hashprefix)
-    if not isinstance(ref, Branch):
-        raise YamlError("'default' is expected to be a branch, not a commit", yamlnodes.line_of(node))
+def _default(node: Node, prefixes: Prefixes) -> Moving:
+    ref = _ref(node, "'default'", prefixes)
+    if isinstance(ref, Commit):
+        raise YamlError("'default' is expected to be a branch or a tag, not a commit", yamlnodes.line_of(node))
     return ref
 
 
-def _ref(node: Node, what: str, hashprefix: str) -> Ref:
+def _ref(node: Node, what: str, prefixes: Prefixes) -> Ref:
     text = yamlnodes.string(node)
     if text is None:
         raise YamlError(f"{what} is expected to be a string, not {yamlnodes.kind(node)}", yamlnodes.line_of(node))
     try:
-        return names.parse_ref(text, hashprefix)
+        return names.parse_ref(text, prefixes)
     except ValueError as error:
         raise YamlError(f"{what}: {error}", yamlnodes.line_of(node)) from error
 
 
-def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[RepoId, Ref]]:
+def _overrides(node: Node, prefixes: Prefixes, report: Report) -> Iterator[tuple[RepoId, Ref]]:
     count = 0
     for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
         with reporting(report):
@@ -170,7 +172,7 @@ def _overrides(node: Node, hashprefix: str, report: Report) -> Iterator[tuple[Re
                 raise YamlError(f"'overrides' has more than {MOST_OVERRIDES} overrides", yamlnodes.line_of(key))
             for name, (_name, ref) in found.items():
                 with reporting(report):
-                    yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", hashprefix)
+                    yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", prefixes)
 
 
 def _notifications(node: Node) -> tuple[str, ...]:

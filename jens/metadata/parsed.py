@@ -25,7 +25,7 @@ from jens.metadata.definition import (
     read_definition,
 )
 from jens.metadata.yamlnodes import YamlError
-from jens.model import Branch, Declared, Definition, Ref, RepoId
+from jens.model import Commit, Declared, Definition, Moving, Prefixes, Ref, RepoId
 from jens.statefile import DEFINITIONS, StateError
 
 #: Texts of definitions that older versions accepted are read with less rules, and saved under another key.
@@ -35,8 +35,8 @@ _LENIENT = "lenient "
 class Parsed:
     """Reads definitions from their texts, and remembers what each text says."""
 
-    def __init__(self, hashprefix: str, known: Mapping[str, Any] | None = None) -> None:
-        self._hashprefix = hashprefix
+    def __init__(self, prefixes: Prefixes, known: Mapping[str, Any] | None = None) -> None:
+        self._prefixes = prefixes
         self._known = known or {}
         self._used: dict[str, Any] = {}
         self._repos: dict[tuple[str, str], RepoId] = {}
@@ -44,25 +44,25 @@ class Parsed:
         self._has_parsed = False
 
     @classmethod
-    def load(cls, layout: Layout, hashprefix: str) -> Parsed:
+    def load(cls, layout: Layout, prefixes: Prefixes) -> Parsed:
         """With what earlier runs have parsed; nothing when that is lost, or was parsed by other rules."""
         try:
             content = statefile.load(layout, DEFINITIONS)
-            known = content["texts"] if content["rules"] == _rules(hashprefix) else {}
-            return cls(hashprefix, known if isinstance(known, dict) else {})
+            known = content["texts"] if content["rules"] == _rules(prefixes) else {}
+            return cls(prefixes, known if isinstance(known, dict) else {})
         except (StateError, KeyError, TypeError):
-            return cls(hashprefix)
+            return cls(prefixes)
 
     def save(self, layout: Layout) -> None:
         """Save what all texts say that were read, if any of them is new. Raises OSError."""
         if self._has_parsed:
-            statefile.save(layout, DEFINITIONS, {"rules": _rules(self._hashprefix), "texts": self._used})
+            statefile.save(layout, DEFINITIONS, {"rules": _rules(self._prefixes), "texts": self._used})
 
     def read(self, file: str, content: bytes | None) -> Declared:
         """``read_definition``, and not too many overrides in all."""
         name = file[: -len(SUFFIX)]
         if content is None or not names.is_environment_name(name):
-            return read_definition(file, content, self._hashprefix)
+            return read_definition(file, content, self._prefixes)
         try:
             found = self._definition("", name, content)
         except YamlError as problem:
@@ -94,9 +94,9 @@ class Parsed:
         self._has_parsed = True
         try:
             if kind:
-                found = parse_definition(name, source, self._hashprefix)
+                found = parse_definition(name, source, self._prefixes)
             else:
-                found = inspect_definition(f"{name}{SUFFIX}", source, self._hashprefix)
+                found = inspect_definition(f"{name}{SUFFIX}", source, self._prefixes)
         except YamlError as problem:
             self._used[key] = [problem.text, problem.line, problem.place, notifications_of(source)]
             raise
@@ -114,7 +114,7 @@ class Parsed:
                 default = saved["default"]
                 return Definition(
                     name,
-                    None if default is None else Branch(_ref(default).name),  # type: ignore[union-attr]
+                    None if default is None else _moving(default),
                     {
                         self._repo(partition, repo): _ref(entry)
                         for partition, refs in saved["overrides"].items()
@@ -158,15 +158,22 @@ def _ref(entry: str) -> Ref:
     return ref
 
 
+def _moving(entry: str) -> Moving:
+    ref = _ref(entry)
+    if isinstance(ref, Commit):
+        raise ValueError(f"unexpected {entry!r}")
+    return ref
+
+
 def _digest(source: bytes) -> str:
     from hashlib import blake2b  # noqa: PLC0415 - readers of the library need none
 
     return blake2b(source, digest_size=20).hexdigest()
 
 
-def _rules(hashprefix: str) -> str:
-    """What decides how a text is read: the prefix of commits, and the programs that read it."""
-    number = zlib.crc32(hashprefix.encode("utf-8", "surrogateescape"))
+def _rules(prefixes: Prefixes) -> str:
+    """What decides how a text is read: the prefixes, and the programs that read it."""
+    number = zlib.crc32("\n".join(prefixes).encode("utf-8", "surrogateescape"))
     for module in (definitions, names, yamlnodes):
         path = module.__file__
         try:

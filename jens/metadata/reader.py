@@ -42,7 +42,7 @@ def read_definitions(config: Config, commit: str, parsed: Parsed | None = None) 
     """
     directory = config.main.environmentsmetadatadir
     if parsed is None:
-        parsed = Parsed.load(Layout.of(config), config.main.hashprefix)
+        parsed = Parsed.load(Layout.of(config), config.main.prefixes)
     try:
         listed = contents.list_files(directory, commit)
         found = {name: entry for name, entry in sorted(listed.items()) if is_definition(name)}

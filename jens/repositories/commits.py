@@ -12,7 +12,9 @@ from jens.events import COMMIT, Event
 from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
 from jens.git.wanted import fetch_wanted
-from jens.model import Commit, Ref
+from jens.layout import ref_entry
+from jens.model import Commit, Ref, Tag
+from jens.names import describe_ref
 from jens.repositories.mirror import failure_event, is_remote
 from jens.repositories.model import Reply, Request
 from jens.repositories.refs import resolve
@@ -60,6 +62,24 @@ def foresee_commits(
     """
     search = _Search(bare, request, remotes, absent if reply is Reply.NOW else None, aside)
     return _resolve_commits(search, checkouts, reply)
+
+
+def without_false_tags(
+    bare: Path, request: Request, heads: Mapping[str, str], checkouts: Collection[str]
+) -> tuple[Mapping[str, str], list[Event]]:
+    """Branches and tags without the needed tags that lead to no commit, and an error for each. Raises GitError."""
+    found = {tag: heads[tag.key] for tag in map(Tag, request.needs.tags) if tag.key in heads}
+    unsure = {tag: commit for tag, commit in found.items() if commit not in checkouts}
+    if not unsure or not wrapper.is_repository(bare):
+        return heads, []
+    are_commits = wrapper.commits_among(bare, sorted({*unsure.values()}))
+    false = [tag for tag, commit in unsure.items() if commit not in are_commits]
+    keys = {tag.key for tag in false}
+    events = [
+        Event(logging.ERROR, f"{request.repo}: {describe_ref(tag)} leads to no commit", COMMIT, ref_entry(tag, None))
+        for tag in false
+    ]
+    return {key: commit for key, commit in heads.items() if key not in keys}, events
 
 
 class _Search(NamedTuple):

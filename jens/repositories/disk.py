@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from jens.git import damage, worktrees
 from jens.git.head import commit_of
-from jens.layout import Layout, branch_entry, commit_entry, is_checkout_name
-from jens.model import Branch, Ref, RepoId
+from jens.layout import Layout, commit_entry, is_checkout_name, moving_entry
+from jens.model import Commit, Ref, RepoId
 from jens.repositories import legacy
 from jens.repositories.model import OnDisk
 from jens.system import files
@@ -47,7 +47,7 @@ def scan(layout: Layout, repo: RepoId) -> OnDisk:
 def is_as_left(layout: Layout, repo: RepoId, refs: Mapping[Ref, str]) -> bool:
     """Whether exactly these refs are expanded, at these commits, and the mirror is not damaged. Raises OSError."""
     disk = scan(layout, repo)
-    links = {branch_entry(ref): commit for ref, commit in refs.items() if isinstance(ref, Branch)}
+    links = {moving_entry(ref): commit for ref, commit in refs.items() if not isinstance(ref, Commit)}
     return disk.links == links and disk.checkouts >= {*refs.values()} and not damage.examine(layout.bare(repo))[0]
 
 

@@ -86,7 +86,7 @@ def _ask(bare: Path, remotes: Remotes, request: Request, disk: OnDisk) -> Mirror
     if request.left is not None:
         return Mirror(mirror.read_heads(bare), Reply.NONE, (mirror.left_event(request.repo, request.left),))
     if mirror.must_ask(bare, request, sorted(disk.checkouts)):
-        return mirror.ask(bare, request.url, request.repo, remotes)
+        return mirror.ask(bare, request, remotes)
     return Mirror(mirror.read_heads(bare), Reply.BEFORE)
 
 

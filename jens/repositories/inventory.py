@@ -10,7 +10,7 @@ from typing import Any
 
 from jens import statefile
 from jens.layout import Layout, entry_ref, is_checkout_name
-from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId
+from jens.model import PARTITIONS, Branch, Commit, Inventory, Ref, RepoId, Tag
 from jens.names import is_branch_name, is_commit_id, is_repository_name
 from jens.statefile import INVENTORY, StateError
 
@@ -85,7 +85,7 @@ def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
     for entry in os.scandir(layout.clone(repo)):
         if entry.is_symlink():
             target, ref = os.readlink(entry.path), entry_ref(entry.name)
-            if isinstance(ref, Branch) and is_checkout_name(target) and layout.checkout(repo, target[1:]).is_dir():
+            if ref is not None and is_checkout_name(target) and layout.checkout(repo, target[1:]).is_dir():
                 refs[ref] = target[1:]
         elif is_checkout_name(entry.name):
             checkouts.append(entry.name[1:])
@@ -95,11 +95,12 @@ def _expanded(layout: Layout, repo: RepoId) -> dict[Ref, str]:
 
 
 def encode(inventory: Inventory) -> dict[str, Any]:
-    """The content of the file: partition, name, then branches and commits, each with the commit's full id."""
+    """The content of the file: partition, name, then branches, tags and commits, each with the commit's full id."""
     content: dict[str, dict[str, Any]] = {partition: {} for partition in PARTITIONS}
     for repo, refs in inventory.items():
         content[repo.partition][repo.name] = {
             "branches": {ref.name: commit for ref, commit in refs.items() if isinstance(ref, Branch)},
+            "tags": {ref.name: commit for ref, commit in refs.items() if isinstance(ref, Tag)},
             "commits": {ref.digits: commit for ref, commit in refs.items() if isinstance(ref, Commit)},
         }
     return content
@@ -121,6 +122,8 @@ def _decode_refs(refs: Any) -> dict[Ref, str]:
     found: dict[Ref, str] = {}
     for name, commit in refs["branches"].items():
         found[Branch(_expect(name, is_branch_name(name)))] = _expect(commit, is_commit_id(commit))
+    for name, commit in refs.get("tags", {}).items():
+        found[Tag(_expect(name, is_branch_name(name)))] = _expect(commit, is_commit_id(commit))
     for digits, commit in refs["commits"].items():
         found[Commit(_expect(digits, _DIGITS.fullmatch(digits)))] = _expect(commit, is_commit_id(commit))
     return found

@@ -15,7 +15,7 @@ from jens.git import lock, wrapper
 from jens.git.remotes import Remotes
 from jens.git.shells import Command
 from jens.git.wrapper import GitOptions
-from jens.model import Branch, Ref, RepoId
+from jens.model import TAG_MARK, Commit, Ref, RepoId
 from jens.names import is_branch_name
 from jens.repositories.model import Left, Reply, Request
 from jens.repositories.refs import missing_mandatory
@@ -28,7 +28,7 @@ _MOST_NAMED = 5
 
 
 class Mirror(NamedTuple):
-    """The branches of a repository, and how reliable they are."""
+    """The branches and needed tags of a repository by their keys, and how reliable they are."""
 
     heads: Mapping[str, str]
     reply: Reply
@@ -51,8 +51,7 @@ class RefusedError(Exception):
 def questions(requests: Iterable[Request]) -> list[Command]:
     """The commands that ask the remotes which are to be asked in any case, each once."""
     wanted = [request for request in requests if request.left is None and (request.ask or request.is_new)]
-    urls = [request.url for request in wanted if request.url is not None]
-    return [wrapper.question(url) for url in dict.fromkeys(urls)]
+    return [*dict.fromkeys(request.question for request in wanted if request.url is not None)]
 
 
 def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str]) -> Mirror:
@@ -78,7 +77,7 @@ def bring_up_to_date(bare: Path, request: Request, remotes: Remotes, checkouts: 
         return Mirror(read_heads(bare), Reply.BEFORE)
     try:
         before = read_heads(bare)
-        mirror = update_mirror(bare, url, request.repo, remotes)
+        mirror = update_mirror(bare, url, request, remotes)
         mirror = mirror._replace(events=(*mirror.events, *_losses(request, before, mirror)))
     except GitError as error:
         doubt = _doubt(bare, error)
@@ -127,7 +126,7 @@ def _look_at(bare: Path) -> str | None:
 def _losses(request: Request, before: Mapping[str, str], mirror: Mirror) -> list[Event]:
     """A warning about branches that were missing, and are now again as the last run left them."""
     now = mirror.heads if mirror.reply is Reply.NOW else {}
-    recorded = {ref.name: commit for ref, commit in request.recorded.items() if isinstance(ref, Branch)}
+    recorded = {ref.key: commit for ref, commit in request.recorded.items() if not isinstance(ref, Commit)}
     lost = sorted(name for name in now if name not in before and recorded.get(name) == now[name])
     return [Event(logging.WARNING, f"The mirror of {request.repo} had lost branches: {lost}")] if lost else []
 
@@ -144,14 +143,12 @@ def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
 
 def _differs_from_record(heads: Mapping[str, str], recorded: Mapping[Ref, str]) -> bool:
     """Whether branches are not as the last run left them: restored from a backup, or fetched by a killed run."""
-    return any(
-        isinstance(ref, Branch) and ref.name in heads and heads[ref.name] != commit for ref, commit in recorded.items()
-    )
+    return any(not isinstance(ref, Commit) and heads.get(ref.key, commit) != commit for ref, commit in recorded.items())
 
 
 def _has(bare: Path, heads: Mapping[str, str], ref: Ref, request: Request, checkouts: Sequence[str]) -> bool:
-    if isinstance(ref, Branch):
-        return ref.name in heads
+    if not isinstance(ref, Commit):
+        return ref.key in heads
     digits = request.full_id(ref) or ref.digits
     if any(commit.startswith(digits) for commit in checkouts):
         return True
@@ -172,12 +169,11 @@ def _take_in(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror
 
 def renew(bare: Path, request: Request, remotes: Remotes, checkouts: Sequence[str], reason: str) -> Mirror:
     """Make a mirror anew if its remote can be cloned. Otherwise it stays as it is."""
-    url = request.url or ""
     try:
-        reply = ask(bare, url, request.repo, remotes)  # a silent remote times out sooner than a clone
+        reply = ask(bare, request, remotes)  # a silent remote times out sooner than a clone
         if not reply.is_settled:
             return reply
-        mirror, lost = renew_mirror(bare, url, checkouts, remotes, reply.heads)
+        mirror, lost = renew_mirror(bare, request, checkouts, remotes, reply.heads)
     except GitError as error:
         return Mirror(read_heads(bare), Reply.NONE, (failure_event("clone", request.repo, error),))
     text = f"The mirror of {request.repo} {reason}, it was made anew"
@@ -211,11 +207,11 @@ def refusal_event(repo: RepoId, missing: Sequence[str]) -> Event:
 
 def clone_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
     """Clone a new mirror aside, so that a refused one leaves nothing. Raises GitError, RefusedError."""
-    said = remotes.heads(url)  # a silent remote times out sooner than a clone
+    said = remotes.heads(request.question)  # a silent remote times out sooner than a clone
     _refuse_without(request, said)
     staging = files.staging_name(bare.parent)
     try:
-        heads = _clone(staging, url, remotes, said)
+        heads = _clone(staging, url, request, remotes, said)
         _refuse_without(request, heads)
         files.replace_tree(staging, bare)
     finally:
@@ -229,31 +225,38 @@ def _refuse_without(request: Request, heads: Mapping[str, str]) -> None:
         raise RefusedError(refusal_event(request.repo, missing))
 
 
-def _clone(staging: Path, url: str, remotes: Remotes, said: Mapping[str, str]) -> dict[str, str]:
+def _clone(staging: Path, url: str, request: Request, remotes: Remotes, said: Mapping[str, str]) -> dict[str, str]:
     """Clone a remote that ``said`` which branches it has. Returns what the clone brought. Raises GitError."""
     remotes.converse(url, lambda options: wrapper.clone(staging, url, options), is_long=True)
+    if tags := tags_among(said):  # a clone brings branches, or all tags
+        remotes.converse(url, lambda options: wrapper.fetch(staging, url, options, tags))
     heads = wrapper.heads(staging)
-    _expect_brought("clone", url, remotes, not_brought(said, {}, heads), heads)
+    _expect_brought("clone", request, remotes, not_brought(said, {}, heads), heads)
     return heads
 
 
+def tags_among(heads: Mapping[str, str]) -> dict[str, str]:
+    """The tags among branches and tags, by their keys."""
+    return {key: commit for key, commit in heads.items() if key.startswith(TAG_MARK)}
+
+
 def not_brought(said: Mapping[str, str], before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """The branches that a remote ``said`` to be elsewhere than in the mirror before, and that Git left there.
+    """The branches and tags that a remote ``said`` to be elsewhere than in the mirror before, and that Git left there.
 
     Names that no branch can have do not count: Git ignores them, and no definition can use them.
     """
     left = (name for name in {*said, *before} if said.get(name) != before.get(name) == after.get(name))
-    return sorted(filter(is_branch_name, left))
+    return sorted(name for name in left if name.startswith(TAG_MARK) or is_branch_name(name))
 
 
 def _expect_brought(
-    verb: str, url: str, remotes: Remotes, left: list[str], heads: Mapping[str, str], text: str = ""
+    verb: str, request: Request, remotes: Remotes, left: list[str], heads: Mapping[str, str], text: str = ""
 ) -> None:
     """Raise GitError when the remote still has branches that Git has ``left`` as they were.
 
     A push between question and fetch may have taken them back. ``text`` is what Git complained of.
     """
-    now = remotes.heads_now(url) if left else {}
+    now = remotes.heads_now(request.question) if left else {}
     left = [name for name in left if now.get(name) != heads.get(name)]
     if left:
         names = f"{', '.join(map(repr, left[:_MOST_NAMED]))}{', …' if left[_MOST_NAMED:] else ''}"
@@ -261,25 +264,25 @@ def _expect_brought(
         raise GitError(verb, f"{problem}: {text}" if text else problem, _SUCCESS)
 
 
-def ask(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
-    """Ask the remote which branches it has, without a fetch. Raises GitError."""
-    heads = remotes.heads(url)
-    if not heads:
-        problem = f"The remote of {repo} has no branches at all, what is mirrored stays"
+def ask(bare: Path, request: Request, remotes: Remotes) -> Mirror:
+    """Ask the remote which branches and needed tags it has, without a fetch. Raises GitError."""
+    heads = remotes.heads(request.question)
+    if heads.keys() == tags_among(heads).keys():
+        problem = f"The remote of {request.repo} has no branches at all, what is mirrored stays"
         return Mirror(read_heads(bare), Reply.NONE, (Event(logging.ERROR, problem, NOT_FETCHED),))
     return Mirror(heads, Reply.NOW)
 
 
-def update_mirror(bare: Path, url: str, repo: RepoId, remotes: Remotes) -> Mirror:
-    """Ask the remote, and fetch when its branches or its URL have changed. Raises GitError."""
-    reply = ask(bare, url, repo, remotes)
+def update_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> Mirror:
+    """Ask the remote, and fetch when its branches, needed tags or its URL have changed. Raises GitError."""
+    reply = ask(bare, request, remotes)
     moved = not wrapper.is_mirror_of(bare, url)
     before = read_heads(bare)
     if not reply.is_settled or (before == reply.heads and not moved):
         return reply
-    text = remotes.converse(url, lambda options: wrapper.fetch(bare, url, options))
+    text = remotes.converse(url, lambda options: wrapper.fetch(bare, url, options, tags_among(reply.heads)))
     heads = read_heads(bare)
-    _expect_brought("fetch", url, remotes, not_brought(reply.heads, before, heads), heads, text)
+    _expect_brought("fetch", request, remotes, not_brought(reply.heads, before, heads), heads, text)
     if moved:
         wrapper.record_url(bare, url)
     return Mirror(heads, Reply.NOW)
@@ -296,7 +299,7 @@ def read_heads(bare: Path) -> dict[str, str]:
 
 
 def renew_mirror(
-    bare: Path, url: str, checkouts: Sequence[str], remotes: Remotes, said: Mapping[str, str]
+    bare: Path, request: Request, checkouts: Sequence[str], remotes: Remotes, said: Mapping[str, str]
 ) -> tuple[Mirror, list[str]]:
     """Make a damaged mirror anew, and salvage the commits of checkouts. ``said``: the branches of the remote.
 
@@ -304,7 +307,7 @@ def renew_mirror(
     """
     staging, lender = files.staging_name(bare.parent), files.staging_name(bare.parent)
     try:
-        _clone(staging, url, remotes, said)
+        _clone(staging, request.url or "", request, remotes, said)
         missing = [commit for commit in checkouts if not wrapper.commits_like(staging, commit)]
         if missing and (bare / "objects").is_dir():
             wrapper.borrow(lender, bare / "objects")

@@ -9,13 +9,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from jens.events import Event
-from jens.layout import branch_entry
+from jens.git import wrapper
+from jens.git.shells import Command
+from jens.layout import moving_entry
 from jens.model import (
     PARTITIONS,
     Branch,
     Commit,
     Ref,
     RepoId,
+    Tag,
     ref_order,
 )
 
@@ -48,20 +51,25 @@ class RepositoriesPlan(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Refs that a repository must have expanded, and why. ``implied`` branches are needed only where they exist.
+    """Refs that a repository must have expanded, and why. ``implied`` ones are needed only where they exist.
 
     ``former`` refs are needed until environments have changed: they stay as they are, and are not updated.
     """
 
     mandatory: frozenset[Branch] = frozenset()
     overrides: frozenset[Ref] = frozenset()
-    implied: frozenset[Branch] = frozenset()
+    implied: frozenset[Ref] = frozenset()
     former: frozenset[Ref] = frozenset()
 
     @property
     def refs(self) -> list[Ref]:
         """All refs but the former ones, sorted."""
         return sorted(self.mandatory | self.overrides | self.implied, key=ref_order)
+
+    @property
+    def tags(self) -> list[str]:
+        """The names of the tags among them."""
+        return [ref.name for ref in self.refs if isinstance(ref, Tag)]
 
 
 class OnDisk(NamedTuple):
@@ -79,9 +87,9 @@ class OnDisk(NamedTuple):
 
     def commit_of(self, ref: Ref) -> str | None:
         """The commit that a ref is expanded at, None if it is not. Abbreviated commits are not looked up."""
-        if isinstance(ref, Branch):
-            return self.links.get(branch_entry(ref))
-        return ref.digits if ref.digits in self.checkouts else None
+        if isinstance(ref, Commit):
+            return ref.digits if ref.digits in self.checkouts else None
+        return self.links.get(moving_entry(ref))
 
 
 class RefsPlan(NamedTuple):
@@ -136,6 +144,11 @@ class Request(NamedTuple):
     left: Left | None = None
     absent: frozenset[Ref] = frozenset()
     absent_at: str = ""
+
+    @property
+    def question(self) -> Command:
+        """What the remote is asked: its branches, and the needed tags. There must be a URL."""
+        return wrapper.question(self.url or "", self.needs.tags)
 
     def full_id(self, commit: Commit) -> str | None:
         """The full id of a declared commit, None when it is abbreviated and not on record."""

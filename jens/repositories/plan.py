@@ -14,6 +14,7 @@ from jens.model import (
     Branch,
     Definition,
     Library,
+    Moving,
     Ref,
     RepoId,
 )
@@ -105,14 +106,14 @@ class _Wanted(NamedTuple):
 
     overrides: Mapping[RepoId, set[Ref]]
     pins: Mapping[RepoId, set[Ref]]
-    defaults: frozenset[Branch]
+    defaults: frozenset[Moving]
     by_snapshots: frozenset[RepoId]
 
     @classmethod
     def by(cls, definitions: Iterable[Definition]) -> _Wanted:
         overrides: dict[RepoId, set[Ref]] = {}
         pins: dict[RepoId, set[Ref]] = {}
-        defaults: set[Branch] = set()
+        defaults: set[Moving] = set()
         by_snapshots: set[RepoId] = set()
         for definition in definitions:
             for repo, ref in definition.overrides.items():
@@ -128,5 +129,5 @@ class _Wanted(NamedTuple):
     def overrides_of(self, repo: RepoId) -> frozenset[Ref]:
         return frozenset(self.overrides.get(repo, ()))
 
-    def implied_of(self, repo: RepoId) -> frozenset[Branch]:
+    def implied_of(self, repo: RepoId) -> frozenset[Moving]:
         return self.defaults | {SNAPSHOT_COMMON} if repo in self.by_snapshots else self.defaults

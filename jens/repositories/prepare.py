@@ -15,9 +15,9 @@ from jens.git.objects import Objects
 from jens.git.packs import UnreadError
 from jens.git.remotes import Remotes
 from jens.git.trees import Trees
-from jens.layout import Layout, ref_entry
+from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import refuse_ways_out
-from jens.model import Branch, Commit, Ref, RepoId, ref_order
+from jens.model import Commit, Ref, RepoId, Tag, ref_order
 from jens.names import describe_ref
 from jens.repositories import absent_refs, commits, content, repair
 from jens.repositories import mirror as repositories_mirror
@@ -154,6 +154,9 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
     repo = request.repo
     disk, events = repair.restore_ties(layout, repo, on_disk)
     bare = layout.bare(repo)
+    heads, found = commits.without_false_tags(bare, request, mirror.heads, disk.checkouts)
+    mirror = mirror._replace(heads=heads)
+    events += found
     on_disk_now, absent = sorted(disk.checkouts), absent_commits(request, mirror)
     resolution = commits.resolve_commits(bare, request, on_disk_now, remotes, mirror.reply, absent)
     plan = plan_of(request, mirror, resolution, disk)
@@ -180,7 +183,7 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
             failed.append(commit)
             events.append(Event(logging.ERROR, f"Unable to use {repo} at {commit}: {error}", CHECKOUT, commit))
     settled = settle(plan, disk, failed)
-    events += _updated(layout, repo, disk, settled)
+    events += [*_updated(layout, repo, disk, settled), *_moved_tags(repo, disk, settled)]
     events += _content(layout, repo, request.needs, settled, staged)
     lacking = _lacking(request.needs, mirror, resolution)
     # A branch that is not expanded uses no checkout, whatever its commit is; an abbreviation may mean one on disk.
@@ -241,7 +244,7 @@ def content_events(repo: RepoId, ref: Ref, commit: str, look: Look, *, is_new: b
 
 def _lacking(needs: Needs, mirror: Mirror, resolution: Resolution) -> frozenset[Ref]:
     heads, found = mirror.heads, resolution.commits
-    absent = [ref for ref in needs.refs if (ref.name not in heads if isinstance(ref, Branch) else found[ref] is None)]
+    absent = [ref for ref in needs.refs if (found[ref] is None if isinstance(ref, Commit) else ref.key not in heads)]
     return frozenset(absent) - resolution.unasked
 
 
@@ -333,6 +336,15 @@ def _updated(layout: Layout, repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list
         Event(logging.INFO, f"Updated ref '{layout.clone(repo) / entry}' ({_way(layout.bare(repo), old, new)})")
         for entry, old, new in describe(disk, plan)
         if old
+    ]
+
+
+def _moved_tags(repo: RepoId, disk: OnDisk, plan: RefsPlan) -> list[Event]:
+    """Warnings about tags that lead elsewhere now: who uses one expects that it stays."""
+    return [
+        Event(logging.WARNING, f"{repo} {describe_ref(ref)} was moved from {old} to {new}, it is followed")
+        for entry, old, new in describe(disk, plan)
+        if old and isinstance(ref := entry_ref(entry), Tag)
     ]
 
 

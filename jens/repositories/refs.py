@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from jens.events import MANDATORY_BRANCH, Event
-from jens.layout import branch_entry, commit_entry
+from jens.layout import commit_entry, moving_entry
 from jens.model import (
     Branch,
     Commit,
@@ -34,13 +34,15 @@ def plan_refs(
 ) -> RefsPlan:
     """Compare the needed refs with what the mirror has (``heads``, resolved ``commits``) and what is on disk.
 
+    ``heads`` has the commits of branches and tags by their keys.
+
     ``has_replied``: the mirror has what the remote said. Only then is a ref missing, unless it is ``unasked``.
     """
     targets: dict[Ref, str] = {}
     absent: list[Ref] = []
     events: list[Event] = []
     for ref in needs.refs:
-        commit = heads.get(ref.name) if isinstance(ref, Branch) else commits.get(ref)
+        commit = commits.get(ref) if isinstance(ref, Commit) else heads.get(ref.key)
         if commit is None and ref in needs.mandatory and isinstance(ref, Branch):
             commit = disk.commit_of(ref)
             events += [_lost(repo, ref, commit)] if has_replied or heads else []
@@ -111,14 +113,14 @@ def predecessors(commit: str, plan: RefsPlan, disk: OnDisk) -> list[str]:
 
 
 def links_to_put(plan: RefsPlan, disk: OnDisk) -> dict[str, str]:
-    """The branch links that must be made or moved: entry to commit."""
-    wanted = {branch_entry(ref): commit for ref, commit in plan.targets.items() if isinstance(ref, Branch)}
+    """The links of branches and tags that must be made or moved: entry to commit."""
+    wanted = {moving_entry(ref): commit for ref, commit in plan.targets.items() if not isinstance(ref, Commit)}
     return {entry: commit for entry, commit in sorted(wanted.items()) if disk.links.get(entry) != commit}
 
 
 def entries_to_remove(disk: OnDisk, kept: Iterable[Ref]) -> list[str]:
     """The links, and clones of Jens 1.x in the place of links, that belong to no ref that is kept."""
-    wanted = {branch_entry(ref) for ref in kept if isinstance(ref, Branch)}
+    wanted = {moving_entry(ref) for ref in kept if not isinstance(ref, Commit)}
     return sorted((set(disk.links) | disk.clones) - wanted)
 
 

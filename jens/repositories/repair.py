@@ -9,7 +9,7 @@ from pathlib import Path
 from jens.events import Event
 from jens.git import worktrees, wrapper
 from jens.layout import Layout, commit_entry, ref_entry
-from jens.model import Branch, Ref, RepoId
+from jens.model import Commit, Ref, RepoId
 from jens.repositories import legacy
 from jens.repositories.disk import scan
 from jens.repositories.model import OnDisk, RefsPlan
@@ -50,7 +50,7 @@ def warn_of_repairs(
     known = set(recorded.values())
     lost = [commit for commit in commits_to_check_out(plan, disk) if commit in known]
     events = [f"'{layout.checkout(repo, commit)}' was missing, it is laid out again" for commit in lost]
-    left = {ref_entry(ref, commit): commit for ref, commit in recorded.items() if isinstance(ref, Branch)}
+    left = {ref_entry(ref, commit): commit for ref, commit in recorded.items() if not isinstance(ref, Commit)}
     for entry in sorted(links_to_put(plan, disk)):
         commit = left.get(entry)
         if commit in disk.checkouts and entry not in disk.clones and disk.links.get(entry) != commit:

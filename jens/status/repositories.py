@@ -10,7 +10,7 @@ from jens.history import summaries
 from jens.history.model import ref_of_name
 from jens.history.queries import Filter
 from jens.history.summaries import LastMove
-from jens.model import Branch, Inventory, OpenFault, RepoId
+from jens.model import Branch, Commit, Inventory, OpenFault, RepoId, Tag
 from jens.names import parse_repository
 from jens.status import deployments
 from jens.status.environments import FAULTY, MISSING, WELL
@@ -54,7 +54,8 @@ def plan_rows(
                 "faults": sorted({opened.fault.kind for opened in told}),
                 "faulty_since": min((opened.since for opened in told), default=None),
                 "branches": None if refs is None else sum(isinstance(ref, Branch) for ref in refs),
-                "commits": None if refs is None else sum(not isinstance(ref, Branch) for ref in refs),
+                "tags": None if refs is None else sum(isinstance(ref, Tag) for ref in refs),
+                "commits": None if refs is None else sum(isinstance(ref, Commit) for ref in refs),
                 "environments": None if users is None else users.get(str(repo), 0),
                 "left_to_transfer": repo in waiting,
                 "last_change": move

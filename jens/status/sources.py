@@ -95,7 +95,7 @@ class Sources:
 
     def _definitions(self) -> Mapping[str, Definition | None]:
         found: dict[str, Definition | None] = {}
-        prefix = self.config.main.hashprefix
+        prefix = self.config.main.prefixes
         with suppress(OSError):
             parsed = Parsed.load(self.layout, prefix)
             for name in filter(is_environment_name, os.listdir(self.layout.definitions)):

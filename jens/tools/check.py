@@ -29,7 +29,7 @@ from jens.metadata.definition import (
 from jens.metadata.library import Entry, library_doubts, library_entries
 from jens.metadata.reader import plan_refusals
 from jens.metadata.yamlnodes import Doubt, YamlError
-from jens.model import PARTITIONS, Branch, Definition, Library, RepoId
+from jens.model import PARTITIONS, Branch, Definition, Library, Prefixes, RepoId
 from jens.text import one_line
 from jens.urls import location_of, redact
 
@@ -69,7 +69,7 @@ class Finding:
 class Site:
     """The configuration of a site that its metadata depend on; ``writes_conf`` is true when it is unknown, too."""
 
-    hashprefix: str
+    prefixes: Prefixes
     mandatory: tuple[Branch, ...]
     writes_conf: bool = True
 
@@ -78,7 +78,7 @@ class Site:
         """Read it from a configuration. The default one tells nothing about mandatory branches and environment.conf."""
         main = config.main
         branches = () if is_default else tuple(map(Branch, main.mandatorybranches))
-        return cls(main.hashprefix, branches, is_default or main.directory_environments)
+        return cls(main.prefixes, branches, is_default or main.directory_environments)
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def _check_definition(path: Path, library: Library | None, site: Site) -> Checke
     lines: Lines = {}
     with found.whatever_ends_it():
         source = _read(path)
-        definition = inspect_definition(path.name, source, site.hashprefix, found.report)
+        definition = inspect_definition(path.name, source, site.prefixes, found.report)
         lines = lines_of(definition.source)
         if not found:
             found.doubt(left_empty(definition, lines))

@@ -135,7 +135,7 @@ def _ask_all(
 
 def _ask(url: str, wanted: Wanted, remotes: Remotes) -> Reply:
     try:
-        heads = remotes.heads(url)
+        heads = remotes.heads(wrapper.question(url))
         unsure = [commit for commit in wanted.commits if commit.digits not in heads.values()]
         unused = _unused_default(url, heads.keys() - wanted.branches, remotes) if wanted.branches is not None else ""
         problems = _look_for(url, unsure, remotes) if unsure else {}

@@ -106,7 +106,7 @@ def local(moment: float) -> str:
 
 def declared(ref: Ref, config: Config) -> str:
     """A ref as definitions write it."""
-    return model.declared(ref, config.main.hashprefix)
+    return model.declared(ref, config.main.prefixes)
 
 
 def _change(change: Change, config: Config) -> str:

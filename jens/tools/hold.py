@@ -146,7 +146,7 @@ def _basis(config: Config, layout: Layout, name: str) -> Definition | None:
         declared = None
     if isinstance(declared, Definition):
         return declared
-    return remembered_definition(layout, name, config.main.hashprefix)
+    return remembered_definition(layout, name, config.main.prefixes)
 
 
 def plan_moves(hold: Hold, now: snapshot.Seen | None) -> list[Move]:

@@ -30,7 +30,7 @@ from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST
-from jens.model import Branch, Declared, Definition, OpenFault, Ref, RepoId
+from jens.model import Commit, Declared, Definition, OpenFault, Ref, RepoId
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
 from jens.system import files
@@ -147,7 +147,7 @@ class Instance:
         self.config = config
         self.layout = Layout.of(config)
         self.is_poll = config.main.mode == "POLL"
-        self.prefix = config.main.hashprefix
+        self.prefix = config.main.prefixes
 
     @functools.cached_property
     def last_run(self) -> LastRun | None:
@@ -282,7 +282,7 @@ def mirror_changed(bare: Path) -> float | None:
 
 
 def heads_of(bare: Path) -> Mapping[str, str]:
-    """The branches of a mirror, none when it is missing or cannot be read."""
+    """The branches and tags of a mirror by their keys, none when it is missing or cannot be read."""
     try:
         return wrapper.heads(bare)
     except OSError:
@@ -320,7 +320,7 @@ def look_up(layout: Layout, repo: RepoId, entry: str) -> Shown | None:
     except OSError as error:
         raise DirectoryError("clonedir", layout.clone(repo), f"cannot be read: {error.strerror}") from error
     since = None
-    if isinstance(ref, Branch):
+    if not isinstance(ref, Commit):
         with contextlib.suppress(OSError):
             since = os.lstat(layout.clone(repo) / entry).st_mtime
     return Shown(ref, found.commit if found.place else None, since)
@@ -385,7 +385,7 @@ def _use_of_version(instance: Instance, name: str, repo: RepoId, shown: Shown, l
     definition = instance.versioned.get(name)
     entry = ref_entry(shown.ref, shown.commit)
     ref = versions.followed(instance.layout, definition, {repo: entry}).get(repo, shown.ref)
-    branch = look_up(instance.layout, repo, ref_entry(ref, None)) if isinstance(ref, Branch) else None
+    branch = look_up(instance.layout, repo, ref_entry(ref, None)) if not isinstance(ref, Commit) else None
     return Use(name, ref, shown.commit, since_of(shown, linked) if branch is None else branch.since)
 
 

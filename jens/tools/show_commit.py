@@ -21,7 +21,7 @@ from jens.history.spans import LEFT, MOVED_ON, Span, plan_spans
 from jens.layout import Layout, is_checkout_name
 from jens.messaging.queue import Push
 from jens.metadata import clones
-from jens.model import Branch, OpenFault, Ref, RepoId
+from jens.model import Commit, OpenFault, Ref, RepoId
 from jens.tools import history
 from jens.tools.show import (
     VERSION,
@@ -255,7 +255,7 @@ def plan_places(
 
 
 def _reason(use: Use, containing: Collection[str], heads: Mapping[str, str]) -> str:
-    if isinstance(use.ref, Branch) and heads.get(use.ref.name) in containing:
+    if not isinstance(use.ref, Commit) and heads.get(use.ref.key) in containing:
         return NOT_LAID_OUT
     return DANGLES if use.commit is None else WITHOUT
 
@@ -373,7 +373,7 @@ def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mir
     spans = plan_spans(moves, holdings, containing)
     places = plan_places(uses, spans, containing, heads, instance.environments(), only)
     branches = sorted(branch for branch, tip in heads.items() if tip in containing)
-    in_use = {use.ref.name for use in uses if isinstance(use.ref, Branch)}
+    in_use = {use.ref.key for use in uses if not isinstance(use.ref, Commit)}
     return Found(
         commit,
         repo,

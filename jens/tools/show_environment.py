@@ -20,7 +20,7 @@ from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
-from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
+from jens.model import HIERADATA, SITE, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
 from jens.names import describe_ref
 from jens.statefile import StateError
 from jens.system import files
@@ -169,7 +169,7 @@ def plan_gap(
 ) -> str:
     """Why links to a ref of a repository lead nowhere. The ref has its files, but for what it ``lacks``, if anything.
 
-    ``heads`` are the branches of the mirror.
+    ``heads`` are the branches and tags of the mirror.
     """
     items = [*lacks]
     if items:
@@ -178,8 +178,8 @@ def plan_gap(
     refused = next((fault.text for fault in told if fault.kind in (CHECKOUT, CONTENT)), "the next run does it")
     if not has_mirror:
         return f"{repo} is not there{_not_fetched(trouble) or ', and nothing tells why'}"
-    if isinstance(ref, Branch):
-        if ref.name in heads:
+    if not isinstance(ref, Commit):
+        if ref.key in heads:
             return f"{describe_ref(ref)} is in the mirror, and is not laid out: {refused}"
         return f"there is no {describe_ref(ref)} in {repo}{_not_fetched(trouble)}"
     known = next((fault.text for fault in told if fault.kind == COMMIT and ref.digits.startswith(fault.ref)), "")
@@ -376,7 +376,7 @@ def _followed(
     """What a version shows, with the branches that it follows in the place of their commits."""
     entries = {repo: ref_entry(part.ref, part.commit) for repo, part in shown.items() if part is not None}
     refs = versions.followed(layout, definition, entries)
-    followed = {repo: ref for repo, ref in refs.items() if isinstance(ref, Branch)}
+    followed = {repo: ref for repo, ref in refs.items() if not isinstance(ref, Commit)}
     branches = {repo: look_up(layout, repo, ref_entry(ref, None)) for repo, ref in followed.items()}
     since = {repo: branch.since for repo, branch in branches.items() if branch is not None}
     return {

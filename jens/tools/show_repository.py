@@ -13,7 +13,7 @@ from jens.errors import DirectoryError
 from jens.git import wrapper
 from jens.git.authors import Described
 from jens.layout import is_checkout_name
-from jens.model import Branch, Commit, OpenFault, Ref, RepoId, ref_order
+from jens.model import Commit, OpenFault, Ref, RepoId, ref_order
 from jens.tools import history
 from jens.tools.show import VERSION, Contact, Instance, Use, heads_of, is_directory, look_up, uses_of, when
 
@@ -116,7 +116,7 @@ def look(instance: Instance, repo: RepoId) -> Repository:
     found = instance.described([(repo, each) for each in commits if each])
     said = {commit: about for (_, commit), about in found.items()}
     refs = plan_refs(branches, uses, said)
-    unused = sorted({*heads_of(bare)} - {each.ref.name for each in refs if isinstance(each.ref, Branch)})
+    unused = sorted({*heads_of(bare)} - {each.ref.key for each in refs if not isinstance(each.ref, Commit)})
     return Repository(
         repo,
         _url(instance, repo),

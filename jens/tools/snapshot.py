@@ -20,7 +20,18 @@ from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
-from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, Definition, Ref, RepoId, common_branch
+from jens.model import (
+    HIERADATA,
+    SITE,
+    SNAPSHOT_COMMON,
+    Branch,
+    Commit,
+    Definition,
+    Prefixes,
+    Ref,
+    RepoId,
+    common_branch,
+)
 from jens.names import describe_ref, parse_repository
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
@@ -71,7 +82,7 @@ class EnvironmentSnapshot:
     deployment: int | None = None
     then: datetime | None = None
 
-    def render(self, hashprefix: str) -> str:
+    def render(self, prefixes: Prefixes) -> str:
         """The definition as YAML. A comment ``# Save as`` names its file when its name differs from ``based_on``."""
         head = f"# Snapshot created on {self.created.strftime(_TIME)} based on {self.based_on}\n"
         if self.then is not None:
@@ -86,7 +97,7 @@ class EnvironmentSnapshot:
         if self.definition.parser:
             document["parser"] = self.definition.parser
         if self.definition.overrides:
-            document["overrides"] = self._overrides(hashprefix)
+            document["overrides"] = self._overrides(prefixes.commit)
         return head + yamlnodes.dump(document)
 
     def encode(self) -> dict[str, Any]:
@@ -314,7 +325,7 @@ def _shown(layout: Layout, place: str, found: Found) -> dict[str, Shown | None]:
 
 def definition_of(config: Config, layout: Layout, environment: str) -> Definition | None:
     """The definition that an environment was last built from, else the declared one, else None."""
-    remembered = remembered_definition(layout, environment, config.main.hashprefix)
+    remembered = remembered_definition(layout, environment, config.main.prefixes)
     if remembered is not None:
         return remembered
     try:

@@ -21,7 +21,7 @@ from jens.links import LinkReader, Target
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
-from jens.model import PARTITIONS, Branch, Commit, Declared, Definition, IllFormed, Inventory, Ref, RepoId
+from jens.model import PARTITIONS, Branch, Declared, Definition, IllFormed, Inventory, Prefixes, Ref, RepoId, declared
 from jens.names import is_environment_name
 from jens.repositories import inventory
 from jens.statefile import StateError
@@ -69,16 +69,11 @@ def _list(key: str, path: Path) -> list[str]:
         raise DirectoryError(key, path, f"cannot be read: {error.strerror}") from error
 
 
-def declared_ref(ref: Ref, hashprefix: str) -> str:
-    """A ref as definitions write it."""
-    return f"{hashprefix}{ref.digits}" if isinstance(ref, Commit) else ref.name
-
-
-def literal(found: Inventory, hashprefix: str) -> dict[str, dict[str, list[str]]]:
+def literal(found: Inventory, prefixes: Prefixes) -> dict[str, dict[str, list[str]]]:
     """The inventory without commits: sorted refs as definitions write them, by partition and name."""
     content: dict[str, dict[str, list[str]]] = {partition: {} for partition in PARTITIONS}
     for repo, refs in found.items():
-        content[repo.partition][repo.name] = sorted(declared_ref(ref, hashprefix) for ref in refs)
+        content[repo.partition][repo.name] = sorted(declared(ref, prefixes) for ref in refs)
     return content
 
 
@@ -166,7 +161,7 @@ def environments(config: Config, layout: Layout) -> Environments:
     # Look again: an update may have changed things between the look at a link and the look at its target.
     found = _dangling_links(layout, (link for link, _target in found if _text(layout, link) == link.text))
     addresses = {
-        name: _address(layout, name, declared.get(name), config.main.hashprefix)
+        name: _address(layout, name, declared.get(name), config.main.prefixes)
         for name in {link.environment for link, _target in found}
     }
     held = holds.load_all(layout)
@@ -236,9 +231,9 @@ def _is_dangling(layout: Layout, target: Target) -> bool:
     return dangling.leads_nowhere(layout, target, None if files.is_missing(checkout) else checkout)
 
 
-def _address(layout: Layout, name: str, declared: Declared | None, hashprefix: str) -> str:
+def _address(layout: Layout, name: str, declared: Declared | None, prefixes: Prefixes) -> str:
     """Whom to notify about an environment, by its remembered or else its declared definition; '' when unknown."""
-    for definition in (remembered_definition(layout, name, hashprefix), declared):
+    for definition in (remembered_definition(layout, name, prefixes), declared):
         if isinstance(definition, Definition):
             return ", ".join(definition.notifications)
     return ""

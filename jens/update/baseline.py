@@ -19,9 +19,10 @@ from jens import statefile
 from jens.config import Config
 from jens.git import wrapper
 from jens.git.clones import Upstream
+from jens.git.shells import Command
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
-from jens.model import Branch, Ref, RepoId
+from jens.model import TAG_MARK, Ref, RepoId, Tag
 from jens.names import parse_repository
 from jens.repositories.model import Left
 from jens.statefile import BASELINE, StateError, state_path
@@ -142,13 +143,20 @@ class Baseline(NamedTuple):
             return False
         return True
 
+    def question(self, repo: RepoId) -> Command:
+        """What the remote of a repository is asked: its branches, and the needed tags."""
+        _url, overrides, implied = self.needs[str(repo)]
+        entries = {entry for entry in (*overrides, *implied) if entry.startswith(TAG_MARK)}
+        tags = [ref.name for ref in map(entry_ref, entries) if isinstance(ref, Tag)] if entries else ()
+        return wrapper.question(self.urls[repo], tags)
+
     def overrides(self, repo: RepoId) -> frozenset[Ref]:
         """The refs of a repository that definitions name. Raises KeyError, ValueError."""
         return frozenset(map(_ref, self.needs[str(repo)][1]))
 
-    def implied(self, repo: RepoId) -> frozenset[Branch]:
-        """The branches that environments want of a repository, if it has them. Raises KeyError, ValueError."""
-        return frozenset(ref for ref in map(_ref, self.needs[str(repo)][2]) if isinstance(ref, Branch))
+    def implied(self, repo: RepoId) -> frozenset[Ref]:
+        """The refs that environments want of a repository, if it has them. Raises KeyError, ValueError."""
+        return frozenset(map(_ref, self.needs[str(repo)][2]))
 
 
 def _mirror_state(branches: object, fingerprint: int, names: object) -> MirrorState:

@@ -99,7 +99,7 @@ def names_in_mirror(layout: Layout, repo: RepoId, heads: Mapping[str, str]) -> l
         *("HEAD", "config", "objects/info", "refs"),
         *_under("objects/pack", _names(f"{bare}/objects/pack")),
         *_under("worktrees", _names(f"{bare}/worktrees")),
-        *[path[len(bare) + 1 :] for path in _all_below(f"{bare}/refs/heads")],
+        *[path[len(bare) + 1 :] for kind in ("heads", "tags") for path in _all_below(f"{bare}/refs/{kind}")],
         *[name for name in loose if os.path.lexists(f"{bare}/{name}")],
     ]
 

@@ -113,9 +113,9 @@ def plan_everything(
     main = config.main
     guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
     library = deferred.reader.read_library(config, revisions.repositories)
-    parsed = deferred.parsed.Parsed.load(layout, main.hashprefix)
+    parsed = deferred.parsed.Parsed.load(layout, main.prefixes)
     declared = deferred.reader.read_definitions(config, revisions.environments, parsed)
-    previous = deferred.previous.look(layout, declared, main.hashprefix, parsed)
+    previous = deferred.previous.look(layout, declared, main.prefixes, parsed)
     environments = deferred.environments_plan.plan_environments(
         declared, previous, main.protectedenvironments, guard, main.maxenvironments
     )

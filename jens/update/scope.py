@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from jens import deferred, lastrun
 from jens.config import Config
 from jens.errors import GitError
-from jens.git import wrapper
 from jens.git.shells import Command
 from jens.layout import Layout, commit_entry
 from jens.metadata import clones
@@ -75,7 +74,7 @@ def _left(context: Context) -> Mapping[RepoId, Left]:
 def _begin_to_ask(context: Context, baseline: Baseline) -> None:
     clones.ask(context.config, baseline.revisions, context.remotes)
     if not context.is_on_demand:
-        context.remotes.ask(wrapper.question(url) for repo, url in baseline.urls.items() if repo not in baseline.left)
+        context.remotes.ask(baseline.question(repo) for repo in baseline.urls if repo not in baseline.left)
     elif deferred.hints.has_messages(context.config.messaging.queuedir):
         _import_ahead()
 
@@ -134,22 +133,22 @@ def _behind(context: Context, baseline: Baseline) -> list[RepoId]:
     """The repositories whose mirrors differ from their remotes, or from what the last run left."""
     found: list[RepoId] = []
     is_imported = False
-    asked: dict[Command, list[tuple[RepoId, str]]] = {}
-    for repo, url in baseline.urls.items():
+    asked: dict[Command, list[RepoId]] = {}
+    for repo in baseline.urls:
         if repo not in baseline.left:
-            asked.setdefault(wrapper.question(url), []).append((repo, url))
+            asked.setdefault(baseline.question(repo), []).append(repo)
     for done, question in enumerate(context.remotes.replies_to(asked), 1):
         context.options.progress("Asking", done, len(asked))
         if found and not is_imported:
             is_imported = True
             _import_ahead()
-        found += [repo for repo, url in asked[question] if not _is_up_to_date(context, baseline, repo, url)]
+        found += [repo for repo in asked[question] if not _is_up_to_date(context, baseline, repo)]
     return sorted(found)
 
 
-def _is_up_to_date(context: Context, baseline: Baseline, repo: RepoId, url: str) -> bool:
+def _is_up_to_date(context: Context, baseline: Baseline, repo: RepoId) -> bool:
     """Whether a mirror is as the last run left it, and its remote has the same branches."""
     try:
-        return baseline.has_mirror(context.layout, repo, context.remotes.reply(wrapper.question(url)))
+        return baseline.has_mirror(context.layout, repo, context.remotes.reply(baseline.question(repo)))
     except GitError:
         return False

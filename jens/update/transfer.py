@@ -129,7 +129,7 @@ def _transfer(config: Config, layout: Layout, request: Request) -> _Pace:
     log.info("Transferring %s...", repo)
     before, begin = _on_disk(layout, repo), time.monotonic()
     with opened(config, Options(poll=True), is_patient=True) as context:
-        waited = _seconds(lambda: context.remotes.heads(request.url or ""))
+        waited = _seconds(lambda: context.remotes.heads(request.question))
         work = prepare(layout, context.remotes, request)
     tell(log, (event for event in work.events if event.level >= logging.WARNING))  # no link has moved
     if work.is_slow:

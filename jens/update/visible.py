@@ -13,7 +13,7 @@ from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name, version_of
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
-from jens.model import HIERADATA, HOSTGROUPS, MODULES, Branch, Commit, Definition, RepoId
+from jens.model import HIERADATA, HOSTGROUPS, MODULES, Commit, Definition, RepoId
 from jens.names import parse_repository
 from jens.statefile import StateError
 from jens.system import files
@@ -89,12 +89,12 @@ def _numbers(status: os.stat_result) -> tuple[int, int]:
 
 
 def _links(clone: Path) -> Iterator[tuple[str, Link]]:
-    """The branch links of a repository that lead to a checkout, by the names of their refs."""
+    """The links of branches and tags that lead to a checkout, by the names of their refs."""
     with os.scandir(clone) as entries:
         found = [entry for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
     for entry in found:
         ref, target = entry_ref(entry.name), os.readlink(entry.path)
-        if isinstance(ref, Branch) and is_checkout_name(target) and os.path.lexists(clone / target):
+        if ref is not None and is_checkout_name(target) and os.path.lexists(clone / target):
             yield name_of_ref(ref), Link(target[1:], entry.stat(follow_symlinks=False).st_mtime)
 
 
@@ -174,7 +174,7 @@ class _Environments:
         holds, entries, unusual = self._read(place, top)
         if place != name:
             refs = deferred.versions.followed(self._layout, self._definitions.get(name), _by_repository(entries))
-            holds.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if isinstance(ref, Branch))
+            holds.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if not isinstance(ref, Commit))
         return holds, sorted(part.told(entries) for part in unusual)
 
     def _read(self, place: str, top: Path) -> tuple[dict[str, str], dict[str, str], list[_Part]]:

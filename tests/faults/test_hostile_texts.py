@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from jens.layout import Layout, branch_entry, ref_entry
+from jens.layout import Layout, moving_entry, ref_entry
 from jens.links import links_of
 from jens.metadata.definition import doubts, read_definition
 from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import YamlError
-from jens.model import PARTITIONS, Branch, Commit, Definition, IllFormed, RepoId
+from jens.model import PARTITIONS, Branch, Commit, Definition, IllFormed, Prefixes, RepoId
 from jens.names import is_environment_name, is_repository_name
 from tests.conftest import Site
 from tests.faults.decoy import Decoy, push_tree
@@ -69,6 +69,9 @@ _EVIL = st.sampled_from(
             "null",
             "\u0434ummy",
             "commit/",
+            "tag/",
+            "tag/v1",
+            "tag/~",
             "commit/4f0",
             "a.lock",
         ),
@@ -155,10 +158,10 @@ def _assert_inside(path: Path, top: Path) -> None:
 
 
 @_PURE
-@given(_DEFINITIONS, st.sampled_from(("commit/", "")))
-@example(b"notifications: &a [*a]\ndefault: master\noverrides: &o {modules: {<<: *o}}\n", "commit/")
-def test_whatever_a_definition_says_is_told_and_leads_nowhere(source: bytes, prefix: str) -> None:
-    found = read_definition("evil.yaml", source, prefix)
+@given(_DEFINITIONS, st.sampled_from((Prefixes(), Prefixes(""))))
+@example(b"notifications: &a [*a]\ndefault: master\noverrides: &o {modules: {<<: *o}}\n", Prefixes())
+def test_whatever_a_definition_says_is_told_and_leads_nowhere(source: bytes, prefixes: Prefixes) -> None:
+    found = read_definition("evil.yaml", source, prefixes)
     if isinstance(found, IllFormed):
         assert found.name == "evil"
         assert found.reason.startswith("evil.yaml: ")
@@ -203,7 +206,7 @@ def test_whatever_a_library_says_is_told_and_leads_nowhere(source: bytes) -> Non
 @_PURE
 @given(st.text(_CHARACTERS, max_size=12))
 def test_whatever_a_file_is_called_its_environment_is_one_entry(name: str) -> None:
-    found = read_definition(f"{name}.yaml", b"default: qa\nnotifications: x\n", "commit/")
+    found = read_definition(f"{name}.yaml", b"default: qa\nnotifications: x\n", Prefixes())
     assert isinstance(found, Definition) == is_environment_name(name) == bool(re.fullmatch("[A-Za-z0-9_]+", name))
 
 
@@ -214,19 +217,19 @@ def test_two_refs_are_never_one_entry(refs: list[str]) -> None:
     entries: dict[str, object] = {}
     for text in texts.values():
         found = read_definition(
-            "x.yaml", _dumped({"notifications": "x", "overrides": {"modules": {"m": text}}}), "commit/"
+            "x.yaml", _dumped({"notifications": "x", "overrides": {"modules": {"m": text}}}), Prefixes()
         )
         for ref in found.overrides.values() if isinstance(found, Definition) else ():
             entry = ref_entry(ref, None)
             assert entries.setdefault(entry, ref) == ref
             assert isinstance(ref, Commit) == entry.startswith(".")
-            assert not isinstance(ref, Branch) or branch_entry(ref).replace("~", "/") == ref.name
+            assert not isinstance(ref, Branch) or moving_entry(ref).replace("~", "/") == ref.name
 
 
 @_PURE
 @given(_GOOD_DEFINITION)
 def test_a_well_formed_definition_is_read_as_it_was_written(document: Mapping[str, object]) -> None:
-    found = read_definition("good.yaml", _dumped(document), "commit/")
+    found = read_definition("good.yaml", _dumped(document), Prefixes())
     # PyYAML quotes a text that would otherwise have another type in YAML.
     assert isinstance(found, Definition), found
     assert (found.default.name if found.default else None) == document.get("default")
@@ -275,7 +278,7 @@ def test_a_run_lives_through_whatever_is_pushed(decoy: Decoy, texts: list[bytes]
     assert site.dangling("production") == []
     for number, text in enumerate(texts):
         name = f"evil{number}"
-        found = read_definition(f"{name}.yaml", text, "commit/")
+        found = read_definition(f"{name}.yaml", text, Prefixes())
         said = [line for line in outcome.lines("ERROR") if f"'{name}'" in line]
         assert len(said) == isinstance(found, IllFormed)
         assert isinstance(found, IllFormed) or name in site.environments()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,11 @@ def meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     moves: dict[str, str] = {}
     fetch = wrapper.fetch
 
-    def fetch_after_moves(bare: Path, url: str, options: GitOptions) -> str:
+    def fetch_after_moves(bare: Path, url: str, options: GitOptions, tags: Mapping[str, str]) -> str:
         for branch, commit in moves.items() if bare.name == "dummy" else ():
             arguments = [f"refs/heads/{branch}", commit] if commit else ["-d", f"refs/heads/{branch}"]
             git("update-ref", *arguments, directory=site.remotes[DUMMY].path)
-        return fetch(bare, url, options)
+        return fetch(bare, url, options, tags)
 
     monkeypatch.setattr(wrapper, "fetch", fetch_after_moves)
     return moves

@@ -19,7 +19,7 @@ from jens.layout import Layout
 from jens.links import Target
 from jens.locking import run_lock
 from jens.metadata.definition import parse_definition, read_definition
-from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, RepoId
+from jens.model import HIERADATA, SITE, Branch, Commit, Definition, IllFormed, Prefixes, RepoId
 from jens.repositories import disk
 from jens.repositories.disk import Expanded
 from jens.tools.snapshot import EnvironmentSnapshot, Shown, plan_pins
@@ -48,7 +48,7 @@ def start(site: Site, *arguments: str) -> subprocess.Popen[str]:
 
 def pinned(site: Site, text: str) -> Definition:
     """The definition that Jens reads from a snapshot's text."""
-    return parse_definition("snap", text.encode(), load_config(site.config).main.hashprefix)
+    return parse_definition("snap", text.encode(), load_config(site.config).main.prefixes)
 
 
 def shown(site: Site, environment: str) -> dict[str, bytes]:
@@ -176,10 +176,10 @@ def test_a_snapshot_of_a_snapshot_is_the_same_snapshot(large: Site) -> None:
 )
 def test_notifications_are_taken_over(written: str, taken: tuple[str, ...]) -> None:
     source = f"default: master\nnotifications: {written}\n".encode()
-    notifications = parse_definition("e", source, "commit/").notifications
-    text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, notifications), ()).render("commit/")
+    notifications = parse_definition("e", source, Prefixes()).notifications
+    text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, notifications), ()).render(Prefixes())
     assert text.isascii()
-    assert parse_definition("e", text.encode(), "commit/").notifications == notifications == taken
+    assert parse_definition("e", text.encode(), Prefixes()).notifications == notifications == taken
 
 
 def test_the_parser_is_taken_over(site: Site) -> None:
@@ -475,9 +475,9 @@ def test_doubts_are_in_the_json_too(site: Site) -> None:
 
 
 def test_an_empty_environment_makes_a_definition_without_overrides() -> None:
-    text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, ("ann@example.org",)), ()).render("commit/")
+    text = EnvironmentSnapshot("e", NOW, Definition("e", None, {}, ("ann@example.org",)), ()).render(Prefixes())
     assert text == "# Snapshot created on 2014-03-03 14:25:37 based on e\nnotifications: ann@example.org\n"
-    assert parse_definition("e", text.encode(), "commit/").overrides == {}
+    assert parse_definition("e", text.encode(), Prefixes()).overrides == {}
 
 
 def test_a_snapshot_without_pins_is_told_for_a_run_would_refuse_it(site: Site) -> None:
@@ -486,7 +486,7 @@ def test_a_snapshot_without_pins_is_told_for_a_run_would_refuse_it(site: Site) -
     outcome = take(site, "empty")
     assert outcome.code == 60
     assert "there is no commit to pin" in outcome.stderr
-    assert isinstance(read_definition("empty.yaml", outcome.stdout.encode(), "commit/"), IllFormed)
+    assert isinstance(read_definition("empty.yaml", outcome.stdout.encode(), Prefixes()), IllFormed)
     assert "no commit to pin" not in take(site, "production").stderr
 
 

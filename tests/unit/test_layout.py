@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jens.config import load_config
-from jens.layout import Layout, branch_entry, commit_entry, entry_ref, is_checkout_name, ref_entry
-from jens.model import MODULES, SITE, Branch, Commit, Ref, RepoId
+from jens.layout import Layout, commit_entry, entry_ref, is_checkout_name, moving_entry, ref_entry
+from jens.model import MODULES, SITE, Branch, Commit, Ref, RepoId, Tag
 from jens.statefile import INVENTORY, LAST_RUN, state_path
 from tests.values import DUMMY, MASTER, A, layout_in
 
@@ -53,6 +53,9 @@ def test_paths_are_those_of_the_contract(tmp_path: Path) -> None:
         (Branch("a/b/c"), "a~b~c"),
         (Branch("4f0c"), "4f0c"),
         (Branch("ä/@"), "ä~@"),
+        (Tag("v1.2.0"), "~v1.2.0"),
+        (Tag("release/1"), "~release~1"),
+        (Tag("4f0c"), "~4f0c"),
         (Commit("4f0c"), ".4f0c"),
         (Commit(A), f".{A}"),
     ],
@@ -66,11 +69,12 @@ def test_a_ref_is_one_entry_and_back(ref: Ref, entry: str) -> None:
 def test_a_resolved_commit_is_full_on_disk() -> None:
     assert ref_entry(Commit("aaaa"), A) == f".{A}"
     assert commit_entry(A) == f".{A}"
-    assert branch_entry(MASTER) == "master"
+    assert moving_entry(MASTER) == "master"
 
 
 @pytest.mark.parametrize(
-    "entry", ["", ".", "..", ".new-1", ".trash-1", ".git", ".4f0", ".4F0C", "a b", "~", "-x", f".{A}a"]
+    "entry",
+    ["", ".", "..", ".new-1", ".trash-1", ".git", ".4f0", ".4F0C", "a b", "~", "~~x", "~-x", "~.x", "-x", f".{A}a"],
 )
 def test_an_entry_that_is_none_of_ours_stands_for_no_ref(entry: str) -> None:
     assert entry_ref(entry) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jens.model import Branch, Commit
+from jens.model import Branch, Commit, Prefixes, Ref, Tag
 from jens.names import is_branch_name, is_environment_name, is_repository_name, parse_ref, resembled
 from jens.text import one_line
 from jens.urls import endpoint_of, location_of, redact, server_of, url_problem
@@ -85,14 +85,17 @@ def test_git_itself_would_have_expanded_a_shorthand(repository: Path) -> None:
         pytest.param("4f0c2ab", Branch("4f0c2ab"), id="digits without the prefix are a branch"),
         pytest.param("commit", Branch("commit"), id="the prefix without its slash is a branch"),
         pytest.param("xcommit/4f0c", Branch("xcommit/4f0c"), id="the prefix counts at the begin only"),
+        pytest.param("tag/v1.2.0", Tag("v1.2.0"), id="a tag"),
+        pytest.param("TAG/V1/x", Tag("V1/x"), id="a tag's prefix in upper case, and a slash in its name"),
+        pytest.param("tags/v1", Branch("tags/v1"), id="nearly the prefix of tags is a branch"),
         pytest.param("commit/" + "4f0c" * 10, Commit("4f0c" * 10), id="a full commit"),
         pytest.param("commit/4f0c", Commit("4f0c"), id="four digits are enough"),
         pytest.param("COMMIT/4f0c", Commit("4f0c"), id="the prefix in upper case"),
         pytest.param("CoMmIt/4F0C2AB", Commit("4f0c2ab"), id="upper case is lowered"),
     ],
 )
-def test_a_ref_is_a_branch_or_with_the_prefix_a_commit(text: str, expected: Branch | Commit) -> None:
-    assert parse_ref(text, "commit/") == expected
+def test_a_ref_is_a_branch_or_with_a_prefix_a_tag_or_a_commit(text: str, expected: Ref) -> None:
+    assert parse_ref(text, Prefixes()) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,11 @@ def test_a_ref_is_a_branch_or_with_the_prefix_a_commit(text: str, expected: Bran
         pytest.param("commit/４f0c", "4 to 40", id="digits of another script"),  # noqa: RUF001
         pytest.param("commit/-4f0c", "4 to 40", id="a dash"),
         pytest.param("", "Git accepts", id="empty"),
+        pytest.param("tag/", "Git accepts", id="no tag"),
+        pytest.param("tag/-x", "Git accepts", id="a tag that is an option"),
+        pytest.param("tag/../../etc", "Git accepts", id="a tag that leads out of the directory"),
+        pytest.param("tag/~x", "Git accepts", id="a tag with the mark of tags"),
+        pytest.param("tag/" + "a" * 255, "254 bytes", id="a tag that is longer than a file's name"),
         pytest.param("a..b", "Git accepts", id="no branch name"),
         pytest.param("-x", "Git accepts", id="an option"),
         pytest.param("HEAD", "Git accepts", id="HEAD"),
@@ -115,12 +123,14 @@ def test_a_ref_is_a_branch_or_with_the_prefix_a_commit(text: str, expected: Bran
 )
 def test_a_ref_that_is_neither_is_refused_with_what_was_expected(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        parse_ref(text, "commit/")
+        parse_ref(text, Prefixes())
 
 
 def test_the_prefix_is_the_configured_one() -> None:
-    assert parse_ref("sha:4F0C", "SHA:") == Commit("4f0c")
-    assert parse_ref("commit/4f0c", "sha:") == Branch("commit/4f0c")
+    assert parse_ref("sha:4F0C", Prefixes("SHA:")) == Commit("4f0c")
+    assert parse_ref("commit/4f0c", Prefixes("sha:")) == Branch("commit/4f0c")
+    assert parse_ref("VERSION:1", Prefixes(tag="version:")) == Tag("1")
+    assert parse_ref("tag/1", Prefixes(tag="version:")) == Branch("tag/1")
 
 
 @pytest.mark.parametrize("name", ["a", "apache", "A9", "_x", "x_", "9x", "a.b", "a-b", "a..b", "a.git", "x."])

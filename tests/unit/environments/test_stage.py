@@ -26,6 +26,7 @@ from jens.model import (
     Expansion,
     IllFormed,
     Inventory,
+    Prefixes,
     RepoId,
 )
 from jens.purgeguard import PurgeGuard
@@ -296,13 +297,13 @@ _SITE_LINK = {"site": "../../clone/common/site/master/code"}
 def test_definitions_are_remembered_as_files(layout: Layout) -> None:
     (layout.definitions / "x").write_bytes(_SOURCE)
     _environment(layout, "x", _SITE_LINK)
-    previous = look(layout, {}, "commit/")
+    previous = look(layout, {}, Prefixes())
     assert previous == Previous({"x": Definition("x", QA, {}, ("x",), source=_SOURCE)}, ["x"], {})
 
 
 def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout) -> None:
     (layout.definitions / "x").write_bytes(_X.source)
-    assert look(layout, {"x": _X}, "commit/").remembered == {"x": _X}
+    assert look(layout, {"x": _X}, Prefixes()).remembered == {"x": _X}
 
 
 @pytest.mark.parametrize(
@@ -313,14 +314,14 @@ def test_what_is_declared_as_it_was_remembered_is_the_same_value(layout: Layout)
 def test_a_damaged_definition_is_replaced_by_one_from_the_links(layout: Layout, content: bytes) -> None:
     (layout.definitions / "x").write_bytes(content)
     _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
-    previous = look(layout, {"x": _X}, "commit/")
+    previous = look(layout, {"x": _X}, Prefixes())
     assert previous.remembered == {"x": None}
     assert previous.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
 
 
 def test_a_lost_definition_is_replaced_by_one_from_the_links(layout: Layout) -> None:
     _environment(layout, "x", _SITE_LINK)
-    previous = look(layout, {}, "commit/")
+    previous = look(layout, {}, Prefixes())
     assert previous == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
     assert _plan(previous=previous).deleted == ("x",)
 
@@ -336,7 +337,7 @@ def test_a_lost_definition_is_replaced_by_one_from_the_links(layout: Layout) -> 
 def test_a_directory_that_jens_did_not_make_is_left_alone(layout: Layout, links: dict[str, str]) -> None:
     layout.environment("strange").mkdir()
     _environment(layout, "strange", links)
-    previous = look(layout, {}, "commit/")
+    previous = look(layout, {}, Prefixes())
     assert previous.inferred == {}
     plan = _plan(previous=previous)
     assert (plan.deleted, plan.definitions) == ((), ())
@@ -348,7 +349,7 @@ def test_only_directories_with_an_environments_name_exist(layout: Layout) -> Non
     layout.environment("link").symlink_to("x")
     layout.environment("file").write_text("x")
     (layout.definitions / ".new-1").write_bytes(_SOURCE)
-    assert look(layout, {}, "commit/") == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert look(layout, {}, Prefixes()) == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
 
 
 # What links tell
@@ -438,7 +439,7 @@ def test_a_change_that_takes_too_much_away_is_refused(
 
 
 def _apply(layout: Layout, *declared: Declared, reached: Expansion | None = None) -> tuple[str, ...]:
-    previous = look(layout, {definition.name: definition for definition in declared}, "commit/")
+    previous = look(layout, {definition.name: definition for definition in declared}, Prefixes())
     plan = _plan(*declared, previous=previous)
     return EnvironmentsStage(layout, previous, reached or expansion(), with_conf=False).apply(plan).failures
 

@@ -48,9 +48,58 @@ def test_refs_that_are_packed_meanwhile_are_read_as_they_are_now(
     assert not (remote.path / "refs" / "heads" / "master").exists(), "packed meanwhile"
 
 
+A, B, C = "a" * 40, "b" * 40, "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("tags", "question"),
+    [
+        ((), ("ls-remote", "--heads", "--", "URL")),
+        (
+            ("v2", "v1"),
+            (
+                *("ls-remote", "--heads", "--tags", "--", "URL", "refs/heads/*"),
+                *("refs/tags/v1", "refs/tags/v1^{}", "refs/tags/v2", "refs/tags/v2^{}"),
+            ),
+        ),
+    ],
+    ids=["branches", "and tags"],
+)
+def test_a_remote_is_asked_for_branches_and_needed_tags_in_one_question(
+    tags: tuple[str, ...], question: tuple[str, ...]
+) -> None:
+    assert wrapper.question("URL", tags) == question
+    assert wrapper.asked_url(question) == "URL"
+
+
+def test_what_a_remote_says_is_read_and_written() -> None:
+    said = (
+        f"{A}\trefs/heads/refs/tags/v1\n{A}\trefs/heads/x\n{B}\trefs/tags/v1\n"
+        f"{C}\trefs/tags/v1^{{}}\n{C}\trefs/tags/v2\n{B}\tHEAD\n"
+    )
+    heads = {"refs/tags/v1": A, "x": A, "~v1": C, "~v2": C}
+    assert wrapper.remote_heads(said.encode()) == heads
+    assert wrapper.remote_heads(wrapper.listing(heads)) == heads
+
+
+def test_packed_and_loose_branches_and_tags_are_read(site: Site) -> None:
+    remote = site.remotes["modules/dummy"]
+    first = remote.tag("release/1")
+    git("pack-refs", "--all", directory=remote.path)
+    second = remote.push({"a": "b"})
+    remote.tag("v1")
+    assert wrapper.heads(remote.path) == {"master": second, "~release/1": first, "~v1": second}
+
+
 LOCKS = (
     *("HEAD.lock", "config.lock", "index.lock", "packed-refs.lock", "packed-refs.new", "shallow.lock", "gc.pid"),
-    *("gc.pid.lock", "refs/heads/master.lock", "refs/heads/feature/x.lock", "logs/refs/heads/master.lock"),
+    *(
+        "gc.pid.lock",
+        "refs/heads/master.lock",
+        "refs/heads/feature/x.lock",
+        "refs/tags/v1.lock",
+        "logs/refs/heads/master.lock",
+    ),
     *("objects/maintenance.lock", "objects/info/alternates.lock", "objects/pack/multi-pack-index.lock"),
     *("objects/info/commit-graphs/commit-graph-chain.lock", "objects/info/commit-graph.lock"),
     *("worktrees/0123/index.lock", "worktrees/0123/HEAD.lock"),
@@ -105,7 +154,7 @@ def test_a_pack_received_in_part_goes_as_soon_as_its_fetch_has_failed(site: Site
         lying.lie()
         url = f"{lying.git('dummy', 'cut-pack')}{remote.path}"
         with pytest.raises(GitError):
-            wrapper.fetch(bare, url, wrapper.GitOptions(timeout=20))
+            wrapper.fetch(bare, url, wrapper.GitOptions(timeout=20), {})
     assert lying.reached() == {"dummy"}
     assert sorted(os.listdir(bare / "objects" / "pack")) == before
 
@@ -120,7 +169,7 @@ def test_a_list_of_branches_without_end_does_not_take_all_memory(site: Site, mon
             Remotes(options, 1) as remotes,
             pytest.raises(GitLimitError, match=r"(?i)out of memory.*the limit is 64 MiB"),
         ):
-            remotes.heads(url)
+            remotes.heads(wrapper.question(url))
 
 
 def test_a_clone_brings_no_more_branches_than_a_remote_may_list(

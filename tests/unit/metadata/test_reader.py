@@ -29,6 +29,7 @@ from jens.model import (
     Definition,
     IllFormed,
     Library,
+    Prefixes,
     RepoId,
 )
 from jens.statefile import DEFINITIONS, state_path
@@ -184,7 +185,7 @@ def test_the_reason_never_repeats_a_url() -> None:
 
 
 def _read(text: str | bytes, file: str = "production.yaml") -> Declared:
-    return read_definition(file, text.encode() if isinstance(text, str) else text, "commit/")
+    return read_definition(file, text.encode() if isinstance(text, str) else text, Prefixes())
 
 
 def _well_formed(text: str | bytes) -> Definition:
@@ -390,7 +391,7 @@ def test_a_misspelt_partition_is_ill_formed_and_what_was_meant_is_named() -> Non
 @pytest.mark.parametrize("key", [b"defualt", b"override"])
 def test_what_an_older_jens_has_built_from_can_still_be_read(key: bytes) -> None:
     source = b"notifications: x\n" + key + b": qa\n"
-    assert parse_definition("x", source, "commit/") == Definition(
+    assert parse_definition("x", source, Prefixes()) == Definition(
         "x", None, {}, ("x",), source=source, unknown_keys=(key.decode(),)
     )
 
@@ -428,12 +429,12 @@ def test_an_ill_formed_definition_says_whom_to_tell_as_far_as_it_can_be_read(
     text: str, told: tuple[str, ...], tmp_path: Path
 ) -> None:
     layout = layout_in(tmp_path)
-    parsed = Parsed("commit/")
-    for declared in (read_definition("x.yaml", text.encode(), "commit/"), parsed.read("x.yaml", text.encode())):
+    parsed = Parsed(Prefixes())
+    for declared in (read_definition("x.yaml", text.encode(), Prefixes()), parsed.read("x.yaml", text.encode())):
         assert isinstance(declared, IllFormed)
         assert declared.notifications == told
     parsed.save(layout)
-    again = Parsed.load(layout, "commit/").read("x.yaml", text.encode())
+    again = Parsed.load(layout, Prefixes()).read("x.yaml", text.encode())
     assert isinstance(again, IllFormed)
     assert again.notifications == told
 
@@ -449,13 +450,15 @@ def test_an_environment_with_a_bad_name_is_ill_formed(file: str) -> None:
 
 
 def test_a_definition_that_is_no_file_is_ill_formed() -> None:
-    declared = read_definition("production.yaml", None, "commit/")
+    declared = read_definition("production.yaml", None, Prefixes())
     assert isinstance(declared, IllFormed)
     assert "symbolic link" in declared.reason
 
 
 def test_the_prefix_of_commits_is_the_configured_one() -> None:
-    definition = parse_definition("x", b"notifications: x\noverrides: {modules: {dummy: 'SHA:4F0C'}}\n", "sha:")
+    definition = parse_definition(
+        "x", b"notifications: x\noverrides: {modules: {dummy: 'SHA:4F0C'}}\n", Prefixes("sha:")
+    )
     assert definition.overrides == {DUMMY: Commit("4f0c")}
 
 
@@ -691,30 +694,32 @@ def test_what_was_parsed_once_comes_back_without_being_parsed(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, source = layout_in(tmp_path), text.encode()
-    expected = read_definition("x.yaml", source, "commit/")
-    first = Parsed("commit/")
+    expected = read_definition("x.yaml", source, Prefixes())
+    first = Parsed(Prefixes())
     assert first.read("x.yaml", source) == expected
     first.save(layout)
     with monkeypatch.context() as patch:
         patch.setattr(yamlnodes, "parse", lambda _source: pytest.fail("it is parsed again"))
-        found = Parsed.load(layout, "commit/").read("x.yaml", source)
+        found = Parsed.load(layout, Prefixes()).read("x.yaml", source)
     assert found == expected
     if isinstance(found, Definition):
-        again = Parsed.load(layout, "commit/").read("y.yaml", source)
+        again = Parsed.load(layout, Prefixes()).read("y.yaml", source)
         assert again == found._replace(name="y")
-    assert Parsed.load(layout, "sha/").read("x.yaml", source) == read_definition("x.yaml", source, "sha/")
-    assert isinstance(Parsed.load(layout, "commit/").read("a-b.yaml", source), IllFormed)
-    assert isinstance(Parsed.load(layout, "commit/").read("x.yaml", None), IllFormed)
+    assert Parsed.load(layout, Prefixes("sha/")).read("x.yaml", source) == read_definition(
+        "x.yaml", source, Prefixes("sha/")
+    )
+    assert isinstance(Parsed.load(layout, Prefixes()).read("a-b.yaml", source), IllFormed)
+    assert isinstance(Parsed.load(layout, Prefixes()).read("x.yaml", None), IllFormed)
 
 
 def test_a_saved_text_of_another_shape_is_parsed_again(tmp_path: Path) -> None:
     layout, source = layout_in(tmp_path), _TEXTS[0].encode()
-    first = Parsed("commit/")
+    first = Parsed(Prefixes())
     expected = first.read("x.yaml", source)
     first.save(layout)
     path = state_path(layout, DEFINITIONS)
     path.write_text(path.read_text().replace("feature~x", "..").replace('"notifications"', '"others"'))
-    found = Parsed.load(layout, "commit/")
+    found = Parsed.load(layout, Prefixes())
     assert found.read("x.yaml", source) == expected
     found.save(layout)
     assert "feature~x" in path.read_text()
@@ -722,7 +727,7 @@ def test_a_saved_text_of_another_shape_is_parsed_again(tmp_path: Path) -> None:
 
 def test_more_overrides_in_all_than_a_site_can_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parsed, "MOST_OVERRIDES_IN_ALL", 3)
-    found = Parsed("commit/")
+    found = Parsed(Prefixes())
     assert isinstance(found.read("a.yaml", _TEXTS[0].encode()), Definition)
     assert isinstance(found.read("b.yaml", _TEXTS[1].encode()), Definition)
     refused = found.read("c.yaml", _TEXTS[1].encode())

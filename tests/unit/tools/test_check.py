@@ -23,7 +23,7 @@ from jens.metadata import reader
 from jens.metadata.definition import read_definition
 from jens.metadata.library import parse_library
 from jens.metadata.yamlnodes import LARGEST, YamlError
-from jens.model import Definition, IllFormed
+from jens.model import Definition, IllFormed, Prefixes
 from tests import TREE
 from tests.conftest import Remote, Site, definition, git
 from tests.values import LIBRARY
@@ -216,7 +216,7 @@ def test_what_is_an_error_is_ill_formed_for_a_run_too_and_said_alike(
 ) -> None:
     assert line > 0
     assert word
-    declared = read_definition("x.yaml", text if isinstance(text, bytes) else text.encode(), "commit/")
+    declared = read_definition("x.yaml", text if isinstance(text, bytes) else text.encode(), Prefixes())
     assert isinstance(declared, IllFormed)
     said = tree.check_definition(text).lines[0].partition(": error: ")[2]
     assert declared.reason.endswith(said)
@@ -402,7 +402,7 @@ def test_a_doubt_is_a_warning_in_its_line(tree: Tree, text: str, line: int, word
     assert said.code == 0
     assert said.short()[0].startswith(f"x.yaml:{line}: warning: ")
     assert word in said.lines[0]
-    assert isinstance(read_definition("x.yaml", text.encode(), "commit/"), Definition)
+    assert isinstance(read_definition("x.yaml", text.encode(), Prefixes()), Definition)
 
 
 def test_a_misspelt_key_is_told_once(tree: Tree) -> None:
