@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jens.errors import WayOutError
 from jens.layout import Layout
-from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, SITE, RepoId
+from jens.model import COMMON, HIERADATA, HOSTGROUPS, MODULES, PLAIN, SITE, Directories, RepoId
 from jens.system.files import is_verdict
 
-#: Links of an environment for each repository of a partition: path in the environment, path below the checkout.
+#: Links of an environment for each repository of a partition: where the link to the code is, and those to paths below
+#: the data.
 _LINKS = {
-    MODULES: (("modules/{}", "code"), ("hieradata/module_names/{}", "data")),
-    HOSTGROUPS: (
-        ("hostgroups/hg_{}", "code"),
-        ("hieradata/hostgroups/{}", "data/hostgroup"),
-        ("hieradata/fqdns/{}", "data/fqdns"),
-    ),
+    MODULES: ("modules/{}", (("hieradata/module_names/{}", "."),)),
+    HOSTGROUPS: ("hostgroups/hg_{}", (("hieradata/hostgroups/{}", "hostgroup"), ("hieradata/fqdns/{}", "fqdns"))),
 }
 
 #: Directories of an environment, parents first; they exist even when empty. "" is the environment itself.
@@ -44,26 +42,66 @@ _MOST_LINKS = 40
 _LONGEST_PATH = 4096
 
 
+#: The parts of the path to an entry, below clonedir: partition, repository, and the entry.
+_TO_ENTRY = 3
+
+
 class Target(NamedTuple):
-    """What a link of an environment leads to: an entry of a repository's checkouts, and a path below it."""
+    """What a link of an environment leads to: an entry of a repository's checkouts, and a path below it, or ''."""
 
     repo: RepoId
     entry: str
     below: str
 
 
-def links_of(layout: Layout, repo: RepoId) -> dict[str, str]:
-    """The links of an environment that holds a repository: path in the environment, path below the checkout."""
-    if repo == SITE:
-        return {"site": "code"}
+def links_of(layout: Layout, repo: RepoId, directories: Directories = PLAIN.directories) -> dict[str, str]:
+    """The links of an environment that holds a repository: path in the environment, path below the checkout.
+
+    The link to the code comes first.
+    """
+    code, data = directories
     if repo == HIERADATA:
-        return {f"hieradata/{item}": f"data/{item}" for item in layout.common_hieradata_items}
-    return {link.format(repo.name): below for link, below in _LINKS.get(repo.partition, ())}
+        below = {f"hieradata/{item}": item for item in layout.common_hieradata_items}
+        return {} if data is None else {link: _below(data, item) for link, item in below.items()}
+    if repo == SITE:
+        return {"site": _below(code, ".")}
+    if repo.partition not in _LINKS:
+        return {}
+    link, links_to_data = _LINKS[repo.partition]
+    found = {link.format(repo.name): _below(code, ".")}
+    if data is not None:
+        found.update({link.format(repo.name): _below(data, inside) for link, inside in links_to_data})
+    return found
 
 
-def code_of(repo: RepoId) -> str:
-    """The directory below a checkout with the Puppet code, '' for a repository without any."""
-    return "code" if repo == SITE else next((below for _, below in _LINKS.get(repo.partition, ())), "")
+def _below(directory: str, inside: str) -> str:
+    """The path below a checkout of what is inside one of its directories, '' for the checkout itself."""
+    return "/".join(part for part in (directory, inside) if part != ".")
+
+
+def has_code(repo: RepoId) -> bool:
+    """Whether environments link to Puppet code of a repository."""
+    return repo == SITE or repo.partition in _LINKS
+
+
+def directories_shown(repo: RepoId, links: Mapping[str, str]) -> dict[str, str | None]:
+    """What the links of an environment to a repository (link to path below the checkout) tell of its Directories.
+
+    Fields that they do not tell are left out.
+    """
+    code, data = ("site", ()) if repo == SITE else _LINKS.get(repo.partition, ("", ()))
+    places = [(link.format(repo.name), inside) for link, inside in data]
+    if repo == HIERADATA:
+        places = [(link, link.partition("/")[2]) for link in links]
+    found: dict[str, str | None] = {}
+    if (below := links.get(code.format(repo.name))) is not None:
+        found["code"] = below or "."
+    for link, inside in places:
+        below = links.get(link)
+        top = (below or ".") if inside == "." else "." if below == inside else (below or "")[: -len(inside) - 1]
+        if below is not None and top and _below(top, inside) == below:
+            found["data"] = top
+    return found
 
 
 def link_prefix(layout: Layout, depth: int) -> str:
@@ -82,7 +120,12 @@ def depth_of(place: str, link: str) -> int:
 
 def link_text(layout: Layout, link: str, target: Target, place: str = "") -> str:
     """The text of a link of an environment; ``place`` is where that is below environmentsdir, if it has versions."""
-    return f"{link_prefix(layout, depth_of(place, link))}/{target.repo}/{target.entry}/{target.below}"
+    return f"{link_prefix(layout, depth_of(place, link))}/{path_of(target)}"
+
+
+def path_of(target: Target) -> str:
+    """The path of a target, below clonedir."""
+    return f"{target.repo}/{target.entry}" + (f"/{target.below}" if target.below else "")
 
 
 # Targets, read back
@@ -104,8 +147,8 @@ def parse_target(layout: Layout, place: str, link: str, text: str) -> Target | N
 def _target(below: str) -> Target | None:
     """The target of a normalised path, relative to clonedir; None when it is not below an entry of a repository."""
     parts = below.split(os.sep, 3)
-    if len(parts) == 4 and parts[0] in (MODULES, HOSTGROUPS, COMMON):
-        return Target(RepoId(parts[0], parts[1]), parts[2], parts[3])
+    if len(parts) >= _TO_ENTRY and parts[0] in (MODULES, HOSTGROUPS, COMMON):
+        return Target(RepoId(parts[0], parts[1]), parts[2], "".join(parts[_TO_ENTRY:]))
     return None
 
 
@@ -135,13 +178,14 @@ class LinkReader:
 # Links that lead out of a checkout
 
 
-def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path) -> None:
+def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path, used: Iterable[Directories]) -> None:
     """Check that no symbolic link in a checkout leads what environments link to out of the checkout.
 
-    Raises WayOutError: Puppet would read files there that do not belong to the repository. Raises OSError when nobody
-    can look now.
+    ``used``: the directories of it that they use. Raises WayOutError: Puppet would read files there that do not belong
+    to the repository. Raises OSError when nobody can look now.
     """
-    outside = [below for below in sorted({*links_of(layout, repo).values()}) if leads_out(checkout, below)]
+    linked = {below for directories in used for below in links_of(layout, repo, directories).values()}
+    outside = [below for below in sorted(linked) if leads_out(checkout, below)]
     if outside:
         raise WayOutError(outside)
 

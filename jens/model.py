@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Union
 
@@ -126,20 +126,68 @@ def ref_order(ref: Ref) -> tuple[bool, str]:
     return (True, ref.digits) if isinstance(ref, Commit) else (False, ref.key)
 
 
+class Directories(NamedTuple):
+    """Where a repository has its Puppet code and its Hiera data: relative paths, ``.`` for the repository itself.
+
+    Without ``data`` there are no links to it.
+    """
+
+    code: str = "code"
+    data: str | None = "data"
+
+    def changed(self, said: Mapping[str, str | None]) -> Directories:
+        """The same with other values of some fields."""
+        return Directories(said.get("code") or self.code, said.get("data", self.data))
+
+
+class Usage(NamedTuple):
+    """How environments use a repository, unless they say otherwise.
+
+    Dynamic environments have its ``ref``, whatever their defaults are. ``fallback`` is for those whose defaults it
+    lacks.
+    """
+
+    directories: Directories = Directories()
+    ref: Ref | None = None
+    fallback: Ref | None = None
+
+    @property
+    def has_mandatory_branches(self) -> bool:
+        """Whether the repository must have the branches that every repository must have."""
+        return self.ref is None and self.fallback is None
+
+    def refs_for(self, defaults: Sequence[Ref]) -> tuple[Ref, ...]:
+        """The refs for an environment with these defaults: the first of them counts that there is."""
+        if self.ref is not None:
+            return (self.ref,)
+        return (*defaults, *([self.fallback] if self.fallback is not None else []))
+
+
+#: The usage of a repository of which the library has a URL, and nothing else.
+PLAIN = Usage()
+#: Those of some repositories; all others are PLAIN.
+Usages = Mapping[RepoId, Usage]
+
+
 class Library(NamedTuple):
     """Every repository with its clone URL, and the entries that cannot be used, with the reason.
 
-    What is on disk under the name of an unusable entry is kept as it is.
+    What is on disk under the name of an unusable entry is kept as it is. ``usages`` has those that are not PLAIN.
     """
 
     urls: Mapping[RepoId, str]
     unusable: Mapping[RepoId, str] = MappingProxyType({})
+    usages: Usages = MappingProxyType({})
 
 
 class Definition(NamedTuple):
     """A well-formed definition; ``source`` is the file's content, as remembered on disk.
 
-    One that ``is_held`` comes from a hold: the environment has what it overrides, and nothing else.
+    Of a repository that lacks the default, the environment has the first of ``others`` that there is. ``directories``
+    says where overridden repositories have what, if not where the library says: fields of Directories.
+
+    One that ``is_held`` comes from a hold: the environment has what it overrides, and nothing else. But repositories
+    that ``follow`` another definition have what that says.
     """
 
     name: str
@@ -150,18 +198,39 @@ class Definition(NamedTuple):
     source: bytes = b""
     unknown_keys: tuple[str, ...] = ()
     is_held: bool = False
+    others: tuple[Moving, ...] = ()
+    directories: Mapping[RepoId, Mapping[str, str | None]] = MappingProxyType({})
+    follow: Mapping[RepoId, Definition] = MappingProxyType({})
 
-    def ref_of(self, repo: RepoId) -> Ref | None:
-        """The ref of a repository in this environment; None when the environment does not hold the repository."""
+    @property
+    def defaults(self) -> tuple[Moving, ...]:
+        """All defaults, the first one first; () for a snapshot."""
+        return () if self.default is None else (self.default, *self.others)
+
+    def refs_of(self, repo: RepoId, usage: Usage, common: Branch) -> tuple[Ref, ...]:
+        """The refs of a repository for this environment: it has the first that there is, or else the last dangles.
+
+        () when the environment does not hold the repository. ``common``: see ``Expansion``.
+        """
+        if repo in self.follow:
+            return self.follow[repo].refs_of(repo, usage, common)
         override = self.overrides.get(repo)
         if override is not None:
-            return override
+            return (override,)
         if self.default is not None:
-            return self.default
-        return SNAPSHOT_COMMON if repo in (SITE, HIERADATA) and not self.is_held else None
+            return usage.refs_for(self.defaults)
+        return usage.refs_for((SNAPSHOT_COMMON, common)) if repo in (SITE, HIERADATA) and not self.is_held else ()
+
+    def directories_of(self, repo: RepoId, usage: Usage) -> Directories:
+        """Where a repository has code and data, as this environment uses it."""
+        if repo in self.follow:
+            return self.follow[repo].directories_of(repo, usage)
+        return usage.directories.changed(self.directories.get(repo, {}))
 
     def pins(self, repo: RepoId) -> bool:
         """Whether the environment keeps a repository that leaves the library: it has no default, and overrides it."""
+        if repo in self.follow:
+            return self.follow[repo].pins(repo)
         return self.default is None and repo in self.overrides
 
     @property
@@ -191,7 +260,7 @@ class Expansion(NamedTuple):
     ``missing`` are needed refs that do not exist: links to them dangle. ``undetermined`` are refs that may or may not
     exist: their remote could not be asked, or their checkout could not be made. No link moves to such a ref yet.
     Only snapshots hold ``pinned`` repositories. Snapshots have the branch ``common`` of site and Hiera data where
-    there is no SNAPSHOT_COMMON.
+    there is no SNAPSHOT_COMMON. ``usages`` are those of the library.
     """
 
     inventory: Inventory
@@ -199,15 +268,30 @@ class Expansion(NamedTuple):
     undetermined: frozenset[tuple[RepoId, Ref]] = frozenset()
     pinned: frozenset[RepoId] = frozenset()
     common: Branch = SNAPSHOT_COMMON
+    usages: Usages = MappingProxyType({})
 
     def ref_of(self, definition: Definition, repo: RepoId) -> Ref | None:
         """The ref of a repository in an environment, or None when it does not hold the repository."""
         if repo in self.pinned and not definition.pins(repo):
             return None
-        ref = definition.ref_of(repo)
-        if definition.default is None and repo not in definition.overrides and (repo, ref) in self.missing:
-            return self.common
-        return ref
+        refs = definition.refs_of(repo, self.usages.get(repo, PLAIN), self.common)
+        return next((ref for ref in refs if (repo, ref) not in self.missing), refs[-1] if refs else None)
+
+    def directories_of(self, definition: Definition, repo: RepoId) -> Directories:
+        """Where a repository has code and data, as an environment uses it."""
+        return definition.directories_of(repo, self.usages.get(repo, PLAIN))
+
+    def with_missing(self, definitions: Iterable[Definition], repos: Iterable[RepoId]) -> Expansion:
+        """The same; what the inventory lacks of these repositories is missing, as far as definitions ask for it."""
+        given = [*definitions]
+        missing = {
+            (repo, ref)
+            for repo in repos
+            for definition in given
+            for ref in definition.refs_of(repo, self.usages.get(repo, PLAIN), self.common)
+            if ref not in self.inventory.get(repo, ())
+        }
+        return self._replace(missing=self.missing | missing)
 
 
 class Fault(NamedTuple):

@@ -13,6 +13,7 @@ LONGEST = 255
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")  # links add a prefix, and a file name ends at 255
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_]{1,255}")
+_PATH = re.compile(rf"\.|{_REPOSITORY.pattern}(/{_REPOSITORY.pattern})*")
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{4,40}")
 #: Keys that begin like this are their writers' own, such as those that hold what others merge.
@@ -27,6 +28,11 @@ _BRANCH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 def is_repository_name(name: str) -> bool:
     """Whether a repository may have this name."""
     return _REPOSITORY.fullmatch(name) is not None
+
+
+def is_directory_path(path: str) -> bool:
+    """Whether a repository may have code or data in this directory: a relative path, or ``.`` for itself."""
+    return _PATH.fullmatch(path) is not None and len(path) <= LONGEST
 
 
 def parse_repository(text: str) -> RepoId:

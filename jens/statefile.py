@@ -36,7 +36,7 @@ ABSENT_REFS = StateFile("absent-refs.json", 1, "repositories.absent_refs", "the 
 VERSIONS = StateFile("versions.json", 1, "environments.versions", "replaced versions stay for another retention")
 REFUSALS = StateFile("refusals.json", 1, "purgeguard", "the purge guard forgets what it refused", True, False)
 DANGLING = StateFile("dangling.json", 1, "environments.dangling", "dangling links are logged once more")
-BASELINE = StateFile("baseline.json", 10, "update.baseline", "the next run looks at everything")
+BASELINE = StateFile("baseline.json", 11, "update.baseline", "the next run looks at everything")
 LAST_RUN = StateFile(
     "last-run.json",
     1,

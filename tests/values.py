@@ -12,6 +12,7 @@ from jens.model import HOSTGROUPS, MODULES, Branch, Commit, Definition, Ref, Rep
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
 
 DUMMY = RepoId(MODULES, "dummy")
+STDLIB = RepoId(MODULES, "stdlib")
 MYAPP = RepoId(HOSTGROUPS, "myapp")
 MASTER, QA = Branch("master"), Branch("qa")
 

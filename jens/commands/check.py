@@ -98,7 +98,7 @@ def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
     site = Site.of(config, is_default=arguments.config is None)
     if arguments.mandatory_branches is not None:
         site = replace(site, mandatory=arguments.mandatory_branches)
-    library = check_library(arguments.repositories) if arguments.repositories else None
+    library = check_library(arguments.repositories, site) if arguments.repositories else None
     definitions: list[CheckedDefinition] = []
     found: list[Finding] = []
     if arguments.environments:

@@ -18,7 +18,7 @@ from jens.git.authors import Described
 from jens.history import spans
 from jens.history.model import ref_of_name
 from jens.history.spans import Span
-from jens.model import Commit, OpenFault, Ref, RepoId
+from jens.model import Commit, OpenFault, Ref, RepoId, declared
 from jens.names import is_environment_name, parse_repository
 from jens.text import one_line
 from jens.tools import history, show_commit, show_environment, show_repository
@@ -183,7 +183,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _environment(found: Environment, config: Config) -> Iterator[str]:
-    yield f"Environment {found.name}: {_definition(found)}"
+    yield f"Environment {found.name}: {_definition(found, config)}"
     if found.version is not None:
         yield f"Version: {found.version}"
     if found.hold is not None:
@@ -225,7 +225,7 @@ def _is_of(opened: OpenFault, gaps: Collection[str]) -> bool:
     return opened.fault.kind == DANGLING_LINK and opened.fault.repository in gaps
 
 
-def _definition(found: Environment) -> str:
+def _definition(found: Environment, config: Config) -> str:
     definition = found.definition
     if definition is None:
         return "its definition is lost"
@@ -233,7 +233,8 @@ def _definition(found: Environment) -> str:
     if definition.default is None:
         return f"a snapshot of {count} repositor{'y' if count == 1 else 'ies'}"
     more = f", with {count} override{'' if count == 1 else 's'}" if count else ""
-    return f"follows {one_line(definition.default.name)}{more}"
+    defaults = " or else ".join(one_line(declared(ref, config.main.prefixes)) for ref in definition.defaults)
+    return f"follows {defaults}{more}"
 
 
 def _row(part: Part, config: Config) -> list[str]:

@@ -28,8 +28,8 @@ from jens.git import process
 from jens.history.model import CREATED, DELETED
 from jens.history.since import Difference
 from jens.layout import Layout, entry_ref, is_checkout_name
-from jens.links import RESOURCE_TYPES, LinkReader, Target, code_of
-from jens.model import HOSTGROUPS, MODULES
+from jens.links import RESOURCE_TYPES, LinkReader, Target
+from jens.model import HOSTGROUPS, MODULES, PLAIN
 from jens.names import parse_repository
 from jens.system import files
 from jens.text import listed
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _NAME = "puppet generate types"
 #: Where a module has its types.
 _TYPES = "lib/puppet/type"
+#: Where most repositories have their code.
+_USUAL_CODE = PLAIN.directories.code
 
 #: Seconds for all environments of a delivery, and those that must be left to begin with one.
 _WHOLE, _LEAST = 60, 20
@@ -126,7 +128,9 @@ def _may_concern(layout: Layout, difference: Difference) -> bool:
         return False
     for commit in filter(None, (difference.before, difference.now)):
         checkout = layout.checkout(repo, commit)
-        if not os.path.lexists(checkout) or os.path.lexists(f"{checkout}/{code_of(repo)}/{_TYPES}"):
+        # Where code is elsewhere, nobody has to know here where: its types are looked at.
+        has_types = os.path.lexists(f"{checkout}/{_USUAL_CODE}/{_TYPES}")
+        if has_types or not os.path.lexists(f"{checkout}/{_USUAL_CODE}"):
             return True
     return False
 

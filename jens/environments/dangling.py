@@ -11,7 +11,7 @@ from jens import statefile
 from jens.events import Event, tell
 from jens.layout import Layout
 from jens.links import Target, leads_out, links_of
-from jens.model import HIERADATA, Definition, Expansion, Ref
+from jens.model import HIERADATA, Definition, Directories, Expansion, Ref
 from jens.names import describe_ref
 from jens.statefile import DANGLING, StateError
 from jens.system import files
@@ -23,14 +23,15 @@ log = logging.getLogger(__name__)
 _MOST = 20
 
 
-def leads_nowhere(layout: Layout, target: Target, checkout: Path | None) -> bool:
+def leads_nowhere(target: Target, checkout: Path | None) -> bool:
     """Whether a link dangles. ``checkout`` is where its ref is expanded (None: nowhere).
 
-    The common Hiera data must have each linked item. Other repositories may lack ``code`` or ``data``.
+    The common Hiera data must have each linked item. Other repositories may lack code or data: if they lack code, that
+    is another fault.
     """
     if checkout is None:
         return True
-    if target.repo != HIERADATA and target.below in links_of(layout, target.repo).values():
+    if target.repo != HIERADATA:
         return False
     if leads_out(checkout, target.below):  # that is another fault, and nothing there is ours to look at
         return False
@@ -48,13 +49,14 @@ class Dangling(NamedTuple):
 def find(layout: Layout, definitions: Collection[Definition], expansion: Expansion) -> set[Dangling]:
     """The dangling links of the environments of these definitions."""
     found = find_missing(definitions, expansion)
-    items: dict[Ref, list[str]] = {}
+    items: dict[tuple[Ref, Directories], list[str]] = {}
     for definition in definitions:
-        ref_of_data = expansion.ref_of(definition, HIERADATA)
-        if ref_of_data is not None and ref_of_data in expansion.inventory.get(HIERADATA, ()):
-            if ref_of_data not in items:
-                items[ref_of_data] = _missing_items(layout, ref_of_data, expansion.inventory[HIERADATA][ref_of_data])
-            found |= {absent_item(definition.name, ref_of_data, f"data/{item}") for item in items[ref_of_data]}
+        ref, directories = expansion.ref_of(definition, HIERADATA), expansion.directories_of(definition, HIERADATA)
+        if ref is not None and ref in expansion.inventory.get(HIERADATA, ()):
+            if (ref, directories) not in items:
+                checkout = layout.ref(HIERADATA, ref, expansion.inventory[HIERADATA][ref])
+                items[ref, directories] = _missing_items(layout, checkout, directories)
+            found |= {absent_item(definition.name, ref, item) for item in items[ref, directories]}
     return found
 
 
@@ -78,10 +80,9 @@ def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set
     return found
 
 
-def _missing_items(layout: Layout, ref: Ref, commit: str) -> list[str]:
-    checkout = layout.ref(HIERADATA, ref, commit)
-    targets = {item: Target(HIERADATA, checkout.name, f"data/{item}") for item in layout.common_hieradata_items}
-    return [item for item, target in targets.items() if leads_nowhere(layout, target, checkout)]
+def _missing_items(layout: Layout, checkout: Path, directories: Directories) -> list[str]:
+    linked = links_of(layout, HIERADATA, directories).values()
+    return [item for item in linked if leads_nowhere(Target(HIERADATA, checkout.name, item), checkout)]
 
 
 def load(layout: Layout) -> set[Dangling]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from jens import statefile
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.model import PARSERS, Commit, Definition, Ref, RepoId
-from jens.names import is_commit_id, is_environment_name, parse_repository
+from jens.model import PARSERS, PLAIN, Commit, Definition, Directories, Ref, RepoId
+from jens.names import is_commit_id, is_directory_path, is_environment_name, parse_repository
 from jens.statefile import StateError, StateFile, state_path
 from jens.system import clock, files
 from jens.text import one_line
@@ -32,13 +32,14 @@ VERSION = 1
 
 
 class Kept(NamedTuple):
-    """A repository of a held environment: the ref that it had, and the commit that it shows.
+    """A repository of a held environment: the ref that it had, the commit that it shows, and where that has what.
 
     Without a commit its links led nowhere: the environment has no links to it while it is held.
     """
 
     ref: Ref
     commit: str | None
+    directories: Directories = PLAIN.directories
 
 
 class Moment(NamedTuple):
@@ -82,17 +83,19 @@ class Hold(NamedTuple):
 
         Repositories that are not held have the refs that ``basis`` says, or else those that they had.
         """
-        overrides: dict[RepoId, Ref] = {
-            repo: Commit(kept.commit) for repo, kept in self.repositories.items() if kept.commit is not None
-        }
+        there = {repo: kept for repo, kept in self.repositories.items() if kept.commit is not None}
+        overrides: dict[RepoId, Ref] = {repo: Commit(str(kept.commit)) for repo, kept in there.items()}
         for repo in self.moving:
-            kept = self.repositories.get(repo)
-            ref = basis.ref_of(repo) if basis is not None else kept and kept.ref
             overrides.pop(repo, None)
-            if ref is not None:
-                overrides[repo] = ref
+            if basis is None and repo in self.repositories:
+                overrides[repo] = self.repositories[repo].ref
         told = basis.notifications if basis is not None and basis.notifications else self.notifications
-        return Definition(self.environment, None, overrides, told, self.parser, is_held=True)
+        return Definition(
+            *(self.environment, None, overrides, told, self.parser),
+            is_held=True,
+            directories={repo: there[repo].directories._asdict() for repo in overrides if repo in there},
+            follow={} if basis is None else dict.fromkeys(self.moving, basis),
+        )
 
     def encode(self) -> dict[str, Any]:
         """The hold as JSON types. Times are UTC, in ISO 8601."""
@@ -106,7 +109,7 @@ class Hold(NamedTuple):
             "notifications": [*self.notifications],
             "parser": self.parser,
             "repositories": {
-                str(repo): {"ref": ref_entry(kept.ref, None), "commit": kept.commit}
+                str(repo): {"ref": ref_entry(kept.ref, None), "commit": kept.commit, **kept.directories._asdict()}
                 for repo, kept in sorted(self.repositories.items())
             },
         }
@@ -143,7 +146,15 @@ def _kept(entry: Any) -> Kept:
     ref, commit = entry_ref(entry["ref"]), entry["commit"]
     if ref is None or not (commit is None or is_commit_id(commit)):
         raise ValueError(f"unexpected {entry!r}")
-    return Kept(ref, commit)
+    return Kept(ref, commit, _directories(entry))
+
+
+def _directories(entry: Any) -> Directories:
+    """Where a repository has what; a hold of an older version of Jens does not say it."""
+    said = {key: entry[key] for key in Directories._fields if key in entry}
+    if not all(isinstance(path, str) and is_directory_path(path) for key, path in said.items() if path is not None):
+        raise ValueError(f"unexpected {entry!r}")
+    return PLAIN.directories.changed(said)
 
 
 def timestamp(time: float) -> str:

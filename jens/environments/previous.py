@@ -14,7 +14,7 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
 from jens.errors import MetadataError
 from jens.layout import Layout, entry_ref
-from jens.links import LinkReader, links_of
+from jens.links import LinkReader, directories_shown, links_of
 from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
@@ -139,13 +139,16 @@ def infer_from_disk(layout: Layout, name: str) -> Definition:
 def infer(layout: Layout, name: str, found: Found, place: str = "") -> Definition:
     """Infer a definition, as a snapshot, from the links of an environment, which may be at another ``place``."""
     overrides = {}
+    targets: dict[RepoId, dict[str, str]] = {}
     reader = LinkReader(layout)
     for link, text in found.links.items():
         target = reader.target(place or name, link, text)
         ref = entry_ref(target.entry) if target else None
         if target and ref:
             overrides[target.repo] = ref
-    return Definition(name, None, overrides, parser=parser_of(found.conf))
+            targets.setdefault(target.repo, {})[link] = target.below
+    directories = {repo: directories_shown(repo, links) for repo, links in targets.items()}
+    return Definition(name, None, overrides, parser=parser_of(found.conf), directories=directories)
 
 
 def in_use(layout: Layout, name: str, previous: Previous) -> list[Definition]:

@@ -20,7 +20,7 @@ from jens.environments import tree
 from jens.environments.wanted import Tree
 from jens.layout import VERSIONS, Layout, entry_ref, version_name, version_of
 from jens.links import RESOURCE_TYPES, LinkReader
-from jens.model import Commit, Definition, Ref, RepoId
+from jens.model import PLAIN, SNAPSHOT_COMMON, Commit, Definition, Ref, RepoId, Usages
 from jens.names import is_commit_id, parse_repository
 from jens.statefile import StateError
 from jens.system import clock, files
@@ -137,16 +137,20 @@ def lost(before: Commits, after: Commits) -> dict[RepoId, frozenset[str]]:
     return {repo: commits - after.get(repo, frozenset()) for repo, commits in before.items()}
 
 
-def followed(layout: Layout, definition: Definition | None, entries: Mapping[RepoId, str]) -> dict[RepoId, Ref]:
+def followed(
+    layout: Layout, definition: Definition | None, entries: Mapping[RepoId, str], usages: Usages
+) -> dict[RepoId, Ref]:
     """The refs that a version follows, of repositories whose links lead through these entries.
 
     A version has the commit of a branch, and not the branch. The definition says which one it is, if that leads there.
+    ``usages`` are those of the library, as far as it is known.
     """
     refs = {}
     for repo, entry in entries.items():
-        ref, asked = entry_ref(entry), definition and definition.ref_of(repo)
-        if asked is not None and not isinstance(asked, Commit) and _leads_to(layout.ref(repo, asked), entry):
-            ref = asked
+        usage, common = usages.get(repo, PLAIN), SNAPSHOT_COMMON
+        asked = definition.refs_of(repo, usage, common) if definition else ()
+        leading = (each for each in asked if not isinstance(each, Commit) and _leads_to(layout.ref(repo, each), entry))
+        ref = next(leading, entry_ref(entry))
         if ref is not None:
             refs[repo] = ref
     return refs

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from jens.layout import Layout, commit_entry, ref_entry
-from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target
-from jens.model import PARSERS, Definition, Expansion, Ref, RepoId
+from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target, path_of
+from jens.model import PARSERS, Definition, Directories, Expansion, Ref, RepoId
 
 #: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
 _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
@@ -80,6 +81,14 @@ def parser_of(content: bytes | None) -> str | None:
     return next((parser for parser in PARSERS if plain == conf(parser)), None)
 
 
+class _Part(NamedTuple):
+    """What an environment has of a repository: a ref of it, and the directories with code and data."""
+
+    repo: RepoId
+    ref: Ref
+    directories: Directories
+
+
 class Planner:
     """Plans the trees of environments from expanded refs. A tree has no link whose target leads out of its checkout.
 
@@ -94,15 +103,10 @@ class Planner:
         self._with_conf = with_conf
         self._versions = versions
         self._ways_out = WaysOut(layout)
-        self._links: dict[tuple[RepoId, Ref], dict[str, str]] = {}
-        self._refused: dict[tuple[RepoId, Ref], dict[str, Target]] = {}
-        prefixes = {depth: link_prefix(layout, depth + versions) for depth in range(3)}
-        self._parts: dict[RepoId, list[tuple[str, str, str]]] = {
-            repo: [
-                (link, f"{prefixes[link.count('/')]}/{repo}/", below) for link, below in links_of(layout, repo).items()
-            ]
-            for repo in sorted(expansion.inventory)
-        }
+        self._links: dict[_Part, dict[str, str]] = {}
+        self._refused: dict[_Part, dict[str, Target]] = {}
+        self._prefixes = {depth: link_prefix(layout, depth + versions) for depth in range(3)}
+        self._repos = sorted(expansion.inventory)
 
     def entry(self, repo: RepoId, ref: Ref) -> str:
         """The entry of a repository that links to a ref lead through."""
@@ -112,22 +116,28 @@ class Planner:
     def tree(self, definition: Definition, version: str = "") -> Tree:
         """The tree of a definition's environment; with the name of a version, environment.conf tells that."""
         links: dict[str, str] = {}
-        for repo in self._parts:
-            ref = self._expansion.ref_of(definition, repo)
-            if ref is not None:
-                if (repo, ref) not in self._links:
-                    self._links[repo, ref] = self._links_to(repo, ref)
-                links.update(self._links[repo, ref])
+        for repo in self._repos:
+            part = self._part(definition, repo)
+            if part is not None:
+                if part not in self._links:
+                    self._links[part] = self._links_to(part)
+                links.update(self._links[part])
         return Tree(links, conf(definition.parser, version) if self._with_conf else None)
 
-    def _links_to(self, repo: RepoId, ref: Ref) -> dict[str, str]:
+    def _part(self, definition: Definition, repo: RepoId) -> _Part | None:
+        """What an environment has of a repository, None when it does not hold the repository."""
+        ref = self._expansion.ref_of(definition, repo)
+        return None if ref is None else _Part(repo, ref, self._expansion.directories_of(definition, repo))
+
+    def _links_to(self, part: _Part) -> dict[str, str]:
+        repo, ref, directories = part
         links, entry = {}, self.entry(repo, ref)
-        for link, before, below in self._parts[repo]:
+        for link, below in links_of(self._layout, repo, directories).items():
             target = Target(repo, entry, below)
             if self._ways_out.has(target):
-                self._refused.setdefault((repo, ref), {})[link] = target
+                self._refused.setdefault(part, {})[link] = target
             else:
-                links[link] = f"{before}{entry}/{below}"
+                links[link] = f"{self._prefixes[link.count('/')]}/{path_of(target)}"
         return links
 
     def refused(self, definition: Definition, found: Found, place: str) -> dict[str, Target]:
@@ -137,8 +147,8 @@ class Planner:
         as they are because they wait.
         """
         refused: dict[str, Target] = {}
-        for (repo, ref), targets in self._refused.items():
-            if self._expansion.ref_of(definition, repo) == ref:
+        for part, targets in self._refused.items():
+            if self._part(definition, part.repo) == part:
                 refused.update(targets)
         for link in self.waiting(definition):
             if link in found.links:
@@ -153,8 +163,13 @@ class Planner:
             link: (repo, ref)
             for repo, ref in self._expansion.undetermined
             if self._expansion.ref_of(definition, repo) == ref
-            for link, _before, _below in self._parts.get(repo, ())
+            for link in self._links_of(definition, repo)
         }
+
+    def _links_of(self, definition: Definition, repo: RepoId) -> Iterable[str]:
+        if repo not in self._expansion.inventory:
+            return ()
+        return links_of(self._layout, repo, self._expansion.directories_of(definition, repo))
 
 
 def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:

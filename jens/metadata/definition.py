@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Optional
 
 from jens import names, text
 from jens.metadata import yamlnodes
+from jens.metadata.values import parse_directories, parse_ref
 from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
     PARSERS,
@@ -22,6 +24,10 @@ from jens.model import (
 )
 
 _DEFINITION_KEYS = ("default", "notifications", "overrides", "parser")
+#: The keys of an override that is a mapping.
+_OVERRIDE_KEYS = ("ref", "code", "data")
+#: A definition has not more defaults.
+MOST_DEFAULTS = 20
 #: The suffix of a definition's file name.
 SUFFIX = ".yaml"
 #: A definition has not more overrides, and all together have not more. A site has some hundred repositories.
@@ -121,13 +127,16 @@ def _is_without_overrides(top: Entries) -> bool:
 
 def _read(name: str, source: bytes, top: Entries, prefixes: Prefixes, report: Report) -> Definition:
     """The values of the known keys. Reports the ill-formed ones and leaves them out."""
-    default, overrides, parser = None, {}, None
+    defaults: tuple[Moving, ...] = ()
+    overrides, directories, parser = {}, {}, None
     if "default" in top:
         with reporting(report):
-            default = _default(top["default"][1], prefixes)
+            defaults = _defaults(top["default"][1], prefixes)
     if "overrides" in top:
         with reporting(report):
-            overrides = dict(_overrides(top["overrides"][1], prefixes, report))
+            found = dict(_overrides(top["overrides"][1], prefixes, report))
+            overrides = {repo: ref for repo, (ref, _said) in found.items()}
+            directories = {repo: said for repo, (_ref, said) in found.items() if said}
     if "parser" in top:
         with reporting(report):
             parser = _parser(top["parser"][1])
@@ -136,27 +145,51 @@ def _read(name: str, source: bytes, top: Entries, prefixes: Prefixes, report: Re
         with reporting(report):
             notifications = _notifications(top["notifications"][1])
     unknown = tuple(key for key in top if key not in _DEFINITION_KEYS)
-    return Definition(name, default, overrides, notifications, parser, source, unknown)
+    default, others = (defaults[0], defaults[1:]) if defaults else (None, ())
+    return Definition(
+        *(name, default, overrides, notifications, parser, source, unknown), others=others, directories=directories
+    )
+
+
+def _defaults(node: Node, prefixes: Prefixes) -> tuple[Moving, ...]:
+    """The defaults that a definition has: one, or a list."""
+    listed = node.value if yamlnodes.kind(node) == "seq" else [node]
+    if not listed or len(listed) > MOST_DEFAULTS:
+        expected = f"a branch, a tag, or a list of 1 to {MOST_DEFAULTS} of them"
+        raise YamlError(f"'default' is expected to be {expected}", yamlnodes.line_of(node))
+    return tuple(dict.fromkeys(_default(item, prefixes) for item in listed))
 
 
 def _default(node: Node, prefixes: Prefixes) -> Moving:
-    ref = _ref(node, "'default'", prefixes)
+    ref = parse_ref(node, "'default'", prefixes)
     if isinstance(ref, Commit):
         raise YamlError("'default' is expected to be a branch or a tag, not a commit", yamlnodes.line_of(node))
     return ref
 
 
-def _ref(node: Node, what: str, prefixes: Prefixes) -> Ref:
-    text = yamlnodes.string(node)
-    if text is None:
-        raise YamlError(f"{what} is expected to be a string, not {yamlnodes.kind(node)}", yamlnodes.line_of(node))
-    try:
-        return names.parse_ref(text, prefixes)
-    except ValueError as error:
-        raise YamlError(f"{what}: {error}", yamlnodes.line_of(node)) from error
+#: What an override says of a repository: its ref, and fields of Directories.
+_Override = tuple[Ref, Mapping[str, Optional[str]]]
 
 
-def _overrides(node: Node, prefixes: Prefixes, report: Report) -> Iterator[tuple[RepoId, Ref]]:
+def _override(node: Node, what: str, prefixes: Prefixes) -> _Override:
+    """An override: a ref, or a mapping with one. Raises YamlError."""
+    if yamlnodes.kind(node) != "map":
+        return parse_ref(node, what, prefixes), {}
+    found = yamlnodes.entries(node, what)
+    for key, (name, _value) in found.items():
+        if key not in _OVERRIDE_KEYS:
+            meant = names.resembled(key, _OVERRIDE_KEYS)
+            expected = repr(meant) if meant else ", ".join(_OVERRIDE_KEYS)
+            raise YamlError(
+                f"{what} has an unknown key '{text.one_line(key)}', expected {expected}", yamlnodes.line_of(name)
+            )
+    if "ref" not in found:
+        raise YamlError(f"{what} has no 'ref'", yamlnodes.line_of(node))
+    values = {key: value for key, (_name, value) in found.items()}
+    return parse_ref(values["ref"], what, prefixes), parse_directories(values)
+
+
+def _overrides(node: Node, prefixes: Prefixes, report: Report) -> Iterator[tuple[RepoId, _Override]]:
     count = 0
     for partition, (key, value) in yamlnodes.entries(node, "'overrides'").items():
         with reporting(report):
@@ -172,7 +205,7 @@ def _overrides(node: Node, prefixes: Prefixes, report: Report) -> Iterator[tuple
                 raise YamlError(f"'overrides' has more than {MOST_OVERRIDES} overrides", yamlnodes.line_of(key))
             for name, (_name, ref) in found.items():
                 with reporting(report):
-                    yield RepoId(partition, name), _ref(ref, f"the override of {partition} {name!r}", prefixes)
+                    yield RepoId(partition, name), _override(ref, f"the override of {partition} {name!r}", prefixes)
 
 
 def _notifications(node: Node) -> tuple[str, ...]:

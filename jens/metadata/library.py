@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from jens import names, urls
 from jens.metadata import yamlnodes
+from jens.metadata.values import parse_directories, parse_ref
 from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
     COMMON,
     HIERADATA,
     PARTITIONS,
+    PLAIN,
     SITE,
+    Directories,
     Library,
+    Prefixes,
     RepoId,
+    Usage,
 )
 from jens.text import one_line
+
+#: The keys of an entry that is a mapping.
+_KEYS = ("url", "code", "data", "ref", "fallback")
 
 
 class Entry(NamedTuple):
     """An entry of the library; ``problem`` says why Jens cannot use it, '' when it can."""
 
     line: int
-    url: str
-    problem: str
+    url: str = ""
+    usage: Usage = PLAIN
+    problem: str = ""
 
 
-def parse_library(source: bytes | None) -> Library:
+def parse_library(source: bytes | None, prefixes: Prefixes) -> Library:
     """Read a library. A bad entry spoils only itself. Raises YamlError when the text as a whole is no library."""
-    found = library_entries(source)
+    return library_of(library_entries(source, prefixes))
+
+
+def library_of(entries: Mapping[RepoId, Entry]) -> Library:
+    """The library that has these entries."""
+    good = {repo: entry for repo, entry in entries.items() if not entry.problem}
     return Library(
-        {repo: entry.url for repo, entry in found.items() if not entry.problem},
-        {repo: f"line {entry.line}: {entry.problem}" for repo, entry in found.items() if entry.problem},
+        {repo: entry.url for repo, entry in good.items()},
+        {repo: f"line {entry.line}: {entry.problem}" for repo, entry in entries.items() if entry.problem},
+        {repo: entry.usage for repo, entry in good.items() if entry.usage != PLAIN},
     )
 
 
-def library_entries(source: bytes | None, report: Report = stop) -> dict[RepoId, Entry]:
+def library_entries(source: bytes | None, prefixes: Prefixes, report: Report = stop) -> dict[RepoId, Entry]:
     """Every entry of a library, also the unusable ones; reports what makes the whole text unusable.
 
     ``source`` is None for an entry of the repository that is no file.
@@ -59,7 +74,7 @@ def library_entries(source: bytes | None, report: Report = stop) -> dict[RepoId,
                     _refuse_misspelt(partitions, "'repositories'", partition)
                     text = f"'repositories' has no partition '{partition}' (write '{partition}: {{}}' for none)"
                     raise YamlError(text, near=yamlnodes.line_of(key))
-                found.update(_entries_of(partition, partitions[partition][1]))
+                found.update(_entries_of(partition, partitions[partition][1], prefixes))
     return found
 
 
@@ -76,20 +91,48 @@ def _not_refused(entries: Entries, needed: Iterable[str]) -> Entries:
     return {key: entry for key, entry in entries.items() if not names.resembled(key, missing)}
 
 
-def _entries_of(partition: str, node: Node) -> Iterator[tuple[RepoId, Entry]]:
+def _entries_of(partition: str, node: Node, prefixes: Prefixes) -> Iterator[tuple[RepoId, Entry]]:
     entries = {} if yamlnodes.is_null(node) else yamlnodes.entries(node, f"partition '{partition}'")
     for name, (_key, value) in entries.items():
-        entry = Entry(yamlnodes.line_of(value), yamlnodes.string(value) or "", _entry_problem(name, value) or "")
+        try:
+            entry = _entry(name, value, prefixes)
+        except YamlError as problem:
+            entry = Entry(problem.line, problem=problem.text)
         yield RepoId(partition, name), entry
 
 
-def _entry_problem(name: str, value: Node) -> str | None:
+def _entry(name: str, value: Node, prefixes: Prefixes) -> Entry:
+    """An entry: a URL, or a mapping with one. Raises YamlError."""
+    line = yamlnodes.line_of(value)
     if not names.is_repository_name(name):
-        return "bad name, expected up to 200 letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
-    url = yamlnodes.string(value)
+        expected = "up to 200 letters, digits, '_', '.' and '-', beginning with neither '.' nor '-'"
+        raise YamlError(f"bad name, expected {expected}", line)
+    if not isinstance(value.value, list) or yamlnodes.kind(value) != "map":
+        return Entry(line, _url(value, "a clone URL, or a mapping with one"))
+    found = yamlnodes.entries(value, "the entry")
+    for key, (node, _value) in found.items():
+        if key not in _KEYS:
+            meant = names.resembled(key, _KEYS)
+            expected = repr(meant) if meant else ", ".join(_KEYS)
+            raise YamlError(f"unknown key '{one_line(key)}', expected {expected}", yamlnodes.line_of(node))
+    if "url" not in found:
+        raise YamlError("the mandatory key 'url' is missing", line)
+    values = {key: node for key, (_key, node) in found.items()}
+    return Entry(line, _url(values["url"], "a clone URL"), _usage(values, prefixes))
+
+
+def _url(node: Node, expected: str) -> str:
+    url = yamlnodes.string(node)
     if url is None:
-        return f"expected a clone URL, not {yamlnodes.kind(value)}"
-    return urls.url_problem(url)
+        raise YamlError(f"expected {expected}, not {yamlnodes.kind(node)}", yamlnodes.line_of(node))
+    if problem := urls.url_problem(url):
+        raise YamlError(problem, yamlnodes.line_of(node))
+    return url
+
+
+def _usage(values: Mapping[str, Node], prefixes: Prefixes) -> Usage:
+    refs = {key: parse_ref(values[key], repr(key), prefixes) for key in ("ref", "fallback") if key in values}
+    return Usage(Directories().changed(parse_directories(values)), **refs)
 
 
 def library_doubts(source: bytes) -> list[Doubt]:

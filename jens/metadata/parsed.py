@@ -14,7 +14,7 @@ from typing import Any
 from jens import names, statefile
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.metadata import definition as definitions
-from jens.metadata import yamlnodes
+from jens.metadata import values, yamlnodes
 from jens.metadata.definition import (
     MOST_OVERRIDES_IN_ALL,
     SUFFIX,
@@ -111,10 +111,10 @@ class Parsed:
                 _strings(told)
                 problem = YamlError(str(text), int(line), near=int(place))
             else:
-                default = saved["default"]
+                defaults = tuple(map(_moving, saved["defaults"]))
                 return Definition(
                     name,
-                    None if default is None else _moving(default),
+                    defaults[0] if defaults else None,
                     {
                         self._repo(partition, repo): _ref(entry)
                         for partition, refs in saved["overrides"].items()
@@ -124,6 +124,11 @@ class Parsed:
                     saved["parser"],
                     source,
                     _strings(saved["unknown"]),
+                    others=defaults[1:],
+                    directories={
+                        self._repo(partition, repo): {str(key): path and str(path) for key, path in said.items()}
+                        for partition, repo, said in saved["directories"]
+                    },
                 )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
@@ -143,7 +148,8 @@ def _encode(definition: Definition) -> dict[str, Any]:
     for repo, ref in definition.overrides.items():
         overrides.setdefault(repo.partition, {})[repo.name] = ref_entry(ref, None)
     return {
-        "default": None if definition.default is None else ref_entry(definition.default, None),
+        "defaults": [ref_entry(ref, None) for ref in definition.defaults],
+        "directories": [[*repo, said] for repo, said in definition.directories.items()],
         "overrides": overrides,
         "notifications": definition.notifications,
         "parser": definition.parser,
@@ -174,7 +180,7 @@ def _digest(source: bytes) -> str:
 def _rules(prefixes: Prefixes) -> str:
     """What decides how a text is read: the prefixes, and the programs that read it."""
     number = zlib.crc32("\n".join(prefixes).encode("utf-8", "surrogateescape"))
-    for module in (definitions, names, yamlnodes):
+    for module in (definitions, names, values, yamlnodes):
         path = module.__file__
         try:
             number = zlib.crc32(Path(path or "").read_bytes(), number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from jens.config import Config
@@ -9,11 +10,14 @@ from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import contents
 from jens.git.contents import Entry
 from jens.layout import Layout
+from jens.metadata import clones
 from jens.metadata.definition import SUFFIX, is_definition
 from jens.metadata.library import parse_library
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, MOST_DEFINITIONS, YamlError
 from jens.model import Declared, IllFormed, Library
+
+log = logging.getLogger(__name__)
 
 
 def read_library(config: Config, commit: str) -> Library:
@@ -30,9 +34,18 @@ def read_library(config: Config, commit: str) -> Library:
     if name not in files:
         raise DirectoryError("repositorymetadata", main.repositorymetadata, f"commit {commit[:7]} has no such file")
     try:
-        return parse_library(files[name])
+        return parse_library(files[name], main.prefixes)
     except YamlError as problem:
         raise LibraryError(main.repositorymetadata, problem.text, problem.line) from problem
+
+
+def known_library(config: Config) -> Library:
+    """The library as it was last fetched; an empty one when it cannot be read."""
+    try:
+        return read_library(config, clones.library_commit(config))
+    except (DirectoryError, LibraryError, MetadataError) as error:
+        log.debug("%s", error)
+        return Library({})
 
 
 def read_definitions(config: Config, commit: str, parsed: Parsed | None = None) -> dict[str, Declared]:

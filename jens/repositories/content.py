@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable
 
 from jens.git import peek
 from jens.layout import Layout
-from jens.links import code_of, leads_out, links_of
-from jens.model import HIERADATA, RepoId
+from jens.links import has_code, leads_out, links_of
+from jens.model import HIERADATA, PLAIN, Directories, RepoId
 from jens.system import files
 
 #: Gives what is at a path: the content of a file, b'' for all else that is there, None for nothing.
@@ -24,12 +25,13 @@ _SUBMODULE = re.compile(rb"^\s*\[submodule\b", re.MULTILINE)
 _LFS = re.compile(rb"^[^#\n][^\n]*\sfilter=lfs\b", re.MULTILINE)
 
 
-def problems(repo: RepoId, look: Look) -> list[str]:
-    """What a commit lacks that environments link to, or has that Git does not lay out; a clause each."""
-    found = []
-    code = code_of(repo)
-    if code and look(code) is None:
-        found.append(f"there is no '{code}', which environments link to")
+def problems(repo: RepoId, look: Look, used: Iterable[Directories] = (PLAIN.directories,)) -> list[str]:
+    """What a commit lacks that environments link to, or has that Git does not lay out; a clause each.
+
+    ``used``: the directories that environments use of it.
+    """
+    wanted = sorted({directories.code for directories in used}) if has_code(repo) else []
+    found = [f"there is no '{code}', which environments link to" for code in wanted if look(code) is None]
     if _SUBMODULE.search(look(_MODULES) or b""):
         found.append("it has submodules, which are not laid out")
     if _LFS.search(look(_ATTRIBUTES) or b""):
@@ -37,9 +39,10 @@ def problems(repo: RepoId, look: Look) -> list[str]:
     return found
 
 
-def absent_items(layout: Layout, look: Look) -> list[str]:
+def absent_items(layout: Layout, look: Look, used: Iterable[Directories]) -> list[str]:
     """The items of the common Hiera data that a commit lacks: links to them dangle."""
-    return [below for below in links_of(layout, HIERADATA).values() if look(below) is None]
+    linked = {below: None for directories in used for below in links_of(layout, HIERADATA, directories).values()}
+    return [below for below in linked if look(below) is None]
 
 
 def in_checkout(checkout: Path) -> Look:
@@ -60,6 +63,14 @@ def in_checkout(checkout: Path) -> Look:
     return look
 
 
-def in_commit(bare: Path, commit: str, items: tuple[str, ...] = ()) -> Look:
-    """What a commit of a repository has; only ``items``, and what ``problems`` looks at. Raises GitError."""
-    return peek.read(bare, commit, [*dict.fromkeys(("code", _MODULES, _ATTRIBUTES, *items))]).get
+def in_commit(bare: Path, commit: str, wanted: Iterable[str]) -> Look:
+    """What a commit of a repository has; only what is ``wanted``, and its top. Raises GitError."""
+    read = peek.read(bare, commit, [*dict.fromkeys((_MODULES, _ATTRIBUTES, *wanted))])
+    return lambda path: b"" if path == "." else read.get(path)
+
+
+def looked_at(layout: Layout, repo: RepoId, used: Iterable[Directories]) -> list[str]:
+    """What ``problems`` and ``absent_items`` look at in a commit, besides its top."""
+    codes = {directories.code for directories in used} if has_code(repo) else set[str]()
+    items = (links_of(layout, repo, directories).values() for directories in used) if repo == HIERADATA else ()
+    return sorted(codes.union(*items) - {"."})

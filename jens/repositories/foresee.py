@@ -14,7 +14,6 @@ from jens.events import Event
 from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
 from jens.layout import Layout
-from jens.links import links_of
 from jens.model import HIERADATA, Commit, Ref
 from jens.repositories import commits, content, mirror
 from jens.repositories.commits import Resolution
@@ -73,9 +72,10 @@ def _foresee(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, a
     events = [*found.events, *resolution.events, *plan.events, *refused.values()]
     absent: dict[Ref, list[str]] = {}
     for ref, commit in used_targets(request.needs, plan):
-        events += content_events(repo, ref, commit, looks[commit], is_new=False)
+        used = request.needs.directories_of(ref)
+        events += content_events(repo, ref, commit, looks[commit], used, is_new=False)
         if repo == HIERADATA:
-            absent[ref] = content.absent_items(layout, looks[commit])
+            absent[ref] = content.absent_items(layout, looks[commit], used)
     return Prepared(repo, disk, plan, {}, tuple(events), failed=bool(refused), absent=absent)
 
 
@@ -135,8 +135,8 @@ def _refused(places: Mapping[str, Path], request: Request) -> dict[str, Event]:
 
 def _looks(layout: Layout, request: Request, disk: OnDisk, places: Mapping[str, Path]) -> dict[str, Look]:
     """How to look into the commits that environments may use. Raises GitError."""
-    repo = request.repo
-    items = tuple(links_of(layout, repo).values()) if repo == HIERADATA else ()
+    repo, needs = request.repo, request.needs
+    wanted = content.looked_at(layout, repo, {needs.directories}.union(*needs.others.values()))
     looks = {commit: content.in_checkout(layout.checkout(repo, commit)) for commit in disk.checkouts}
-    looks.update({commit: content.in_commit(place, commit, items) for commit, place in places.items()})
+    looks.update({commit: content.in_commit(place, commit, wanted) for commit, place in places.items()})
     return looks

@@ -137,7 +137,9 @@ def must_ask(bare: Path, request: Request, checkouts: Sequence[str]) -> bool:
         return True
     heads, lacking = read_heads(bare), request.lacking - request.fresh
     return _differs_from_record(heads, request.recorded) or any(
-        ref not in lacking and not _has(bare, heads, ref, request, checkouts) for ref in request.needs.refs
+        ref not in lacking and not _has(bare, heads, ref, request, checkouts)
+        for ref in request.needs.refs
+        if ref not in request.needs.incidental
     )
 
 

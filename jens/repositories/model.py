@@ -14,8 +14,10 @@ from jens.git.shells import Command
 from jens.layout import moving_entry
 from jens.model import (
     PARTITIONS,
+    PLAIN,
     Branch,
     Commit,
+    Directories,
     Ref,
     RepoId,
     Tag,
@@ -54,12 +56,24 @@ class Needs(NamedTuple):
     """Refs that a repository must have expanded, and why. ``implied`` ones are needed only where they exist.
 
     ``former`` refs are needed until environments have changed: they stay as they are, and are not updated.
+    ``incidental`` ones are no reason to ask a remote: only lists of defaults name them, and a push tells of them.
+
+    Environments use ``directories`` of all refs, but ``others`` of some overrides.
     """
 
     mandatory: frozenset[Branch] = frozenset()
     overrides: frozenset[Ref] = frozenset()
     implied: frozenset[Ref] = frozenset()
     former: frozenset[Ref] = frozenset()
+    incidental: frozenset[Ref] = frozenset()
+    directories: Directories = PLAIN.directories
+    others: Mapping[Ref, frozenset[Directories]] = MappingProxyType({})
+
+    def directories_of(self, ref: Ref) -> frozenset[Directories]:
+        """The directories of a ref that environments use."""
+        others = self.others.get(ref, frozenset())
+        is_used_as_usual = not others or ref in self.implied or ref in self.mandatory
+        return others | {self.directories} if is_used_as_usual else others
 
     @property
     def refs(self) -> list[Ref]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jens.model import (
     COMMON,
     HIERADATA,
     PARTITIONS,
+    PLAIN,
     SITE,
     SNAPSHOT_COMMON,
     Branch,
     Definition,
+    Directories,
     Library,
     Moving,
     Ref,
     RepoId,
+    Usage,
+    Usages,
+    common_branch,
 )
 from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Needs, RepositoriesPlan
@@ -74,8 +80,10 @@ def held_by_snapshots(definitions: Iterable[Definition]) -> set[RepoId]:
 
     A definition that was inferred from links only looks like a snapshot.
     """
+    definitions = [*definitions]
     snapshots = [each for each in definitions if each.is_held or (each.default is None and each.source)]
-    return {repo for snapshot in snapshots for repo in snapshot.overrides}
+    followed = {repo for each in definitions for repo in each.follow if each.pins(repo)}
+    return followed.union(repo for snapshot in snapshots for repo in snapshot.overrides)
 
 
 def plan_needs(
@@ -84,50 +92,103 @@ def plan_needs(
     definitions: Iterable[Definition],
     former: Iterable[Definition] = (),
     pinned: Collection[RepoId] = (),
+    usages: Usages = MappingProxyType({}),
 ) -> dict[RepoId, Needs]:
     """The refs that definitions need of each repository. ``former`` definitions are those being replaced.
 
     Of ``pinned`` repositories only what snapshots name is needed.
     """
-    always = frozenset(map(Branch, mandatory))
+    always, common = frozenset(map(Branch, mandatory)), common_branch(mandatory)
     now, before = _Wanted.by(definitions), _Wanted.by(former)
     needs = {}
     for repo in repos:
-        current = Needs(always, now.overrides_of(repo), now.implied_of(repo))
+        usage = usages.get(repo, PLAIN)
         if repo in pinned:
             current = Needs(overrides=frozenset(now.pins.get(repo, ())))
-        former_refs = before.overrides_of(repo) | before.implied_of(repo)
+        else:
+            branches = always if usage.has_mandatory_branches else frozenset[Branch]()
+            current = Needs(branches, now.overrides_of(repo), now.implied_of(repo, usage, common))
+            current = current._replace(incidental=now.incidental_of(repo, usage, common, current))
+        current = current._replace(directories=usage.directories, others=now.others_of(repo, usage))
+        former_refs = before.overrides_of(repo) | before.implied_of(repo, usage, common)
         needs[repo] = current._replace(former=former_refs.difference(current.refs)) if former_refs else current
     return needs
 
 
 class _Wanted(NamedTuple):
-    """What a set of definitions needs."""
+    """What a set of definitions needs.
+
+    ``defaults`` has the defaults of each definition, ``by_following`` those for single repositories of holds.
+    ``directories`` is what definitions say of where overridden repositories have what.
+    """
 
     overrides: Mapping[RepoId, set[Ref]]
     pins: Mapping[RepoId, set[Ref]]
-    defaults: frozenset[Moving]
+    defaults: frozenset[tuple[Moving, ...]]
+    by_following: Mapping[RepoId, set[tuple[Moving, ...]]]
     by_snapshots: frozenset[RepoId]
+    directories: Mapping[RepoId, list[tuple[Ref, Mapping[str, str | None]]]]
 
     @classmethod
     def by(cls, definitions: Iterable[Definition]) -> _Wanted:
         overrides: dict[RepoId, set[Ref]] = {}
         pins: dict[RepoId, set[Ref]] = {}
-        defaults: set[Moving] = set()
+        defaults: set[tuple[Moving, ...]] = set()
         by_snapshots: set[RepoId] = set()
-        for definition in definitions:
+        given = [*definitions]
+        for definition in given:
             for repo, ref in definition.overrides.items():
                 overrides.setdefault(repo, set()).add(ref)
                 if definition.default is None:
                     pins.setdefault(repo, set()).add(ref)
             if definition.default is not None:
-                defaults.add(definition.default)
+                defaults.add(definition.defaults)
             elif not definition.is_held:
                 by_snapshots |= {SITE, HIERADATA}.difference(definition.overrides)
-        return cls(overrides, pins, frozenset(defaults), frozenset(by_snapshots))
+        following: dict[RepoId, set[tuple[Moving, ...]]] = {}
+        followed = [pair for definition in given for pair in definition.follow.items()]
+        for repo, definition in followed:
+            if repo in definition.overrides:
+                overrides.setdefault(repo, set()).add(definition.overrides[repo])
+            elif definition.default is not None:
+                following.setdefault(repo, set()).add(definition.defaults)
+            elif repo in (SITE, HIERADATA):
+                by_snapshots.add(repo)
+        directories = _said_of_directories([*given, *(definition for _, definition in followed)])
+        return cls(overrides, pins, frozenset(defaults), following, frozenset(by_snapshots), directories)
 
     def overrides_of(self, repo: RepoId) -> frozenset[Ref]:
         return frozenset(self.overrides.get(repo, ()))
 
-    def implied_of(self, repo: RepoId) -> frozenset[Moving]:
-        return self.defaults | {SNAPSHOT_COMMON} if repo in self.by_snapshots else self.defaults
+    def _choices(self, repo: RepoId, usage: Usage, common: Branch) -> Iterator[tuple[Ref, ...]]:
+        """The refs of which environments have the first that there is."""
+        yield from (usage.refs_for(defaults) for defaults in self.defaults.union(self.by_following.get(repo, ())))
+        if repo in self.by_snapshots:
+            yield usage.refs_for((SNAPSHOT_COMMON, common))
+
+    def implied_of(self, repo: RepoId, usage: Usage, common: Branch) -> frozenset[Ref]:
+        return frozenset(ref for refs in self._choices(repo, usage, common) for ref in refs)
+
+    def incidental_of(self, repo: RepoId, usage: Usage, common: Branch, needs: Needs) -> frozenset[Ref]:
+        """The branches that only lists of defaults name. Tags are not: a mirror has only those that were needed."""
+        single = {refs[0] for refs in self._choices(repo, usage, common) if len(refs) == 1}
+        certain = {*needs.mandatory, *needs.overrides, *single, usage.fallback, SNAPSHOT_COMMON, common}
+        return frozenset(ref for ref in needs.implied if isinstance(ref, Branch) and ref not in certain)
+
+    def others_of(self, repo: RepoId, usage: Usage) -> dict[Ref, frozenset[Directories]]:
+        """The directories of overridden refs, where a definition says something of any of them."""
+        found: dict[Ref, frozenset[Directories]] = {}
+        for ref, said in self.directories.get(repo, ()):
+            found[ref] = found.get(ref, frozenset()) | {usage.directories.changed(said)}
+        return found
+
+
+def _said_of_directories(
+    definitions: Sequence[Definition],
+) -> dict[RepoId, list[tuple[Ref, Mapping[str, str | None]]]]:
+    """What definitions say of the refs of each repository of which any of them says where it has what."""
+    repos = {repo for definition in definitions for repo in definition.directories}
+    return {
+        repo: [(each.overrides[repo], each.directories.get(repo, {})) for each in definitions if repo in each.overrides]
+        for repo in repos
+    }

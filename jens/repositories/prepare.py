@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from jens.git.remotes import Remotes
 from jens.git.trees import Trees
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import refuse_ways_out
-from jens.model import Commit, Ref, RepoId, Tag, ref_order
+from jens.model import Commit, Directories, Ref, RepoId, Tag, ref_order
 from jens.names import describe_ref
 from jens.repositories import absent_refs, commits, content, repair
 from jens.repositories import mirror as repositories_mirror
@@ -171,14 +171,15 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
         try:
             if commit in too_much:
                 raise too_much[commit]
-            staged[commit] = _check_out(layout, repo, commit, _like(layout, repo, commit, plan, disk, staged))
+            like = _like(layout, repo, commit, plan, disk, staged)
+            staged[commit] = _check_out(layout, repo, commit, like, used_of(commit, request.needs, plan))
         except (GitError, OSError, BudgetError, WayOutError) as error:
             failed.append(commit)
             events.append(not_checked_out(repo, commit, error))
             is_suspicious = is_suspicious or _may_be_damage(error)
     for commit in checked_out_before(plan, disk):
         try:
-            refuse_ways_out(layout, repo, layout.checkout(repo, commit))
+            refuse_ways_out(layout, repo, layout.checkout(repo, commit), used_of(commit, request.needs, plan))
         except WayOutError as error:
             failed.append(commit)
             events.append(Event(logging.ERROR, f"Unable to use {repo} at {commit}: {error}", CHECKOUT, commit))
@@ -224,7 +225,7 @@ def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged:
     events = []
     for ref, commit in used_targets(needs, plan):
         look = content.in_checkout(staged.get(commit) or layout.checkout(repo, commit))
-        events += content_events(repo, ref, commit, look, is_new=commit in staged)
+        events += content_events(repo, ref, commit, look, needs.directories_of(ref), is_new=commit in staged)
     return events
 
 
@@ -234,9 +235,14 @@ def used_targets(needs: Needs, plan: RefsPlan) -> list[tuple[Ref, str]]:
     return [(ref, plan.targets[ref]) for ref in used if ref in plan.targets]
 
 
-def content_events(repo: RepoId, ref: Ref, commit: str, look: Look, *, is_new: bool) -> list[Event]:
-    """The fault of what a ref has, as no event or one: a warning when the commit is laid out now (``is_new``)."""
-    problems = content.problems(repo, look)
+def content_events(
+    repo: RepoId, ref: Ref, commit: str, look: Look, used: Iterable[Directories], *, is_new: bool
+) -> list[Event]:
+    """The fault of what a ref has, as no event or one: a warning when the commit is laid out now (``is_new``).
+
+    ``used``: the directories that environments use of it.
+    """
+    problems = content.problems(repo, look, used)
     text = f"{repo} {describe_ref(ref)}: {'; '.join(problems)}"
     level = logging.WARNING if is_new else logging.DEBUG
     return [Event(level, text, CONTENT, ref_entry(ref, commit))] if problems else []
@@ -309,13 +315,21 @@ def _like(
     return next(((other, staged.get(other) or layout.checkout(repo, other)) for other in others), None)
 
 
-def _check_out(layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None) -> Path:
+def used_of(commit: str, needs: Needs, plan: RefsPlan) -> frozenset[Directories]:
+    """The directories of a commit that environments use, by whatever ref."""
+    refs = (ref for ref, target in plan.targets.items() if target == commit)
+    return frozenset(directories for ref in refs for directories in needs.directories_of(ref))
+
+
+def _check_out(
+    layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None, used: Iterable[Directories]
+) -> Path:
     clone = layout.clone(repo)
     files.make_directory(clone)
     staging = files.staging_name(clone)
     try:
         worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit), like)
-        refuse_ways_out(layout, repo, staging)
+        refuse_ways_out(layout, repo, staging, used)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(worktrees.record_path(layout.bare(repo), commit))

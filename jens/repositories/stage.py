@@ -256,6 +256,7 @@ class RepositoriesStage:
             frozenset((work.repo, ref) for work in self._known() for ref in work.plan.undetermined),
             frozenset(self._work.plan.pinned),
             self._work.common,
+            self._work.library.usages,
         )
 
     def faults(self) -> list[Fault]:

@@ -70,7 +70,7 @@ def _row(
         "state": (FAULTY if faults else WELL) if is_there else MISSING,
         "faults": sorted({opened.fault.kind for opened in faults}),
         "faulty_since": min((opened.since for opened in faults), default=None),
-        "default": definition and definition.default and definition.default.name,
+        "default": definition and definition.default and str(definition.default),
         "snapshot": None if definition is None else definition.default is None,
         "overrides": None if definition is None else len(definition.overrides),
         "last_change": when(max(times, default=None)),

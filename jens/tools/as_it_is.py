@@ -111,7 +111,8 @@ def plan(now: snapshot.Seen, told: Sources, moving: Collection[RepoId] = ()) -> 
     for repo in sorted({*now.refs, *told.earlier, *told.past}):
         ref, commit = now.refs.get(repo), now.commits.get(repo)
         if ref is not None and (commit is not None or repo in moving):
-            found[repo] = Kept(told.earlier[repo].ref if repo in told.earlier else ref, commit)
+            was = told.earlier[repo].ref if repo in told.earlier else ref
+            found[repo] = Kept(was, commit, now.directories_of(repo))
             continue
         reason = now.left_out.get(repo, "no link leads to it")
         known = told.find(repo, ref)
@@ -124,6 +125,8 @@ def plan(now: snapshot.Seen, told: Sources, moving: Collection[RepoId] = ()) -> 
             )
             continue
         found[repo], source = known
+        if repo not in told.earlier:
+            found[repo] = found[repo]._replace(directories=now.directories_of(repo))
         if found[repo].commit is not None:
             doubts.append(f"{repo} is held at {found[repo].commit}, as {source} says: {reason}")
         elif ref is not None:

@@ -26,7 +26,7 @@ from jens.metadata.definition import (
     lines_of,
     unknown_names,
 )
-from jens.metadata.library import Entry, library_doubts, library_entries
+from jens.metadata.library import Entry, library_doubts, library_entries, library_of
 from jens.metadata.reader import plan_refusals
 from jens.metadata.yamlnodes import Doubt, YamlError
 from jens.model import PARTITIONS, Branch, Definition, Library, Prefixes, RepoId
@@ -95,7 +95,7 @@ class CheckedLibrary:
         """The library for checks of definitions, None when the file cannot be read as a whole."""
         if not self.is_whole:
             return None
-        return Library(self.urls, {repo: entry.problem for repo, entry in self.entries.items() if entry.problem})
+        return library_of(self.entries)
 
     @property
     def urls(self) -> dict[RepoId, str]:
@@ -160,7 +160,7 @@ def finding(file: str, line: int, level: str, text: str) -> Finding:
 # The library
 
 
-def check_library(path: Path) -> CheckedLibrary:
+def check_library(path: Path, site: Site) -> CheckedLibrary:
     """Check the file of the library. Raises DirectoryError when it does not exist."""
     if not os.path.lexists(path):
         raise DirectoryError("--repositories", path, "no such file")
@@ -171,13 +171,14 @@ def check_library(path: Path) -> CheckedLibrary:
         if path.is_dir() and not path.is_symlink():
             raise YamlError("expected a file such as repositories.yaml, not a directory")
         source = _read(path)
-        entries = library_entries(source, found.report)
+        entries = library_entries(source, site.prefixes, found.report)
         is_whole = not found
         for entry in entries.values():
             if entry.problem:
                 found.add(ERROR, entry.line, entry.problem)
         _repeated(found, source)
         found.doubt(library_doubts(source or b""))
+        found.doubt(_unwise_entries(entries))
         found.doubt(_same_twice(entries))
     return CheckedLibrary(str(path), entries, tuple(found), is_whole)
 
@@ -202,6 +203,12 @@ def _repeated(found: _Findings, source: bytes | None) -> None:
         return  # library_entries or inspect_definition has reported it
     for key, line, first in yamlnodes.repeated(root) if root is not None else ():
         found.add(ERROR, line, f"the key {key!r} is there already, in line {first}")
+
+
+def _unwise_entries(entries: Mapping[RepoId, Entry]) -> Iterator[Doubt]:
+    for repo, entry in entries.items():
+        if entry.usage.ref is not None and entry.usage.fallback is not None:
+            yield Doubt(entry.line, f"{repo} has 'ref' and 'fallback', of which only 'ref' counts")
 
 
 def _same_twice(entries: Mapping[RepoId, Entry]) -> Iterator[Doubt]:

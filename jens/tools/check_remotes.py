@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,15 @@ from pathlib import Path
 from jens.errors import GitError, GitTimeoutError, GitUnreachedError
 from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
+from jens.git.shells import Command
 from jens.git.wanted import fetch_wanted
 from jens.git.workers import workers
-from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Commit, RepoId
+from jens.metadata.library import library_of
+from jens.model import HIERADATA, PLAIN, SITE, SNAPSHOT_COMMON, Commit, Moving, Ref, RepoId, Usage, Usages
+from jens.names import describe_ref
 from jens.repositories import content
+from jens.repositories.model import Needs
+from jens.repositories.plan import plan_needs
 from jens.repositories.refs import missing_mandatory, resolve
 from jens.tools.check import ERROR, WARNING, CheckedDefinition, CheckedLibrary, Finding, Site, finding
 
@@ -36,66 +41,77 @@ class Reply:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What definitions say of a repository: commits to look for, and the branches of it that environments can use.
+    """What environments need of a repository.
 
-    ``branches`` is None when that is unknown. Then the files of the ``mandatory`` ones are looked at.
+    ``usable`` are the branches and tags that they can use, None when that is unknown. Then the files of those that the
+    library and the configuration name are looked at.
     """
 
     repo: RepoId
-    mandatory: Sequence[Branch] = ()
-    commits: Collection[Commit] = ()
-    branches: Set[str] | None = None
+    needs: Needs
+    usable: Set[Moving] | None = None
+
+    @property
+    def commits(self) -> set[Commit]:
+        """The commits to look for."""
+        return {ref for ref in self.needs.refs if isinstance(ref, Commit)}
 
 
 def check_remotes(
     library: CheckedLibrary, definitions: Sequence[CheckedDefinition], site: Site, remotes: Remotes, jobs: int
 ) -> list[Finding]:
-    """Ask all remotes of the library, many at once, and find the branches and commits that do not exist."""
-    commits = _commits(definitions)
-    wanted = {
-        repo: Wanted(repo, site.mandatory, commits.get(repo, ()), _branches(repo, definitions, site))
-        for repo in library.urls
-    }
+    """Ask all remotes of the library, many at once, and find the branches, tags and commits that do not exist."""
+    usages = library_of(library.entries).usages
+    wanted = _wanted(library.urls, definitions, site, usages)
     replies = _ask_all(library.urls, wanted, remotes, jobs)
     found = [
         finding(library.file, library.entries[repo].line, level, text)
         for repo, reply in replies.items()
-        for level, text in _of_repository(repo, reply, site)
+        for level, text in _of_repository(wanted[repo], reply, usages.get(repo, PLAIN))
     ]
     for checked in definitions:
         found += (finding(checked.file, line, ERROR, text) for line, text in _of_definition(checked, replies, site))
     return found
 
 
-def _commits(definitions: Sequence[CheckedDefinition]) -> dict[RepoId, set[Commit]]:
-    commits: dict[RepoId, set[Commit]] = {}
-    for checked in definitions:
-        for repo, ref in checked.definition.overrides.items():
-            if isinstance(ref, Commit):
-                commits.setdefault(repo, set()).add(ref)
-    return commits
+def _wanted(
+    repos: Iterable[RepoId], definitions: Sequence[CheckedDefinition], site: Site, usages: Usages
+) -> dict[RepoId, Wanted]:
+    mandatory = [branch.name for branch in site.mandatory]
+    needs = plan_needs(repos, mandatory, [checked.definition for checked in definitions], usages=usages)
+    is_known = definitions and not any(found.level == ERROR for checked in definitions for found in checked.findings)
+    wanted = {}
+    for repo, each in needs.items():
+        usage = usages.get(repo, PLAIN)
+        named = frozenset(ref for ref in (usage.ref, usage.fallback) if ref is not None)
+        usable = {ref for ref in each.refs if not isinstance(ref, Commit)} if is_known else None
+        wanted[repo] = Wanted(repo, each._replace(implied=each.implied | named), usable)
+    return wanted
 
 
-def _branches(repo: RepoId, definitions: Sequence[CheckedDefinition], site: Site) -> Set[str] | None:
-    """The branches of a repository that environments can use; None when not all definitions are known and right."""
-    if not definitions or any(found.level == ERROR for checked in definitions for found in checked.findings):
-        return None
-    refs = {ref for checked in definitions for ref in (checked.definition.default, checked.definition.ref_of(repo))}
-    return {ref.name for ref in (*refs, *site.mandatory) if isinstance(ref, Branch)}
-
-
-def _of_repository(repo: RepoId, reply: Reply, site: Site) -> Iterator[tuple[str, str]]:
+def _of_repository(wanted: Wanted, reply: Reply, usage: Usage) -> Iterator[tuple[str, str]]:
     """The problems of a repository: level and text."""
+    repo = wanted.repo
     if reply.problem:
         yield ERROR, f"the remote of {repo} cannot be asked: {reply.problem}"
         return
-    for branch in missing_mandatory(site.mandatory, reply.heads):
+    for branch in missing_mandatory(wanted.needs.mandatory, reply.heads):
         yield ERROR, f"{repo} has no branch {branch!r}, which every repository must have"
-    for branch, problems in reply.content.items():
-        yield ERROR, f"{repo} branch {branch!r}: {'; '.join(problems)}"
+    for key, ref in (("ref", usage.ref), ("fallback", usage.fallback)):
+        if ref is not None and (problem := _problem(repo, ref, reply)):
+            yield ERROR, f"{key!r}: {problem}"
+    for what, problems in reply.content.items():
+        yield ERROR, f"{repo} {what}: {'; '.join(problems)}"
     if reply.unused:
         uses = "it is no mandatory branch, no default and no override"
         yield WARNING, f"{repo} has the default branch {reply.unused!r}, which no environment can use: {uses}"
+
+
+def _problem(repo: RepoId, ref: Ref, reply: Reply) -> str:
+    """Why a remote cannot give a ref, '' when it can."""
+    if isinstance(ref, Commit):
+        return f"{repo}: {ref} {reply.problems[ref]}" if ref in reply.problems else ""
+    return "" if ref.key in reply.heads else f"{repo} has no {describe_ref(ref)}"
 
 
 def _of_definition(
@@ -106,55 +122,63 @@ def _of_definition(
         reply = replies.get(repo)
         if reply is None or reply.problem:
             continue  # check_definitions or _of_repository reports it
-        if isinstance(ref, Commit) and ref in reply.problems:
-            yield checked.lines[repo], f"{repo}: {ref} {reply.problems[ref]}"
-        if isinstance(ref, Branch) and ref.name not in reply.heads:
-            yield checked.lines[repo], f"{repo} has no branch {ref.name!r}"
+        if problem := _problem(repo, ref, reply):
+            yield checked.lines[repo], problem
     # Where there is no such branch, a snapshot has the first mandatory one.
     for repo in (SITE, HIERADATA) if definition.default is None and not site.mandatory else ():
         reply = replies.get(repo, Reply(problem="unknown"))
         if repo not in definition.overrides and not reply.problem and SNAPSHOT_COMMON.name not in reply.heads:
             yield 1, f"{repo} has no branch {SNAPSHOT_COMMON.name!r}, which is used without default and override"
-    default = definition.default
-    all_replied = replies and not any(reply.problem for reply in replies.values())
-    if default and all_replied and not any(default.name in reply.heads for reply in replies.values()):
-        yield checked.lines["default",], f"'default': no repository of the library has a branch {default.name!r}"
+    defaults, all_replied = definition.defaults, replies and not any(reply.problem for reply in replies.values())
+    if defaults and all_replied and not any(ref.key in reply.heads for reply in replies.values() for ref in defaults):
+        names = " or ".join(map(describe_ref, defaults))
+        yield checked.lines["default",], f"'default': no repository of the library has a {names}"
 
 
 def _ask_all(
     urls: Mapping[RepoId, str], wanted: Mapping[RepoId, Wanted], remotes: Remotes, jobs: int
 ) -> dict[RepoId, Reply]:
-    for _ in remotes.replies_to(map(wrapper.question, urls.values())):
+    questions = {repo: wrapper.question(url, wanted[repo].needs.tags) for repo, url in urls.items()}
+    for _ in remotes.replies_to(questions.values()):
         pass
     with workers(jobs) as pool:
-        futures = {repo: pool.submit(_ask, url, wanted[repo], remotes) for repo, url in urls.items()}
+        futures = {repo: pool.submit(_ask, url, questions[repo], wanted[repo], remotes) for repo, url in urls.items()}
         while wait(futures.values(), timeout=0.2).not_done:
             pass  # wake up now and then: another thread may have received a signal
         return {repo: future.result() for repo, future in futures.items()}
 
 
-def _ask(url: str, wanted: Wanted, remotes: Remotes) -> Reply:
+def _ask(url: str, question: Command, wanted: Wanted, remotes: Remotes) -> Reply:
     try:
-        heads = remotes.heads(wrapper.question(url))
+        heads = remotes.heads(question)
         unsure = [commit for commit in wanted.commits if commit.digits not in heads.values()]
-        unused = _unused_default(url, heads.keys() - wanted.branches, remotes) if wanted.branches is not None else ""
+        unused = "" if wanted.usable is None else _unused_default(url, heads.keys() - _keys(wanted.usable), remotes)
         problems = _look_for(url, unsure, remotes) if unsure else {}
         return Reply(heads, problems, _content(url, wanted, heads, remotes), unused)
     except (GitError, OSError) as error:
         return Reply(problem=error.problem if isinstance(error, GitError) else str(error))
 
 
+def _keys(refs: Iterable[Moving]) -> set[str]:
+    return {ref.key for ref in refs}
+
+
 def _content(url: str, wanted: Wanted, heads: Mapping[str, str], remotes: Remotes) -> dict[str, list[str]]:
-    """What is wrong with the files of branches. Those that are known to be used are looked at, or mandatory ones."""
-    names = wanted.branches if wanted.branches is not None else {branch.name for branch in wanted.mandatory}
-    tips = {name: heads[name] for name in sorted(names) if name in heads}
+    """What is wrong with the files of branches and tags. Those that are used are looked at, as far as that is known."""
+    needs = wanted.needs
+    refs = [ref for ref in needs.refs if not isinstance(ref, Commit) and ref.key in heads]
+    tips = {ref: heads[ref.key] for ref in refs}
     if not tips:
         return {}
+    repo, found = wanted.repo, {}
     with tempfile.TemporaryDirectory(prefix="jens-check-") as directory:
         bare = Path(directory, "tips")
         remotes.converse(url, lambda options: peek.fetch_tips(bare, url, sorted({*tips.values()}), options))
-        found = {name: content.problems(wanted.repo, content.in_commit(bare, tips[name])) for name in tips}
-    return {name: problems for name, problems in found.items() if problems}
+        for ref, tip in tips.items():
+            used = needs.directories_of(ref)
+            codes = {directories.code for directories in used} - {"."}
+            found[describe_ref(ref)] = content.problems(repo, content.in_commit(bare, tip, codes), used)
+    return {what: problems for what, problems in found.items() if problems}
 
 
 def _unused_default(url: str, unused: Set[str], remotes: Remotes) -> str:

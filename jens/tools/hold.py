@@ -109,7 +109,12 @@ def _now(config: Config, wish: Wish) -> snapshot.Seen | None:
 def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[RepoId, Kept], Moment]:
     """What an environment showed then, and which deployment had made it so. Adds a doubt for what dangled."""
     made, held = snapshot.look_at(config, name, at)
-    repositories = {parse_repository(each.repository): Kept(each.ref, each.commit) for each in held}
+    known = snapshot.definition_of(config, Layout.of(config), name) or Definition(name, None, {})
+    directories_of = snapshot.directories_by(config, known)
+    repositories = {
+        repo: Kept(each.ref, each.commit, directories_of(repo))
+        for repo, each in ((parse_repository(each.repository), each) for each in held)
+    }
     dangling = sorted(repo for repo, kept in repositories.items() if kept.commit is None)
     doubts += [f"{repo} is left out: its links led nowhere then" for repo in dangling]
     return repositories, Moment(made.number, made.visible)

@@ -30,7 +30,7 @@ from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST
-from jens.model import Commit, Declared, Definition, OpenFault, Ref, RepoId
+from jens.model import Commit, Declared, Definition, Library, OpenFault, Ref, RepoId, Usages
 from jens.names import parse_repository
 from jens.repositories import disk, transfers
 from jens.system import files
@@ -223,12 +223,22 @@ class Instance:
         return [repo for repo in map(repository, sorted({*named, *waiting} - {""})) if repo is not None]
 
     @functools.cached_property
-    def urls(self) -> Mapping[RepoId, str] | None:
-        """The library's repositories with their URLs; None when it cannot be read."""
+    def library(self) -> Library | None:
+        """The library as it was last fetched; None when it cannot be read."""
         try:
-            return metadata_reader.read_library(self.config, clones.library_commit(self.config)).urls
+            return metadata_reader.read_library(self.config, clones.library_commit(self.config))
         except (DirectoryError, LibraryError, MetadataError):
             return None
+
+    @property
+    def urls(self) -> Mapping[RepoId, str] | None:
+        """The library's repositories with their URLs; None when it cannot be read."""
+        return None if self.library is None else self.library.urls
+
+    @property
+    def usages(self) -> Usages:
+        """How environments use repositories, as far as the library can be read."""
+        return {} if self.library is None else self.library.usages
 
     def declared(self, name: str) -> Declared | None:
         """The definition of an environment in the metadata; None when there is none, or they cannot be read."""
@@ -384,7 +394,7 @@ def _use_of_version(instance: Instance, name: str, repo: RepoId, shown: Shown, l
     """What the version of an environment has of a repository: the branch that it follows, as its definition tells."""
     definition = instance.versioned.get(name)
     entry = ref_entry(shown.ref, shown.commit)
-    ref = versions.followed(instance.layout, definition, {repo: entry}).get(repo, shown.ref)
+    ref = versions.followed(instance.layout, definition, {repo: entry}, instance.usages).get(repo, shown.ref)
     branch = look_up(instance.layout, repo, ref_entry(ref, None)) if not isinstance(ref, Commit) else None
     return Use(name, ref, shown.commit, since_of(shown, linked) if branch is None else branch.since)
 

@@ -20,7 +20,18 @@ from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, links_of
-from jens.model import HIERADATA, SITE, Commit, Definition, IllFormed, OpenFault, Ref, RepoId
+from jens.model import (
+    PLAIN,
+    SNAPSHOT_COMMON,
+    Commit,
+    Definition,
+    IllFormed,
+    OpenFault,
+    Ref,
+    RepoId,
+    Usage,
+    declared,
+)
 from jens.names import describe_ref
 from jens.statefile import StateError
 from jens.system import files
@@ -29,7 +40,7 @@ from jens.tools import history
 from jens.tools.show import VERSION, Contact, Instance, Past, Shown, heads_of, look_up, since_of, when
 
 # Why an environment has a repository at a ref. More reasons may come.
-OVERRIDE, DEFAULT, SNAPSHOT, WAITING, HOLD = "override", "default", "snapshot", "waiting", "hold"
+OVERRIDE, DEFAULT, SNAPSHOT, WAITING, HOLD, LIBRARY = "override", "default", "snapshot", "waiting", "hold", "library"
 
 #: How often to read an environment that changes meanwhile.
 _ATTEMPTS = 5
@@ -85,12 +96,13 @@ class Environment(NamedTuple):
 
     def encode(self, config: Config) -> dict[str, Any]:
         """The same as JSON types. Times are UTC; what is not known is None."""
-        definition, changed = self.definition, self.changed
+        definition, changed, prefixes = self.definition, self.changed, config.main.prefixes
         return {
             "version": VERSION,
             "environment": self.name,
             "version_of_environment": self.version,
-            "default": definition and definition.default and definition.default.name,
+            "default": definition and definition.default and declared(definition.default, prefixes),
+            "defaults": None if definition is None else [declared(ref, prefixes) for ref in definition.defaults],
             "parser": definition and definition.parser,
             "notifications": None if definition is None else [*definition.notifications],
             "changed": changed
@@ -131,11 +143,11 @@ def _encode(part: Part, config: Config) -> dict[str, Any]:
 
 
 def plan_why(
-    definition: Definition | None, repo: RepoId, ref: Ref, hold: Hold | None = None
+    definition: Definition | None, repo: RepoId, ref: Ref, hold: Hold | None = None, usage: Usage = PLAIN
 ) -> tuple[str | None, Ref | None]:
     """Why an environment has a repository at a ref; and what its definition asks for, if that is another ref.
 
-    A hold comes before the definition.
+    A hold comes before the definition. ``usage`` is what the library says of the repository.
     """
     kept = hold.repositories.get(repo) if hold and repo not in hold.moving else None
     if kept is not None and kept.commit is not None:
@@ -143,12 +155,14 @@ def plan_why(
         return (HOLD, None) if held == ref else (WAITING, held)
     if definition is None:
         return None, None
-    asked = definition.ref_of(repo)
+    asked = definition.refs_of(repo, usage, SNAPSHOT_COMMON)
     usual = SNAPSHOT if definition.default is None else DEFAULT
     why = OVERRIDE if repo in definition.overrides else usual
-    if asked is not None and (_is_same(asked, ref) or (why == SNAPSHOT and repo in (SITE, HIERADATA))):
+    if why != OVERRIDE and ref in (usage.ref, usage.fallback) and ref in asked and ref not in definition.defaults:
+        why = LIBRARY
+    if any(_is_same(each, ref) for each in asked) or (asked and why == SNAPSHOT):
         return why, None
-    return WAITING, asked
+    return WAITING, asked[0] if asked else None
 
 
 def _is_same(asked: Ref, ref: Ref) -> bool:
@@ -216,7 +230,7 @@ def look(instance: Instance, name: str) -> Environment:
         targets, strange = _by_repository(instance.layout, place, links)
         shown = {repo: _shown(instance, place, repo, found) for repo, found in sorted(targets.items())}
         if version is not None:
-            shown = _followed(instance.layout, definition, shown)
+            shown = _followed(instance, definition, shown)
         said = instance.described([(repo, part.commit) for repo, part in shown.items() if part and part.commit])
         hold = _hold(instance.layout, name)
         parts = [
@@ -363,7 +377,7 @@ def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led 
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
         if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
             checkout = layout.clone(repo) / target.entry
-        if dangling.leads_nowhere(layout, target, checkout):
+        if dangling.leads_nowhere(target, checkout):
             nowhere.append(target)
             lacks += [target.below] if checkout is not None else []
     first = known[targets[0].entry]
@@ -371,13 +385,13 @@ def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led 
 
 
 def _followed(
-    layout: Layout, definition: Definition | None, shown: Mapping[RepoId, _Linked | None]
+    instance: Instance, definition: Definition | None, shown: Mapping[RepoId, _Linked | None]
 ) -> dict[RepoId, _Linked | None]:
     """What a version shows, with the branches that it follows in the place of their commits."""
     entries = {repo: ref_entry(part.ref, part.commit) for repo, part in shown.items() if part is not None}
-    refs = versions.followed(layout, definition, entries)
+    refs = versions.followed(instance.layout, definition, entries, instance.usages)
     followed = {repo: ref for repo, ref in refs.items() if not isinstance(ref, Commit)}
-    branches = {repo: look_up(layout, repo, ref_entry(ref, None)) for repo, ref in followed.items()}
+    branches = {repo: look_up(instance.layout, repo, ref_entry(ref, None)) for repo, ref in followed.items()}
     since = {repo: branch.since for repo, branch in branches.items() if branch is not None}
     return {
         repo: part._replace(ref=followed[repo], since=since[repo]) if part and repo in since else part
@@ -396,7 +410,7 @@ def _part(
     hold: Hold | None,
 ) -> Part:
     trouble = instance.trouble(repo)
-    why, asked = plan_why(definition, repo, shown.ref, hold)
+    why, asked = plan_why(definition, repo, shown.ref, hold, instance.usages.get(repo, PLAIN))
     gap = None
     if shown.dangling:
         bare = instance.layout.bare(repo)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Callable, NamedTuple
@@ -17,16 +17,17 @@ from jens.errors import DirectoryError, GitError, MetadataError
 from jens.git import wrapper
 from jens.history import queries
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.links import LinkReader, Target, links_of
+from jens.links import LinkReader, Target, directories_shown, links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.model import (
     HIERADATA,
+    PLAIN,
     SITE,
     SNAPSHOT_COMMON,
-    Branch,
     Commit,
     Definition,
+    Directories,
     Prefixes,
     Ref,
     RepoId,
@@ -113,11 +114,12 @@ class EnvironmentSnapshot:
             "parser": self.definition.parser,
         }
 
-    def _overrides(self, prefix: str) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {}
+    def _overrides(self, prefix: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
         for repo, ref in sorted(self.definition.overrides.items()):
             if isinstance(ref, Commit):
-                found.setdefault(repo.partition, {})[repo.name] = f"{prefix}{ref.digits}"
+                text, said = f"{prefix}{ref.digits}", self.definition.directories.get(repo)
+                found.setdefault(repo.partition, {})[repo.name] = {"ref": text, **said} if said else text
         return found
 
 
@@ -132,7 +134,25 @@ def take(config: Config, environment: str, name: str, now: datetime) -> Environm
         doubts.append("there is no commit to pin, and jens-update refuses a definition without default and overrides")
     overrides = {repo: Commit(commit) for repo, commit in seen.commits.items()}
     pinned = Definition(name, None, overrides, seen.definition.notifications, seen.definition.parser)
+    pinned = pinned._replace(directories=_said(overrides, seen.directories_of))
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts))
+
+
+def _said(
+    repos: Iterable[RepoId], directories_of: Callable[[RepoId], Directories]
+) -> dict[RepoId, dict[str, str | None]]:
+    """Where repositories have code and data that do not have them where most have them.
+
+    A snapshot says so, because the library may say something else later.
+    """
+    found = {repo: directories_of(repo) for repo in repos}
+    return {repo: each._asdict() for repo, each in found.items() if each != PLAIN.directories}
+
+
+def directories_by(config: Config, definition: Definition) -> Callable[[RepoId], Directories]:
+    """Tells where an environment of a definition has code and data, as far as the library can be read."""
+    usages = metadata_reader.known_library(config).usages
+    return lambda repo: definition.directories_of(repo, usages.get(repo, PLAIN))
 
 
 @dataclass(frozen=True)
@@ -140,7 +160,8 @@ class Seen:
     """What an environment shows: the commit of each repository, and the refs that its links name.
 
     ``left_out`` and ``doubts`` say, a sentence each, where this is not all that it shows. ``definition`` is the one
-    that it was built from, as far as that is known (``is_defined``).
+    that it was built from, as far as that is known (``is_defined``). ``directories_of`` tells where a repository has
+    code and data, as the environment uses it.
     """
 
     commits: Mapping[RepoId, str]
@@ -149,6 +170,7 @@ class Seen:
     is_defined: bool
     left_out: Mapping[RepoId, str]
     doubts: tuple[str, ...]
+    directories_of: Callable[[RepoId], Directories] = lambda _repo: PLAIN.directories
 
 
 def look(config: Config, environment: str, purpose: str) -> Seen:
@@ -161,16 +183,31 @@ def look(config: Config, environment: str, purpose: str) -> Seen:
     found, shown, is_settled = _look(layout, environment)
     known = definition_of(config, layout, environment)
     definition = known or Definition(environment, None, {}, parser=parser_of(found.conf))
-    pins = plan_pins(shown, lambda repo: links_of(layout, repo), purpose)
+    expected, usages = directories_by(config, definition), metadata_reader.known_library(config).usages
+    targets: dict[RepoId, dict[str, str]] = {}
+    for link, here in shown.items():
+        if here is not None:
+            targets.setdefault(here.target.repo, {})[link] = here.target.below
+
+    def directories_of(repo: RepoId) -> Directories:
+        return expected(repo).changed(directories_shown(repo, targets.get(repo, {})))
+
+    def links_to(repo: RepoId) -> Mapping[str, str]:
+        return links_of(layout, repo, directories_of(repo))
+
+    pins = plan_pins(shown, links_to, purpose)
     commits = dict(pins.commits)
     doubts = [*pins.doubts, *(f"'{name}' is nothing that Jens makes, left out" for name in found.strange)]
     if not is_settled:
         doubts.append("it changes all the time: what is pinned may never have been seen together")
-    if not links_of(layout, HIERADATA):  # without links, nothing shows its commit
-        commits.update(_hieradata(layout, definition, common_branch(config.main.mandatorybranches)))
+    if not links_to(HIERADATA):  # without links, nothing shows its commit
+        asked = definition.refs_of(
+            HIERADATA, usages.get(HIERADATA, PLAIN), common_branch(config.main.mandatorybranches)
+        )
+        commits.update(_hieradata(layout, asked))
     entries = {here.target.repo: here.target.entry for here in shown.values() if here is not None}
-    refs = versions.followed(layout, definition, entries)
-    return Seen(commits, refs, definition, known is not None, pins.left_out, tuple(doubts))
+    refs = versions.followed(layout, definition, entries, usages)
+    return Seen(commits, refs, definition, known is not None, pins.left_out, tuple(doubts), directories_of)
 
 
 def take_at(config: Config, environment: str, name: str, at: At, now: datetime) -> EnvironmentSnapshot:
@@ -193,6 +230,7 @@ def take_at(config: Config, environment: str, name: str, at: At, now: datetime) 
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {})
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
+    pinned = pinned._replace(directories=_said(overrides, directories_by(config, definition)))
     then = datetime.fromtimestamp(made.visible)
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
 
@@ -335,16 +373,11 @@ def definition_of(config: Config, layout: Layout, environment: str) -> Definitio
     return declared if isinstance(declared, Definition) else None
 
 
-def _hieradata(layout: Layout, definition: Definition, common: Branch) -> dict[RepoId, str]:
-    """The commit of the common Hiera data when no item of it is linked: the one of the definition's ref.
-
-    Without default and override that is SNAPSHOT_COMMON, or else ``common``.
-    """
-    ref = definition.ref_of(HIERADATA)
-    is_said = definition.default is not None or HIERADATA in definition.overrides
-    for each in (ref,) if is_said else (ref, common):
+def _hieradata(layout: Layout, asked: Iterable[Ref]) -> dict[RepoId, str]:
+    """The commit of the common Hiera data when no item of it is linked: the first that the definition asks for."""
+    for ref in asked:
         with contextlib.suppress(OSError):
-            found = disk.look_up(layout, HIERADATA, ref_entry(each, None)) if each else None
-            if found and found.commit and found.place:
+            found = disk.look_up(layout, HIERADATA, ref_entry(ref, None))
+            if found.commit and found.place:
                 return {HIERADATA: found.commit}
     return {}

@@ -228,7 +228,7 @@ def _dangling_links(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, T
 
 def _is_dangling(layout: Layout, target: Target) -> bool:
     checkout = layout.clone(target.repo) / target.entry
-    return dangling.leads_nowhere(layout, target, None if files.is_missing(checkout) else checkout)
+    return dangling.leads_nowhere(target, None if files.is_missing(checkout) else checkout)
 
 
 def _address(layout: Layout, name: str, declared: Declared | None, prefixes: Prefixes) -> str:

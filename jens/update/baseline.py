@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from jens import statefile
 from jens.config import Config
@@ -22,15 +22,12 @@ from jens.git.clones import Upstream
 from jens.git.shells import Command
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.metadata.clones import Revisions
-from jens.model import TAG_MARK, Ref, RepoId, Tag
+from jens.model import PLAIN, TAG_MARK, Branch, Directories, Library, Ref, RepoId, Tag, Usage, Usages
 from jens.names import parse_repository
-from jens.repositories.model import Left
+from jens.repositories.model import Left, Needs
 from jens.statefile import BASELINE, StateError, state_path
 from jens.system import clock, files
 from jens.update import fingerprints
-
-if TYPE_CHECKING:
-    from jens.repositories.model import Needs
 
 #: Seconds after which a run looks at everything, whatever the baseline says.
 FULL_LOOK = 600.0
@@ -40,6 +37,9 @@ _SLACK = 1.0
 
 #: So many repositories are compared in a millisecond or two.
 _MANY = 20
+
+#: What every entry has of what is needed of a repository: see ``_encode``.
+_URL, _OVERRIDES, _IMPLIED = "url", "overrides", "implied"
 
 #: No fingerprint: hash() returns all numbers but this one.
 _NOTHING = -1
@@ -93,7 +93,7 @@ class Baseline(NamedTuple):
 
     Times are in seconds since the start of the system, for which alone a baseline holds. At ``due`` a run looks at
     everything (see FULL_LOOK); at ``expires``, or when it is due, the retention of a checkout is over. ``needs`` has
-    URL, overrides and implied branches of each repository. ``parts`` has the fingerprints that are compared at the
+    what is needed of each repository, as JSON types. ``parts`` has the fingerprints that are compared at the
     beginning of a run, ``mirrors`` what is compared when a remote has replied. ``left``: what was left to
     jens-transfer, or is so now. As long as that works on a repository, nobody can tell whether it is untouched.
     ``unrecorded`` says why the history lacks what the last run changed, '' when it lacks nothing.
@@ -137,26 +137,64 @@ class Baseline(NamedTuple):
     def knows(self, repo: RepoId) -> bool:
         """Whether it says, readably, what environments need of a repository."""
         try:
-            self.overrides(repo)
-            self.implied(repo)
-        except (KeyError, ValueError):
+            self.needs_of(repo, ())
+        except (AttributeError, KeyError, TypeError, ValueError):
             return False
         return True
 
     def question(self, repo: RepoId) -> Command:
         """What the remote of a repository is asked: its branches, and the needed tags."""
-        _url, overrides, implied = self.needs[str(repo)]
-        entries = {entry for entry in (*overrides, *implied) if entry.startswith(TAG_MARK)}
+        needed = self.needs[str(repo)]
+        entries = {entry for entry in (*needed[_OVERRIDES], *needed[_IMPLIED]) if entry.startswith(TAG_MARK)}
         tags = [ref.name for ref in map(entry_ref, entries) if isinstance(ref, Tag)] if entries else ()
         return wrapper.question(self.urls[repo], tags)
 
-    def overrides(self, repo: RepoId) -> frozenset[Ref]:
-        """The refs of a repository that definitions name. Raises KeyError, ValueError."""
-        return frozenset(map(_ref, self.needs[str(repo)][1]))
+    def needs_of(self, repo: RepoId, mandatory: Iterable[str]) -> Needs:
+        """What environments need of a repository. Raises AttributeError, KeyError, TypeError, ValueError."""
+        return _decode(self.needs[str(repo)], mandatory)
 
-    def implied(self, repo: RepoId) -> frozenset[Ref]:
-        """The refs that environments want of a repository, if it has them. Raises KeyError, ValueError."""
-        return frozenset(map(_ref, self.needs[str(repo)][2]))
+    def usages(self) -> Usages:
+        """Those of the library. Raises as ``needs_of`` does."""
+        found = ((repo, self.needs[str(repo)].get("usage")) for repo in self.urls)
+        return {repo: _usage(usage) for repo, usage in found if usage}
+
+
+def _encode(url: str, needs: Needs, usage: Usage) -> dict[str, Any]:
+    """What is needed of a repository, and how environments use it, as JSON types; what is usual is left out."""
+    content: dict[str, Any] = {
+        _URL: url,
+        _OVERRIDES: _entries(needs.overrides),
+        _IMPLIED: _entries(needs.implied),
+    }
+    if usage != PLAIN:
+        refs = [None if ref is None else ref_entry(ref, None) for ref in (usage.ref, usage.fallback)]
+        content["usage"] = [*usage.directories, *refs]
+    if needs.others:
+        content["others"] = [[ref_entry(ref, None), *map(list, used)] for ref, used in needs.others.items()]
+    return content
+
+
+def _decode(content: Mapping[str, Any], mandatory: Iterable[str]) -> Needs:
+    """Reverse ``_encode``, but for what is a reason to ask a remote: this one was pushed to."""
+    usage = _usage(content["usage"]) if "usage" in content else PLAIN
+    return Needs(
+        frozenset(map(Branch, mandatory)) if usage.has_mandatory_branches else frozenset(),
+        frozenset(map(_ref, content[_OVERRIDES])),
+        frozenset(map(_ref, content[_IMPLIED])),
+        directories=usage.directories,
+        others={_ref(entry): frozenset(map(_directories, used)) for entry, *used in content.get("others", ())},
+    )
+
+
+def _directories(content: Iterable[Any]) -> Directories:
+    code, data = content
+    return Directories(str(code), None if data is None else str(data))
+
+
+def _usage(content: Any) -> Usage:
+    code, data, *refs = content
+    ref, fallback = (None if entry is None else _ref(entry) for entry in refs)
+    return Usage(_directories((code, data)), ref, fallback)
 
 
 def _mirror_state(branches: object, fingerprint: int, names: object) -> MirrorState:
@@ -178,12 +216,11 @@ def load(config: Config, layout: Layout) -> Baseline | None:
     try:
         content = statefile.load(layout, BASELINE)
         environments = sorted(map(str, content["environments"]))
-        needs = {
-            key: (str(url), list(map(str, overrides)), list(map(str, implied)))
-            for key, (url, overrides, implied) in content["repositories"].items()
-        }
+        needs = dict(content["repositories"])
         first, second = (Upstream(*map(str, upstream)) for upstream in content["metadata"])
-        urls = {parse_repository(key): str(values[0]) for key, values in needs.items()}
+        urls = {parse_repository(key): str(each[_URL]) for key, each in needs.items()}
+        if not all(isinstance(each[part], list) for each in needs.values() for part in (_OVERRIDES, _IMPLIED)):
+            return None
         due, expires = float(content["due"]), float(content["expires"])
         parts = dict(content["parts"])
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
@@ -209,7 +246,7 @@ def save(
     config: Config,
     layout: Layout,
     revisions: Revisions,
-    urls: Mapping[RepoId, str],
+    library: Library,
     needs: Mapping[RepoId, Needs],
     environments: Iterable[str],
     expiry: float,
@@ -232,8 +269,9 @@ def save(
     clock.wait_for_step()
     due, names = min(clock.now().up + FULL_LOOK, _up(end)), sorted(environments)
     written = {
-        str(repo): [url, _entries(needs[repo].overrides), _entries(needs[repo].implied)] for repo, url in urls.items()
+        str(repo): _encode(url, needs[repo], library.usages.get(repo, PLAIN)) for repo, url in library.urls.items()
     }
+    urls = library.urls
     parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
     changed = [name for name in names if fingerprints.of_environment(layout, name) != seen.environments.get(name)]
     moved = [repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))]

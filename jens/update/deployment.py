@@ -34,7 +34,7 @@ from jens.history.model import (
 from jens.history.store import HistoryDamagedError, Store, set_aside
 from jens.layout import Layout
 from jens.metadata.definition import SUFFIX
-from jens.model import Definition, OpenFault, RepoId
+from jens.model import OpenFault, RepoId
 from jens.names import parse_repository
 from jens.statefile import HISTORY, StateError, state_path
 from jens.text import one_line
@@ -108,7 +108,7 @@ def _record(
 ) -> int | None:
     known, now = store.fingerprints(), time.time()
     if only is None or store.is_new:
-        seen = visible.look(layout, known, lambda: _definitions(config, layout))
+        seen = visible.look(layout, known, lambda: _said(config, layout))
     else:
         seen = visible.look_at(layout, known, only)
     rows = record.plan(store.believed(seen), seen)
@@ -132,10 +132,12 @@ def _record(
     return store.write(made, rows, found, seen, now, lastrun.timestamp(now), config.history.days)
 
 
-def _definitions(config: Config, layout: Layout) -> dict[str, Definition]:
+def _said(config: Config, layout: Layout) -> visible.Said:
     """What environments with versions are built from. Raises OSError."""
     names = [name for name in layout.environments() if layout.place(name) != name]
-    return {definition.name: definition for definition in deferred.previous.as_they_are(config, layout, names)}
+    definitions = deferred.previous.as_they_are(config, layout, names) if names else ()
+    usages = deferred.reader.known_library(config).usages if names else {}
+    return visible.Said({definition.name: definition for definition in definitions}, usages)
 
 
 def _with_authors(layout: Layout, run: Run, rows: Rows) -> Iterator[Change]:

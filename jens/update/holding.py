@@ -16,13 +16,13 @@ from jens.environments import hold as holds
 from jens.environments.hold import Hold
 from jens.environments.model import Previous
 from jens.environments.stage import EnvironmentsStage
-from jens.errors import HoldError, LibraryError, MetadataError
+from jens.errors import HoldError
 from jens.events import tell
 from jens.git import worktrees, wrapper
 from jens.git.workers import results, workers
 from jens.layout import Layout
-from jens.metadata import clones, reader
-from jens.model import Commit, Definition, Expansion, Inventory, RepoId
+from jens.metadata import reader
+from jens.model import Commit, Definition, Expansion, Inventory, RepoId, common_branch
 from jens.repositories import inventory, publish, retention
 from jens.repositories.model import Budget, Left, Needs, Prepared, Request
 from jens.repositories.prepare import prepare
@@ -98,7 +98,7 @@ def _lay_out_missing(context: Context, commits: Mapping[RepoId, str]) -> tuple[l
     if not lacking:
         return prepared, {}
     done = [work for work in prepared if work.repo not in lacking]
-    again = _prepare(context, lacking, _urls(context.config), patience.left(context))
+    again = _prepare(context, lacking, reader.known_library(context.config).urls, patience.left(context))
     return [*done, *again], {
         work.repo: _reason(work, lacking[work.repo]) for work in again if not _has(work, lacking[work.repo])
     }
@@ -139,15 +139,6 @@ def _prepare(
     return prepared
 
 
-def _urls(config: Config) -> Mapping[RepoId, str]:
-    """The URLs of the library as it was last fetched; none when it cannot be read."""
-    try:
-        return reader.read_library(config, clones.library_commit(config)).urls
-    except (LibraryError, MetadataError) as error:
-        log.warning("%s", error)
-        return {}
-
-
 def _has(work: Prepared, commit: str) -> bool:
     return commit in work.plan.targets.values()
 
@@ -180,10 +171,13 @@ def _publish(layout: Layout, prepared: Sequence[Prepared]) -> dict[RepoId, str]:
 def _switch(context: Context, definition: Definition, commits: Mapping[RepoId, str]) -> tuple[str, ...]:
     """Make the links of the environment, and return what failed."""
     layout = context.layout
-    expanded: Inventory = {repo: {Commit(each): each} for repo, each in commits.items()}
-    moving = [repo for repo in definition.overrides if repo not in commits]
-    expansion = Expansion({**expanded, **_recorded(layout, moving)})
     main, versioning = context.config.main, versioning_of(context.config)
+    expanded: Inventory = {repo: {Commit(each): each} for repo, each in commits.items()}
+    moving = [*definition.follow, *(repo for repo in definition.overrides if repo not in commits)]
+    usages = reader.known_library(context.config).usages if moving else {}
+    expansion = Expansion(
+        {**expanded, **_recorded(layout, moving)}, common=common_branch(main.mandatorybranches), usages=usages
+    ).with_missing([definition], moving)
     stage = EnvironmentsStage(
         layout, Previous(), expansion, with_conf=main.directory_environments, versioning=versioning
     )

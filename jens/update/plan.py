@@ -14,9 +14,9 @@ from jens.events import Event
 from jens.git import wrapper
 from jens.layout import Layout
 from jens.metadata.clones import Revisions
-from jens.model import HIERADATA, SITE, SNAPSHOT_COMMON, Branch, Definition, Expansion, Library, RepoId, common_branch
+from jens.model import Definition, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
-from jens.repositories.model import Budget, Left, Needs, RepositoriesPlan
+from jens.repositories.model import Budget, Left, RepositoriesPlan
 from jens.repositories.stage import Absent, OnDemand, RepositoriesStage, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline, Seen, see
@@ -60,8 +60,7 @@ def plan(context: Context, scope: Scope, revisions: Revisions, hints: Hints | No
 
 def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, hints: Hints | None) -> Plans:
     """Plan to bring some repositories up to date. Environments stay as they are."""
-    mandatory = frozenset(map(Branch, context.config.main.mandatorybranches))
-    needs = {repo: Needs(mandatory, baseline.overrides(repo), baseline.implied(repo)) for repo in repos}
+    needs = {repo: baseline.needs_of(repo, context.config.main.mandatorybranches) for repo in repos}
     recorded = deferred.inventory.load_some(context.layout, repos) if repos else {}
     library = Library({repo: baseline.urls[repo] for repo in repos})
     on_demand = None if hints is None else OnDemand(frozenset(repos), {}, needs)
@@ -84,14 +83,15 @@ def expansion_of(context: Context, scope: Scope, plans: Plans, repositories: Rep
     if scope.baseline is None or not plans.environments.unchanged:
         return expansion
     inventory = {**deferred.inventory.load(context.layout), **expansion.inventory}
-    lacking = [(repo, SNAPSHOT_COMMON) for repo in (SITE, HIERADATA) if SNAPSHOT_COMMON not in inventory.get(repo, ())]
-    return Expansion(
+    whole = Expansion(
         inventory,
-        expansion.missing | frozenset(lacking),
+        expansion.missing,
         expansion.undetermined,
         frozenset(inventory.keys() - scope.baseline.urls.keys()),
         common_branch(context.config.main.mandatorybranches),
+        scope.baseline.usages(),
     )
+    return whole.with_missing(plans.environments.unchanged, inventory.keys() - {*scope.repos})
 
 
 def _budget(context: Context) -> Budget:
@@ -128,7 +128,8 @@ def plan_everything(
     recorded = deferred.previous.resolved_before(layout, environments.definitions, known)
     former = deferred.previous.former_definitions(layout, environments, previous)
     needs = deferred.repositories_plan.plan_needs(
-        repositories.remaining, main.mandatorybranches, environments.definitions, former, repositories.pinned
+        *(repositories.remaining, main.mandatorybranches, environments.definitions),
+        *(former, repositories.pinned, library.usages),
     )
     common = common_branch(main.mandatorybranches)
     work = Work(library, repositories, recorded, needs, common=common, budget=_budget(context), left=left)
@@ -164,7 +165,7 @@ def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None)
     work, environments = plans.work, plans.environments
     absent = deferred.absent_refs.load(context.layout)
     fresh = absent.fresh((*environments.new, *environments.changed))
-    needs = deferred.repositories_plan.plan_needs(work.plan.remaining, (), fresh)
+    needs = deferred.repositories_plan.plan_needs(work.plan.remaining, (), fresh, usages=work.library.usages)
     commits = {
         repo: Absent(absent.lacking[repo].difference(needs[repo].refs), state)
         for repo, state in absent.states.items()

@@ -82,6 +82,7 @@ def _expansion(plans: Plans, foreseen: Iterable[Prepared]) -> Expansion:
         frozenset((work.repo, ref) for work in works for ref in work.plan.undetermined),
         frozenset(plans.work.plan.pinned),
         plans.work.common,
+        plans.work.library.usages,
     )
 
 

@@ -133,11 +133,23 @@ def save_baseline(
         baseline.renew(*(layout, scope.baseline, scope.repos, expiry, are_as_left, unrecorded), has_flipped=has_flipped)
         return
     names = [definition.name for definition in applied.standing]
-    urls = plans.work.library.urls
     seen, left = plans.seen, plans.work.left
     end = plans.previous.holds.next_end if plans.previous.holds else math.inf
     baseline.save(
-        *(context.config, layout, revisions, urls, needs, names, expiry, seen, are_as_left, left, unrecorded, end)
+        *(
+            context.config,
+            layout,
+            revisions,
+            plans.work.library,
+            needs,
+            names,
+            expiry,
+            seen,
+            are_as_left,
+            left,
+            unrecorded,
+            end,
+        )
     )
 
 

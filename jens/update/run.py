@@ -141,7 +141,9 @@ def _needs(context: Context, scope: Scope, plans: Plans, applied: Applied) -> Ma
         return plans.work.needs
     mandatory = context.config.main.mandatorybranches
     plan = plans.work.plan
-    return deferred.repositories_plan.plan_needs(plan.remaining, mandatory, applied.standing, pinned=plan.pinned)
+    return deferred.repositories_plan.plan_needs(
+        *(plan.remaining, mandatory, applied.standing), pinned=plan.pinned, usages=plans.work.library.usages
+    )
 
 
 def _used_by(layout: Layout, applied: Applied) -> Callable[[RepoId], bool]:

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable, NamedTuple
 
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name, version_of
 from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
-from jens.model import HIERADATA, HOSTGROUPS, MODULES, Commit, Definition, RepoId
+from jens.model import HIERADATA, HOSTGROUPS, MODULES, Commit, Definition, RepoId, Usages
 from jens.names import parse_repository
 from jens.statefile import StateError
 from jens.system import files
@@ -24,15 +25,21 @@ _TELLING = ("", "modules", "hostgroups", "hieradata")
 _DATA = {"hieradata/module_names": MODULES, "hieradata/hostgroups": HOSTGROUPS, "hieradata/fqdns": HOSTGROUPS}
 
 
-#: Gives the definitions of environments that have versions: a version does not say which branches it follows.
-Definitions = Callable[[], Mapping[str, Definition]]
+class Said(NamedTuple):
+    """The definitions of environments that have versions, and what the library says of repositories.
+
+    A version does not say which branches it follows.
+    """
+
+    definitions: Mapping[str, Definition] = MappingProxyType({})
+    usages: Usages = MappingProxyType({})
 
 
-def look(layout: Layout, known: Fingerprints, definitions: Definitions = dict) -> Visible:
+def look(layout: Layout, known: Fingerprints, said: Callable[[], Said] = Said) -> Visible:
     """Whatever is not as the history knows it. Raises OSError."""
     there = set(layout.repositories_in(layout.clonedir)) | {*map(parse_repository, known.repositories)}
     seen = look_at(layout, known, there)
-    environments = _Environments(layout, definitions)
+    environments = _Environments(layout, said)
     changed = {}
     names = layout.environments()
     for name in sorted(names):
@@ -120,9 +127,9 @@ class _Part(NamedTuple):
 class _Environments:
     """Looks at environments. Each text of a link is parsed once for all."""
 
-    def __init__(self, layout: Layout, definitions: Definitions) -> None:
+    def __init__(self, layout: Layout, said: Callable[[], Said]) -> None:
         self._layout = layout
-        self._read_definitions = definitions
+        self._ask = said
         self._reader = LinkReader(layout)
         self._there: dict[str, bool] = {}
         self._parts: dict[tuple[str, str], _Part] = {}
@@ -130,8 +137,8 @@ class _Environments:
         self._held = deferred.hold.names(layout) if os.path.lexists(layout.holds) else []
 
     @cached_property
-    def _definitions(self) -> Mapping[str, Definition]:
-        return self._read_definitions()
+    def _said(self) -> Said:
+        return self._ask()
 
     def look(self, name: str, known: int | None) -> EnvironmentSeen | None:
         """An environment; None when it is as ``known``, or when Jens has not made it."""
@@ -173,7 +180,8 @@ class _Environments:
         """
         holds, entries, unusual = self._read(place, top)
         if place != name:
-            refs = deferred.versions.followed(self._layout, self._definitions.get(name), _by_repository(entries))
+            definition, usages = self._said.definitions.get(name), self._said.usages
+            refs = deferred.versions.followed(self._layout, definition, _by_repository(entries), usages)
             holds.update((str(repo), name_of_ref(ref)) for repo, ref in refs.items() if not isinstance(ref, Commit))
         return holds, sorted(part.told(entries) for part in unusual)
 

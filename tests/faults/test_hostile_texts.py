@@ -179,7 +179,7 @@ def test_whatever_a_definition_says_is_told_and_leads_nowhere(source: bytes, pre
         assert re.fullmatch(r"[0-9a-f]{4,40}", ref.digits) if isinstance(ref, Commit) else "\0" not in ref.name
     assert all(
         "\n" not in doubt
-        for doubt in doubts(found, parse_library(b"repositories: {common: , hostgroups: , modules: }"))
+        for doubt in doubts(found, parse_library(b"repositories: {common: , hostgroups: , modules: }", Prefixes()))
     )
 
 
@@ -187,7 +187,7 @@ def test_whatever_a_definition_says_is_told_and_leads_nowhere(source: bytes, pre
 @given(st.one_of(_LIBRARIES, _mutated(_LIBRARIES), _VALUE.map(_dumped), st.binary(max_size=40)))
 def test_whatever_a_library_says_is_told_and_leads_nowhere(source: bytes) -> None:
     try:
-        library = parse_library(source)
+        library = parse_library(source, Prefixes())
     except YamlError:
         return
     assert not set(library.urls) & set(library.unusable)
@@ -248,7 +248,7 @@ def test_a_well_formed_definition_is_read_as_it_was_written(document: Mapping[st
 @_PURE
 @given(_GOOD_LIBRARY)
 def test_a_well_formed_library_is_read_as_it_was_written(document: Mapping[str, Mapping[str, object]]) -> None:
-    library = parse_library(_dumped({"repositories": document}))
+    library = parse_library(_dumped({"repositories": document}), Prefixes())
     assert library.unusable == {}
     assert library.urls == {RepoId(part, name): url for part, urls in document.items() for name, url in urls.items()}
 

@@ -14,7 +14,7 @@ from jens.environments import hold
 from jens.environments.hold import Hold, Holds, Kept, Moment
 from jens.environments.model import Previous
 from jens.environments.plan import plan_environments
-from jens.model import HIERADATA, SITE, Commit, Definition, IllFormed
+from jens.model import HIERADATA, PLAIN, SITE, Commit, Definition, Directories, IllFormed, Ref, Tag, ref_order
 from jens.purgeguard import PurgeGuard
 from jens.repositories.plan import held_by_snapshots, plan_needs
 from jens.statefile import StateError
@@ -35,7 +35,7 @@ GUARD = PurgeGuard(50)
 def test_a_held_environment_has_these_commits_and_nothing_else() -> None:
     made = HELD.definition(dynamic("production"))
     assert made.overrides == {DUMMY: Commit(A), MYAPP: Commit(B)}
-    assert [made.ref_of(repo) for repo in (SITE, HIERADATA)] == [None, None]  # its links dangled
+    assert [made.refs_of(repo, PLAIN, MASTER) for repo in (SITE, HIERADATA)] == [(), ()]  # its links dangled
     assert (made.default, made.notifications) == (None, ("ann@example.org",))
     assert held_by_snapshots([made]) == {DUMMY, MYAPP}
     needs = plan_needs([DUMMY, SITE], ["master"], [made])
@@ -44,18 +44,20 @@ def test_a_held_environment_has_these_commits_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("basis", "ref"),
+    ("basis", "refs"),
     [
-        (dynamic("production", "qa"), QA),
-        (dynamic("production", "qa", {MYAPP: "master"}), MASTER),
-        (snapshot("production", {MYAPP: f":{A}"}), Commit(A)),
-        (snapshot("production", {DUMMY: "qa"}), None),
-        (None, QA),
+        (dynamic("production", "qa"), (QA,)),
+        (dynamic("production", "qa")._replace(others=(MASTER,)), (QA, MASTER)),
+        (dynamic("production", "qa", {MYAPP: "master"}), (MASTER,)),
+        (snapshot("production", {MYAPP: f":{A}"}), (Commit(A),)),
+        (snapshot("production", {DUMMY: "qa"}), ()),
+        (None, (QA,)),
     ],
 )
-def test_what_keeps_moving_follows_the_definition(basis: Definition | None, ref: object) -> None:
+def test_what_keeps_moving_follows_the_definition(basis: Definition | None, refs: tuple[Ref, ...]) -> None:
     made = FULL.definition(basis)
-    assert (made.overrides.get(MYAPP), made.overrides[DUMMY], made.parser) == (ref, Commit(A), "future")
+    assert (made.refs_of(MYAPP, PLAIN, MASTER), made.overrides[DUMMY], made.parser) == (refs, Commit(A), "future")
+    assert plan_needs([MYAPP], (), [made])[MYAPP].refs == sorted(refs, key=ref_order)
 
 
 def test_a_file_tells_the_same(tmp_path: Path) -> None:
@@ -122,11 +124,40 @@ def test_nothing_else_is_taken_from_a_file(tmp_path: Path, text: str) -> None:
 def test_later_versions_may_add_to_a_repository(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     layout.holds.mkdir()
-    repositories = {"modules/dummy": {"ref": "master", "commit": A, "code": ".", "data": None}}
+    repositories = {"modules/dummy": {"ref": "master", "commit": A, "code": "code", "data": "data", "colour": "red"}}
     (layout.holds / "production.json").write_text(changed(repositories=repositories, more=1))
     found = hold.load(layout, "production")
     assert found is not None
     assert found.repositories == {DUMMY: Kept(MASTER, A)}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, Directories()),
+        ({"code": ".", "data": None}, Directories(".", None)),
+        ({"code": "src/x", "data": "hiera"}, Directories("src/x", "hiera")),
+        ({"code": "../x"}, None),
+        ({"code": "/etc"}, None),
+        ({"data": ""}, None),
+        ({"data": 7}, None),
+    ],
+)
+def test_a_hold_has_where_code_and_data_are(
+    tmp_path: Path, said: dict[str, object], expected: Directories | None
+) -> None:
+    layout = layout_in(tmp_path)
+    layout.holds.mkdir()
+    text = changed(repositories={"modules/dummy": {"ref": "~v1", "commit": A, **said}})
+    (layout.holds / "production.json").write_text(text)
+    if expected is None:
+        with pytest.raises(StateError):
+            hold.load(layout, "production")
+        return
+    found = hold.load(layout, "production")
+    assert found is not None
+    assert found.repositories == {DUMMY: Kept(Tag("v1"), A, expected)}
+    assert found.definition(None).directories_of(DUMMY, PLAIN) == expected
 
 
 HELD_DEFINITION = HELD.definition(None)

@@ -31,7 +31,7 @@ from jens.model import (
 )
 from jens.purgeguard import PurgeGuard
 from tests.unit.environments.samples import expansion, of_dummy, of_myapp, planner_of
-from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, dynamic, snapshot
+from tests.values import DUMMY, MASTER, MYAPP, QA, STDLIB, A, B, dynamic, snapshot
 
 _GUARD = PurgeGuard(50)
 
@@ -316,13 +316,18 @@ def test_a_damaged_definition_is_replaced_by_one_from_the_links(layout: Layout, 
     _environment(layout, "x", {**_SITE_LINK, "modules/dummy": "../../../clone/modules/dummy/feature~x/code"})
     previous = look(layout, {"x": _X}, Prefixes())
     assert previous.remembered == {"x": None}
-    assert previous.definition("x") == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
+    found = previous.definition("x")
+    assert found is not None
+    assert found._replace(directories={}) == Definition("x", None, {SITE: MASTER, DUMMY: Branch("feature/x")})
+
+
+_INFERRED = Definition("x", None, {SITE: MASTER}, directories={SITE: {"code": "code"}})
 
 
 def test_a_lost_definition_is_replaced_by_one_from_the_links(layout: Layout) -> None:
     _environment(layout, "x", _SITE_LINK)
     previous = look(layout, {}, Prefixes())
-    assert previous == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert previous == Previous({}, ["x"], {"x": _INFERRED})
     assert _plan(previous=previous).deleted == ("x",)
 
 
@@ -349,7 +354,7 @@ def test_only_directories_with_an_environments_name_exist(layout: Layout) -> Non
     layout.environment("link").symlink_to("x")
     layout.environment("file").write_text("x")
     (layout.definitions / ".new-1").write_bytes(_SOURCE)
-    assert look(layout, {}, Prefixes()) == Previous({}, ["x"], {"x": Definition("x", None, {SITE: MASTER})})
+    assert look(layout, {}, Prefixes()) == Previous({}, ["x"], {"x": _INFERRED})
 
 
 # What links tell
@@ -382,7 +387,40 @@ def test_only_directories_with_an_environments_name_exist(layout: Layout) -> Non
     ],
 )
 def test_a_definition_is_inferred_from_links(layout: Layout, links: dict[str, str], overrides: object) -> None:
-    assert infer(layout, "x", Found(links)) == Definition("x", None, overrides)  # type: ignore[arg-type]
+    found = infer(layout, "x", Found(links))
+    assert found._replace(directories={}) == Definition("x", None, overrides)  # type: ignore[arg-type]
+    assert found.directories.keys() == found.overrides.keys()
+
+
+_STDLIB = "clone/modules/stdlib/~v9"
+
+
+@pytest.mark.parametrize(
+    ("repo", "links", "said"),
+    [
+        (STDLIB, {"modules/stdlib": f"../../../{_STDLIB}"}, {"code": "."}),
+        (STDLIB, {"modules/stdlib": f"../../../{_STDLIB}/src/x"}, {"code": "src/x"}),
+        (STDLIB, {"hieradata/module_names/stdlib": f"../../../../{_STDLIB}/a/b"}, {"data": "a/b"}),
+        (STDLIB, {"hieradata/module_names/stdlib": f"../../../../{_STDLIB}"}, {"data": "."}),
+        (
+            MYAPP,
+            {
+                "hieradata/hostgroups/myapp": "../../../../clone/hostgroups/myapp/qa/hiera/hostgroup",
+                "hieradata/fqdns/myapp": "../../../../clone/hostgroups/myapp/qa/hiera/fqdns",
+            },
+            {"data": "hiera"},
+        ),
+        (MYAPP, {"hieradata/fqdns/myapp": "../../../../clone/hostgroups/myapp/qa/fqdns"}, {"data": "."}),
+        (MYAPP, {"hieradata/fqdns/myapp": "../../../../clone/hostgroups/myapp/qa/elsewhere"}, {}),
+        (SITE, {"site": "../../clone/common/site/qa"}, {"code": "."}),
+        (HIERADATA, {"hieradata/common.yaml": "../../../clone/common/hieradata/qa/common.yaml"}, {"data": "."}),
+        (HIERADATA, {"hieradata/common.yaml": "../../../clone/common/hieradata/qa/x/common.yaml"}, {"data": "x"}),
+    ],
+)
+def test_links_tell_where_a_repository_has_code_and_data(
+    layout: Layout, repo: RepoId, links: dict[str, str], said: dict[str, str]
+) -> None:
+    assert infer(layout, "x", Found(links)).directories == {repo: said}
 
 
 def test_the_parser_is_inferred_from_the_environments_conf(layout: Layout) -> None:

@@ -105,10 +105,10 @@ def test_a_version_follows_what_its_definition_says(tmp_path: Path) -> None:
     for branch in ("master", "qa"):
         (layout.clone(DUMMY) / branch).symlink_to(f".{A}")
     entries = {DUMMY: f".{A}"}
-    assert versions.followed(layout, dynamic("x", "qa"), entries) == {DUMMY: QA}
-    assert versions.followed(layout, dynamic("x", "nowhere"), entries) == {DUMMY: Commit(A)}
-    assert versions.followed(layout, None, entries) == {DUMMY: Commit(A)}
-    assert versions.followed(layout, dynamic("x"), {DUMMY: f".{B}"}) == {DUMMY: Commit(B)}
+    assert versions.followed(layout, dynamic("x", "qa"), entries, {}) == {DUMMY: QA}
+    assert versions.followed(layout, dynamic("x", "nowhere"), entries, {}) == {DUMMY: Commit(A)}
+    assert versions.followed(layout, None, entries, {}) == {DUMMY: Commit(A)}
+    assert versions.followed(layout, dynamic("x"), {DUMMY: f".{B}"}, {}) == {DUMMY: Commit(B)}
 
 
 @pytest.mark.parametrize(

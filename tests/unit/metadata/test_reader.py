@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,15 +23,20 @@ from jens.model import (
     HIERADATA,
     HOSTGROUPS,
     MODULES,
+    PLAIN,
     SITE,
     Branch,
     Commit,
     Declared,
     Definition,
+    Directories,
     IllFormed,
     Library,
     Prefixes,
+    Ref,
     RepoId,
+    Tag,
+    Usage,
 )
 from jens.statefile import DEFINITIONS, state_path
 from tests import TREE
@@ -38,9 +44,36 @@ from tests.values import DUMMY, LIBRARY, layout_in
 
 # The library
 
+#: What no directory of a repository may be.
+_WAYS_OUT = (
+    *("..", "../x", "a/../b", "/etc", "", "-x", "a/-x", "a\nb", "a" * 300, "./a", "a/", "a//b", ".git", "a b"),
+    "\u0430",
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "usage"),
+    [
+        ("{url: /srv/x}", Usage()),
+        ("{url: /srv/x, code: code, data: data}", Usage()),
+        ("{url: /srv/x, code: ., data: null}", Usage(Directories(".", None))),
+        ("{url: /srv/x, code: puppet/src, data: ~}", Usage(Directories("puppet/src", None))),
+        ("{url: /srv/x, data: .}", Usage(Directories("code", "."))),
+        ("{url: /srv/x, ref: tag/v9.4.1}", Usage(ref=Tag("v9.4.1"))),
+        ("{url: /srv/x, ref: commit/4F0C}", Usage(ref=Commit("4f0c"))),
+        ("{url: /srv/x, fallback: main}", Usage(fallback=Branch("main"))),
+        ("{<<: {code: .}, url: /srv/x}", Usage(Directories(".", "data"))),
+    ],
+)
+def test_an_entry_may_be_a_mapping(entry: str, usage: Usage) -> None:
+    repo = RepoId(MODULES, "x")
+    library = parse_library(f"{LIBRARY}    x: {entry}\n".encode(), Prefixes())
+    assert (library.urls[repo], library.usages.get(repo, PLAIN), library.unusable) == ("/srv/x", usage, {})
+    assert usage == PLAIN or library.usages == {repo: usage}
+
 
 def test_a_library_names_every_repository_with_its_url() -> None:
-    assert parse_library(LIBRARY.encode()) == Library(
+    assert parse_library(LIBRARY.encode(), Prefixes()) == Library(
         {
             RepoId(COMMON, "hieradata"): "https://git.example.org/hieradata.git",
             RepoId(COMMON, "site"): "git@git.example.org:site",
@@ -53,7 +86,7 @@ def test_a_library_names_every_repository_with_its_url() -> None:
 @pytest.mark.parametrize("nothing", ["{}", "", "null", "~"])
 def test_an_empty_partition_is_an_empty_mapping_or_null(nothing: str) -> None:
     library = parse_library(
-        f"repositories:\n  common: {{}}\n  hostgroups: {nothing}\n  modules: {{a: /srv/a}}\n".encode()
+        f"repositories:\n  common: {{}}\n  hostgroups: {nothing}\n  modules: {{a: /srv/a}}\n".encode(), Prefixes()
     )
     assert library == Library({RepoId(MODULES, "a"): "/srv/a"})
 
@@ -87,7 +120,7 @@ def _without(partition: str) -> str:
 )
 def test_what_makes_a_whole_library_unusable(source: str, said: str) -> None:
     with pytest.raises(YamlError) as caught:
-        parse_library(source.encode())
+        parse_library(source.encode(), Prefixes())
     assert said in caught.value.text
 
 
@@ -122,18 +155,18 @@ def test_what_makes_a_whole_library_unusable(source: str, said: str) -> None:
 )
 def test_a_misspelt_key_of_a_library_is_named_with_what_was_meant(text: str, line: int, said: str) -> None:
     with pytest.raises(YamlError) as caught:
-        parse_library(text.encode())
+        parse_library(text.encode(), Prefixes())
     assert (caught.value.line, caught.value.text) == (line, said)
 
 
 def test_a_library_that_is_not_utf_8_is_unusable() -> None:
     with pytest.raises(YamlError, match="UTF-8"):
-        parse_library(LIBRARY.encode("utf-16"))
+        parse_library(LIBRARY.encode("utf-16"), Prefixes())
 
 
 def test_the_line_of_what_makes_a_library_unusable_is_named() -> None:
     with pytest.raises(YamlError) as caught:
-        parse_library(b"repositories:\n  common: {}\n  hostgroups: {}\n  modules:\n    - apache\n")
+        parse_library(b"repositories:\n  common: {}\n  hostgroups: {}\n  modules:\n    - apache\n", Prefixes())
     assert caught.value.line == 5
 
 
@@ -151,37 +184,89 @@ def test_the_line_of_what_makes_a_library_unusable_is_named() -> None:
         pytest.param("x:", "x", "null", id="no URL"),
         pytest.param("x: 5", "x", "int", id="a number"),
         pytest.param("x: [/srv/x]", "x", "seq", id="a list"),
-        pytest.param("x: {url: /srv/x}", "x", "map", id="a mapping"),
+        pytest.param("x: [/srv/x]", "x", "expected a clone URL, or a mapping with one, not seq", id="a list"),
+        pytest.param("x: {code: .}", "x", "the mandatory key 'url' is missing", id="a mapping without a URL"),
+        pytest.param("x: {url: [a]}", "x", "expected a clone URL, not seq", id="a URL that is a list"),
+        pytest.param("x: {url: 'ext::x'}", "x", "URL", id="a mapping with a bad URL"),
+        pytest.param("x: {url: /srv/x, cod: .}", "x", "unknown key 'cod', expected 'code'", id="a misspelt key"),
+        pytest.param(
+            "x: {url: /srv/x, branch: a}", "x", "expected url, code, data, ref, fallback", id="an unknown key"
+        ),
+        pytest.param("x: {url: /srv/x, ref: a..b}", "x", "'ref': 'a..b' is no branch name", id="a bad ref"),
+        pytest.param("x: {url: /srv/x, ref: null}", "x", "'ref' is expected to be a string", id="no ref"),
+        pytest.param(
+            "x: {url: /srv/x, fallback: commit/x}", "x", "'fallback': 'commit/x' is no commit", id="no commit"
+        ),
+        pytest.param("x: {url: /srv/x, code: null}", "x", "'code': expected '.'", id="no code"),
+        *(
+            pytest.param(f"x: {{url: /srv/x, {key}: {json.dumps(path)}}}", "x", f"'{key}': expected '.' or a", id=key)
+            for key in ("code", "data")
+            for path in _WAYS_OUT
+        ),
         pytest.param("x: !!str [/srv/x]", "x", "expected a clone URL", id="a list said to be a string"),
         pytest.param("x: !!python/object/apply:os.system [id]", "x", "expected a clone URL", id="a tag"),
     ],
 )
 def test_a_bad_entry_spoils_only_itself(entry: str, name: str, reason: str) -> None:
-    library = parse_library((LIBRARY + f"    {entry}\n").encode())
-    assert library.urls == parse_library(LIBRARY.encode()).urls
+    library = parse_library((LIBRARY + f"    {entry}\n").encode(), Prefixes())
+    assert library.urls == parse_library(LIBRARY.encode(), Prefixes()).urls
     assert list(library.unusable) == [RepoId(MODULES, name)]
     assert reason in library.unusable[RepoId(MODULES, name)]
     assert library.unusable[RepoId(MODULES, name)].startswith("line 9: ")
 
 
 def test_an_entry_whose_name_is_no_text_spoils_only_itself() -> None:
-    library = parse_library((LIBRARY + "    ? [a, b]\n    : /srv/x\n").encode())
-    assert library.urls == parse_library(LIBRARY.encode()).urls
+    library = parse_library((LIBRARY + "    ? [a, b]\n    : /srv/x\n").encode(), Prefixes())
+    assert library.urls == parse_library(LIBRARY.encode(), Prefixes()).urls
     assert len(library.unusable) == 1
 
 
 @pytest.mark.parametrize("name", ["on", "yes", "123", "1.0", "null", "2015-01-01"])
 def test_a_name_that_yaml_takes_for_something_else_is_the_text_that_was_written(name: str) -> None:
-    library = parse_library((LIBRARY + f"    {name}: /srv/x\n").encode())
+    library = parse_library((LIBRARY + f"    {name}: /srv/x\n").encode(), Prefixes())
     assert library.urls[RepoId(MODULES, name)] == "/srv/x"
 
 
 def test_the_reason_never_repeats_a_url() -> None:
-    library = parse_library((LIBRARY + "    x: ftp://ann:hunter2@example.org/x\n").encode())
+    library = parse_library((LIBRARY + "    x: ftp://ann:hunter2@example.org/x\n").encode(), Prefixes())
     assert "hunter2" not in library.unusable[RepoId(MODULES, "x")]
 
 
 # Definitions
+
+
+@pytest.mark.parametrize(
+    ("text", "defaults"),
+    [
+        ("qa", (Branch("qa"),)),
+        ("[qa]", (Branch("qa"),)),
+        ("[ticket42, qa]", (Branch("ticket42"), Branch("qa"))),
+        ("[qa, tag/v1, qa]", (Branch("qa"), Tag("v1"))),
+        ("tag/v1", (Tag("v1"),)),
+    ],
+)
+def test_a_default_may_be_a_list(text: str, defaults: tuple[Ref, ...]) -> None:
+    source = f"default: {text}\nnotifications: x\n".encode()
+    parsed = Parsed(Prefixes())
+    for found in (parse_definition("x", source, Prefixes()), *(parsed.read("x.yaml", source) for _ in range(2))):
+        assert isinstance(found, Definition)
+        assert (found.defaults, found.default) == (defaults, defaults[0])
+
+
+@pytest.mark.parametrize(
+    ("override", "ref", "said"),
+    [
+        ("{ref: qa}", Branch("qa"), None),
+        ("{ref: tag/v1, code: .}", Tag("v1"), {"code": "."}),
+        ("{ref: commit/4f0c, code: src, data: null}", Commit("4f0c"), {"code": "src", "data": None}),
+    ],
+)
+def test_an_override_may_be_a_mapping(override: str, ref: Ref, said: object) -> None:
+    source = f"notifications: x\noverrides: {{modules: {{dummy: {override}}}}}\n".encode()
+    parsed = Parsed(Prefixes())
+    for found in (parse_definition("x", source, Prefixes()), *(parsed.read("x.yaml", source) for _ in range(2))):
+        assert isinstance(found, Definition)
+        assert (found.overrides, found.directories.get(DUMMY)) == ({DUMMY: ref}, said)
 
 
 def _read(text: str | bytes, file: str = "production.yaml") -> Declared:
@@ -303,10 +388,13 @@ def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
         pytest.param("notifications: x\ndefault:\n", 2, "'default'", id="default null"),
         pytest.param("notifications: x\ndefault: 5\n", 2, "'default'", id="default a number"),
         pytest.param("notifications: x\ndefault: yes\n", 2, "'default'", id="default a boolean"),
-        pytest.param("notifications: x\ndefault: [qa]\n", 2, "'default'", id="default a list"),
+        pytest.param("notifications: x\ndefault: []\n", 2, "'default'", id="default an empty list"),
+        pytest.param("notifications: x\ndefault: [qa, 1.0]\n", 2, "'default'", id="default a list with a number"),
         pytest.param("notifications: x\ndefault: ''\n", 2, "'default'", id="default empty"),
         pytest.param("notifications: x\ndefault: a..b\n", 2, "'default'", id="default no branch name"),
-        pytest.param("notifications: x\ndefault: commit/4f0c\n", 2, "branch, not a commit", id="default a commit"),
+        pytest.param(
+            "notifications: x\ndefault: commit/4f0c\n", 2, "branch or a tag, not a commit", id="default a commit"
+        ),
         pytest.param("notifications: x\noverrides:\n", 2, "'overrides'", id="overrides null"),
         pytest.param("notifications: x\noverrides: [a]\n", 2, "'overrides'", id="overrides a list"),
         pytest.param("notifications: x\noverrides: text\n", 2, "'overrides'", id="overrides a text"),
@@ -321,7 +409,7 @@ def test_a_definition_is_well_formed(text: str, expected: Definition) -> None:
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: 1.0\n", 4, "'a'", id="a ref a fraction"),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: 2015-01-01\n", 4, "'a'", id="a ref a date"),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: off\n", 4, "'a'", id="a ref a boolean"),
-        pytest.param("notifications: x\noverrides:\n  modules:\n    a: {b: c}\n", 4, "'a'", id="a ref a mapping"),
+        pytest.param("notifications: x\noverrides:\n  modules:\n    a: {b: c}\n", 4, "'a'", id="an override a mapping"),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: HEAD\n", 4, "Git", id="a ref HEAD"),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: '@{-1}'\n", 4, "Git", id="a ref a shorthand"),
         pytest.param("notifications: x\noverrides:\n  modules:\n    a: -x\n", 4, "Git", id="a ref an option"),
