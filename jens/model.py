@@ -270,11 +270,15 @@ class Expansion(NamedTuple):
     common: Branch = SNAPSHOT_COMMON
     usages: Usages = MappingProxyType({})
 
+    def refs_of(self, definition: Definition, repo: RepoId) -> tuple[Ref, ...]:
+        """The refs that an environment may have of a repository (see ``Definition.refs_of``)."""
+        if repo in self.pinned and not definition.pins(repo):
+            return ()
+        return definition.refs_of(repo, self.usages.get(repo, PLAIN), self.common)
+
     def ref_of(self, definition: Definition, repo: RepoId) -> Ref | None:
         """The ref of a repository in an environment, or None when it does not hold the repository."""
-        if repo in self.pinned and not definition.pins(repo):
-            return None
-        refs = definition.refs_of(repo, self.usages.get(repo, PLAIN), self.common)
+        refs = self.refs_of(definition, repo)
         return next((ref for ref in refs if (repo, ref) not in self.missing), refs[-1] if refs else None)
 
     def directories_of(self, definition: Definition, repo: RepoId) -> Directories:

@@ -50,11 +50,18 @@ HISTORY = StateFile(
 DELIVERIES = StateFile(
     "deliveries.json", 1, "deliveries", "every receiver is told of all environments anew", outlives_resets=True
 )
+USAGES = StateFile(
+    "usages.json",
+    1,
+    "metadata.usages",
+    "repositories with a bad entry in the library are used as if it had a URL alone",
+)
 DEFINITIONS = StateFile("definitions.json", 1, "metadata.parsed", "the next run parses every definition")
 
 #: Every file of state. A new one gets a row here, and in docs/operation.md.
 STATE_FILES = (
     *(INVENTORY, UNREFERENCED, ABSENT_REFS, VERSIONS, REFUSALS, DANGLING, BASELINE, LAST_RUN, DEFINITIONS),
+    USAGES,
     DELIVERIES,
     HISTORY,
 )

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from jens import statefile
 from jens.layout import Layout, entry_ref, ref_entry
+from jens.metadata import usages
 from jens.model import PARSERS, PLAIN, Commit, Definition, Directories, Ref, RepoId
-from jens.names import is_commit_id, is_directory_path, is_environment_name, parse_repository
+from jens.names import is_commit_id, is_environment_name, parse_repository
 from jens.statefile import StateError, StateFile, state_path
 from jens.system import clock, files
 from jens.text import one_line
@@ -146,15 +147,7 @@ def _kept(entry: Any) -> Kept:
     ref, commit = entry_ref(entry["ref"]), entry["commit"]
     if ref is None or not (commit is None or is_commit_id(commit)):
         raise ValueError(f"unexpected {entry!r}")
-    return Kept(ref, commit, _directories(entry))
-
-
-def _directories(entry: Any) -> Directories:
-    """Where a repository has what; a hold of an older version of Jens does not say it."""
-    said = {key: entry[key] for key in Directories._fields if key in entry}
-    if not all(isinstance(path, str) and is_directory_path(path) for key, path in said.items() if path is not None):
-        raise ValueError(f"unexpected {entry!r}")
-    return PLAIN.directories.changed(said)
+    return Kept(ref, commit, usages.decode_directories(entry))
 
 
 def timestamp(time: float) -> str:

@@ -13,7 +13,8 @@ from jens import deferred
 from jens.environments.model import NO_VERSIONS, Applied, EnvironmentsPlan, Previous, RefusedLinks, Versioning
 from jens.events import Event
 from jens.layout import Layout
-from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Commit, Definition, Expansion, IllFormed, RepoId
+from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Commit, Definition, Expansion, IllFormed, Ref, RepoId
+from jens.names import describe_ref
 from jens.system import files
 from jens.text import listed, name_in_line, one_line
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: So many repositories of an environment have a line each when they go to another default.
+_MOST_MOVES = 100
 #: So many ill-formed definitions have a line each.
 _MOST_TOLD = 2000
 
@@ -209,10 +212,18 @@ class EnvironmentsStage:
             self._changed += 1
         else:
             changes = deferred.wanted.plan_changes(held, found)
+            self._tell_moves(definition, deferred.wanted.refs_moved(self._layout, definition.name, found, changes))
             problems = tree.change(path, changes)
             self._changed += bool(changes.count)
         waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
         return _Outcome(problems, waiting, out)
+
+    def _tell_moves(self, definition: Definition, moved: Mapping[RepoId, tuple[Ref, Ref]]) -> None:
+        """Tell which repositories go from one default to another, because a branch has come or gone."""
+        for repo, (before, after) in sorted(moved.items())[:_MOST_MOVES]:
+            if {before, after} <= {*self._expansion.refs_of(definition, repo)}:
+                text = f"{repo} goes from {describe_ref(before)} to {describe_ref(after)}"
+                log.info("Environment '%s': %s", definition.name, text)
 
     def _put_version(self, definition: Definition) -> _Outcome:
         """Make a version of an environment, and flip its link, unless the current one is as it should be.

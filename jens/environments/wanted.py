@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from jens.layout import Layout, commit_entry, ref_entry
+from jens.layout import Layout, commit_entry, entry_ref, ref_entry
 from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target, path_of
 from jens.model import PARSERS, Definition, Directories, Expansion, Ref, RepoId
 
@@ -176,6 +176,17 @@ def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
     """The tree, in which links that wait and exist stay as they are."""
     held = {link: found.links[link] for link in waiting if link in found.links}
     return replace(wanted, links={**wanted.links, **held}) if held else wanted
+
+
+def refs_moved(layout: Layout, place: str, found: Found, changes: Changes) -> dict[RepoId, tuple[Ref, Ref]]:
+    """The refs before and after of repositories whose links change. ``place`` is that of the environment."""
+    moved = {}
+    for link, text in changes.put.items():
+        entries = [parse_target(layout, place, link, each) for each in (found.links.get(link, ""), text)]
+        before, after = (entry_ref(target.entry) if target else None for target in entries)
+        if before and after and before != after and entries[0] and entries[1] and entries[0].repo == entries[1].repo:
+            moved[entries[0].repo] = before, after
+    return moved
 
 
 def plan_changes(wanted: Tree, found: Found) -> Changes:

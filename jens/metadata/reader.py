@@ -10,7 +10,7 @@ from jens.errors import DirectoryError, GitError, LibraryError, MetadataError
 from jens.git import contents
 from jens.git.contents import Entry
 from jens.layout import Layout
-from jens.metadata import clones
+from jens.metadata import clones, usages
 from jens.metadata.definition import SUFFIX, is_definition
 from jens.metadata.library import parse_library
 from jens.metadata.parsed import Parsed
@@ -40,12 +40,13 @@ def read_library(config: Config, commit: str) -> Library:
 
 
 def known_library(config: Config) -> Library:
-    """The library as it was last fetched; an empty one when it cannot be read."""
+    """The library as it was last fetched, with what is remembered; an empty one when it cannot be read."""
     try:
-        return read_library(config, clones.library_commit(config))
+        library = read_library(config, clones.library_commit(config))
     except (DirectoryError, LibraryError, MetadataError) as error:
         log.debug("%s", error)
-        return Library({})
+        library = Library({})
+    return usages.with_remembered(library, usages.load(Layout.of(config)))
 
 
 def read_definitions(config: Config, commit: str, parsed: Parsed | None = None) -> dict[str, Declared]:

@@ -160,9 +160,12 @@ class _Wanted(NamedTuple):
     def overrides_of(self, repo: RepoId) -> frozenset[Ref]:
         return frozenset(self.overrides.get(repo, ()))
 
+    def _defaults_for(self, repo: RepoId) -> frozenset[tuple[Moving, ...]]:
+        return self.defaults.union(self.by_following.get(repo, ()))
+
     def _choices(self, repo: RepoId, usage: Usage, common: Branch) -> Iterator[tuple[Ref, ...]]:
         """The refs of which environments have the first that there is."""
-        yield from (usage.refs_for(defaults) for defaults in self.defaults.union(self.by_following.get(repo, ())))
+        yield from map(usage.refs_for, self._defaults_for(repo))
         if repo in self.by_snapshots:
             yield usage.refs_for((SNAPSHOT_COMMON, common))
 
@@ -171,7 +174,7 @@ class _Wanted(NamedTuple):
 
     def incidental_of(self, repo: RepoId, usage: Usage, common: Branch, needs: Needs) -> frozenset[Ref]:
         """The branches that only lists of defaults name. Tags are not: a mirror has only those that were needed."""
-        single = {refs[0] for refs in self._choices(repo, usage, common) if len(refs) == 1}
+        single = {defaults[0] for defaults in self._defaults_for(repo) if len(defaults) == 1}
         certain = {*needs.mandatory, *needs.overrides, *single, usage.fallback, SNAPSHOT_COMMON, common}
         return frozenset(ref for ref in needs.implied if isinstance(ref, Branch) and ref not in certain)
 

@@ -29,7 +29,7 @@ from jens.metadata.definition import (
 from jens.metadata.library import Entry, library_doubts, library_entries, library_of
 from jens.metadata.reader import plan_refusals
 from jens.metadata.yamlnodes import Doubt, YamlError
-from jens.model import PARTITIONS, Branch, Definition, Library, Prefixes, RepoId
+from jens.model import PARTITIONS, Branch, Definition, Directories, Library, Prefixes, RepoId
 from jens.text import one_line
 from jens.urls import location_of, redact
 
@@ -218,10 +218,10 @@ def _same_twice(entries: Mapping[RepoId, Entry]) -> Iterator[Doubt]:
         for name, other in _differ_in_case([repo.name for repo in in_order if repo.partition == partition]):
             line = entries[RepoId(partition, name)].line
             yield Doubt(line, f"{partition} '{name}' differs from '{other}' in upper and lower case only")
-    first: dict[str, RepoId] = {}
+    first: dict[tuple[str, Directories], RepoId] = {}  # several parts of one repository may be used
     for repo in in_order:
         if not entries[repo].problem:
-            other_repo = first.setdefault(location_of(entries[repo].url), repo)
+            other_repo = first.setdefault((location_of(entries[repo].url), entries[repo].usage.directories), repo)
             if other_repo != repo:
                 line = entries[other_repo].line
                 yield Doubt(entries[repo].line, f"{repo} has the same URL as {other_repo}, in line {line}")

@@ -235,10 +235,10 @@ class Instance:
         """The library's repositories with their URLs; None when it cannot be read."""
         return None if self.library is None else self.library.urls
 
-    @property
+    @functools.cached_property
     def usages(self) -> Usages:
-        """How environments use repositories, as far as the library can be read."""
-        return {} if self.library is None else self.library.usages
+        """How environments use repositories, as far as the library can be read, or is remembered."""
+        return metadata_reader.known_library(self.config).usages
 
     def declared(self, name: str) -> Declared | None:
         """The definition of an environment in the metadata; None when there is none, or they cannot be read."""

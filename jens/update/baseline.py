@@ -21,6 +21,7 @@ from jens.git import wrapper
 from jens.git.clones import Upstream
 from jens.git.shells import Command
 from jens.layout import Layout, entry_ref, ref_entry
+from jens.metadata import usages
 from jens.metadata.clones import Revisions
 from jens.model import PLAIN, TAG_MARK, Branch, Directories, Library, Ref, RepoId, Tag, Usage, Usages
 from jens.names import parse_repository
@@ -156,7 +157,7 @@ class Baseline(NamedTuple):
     def usages(self) -> Usages:
         """Those of the library. Raises as ``needs_of`` does."""
         found = ((repo, self.needs[str(repo)].get("usage")) for repo in self.urls)
-        return {repo: _usage(usage) for repo, usage in found if usage}
+        return {repo: usages.decode(usage) for repo, usage in found if usage}
 
 
 def _encode(url: str, needs: Needs, usage: Usage) -> dict[str, Any]:
@@ -167,8 +168,7 @@ def _encode(url: str, needs: Needs, usage: Usage) -> dict[str, Any]:
         _IMPLIED: _entries(needs.implied),
     }
     if usage != PLAIN:
-        refs = [None if ref is None else ref_entry(ref, None) for ref in (usage.ref, usage.fallback)]
-        content["usage"] = [*usage.directories, *refs]
+        content["usage"] = usages.encode(usage)
     if needs.others:
         content["others"] = [[ref_entry(ref, None), *map(list, used)] for ref, used in needs.others.items()]
     return content
@@ -176,25 +176,16 @@ def _encode(url: str, needs: Needs, usage: Usage) -> dict[str, Any]:
 
 def _decode(content: Mapping[str, Any], mandatory: Iterable[str]) -> Needs:
     """Reverse ``_encode``, but for what is a reason to ask a remote: this one was pushed to."""
-    usage = _usage(content["usage"]) if "usage" in content else PLAIN
+    usage = usages.decode(content["usage"]) if "usage" in content else PLAIN
     return Needs(
         frozenset(map(Branch, mandatory)) if usage.has_mandatory_branches else frozenset(),
         frozenset(map(_ref, content[_OVERRIDES])),
         frozenset(map(_ref, content[_IMPLIED])),
         directories=usage.directories,
-        others={_ref(entry): frozenset(map(_directories, used)) for entry, *used in content.get("others", ())},
+        others={
+            _ref(entry): frozenset(Directories(*each) for each in used) for entry, *used in content.get("others", ())
+        },
     )
-
-
-def _directories(content: Iterable[Any]) -> Directories:
-    code, data = content
-    return Directories(str(code), None if data is None else str(data))
-
-
-def _usage(content: Any) -> Usage:
-    code, data, *refs = content
-    ref, fallback = (None if entry is None else _ref(entry) for entry in refs)
-    return Usage(_directories((code, data)), ref, fallback)
 
 
 def _mirror_state(branches: object, fingerprint: int, names: object) -> MirrorState:

@@ -13,6 +13,7 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.events import Event
 from jens.git import wrapper
 from jens.layout import Layout
+from jens.metadata import usages
 from jens.metadata.clones import Revisions
 from jens.model import Definition, Expansion, Library, RepoId, common_branch
 from jens.purgeguard import PurgeGuard
@@ -112,7 +113,7 @@ def plan_everything(
     config, layout = context.config, context.layout
     main = config.main
     guard = PurgeGuard(main.purgelimit, context.options.allow_purge, purgeguard.load_refusals(layout))
-    library = deferred.reader.read_library(config, revisions.repositories)
+    library = usages.with_remembered(deferred.reader.read_library(config, revisions.repositories), usages.load(layout))
     parsed = deferred.parsed.Parsed.load(layout, main.prefixes)
     declared = deferred.reader.read_definitions(config, revisions.environments, parsed)
     previous = deferred.previous.look(layout, declared, main.prefixes, parsed)
@@ -182,7 +183,8 @@ def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None)
 def remember_refusals(layout: Layout, plans: Plans) -> Plans:
     """Save what is refused now, so that later runs refuse it too, even if they know more.
 
-    Returns the plans. When refusals cannot be saved, nothing new is taken in: so later runs will not know more.
+    And save how repositories are used. Returns the plans. When refusals cannot be saved, nothing new is taken in: so
+    later runs will not know more.
     """
     work, previous = plans.work, plans.previous
     refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
@@ -190,6 +192,7 @@ def remember_refusals(layout: Layout, plans: Plans) -> Plans:
     environments = previous.names if plans.environments.refusals else set()
     try:
         purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
+        usages.save(layout, work.library.usages, work.plan.remaining)
     except OSError as error:
         log.error("Unable to remember what is refused, so nothing new is taken in: %s", error)
         work = work._replace(plan=work.plan._replace(new=()))

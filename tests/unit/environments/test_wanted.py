@@ -6,7 +6,18 @@ import pytest
 
 from jens.environments.wanted import Changes, Found, Planner, Tree, conf, keep_waiting, plan_changes
 from jens.layout import Layout
-from jens.model import HIERADATA, HOSTGROUPS, MODULES, SITE, Branch, Definition, Expansion, RepoId
+from jens.model import (
+    HIERADATA,
+    HOSTGROUPS,
+    MODULES,
+    SITE,
+    Branch,
+    Definition,
+    Directories,
+    Expansion,
+    RepoId,
+    Usage,
+)
 from tests.unit.environments.samples import INVENTORY, of_dummy, of_myapp, planner_of
 from tests.values import DUMMY, MASTER, MYAPP, QA, A, C, dynamic, snapshot
 
@@ -60,6 +71,67 @@ def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
 )
 def test_the_links_of_an_environment(layout: Layout, definition: Definition, expected: dict[str, str]) -> None:
     assert planner_of(layout).tree(definition) == Tree(expected)
+
+
+@pytest.mark.parametrize(
+    ("directories", "expected"),
+    [
+        (Directories(), {**of_dummy("master")}),
+        (Directories(".", None), {"modules/dummy": "../../../clone/modules/dummy/master"}),
+        (
+            Directories("puppet/src", "."),
+            {
+                "modules/dummy": "../../../clone/modules/dummy/master/puppet/src",
+                "hieradata/module_names/dummy": "../../../../clone/modules/dummy/master",
+            },
+        ),
+    ],
+)
+def test_the_links_to_a_module_lead_where_the_library_says(
+    layout: Layout, directories: Directories, expected: dict[str, str]
+) -> None:
+    expansion = Expansion(INVENTORY, usages={DUMMY: Usage(directories)})
+    links = Planner(layout, expansion, with_conf=False).tree(dynamic("x")).links
+    assert links == {**of_myapp("master"), **_common(), **expected}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("hiera", {"hostgroups": "/hiera/hostgroup", "fqdns": "/hiera/fqdns"}),
+        (".", {"hostgroups": "/hostgroup", "fqdns": "/fqdns"}),
+        (None, {}),
+    ],
+)
+def test_the_data_of_a_hostgroup_are_where_the_library_says(
+    layout: Layout, data: str | None, expected: dict[str, str]
+) -> None:
+    expansion = Expansion(INVENTORY, usages={MYAPP: Usage(Directories(".", data))})
+    links = Planner(layout, expansion, with_conf=False).tree(snapshot("x", {MYAPP: "qa"})).links
+    assert {link: text for link, text in links.items() if "myapp" in text} == {
+        "hostgroups/hg_myapp": "../../../clone/hostgroups/myapp/qa",
+        **{
+            f"hieradata/{name}/myapp": f"../../../../clone/hostgroups/myapp/qa{below}"
+            for name, below in expected.items()
+        },
+    }
+
+
+def test_site_and_hiera_data_are_where_the_library_says(layout: Layout) -> None:
+    usages = {SITE: Usage(Directories(".", None)), HIERADATA: Usage(Directories("code", "."))}
+    found = Planner(layout, Expansion(INVENTORY, usages=usages), with_conf=False).tree(snapshot("x"))
+    assert found.links == {
+        "site": "../../clone/common/site/master",
+        "hieradata/common.yaml": "../../../clone/common/hieradata/master/common.yaml",
+    }
+
+
+def test_an_override_with_directories_of_its_own_changes_no_other_environment(layout: Layout) -> None:
+    planner = Planner(layout, Expansion(INVENTORY, usages={DUMMY: Usage(Directories(".", None))}), with_conf=False)
+    mine = snapshot("x", {DUMMY: "master"})._replace(directories={DUMMY: {"code": "src", "data": "data"}})
+    assert planner.tree(mine).links["modules/dummy"].endswith("/dummy/master/src")
+    assert "modules/dummy" in planner.tree(dynamic("y")).links
+    assert planner.tree(dynamic("y")).links["modules/dummy"].endswith("/dummy/master")
 
 
 @pytest.mark.parametrize(

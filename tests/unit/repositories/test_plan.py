@@ -17,9 +17,12 @@ from jens.model import (
     Branch,
     Commit,
     Definition,
+    Directories,
     Library,
     Ref,
     RepoId,
+    Tag,
+    Usage,
 )
 from jens.purgeguard import PurgeGuard
 from jens.repositories.model import Needs, OnDisk, RefsPlan
@@ -35,7 +38,7 @@ from jens.repositories.refs import (
     resolve,
     settle,
 )
-from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, D, dynamic, modules, ref, snapshot
+from tests.values import DUMMY, MASTER, MYAPP, QA, STDLIB, A, B, C, D, dynamic, modules, ref, snapshot
 
 _GUARD = PurgeGuard(50)
 
@@ -218,6 +221,69 @@ def test_refs_that_a_repository_needs(
     assert list(needs) == [repo]
     assert needs[repo].refs == [ref(text) for text in expected]
     assert needs[repo].mandatory == {Branch(name) for name in mandatory}
+
+
+_V9, _MAIN, _TICKET = Tag("v9"), Branch("main"), Branch("ticket42")
+_LIST = Definition("list", _TICKET, {}, others=(QA,))
+
+
+@pytest.mark.parametrize(
+    ("usage", "definitions", "implied", "incidental"),
+    [
+        pytest.param(Usage(), [_LIST], [QA, _TICKET], [QA, _TICKET], id="a list of defaults is no reason to ask"),
+        pytest.param(Usage(), [_LIST, dynamic("a", "qa")], [QA, _TICKET], [_TICKET], id="a default alone is one"),
+        pytest.param(
+            Usage(),
+            [_LIST, dynamic("a", "x", {DUMMY: "qa"})],
+            [QA, _TICKET, Branch("x")],
+            [_TICKET],
+            id="so is an override",
+        ),
+        pytest.param(Usage(fallback=_MAIN), [_LIST], [_MAIN, QA, _TICKET], [QA, _TICKET], id="and a fallback"),
+        pytest.param(Usage(fallback=_MAIN), [], [], [], id="a fallback that nobody falls back to"),
+        pytest.param(Usage(fallback=_MAIN), [dynamic("a", "qa")], [_MAIN, QA], [], id="a default with a fallback"),
+        pytest.param(Usage(ref=_V9), [_LIST, dynamic("a", "qa")], [_V9], [], id="a ref, whatever the defaults are"),
+        pytest.param(Usage(ref=_V9, fallback=_MAIN), [_LIST], [_V9], [], id="a ref, and no fallback"),
+        pytest.param(Usage(ref=_V9), [snapshot("a", {DUMMY: "x"})], [], [], id="a ref that no environment uses"),
+        pytest.param(
+            Usage(),
+            [Definition("a", _V9, {}, others=(QA,))],
+            [QA, _V9],
+            [QA],
+            id="a tag must be asked for: no mirror has it",
+        ),
+    ],
+)
+def test_refs_that_the_library_and_lists_of_defaults_name(
+    usage: Usage, definitions: Sequence[Definition], implied: Sequence[Ref], incidental: Sequence[Ref]
+) -> None:
+    needs = plan_needs([DUMMY], ["master"], definitions, usages={DUMMY: usage})[DUMMY]
+    assert (needs.implied, needs.incidental) == (frozenset(implied), frozenset(incidental))
+    is_free = usage.ref is not None or usage.fallback is not None
+    assert needs.mandatory == (frozenset() if is_free else {MASTER})
+
+
+def test_a_snapshots_site_without_mandatory_branches_needs_all_that_it_may_have() -> None:
+    needs = plan_needs([SITE, HIERADATA], ["qa"], [snapshot("a")], usages={SITE: Usage(fallback=_MAIN)})
+    assert needs[SITE].refs == [_MAIN, MASTER, QA]
+    assert needs[HIERADATA].mandatory == {QA}
+
+
+def test_a_held_environment_needs_what_the_definition_says_that_repositories_follow() -> None:
+    held = Definition("x", None, {}, is_held=True, follow=dict.fromkeys((DUMMY, MYAPP, SITE), _LIST))
+    needs = plan_needs([DUMMY, SITE, STDLIB], (), [held], usages={SITE: Usage(ref=_V9)})
+    assert (needs[DUMMY].refs, needs[SITE].refs, needs[STDLIB].refs) == ([QA, _TICKET], [_V9], [])
+
+
+def test_each_ref_is_used_with_the_directories_that_environments_use_of_it() -> None:
+    mine = snapshot("a", {DUMMY: "x"})._replace(directories={DUMMY: {"code": "src"}})
+    definitions = [mine, snapshot("b", {DUMMY: "x"}), snapshot("c", {DUMMY: "y"}), dynamic("d", "qa")]
+    usage = Usage(Directories(".", None))
+    needs = plan_needs([DUMMY, STDLIB], (), definitions, usages={DUMMY: usage})
+    assert needs[DUMMY].directories_of(Branch("x")) == {Directories(".", None), Directories("src", None)}
+    assert needs[DUMMY].directories_of(Branch("y")) == needs[DUMMY].directories_of(QA) == {Directories(".", None)}
+    assert plan_needs([DUMMY], (), [mine])[DUMMY].directories_of(Branch("x")) == {Directories("src", "data")}
+    assert needs[STDLIB].directories_of(QA) == {Directories()}
 
 
 def test_only_existing_repositories_have_needs() -> None:

@@ -1,0 +1,6 @@
+# What every machine has.
+class profile::base {
+  include motd
+  include localtime
+  include banner
+}
