@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 _MOST = 20
 
 
-def leads_nowhere(target: Target, checkout: Path | None) -> bool:
+def leads_nowhere(layout: Layout, target: Target, checkout: Path | None, directories: Directories) -> bool:
     """Whether a link dangles. ``checkout`` is where its ref is expanded (None: nowhere).
 
-    The common Hiera data must have each linked item. Other repositories may lack code or data: if they lack code, that
-    is another fault.
+    ``directories``: where the repository has code and data, as far as that is known. The common Hiera data must
+    have each linked item. Other repositories may lack code or data: if they lack code, that is another fault.
     """
     if checkout is None:
         return True
-    if target.repo != HIERADATA:
+    if target.repo != HIERADATA and target.below in links_of(layout, target.repo, directories).values():
         return False
     if leads_out(checkout, target.below):  # that is another fault, and nothing there is ours to look at
         return False
@@ -82,7 +82,9 @@ def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set
 
 def _missing_items(layout: Layout, checkout: Path, directories: Directories) -> list[str]:
     linked = links_of(layout, HIERADATA, directories).values()
-    return [item for item in linked if leads_nowhere(Target(HIERADATA, checkout.name, item), checkout)]
+    return [
+        item for item in linked if leads_nowhere(layout, Target(HIERADATA, checkout.name, item), checkout, directories)
+    ]
 
 
 def load(layout: Layout) -> set[Dangling]:

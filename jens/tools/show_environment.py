@@ -365,6 +365,7 @@ def _shown(instance: Instance, place: str, repo: RepoId, links: Mapping[str, Tar
 def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led | None:
     """Where targets in a repository lead now; None when Jens makes no link to the first one."""
     layout, known = instance.layout, dict[str, "Shown | None"]()
+    directories = instance.usages.get(repo, PLAIN).directories
     nowhere, lacks = [], []
     for target in targets:
         if target.entry not in known:
@@ -377,7 +378,7 @@ def _led(instance: Instance, repo: RepoId, targets: tuple[Target, ...]) -> _Led 
         checkout = layout.checkout(repo, shown.commit) if shown and shown.commit else None
         if checkout is not None and not os.path.isdir(checkout):  # a directory of Jens 1.x
             checkout = layout.clone(repo) / target.entry
-        if dangling.leads_nowhere(target, checkout):
+        if dangling.leads_nowhere(layout, target, checkout, directories):
             nowhere.append(target)
             lacks += [target.below] if checkout is not None else []
     first = known[targets[0].entry]

@@ -21,7 +21,21 @@ from jens.links import LinkReader, Target
 from jens.messaging.queue import Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
-from jens.model import PARTITIONS, Branch, Declared, Definition, IllFormed, Inventory, Prefixes, Ref, RepoId, declared
+from jens.model import (
+    PARTITIONS,
+    PLAIN,
+    Branch,
+    Declared,
+    Definition,
+    Directories,
+    IllFormed,
+    Inventory,
+    Prefixes,
+    Ref,
+    RepoId,
+    Usages,
+    declared,
+)
 from jens.names import is_environment_name
 from jens.repositories import inventory
 from jens.statefile import StateError
@@ -157,9 +171,10 @@ def environments(config: Config, layout: Layout) -> Environments:
     """Collect remembered, declared and existing environments. Raises MetadataError, DirectoryError."""
     declared = metadata_reader.read_definitions(config, clones.environments_commit(config))
     existing = _existing(layout)
-    found = _dangling_links(layout, (link for name in existing for link in _links(layout, name)))
+    usages = metadata_reader.known_library(config).usages
+    found = _dangling_links(layout, (link for name in existing for link in _links(layout, name)), usages)
     # Look again: an update may have changed things between the look at a link and the look at its target.
-    found = _dangling_links(layout, (link for link, _target in found if _text(layout, link) == link.text))
+    found = _dangling_links(layout, (link for link, _target in found if _text(layout, link) == link.text), usages)
     addresses = {
         name: _address(layout, name, declared.get(name), config.main.prefixes)
         for name in {link.environment for link, _target in found}
@@ -206,7 +221,7 @@ def _text(layout: Layout, link: Link) -> str | None:
         return None
 
 
-def _dangling_links(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, Target | None]]:
+def _dangling_links(layout: Layout, links: Iterable[Link], usages: Usages) -> list[tuple[Link, Target | None]]:
     """The links that dangle and should not, with their target (None when it is outside clonedir).
 
     Looks at each target once: a site has a hundred thousand links, but only a few thousand targets.
@@ -220,15 +235,15 @@ def _dangling_links(layout: Layout, links: Iterable[Link]) -> list[tuple[Link, T
             places[link.environment] = layout.place(link.environment)
         target = reader.target(places[link.environment], link.path, link.text)
         if target is not None and target not in gone:
-            gone[target] = _is_dangling(layout, target)
+            gone[target] = _is_dangling(layout, target, usages.get(target.repo, PLAIN).directories)
         if gone[target] if target is not None else files.is_missing(layout.tree(link.environment) / link.path):
             found.append((link, target))
     return found
 
 
-def _is_dangling(layout: Layout, target: Target) -> bool:
+def _is_dangling(layout: Layout, target: Target, directories: Directories) -> bool:
     checkout = layout.clone(target.repo) / target.entry
-    return dangling.leads_nowhere(target, None if files.is_missing(checkout) else checkout)
+    return dangling.leads_nowhere(layout, target, None if files.is_missing(checkout) else checkout, directories)
 
 
 def _address(layout: Layout, name: str, declared: Declared | None, prefixes: Prefixes) -> str:

@@ -169,7 +169,7 @@ ILL_FORMED = {
     "no_notifications": "default: master\n",
     "default_a_number": "default: 1\nnotifications: a@example.org\n",
     "default_null": "default:\nnotifications: a@example.org\n",
-    "default_a_list": "default: [master]\nnotifications: a@example.org\n",
+    "default_an_empty_list": "default: []\nnotifications: a@example.org\n",
     "overrides_null": "default: master\nnotifications: a@example.org\noverrides:\n",
     "overrides_a_list": "default: master\nnotifications: a@example.org\noverrides: [modules]\n",
     "unknown_partition": "default: master\nnotifications: a@example.org\noverrides: {module: {dummy: feature}}\n",

@@ -22,6 +22,7 @@ from jens.config import load_config
 from jens.layout import Layout
 from jens.links import Target
 from jens.locking import run_lock
+from jens.model import Directories
 from jens.system import files
 from jens.tools import stats
 from tests import TREE
@@ -499,12 +500,12 @@ def test_an_environment_that_goes_while_it_is_looked_at_does_not_dangle(
     assert site.update().code == 0
     is_vain, gone = stats._is_dangling, list[Target]()
 
-    def with_an_update(layout: Layout, target: Target) -> bool:
+    def with_an_update(layout: Layout, target: Target, directories: Directories) -> bool:
         if target.entry == "test" and not gone:
             gone.append(target)
             shutil.rmtree(site.root / "environments" / "test")
             site.path(DUMMY, "test").unlink()
-        return is_vain(layout, target)
+        return is_vain(layout, target, directories)
 
     monkeypatch.setattr(stats, "_is_dangling", with_an_update)
     assert dangling(site) == []
