@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jens.layout import Layout, commit_entry, entry_ref, ref_entry
 from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target, path_of
-from jens.model import PARSERS, Definition, Directories, Expansion, Ref, RepoId
+from jens.model import HIERADATA, PARSERS, SITE, Definition, Directories, Expansion, Moving, Ref, RepoId
 
 #: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
 _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
@@ -89,6 +89,13 @@ class _Part(NamedTuple):
     directories: Directories
 
 
+class _Usual(NamedTuple):
+    """Links that environments share, in all and by repository."""
+
+    links: Mapping[str, str]
+    by_repository: Mapping[RepoId, Mapping[str, str]]
+
+
 class Planner:
     """Plans the trees of environments from expanded refs. A tree has no link whose target leads out of its checkout.
 
@@ -104,6 +111,7 @@ class Planner:
         self._versions = versions
         self._ways_out = WaysOut(layout)
         self._links: dict[_Part, dict[str, str]] = {}
+        self._usual: dict[tuple[Moving, ...], _Usual] = {}
         self._refused: dict[_Part, dict[str, Target]] = {}
         self._prefixes = {depth: link_prefix(layout, depth + versions) for depth in range(3)}
         self._repos = sorted(expansion.inventory)
@@ -115,14 +123,32 @@ class Planner:
 
     def tree(self, definition: Definition, version: str = "") -> Tree:
         """The tree of a definition's environment; with the name of a version, environment.conf tells that."""
-        links: dict[str, str] = {}
-        for repo in self._repos:
-            part = self._part(definition, repo)
-            if part is not None:
-                if part not in self._links:
-                    self._links[part] = self._links_to(part)
-                links.update(self._links[part])
+        usual = self._usual_links(definition.defaults)
+        links = dict(usual.links)
+        for repo in (*definition.overrides, *definition.follow, *(() if definition.defaults else (SITE, HIERADATA))):
+            for link in usual.by_repository.get(repo, ()):
+                links.pop(link, None)
+            links.update(self._links_of_repository(definition, repo))
         return Tree(links, conf(definition.parser, version) if self._with_conf else None)
+
+    def _usual_links(self, defaults: tuple[Moving, ...]) -> _Usual:
+        """The links of dynamic environments with these defaults to repositories that they do not override."""
+        if defaults not in self._usual:
+            by_repository: dict[RepoId, Mapping[str, str]] = {}
+            if defaults:
+                plain = Definition("", defaults[0], {}, others=defaults[1:])
+                by_repository = {repo: self._links_of_repository(plain, repo) for repo in self._repos}
+            links = {link: text for each in by_repository.values() for link, text in each.items()}
+            self._usual[defaults] = _Usual(links, by_repository)
+        return self._usual[defaults]
+
+    def _links_of_repository(self, definition: Definition, repo: RepoId) -> Mapping[str, str]:
+        part = self._part(definition, repo) if repo in self._expansion.inventory else None
+        if part is None:
+            return {}
+        if part not in self._links:
+            self._links[part] = self._links_to(part)
+        return self._links[part]
 
     def _part(self, definition: Definition, repo: RepoId) -> _Part | None:
         """What an environment has of a repository, None when it does not hold the repository."""
