@@ -142,8 +142,13 @@ def test_a_push_to_a_repository_with_a_layout_of_its_own_is_followed(site: Site,
 
 
 @MODES
-def test_a_tag_that_an_entry_names_is_moved_deleted_and_made_anew(site: Site, stdlib: Remote, mode: str) -> None:
+@pytest.mark.parametrize("key", ["ref", "fallback"])
+def test_a_tag_that_an_entry_names_is_moved_deleted_and_made_anew(
+    site: Site, stdlib: Remote, mode: str, key: str
+) -> None:
+    publish(site, f"code: ., data: null, {key}: tag/v1")
     push_to(site, mode)
+    assert init_of(site, "production") == "# v1\n"
     stdlib.tag("v1", "main")
     assert any("tag 'v1' was moved" in line for line in push_to(site, mode, STDLIB).lines("WARNING"))
     assert init_of(site, "production") == "# newer\n"
@@ -259,6 +264,18 @@ def test_a_branch_of_the_list_appears_vanishes_and_is_renamed(ticket: Site, mode
         push_to(ticket, mode)
         # On demand nobody asked for what only a list names; but a mirror has all branches.
         assert ticket.read(path) == "# ticket, too\n"
+
+
+def test_on_demand_what_nobody_hints_at_stays_until_somebody_does(ticket: Site) -> None:
+    push_to(ticket, "ONDEMAND")
+    ticket.remotes[DUMMY].delete("ticket42")
+    ticket.remotes["hostgroups/myapp"].branch("ticket42")
+    before = ticket.links("ticket")
+    push_to(ticket, "ONDEMAND")
+    assert (ticket.links("ticket"), init_of(ticket, "ticket", "dummy")) == (before, "# ticket\n")
+    push_to(ticket, "ONDEMAND", DUMMY, "hostgroups/myapp")
+    assert ticket.links("ticket")["modules/dummy"].endswith("/dummy/qa/code")
+    assert ticket.links("ticket")["hostgroups/hg_myapp"].endswith("/myapp/ticket42/code")
 
 
 def test_on_demand_a_list_of_defaults_is_no_reason_to_ask(ticket: Site) -> None:
