@@ -86,12 +86,20 @@ def put(layout: Layout, name: str, version: str, wanted: Tree, seen_at: str) -> 
             tree.make(staging, wanted)
             _carry_types(layout.tree(name), staging)
             os.rename(staging, path)
-            files.flush_file_system(layout.versions)
+            _flush(layout, path)
         flip(layout, name, version, seen_at)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(path)
         raise
+
+
+def _flush(layout: Layout, path: Path) -> None:
+    """Put a version on stable storage. It does not wait for what others write to the file system. Raises OSError."""
+    files.flush_tree(path)
+    # Before the removal of a replaced version is there, so must be the flip that replaced it.
+    files.flush(layout.environmentsdir)
+    files.flush(layout.versions)
 
 
 def flip(layout: Layout, name: str, version: str, seen_at: str) -> None:

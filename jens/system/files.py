@@ -191,6 +191,21 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def flush_tree(path: Path) -> None:
+    """Put a directory with all that is in it on stable storage, and nothing that others wrote. Raises OSError."""
+    # Nobody can flush a link, and nobody has to: a directory on stable storage has its links there, with their texts.
+    # ext4 and XFS keep both in one journal, in the order in which they were made (ext4_inode_journal_mode() of Linux
+    # has the texts in it, xfs_dir_fsync() writes it up to there). btrfs logs what is new in a directory with it
+    # (log_new_dir_dentries()). An NFS server answers when it has stored a link (nfs_fsync_dir()).
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                flush_tree(Path(entry.path))
+            elif not entry.is_symlink():
+                flush(Path(entry.path))
+    flush(path)
+
+
 def put_link(path: Path, target: str) -> Path | None:
     """Make ``path`` a link to ``target`` in one rename.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -517,6 +518,72 @@ def test_a_full_disk_leaves_the_version_before(versioned: Site, monkeypatch: pyt
         versioned.update()
     assert versioned.checkouts(DUMMY) >= {first}
     assert versioned.update("--strict").code == 0
+    assert versioned.read(SHOWN) == "second\n"
+
+
+def flushed_path(descriptor: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+def test_a_version_is_on_stable_storage_before_its_link_leads_there(
+    versioned: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is flushed with it: that would wait for what others write."""
+    (versioned.root / "environments" / VERSIONS / "production_1" / ".resource_types").mkdir()
+    (versioned.root / "environments" / VERSIONS / "production_1" / ".resource_types" / "dummy.pp").write_text("# made")
+    fsync, syncfs = os.fsync, files.flush_file_system
+    flushed: dict[Path, str] = {}
+    whole: list[Path] = []
+
+    def note(descriptor: int) -> None:
+        flushed[flushed_path(descriptor)] = version(versioned)
+        fsync(descriptor)
+
+    def note_whole(path: Path) -> None:
+        whole.append(path)
+        syncfs(path)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(files, "flush_file_system", note_whole)
+    push(versioned, "second")
+    assert versioned.update("--strict").code == 0
+    top = versioned.root / "environments"
+    made = top / VERSIONS / "production_2"
+    there = {made, *(path for path in made.rglob("*") if not path.is_symlink()), made.parent, top}
+    assert made / ".resource_types" / "dummy.pp" in there
+    assert {path: shown for path, shown in flushed.items() if top in (path, *path.parents)} == dict.fromkeys(
+        there, "production_1"
+    )
+    assert whole == [versioned.root / "clone"]
+    assert version(versioned) == "production_2"
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EIO"])
+@pytest.mark.parametrize("place", ["production_2/environment.conf", "production_2/hieradata", "production_2", ""])
+def test_a_version_that_cannot_be_flushed_is_not_shown(
+    versioned: Site, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    push(versioned, "second")
+    versions = versioned.root / "environments" / VERSIONS
+    number, fsync, failed = getattr(errno, name), os.fsync, []
+
+    def refuse(descriptor: int) -> None:
+        if flushed_path(descriptor) == versions / place:
+            failed.append(place)
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        outcome = versioned.update()
+    assert failed
+    [line] = outcome.lines("ERROR")
+    assert line.startswith("ERROR Unable to refresh environment 'production': ")
+    assert os.strerror(number) in line
+    assert on_disk(versioned) == ["production_1"] == [version(versioned)]
+    assert versioned.read(SHOWN) == "first\n"
+    assert versioned.update("--strict").code == 0
+    assert on_disk(versioned) == ["production_1", "production_2"]
     assert versioned.read(SHOWN) == "second\n"
 
 

@@ -302,3 +302,32 @@ def test_flushing_what_is_not_there_is_an_error(here: Path) -> None:
     files.flush_file_system(here)
     with pytest.raises(FileNotFoundError):
         files.flush_file_system(here / "nowhere")
+
+
+def test_a_tree_is_flushed_but_for_its_links(here: Path, precious: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), here))
+        fsync(descriptor)
+
+    (here / "a" / "b").mkdir(parents=True)
+    for name in ("x", "a/y", "a/b/z"):
+        (here / name).write_text(name)
+    for name, target in (("a/dangling", Path("nowhere")), ("a/file", precious / "file"), ("a/b/directory", precious)):
+        (here / name).symlink_to(target)
+    monkeypatch.setattr(os, "fsync", note)
+    files.flush_tree(here)
+    assert sorted(flushed) == [".", "a", "a/b", "a/b/z", "a/y", "x"]
+    for directory, inside in {"a/b": ["a/b/z"], "a": ["a/b", "a/y"], ".": ["a", "x"]}.items():
+        assert all(flushed.index(each) < flushed.index(directory) for each in inside)
+
+
+def test_what_cannot_be_flushed_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x").write_text("")
+    monkeypatch.setattr(os, "fsync", _full)
+    with pytest.raises(OSError, match="No space left"):
+        files.flush_tree(here)
+    with pytest.raises(FileNotFoundError):
+        files.flush_tree(here / "nothing")
