@@ -69,7 +69,8 @@ def _plan_some(context: Context, repos: tuple[RepoId, ...], baseline: Baseline, 
     work = Work(library, plan, recorded, needs, on_demand, budget=_budget(context), may_leave=_may_leave(context))
     guard = PurgeGuard(context.config.main.purgelimit)
     versioned = _versioned(context, baseline) if repos else ()
-    return Plans(work, EnvironmentsPlan(unchanged=versioned), Previous(existing=baseline.environments), guard)
+    previous = Previous({each.name: each for each in versioned}, baseline.environments)  # not to be remembered again
+    return Plans(work, EnvironmentsPlan(unchanged=versioned), previous, guard)
 
 
 def _versioned(context: Context, baseline: Baseline) -> tuple[Definition, ...]:
