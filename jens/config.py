@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from configobj import ConfigObj, ConfigObjError, DuplicateError, flatten_errors
 
 from jens import deferred
-from jens.configchecks import CHECKS, RESERVED_HIERADATA_ITEMS, BadElementError
+from jens.configchecks import CHECKS, CONF_KEYS, RESERVED_HIERADATA_ITEMS, BadElementError
 from jens.errors import ConfigError
 from jens.model import Prefixes
 
@@ -124,6 +124,18 @@ class Main(NamedTuple):
     )
     config_version: bool = _key(
         "boolean(default=False)", "True or False", "catalogs and reports tell the version, see versions.md"
+    )
+    environment_hiera: str = _key(
+        "common(default='')",
+        "site or hieradata",
+        "the repository whose hiera.yaml environments get, where it has one, see environments.md: site or hieradata; "
+        "unset: none",
+    )
+    environment_conf: tuple[str, ...] = _key(
+        "conf_lines(default=list())",
+        f"a list of lines 'key = value', with commas between them, each key once: {', '.join(CONF_KEYS)} (see "
+        "environments.md)",
+        f"lines for each environment.conf, see environments.md: {', '.join(CONF_KEYS)}; needs directory_environments",
     )
 
     @property
@@ -406,6 +418,8 @@ def _risks(path: Path, main: Main) -> list[str]:
             f"retention: {main.retention} is less than {SHORTEST_SAFE_RETENTION} seconds, "
             "Puppet servers that read over NFS may miss files"
         )
+    if main.environment_conf and not main.directory_environments:
+        doubts.append("environment_conf: nothing is written without directory_environments = True")
     return [f"{path}: [main] {doubt}" for doubt in doubts]
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Callable
 
-from jens.model import ALL
+from jens.model import ALL, HIERADATA, SITE
 from jens.names import is_branch_name, is_environment_name
 
 try:  # configobj before 5.0.7 ships it as a top-level module
@@ -17,6 +17,16 @@ except ImportError:  # pragma: no cover - depends on the version installed
 
 #: Entries that Jens itself makes in hieradata/ of an environment.
 RESERVED_HIERADATA_ITEMS = ("fqdns", "hostgroups", "module_names")
+
+#: What may be set in environment.conf, besides what the layout decides, and the values that Puppet takes. It would take
+#: braces for an owner or a mode of a file, and refuse the whole file.
+CONF_KEYS = {
+    "config_version": re.compile(r"[^\x00-\x1f\x7f{}]+"),
+    "environment_timeout": re.compile(r"[0-9]+[smhdy]?|unlimited"),
+    "rich_data": re.compile(r"true|false", re.IGNORECASE),
+    "static_catalogs": re.compile(r"true|false", re.IGNORECASE),
+}
+_CONF_LINE = re.compile(r"\s*(?P<key>\w+)\s*=\s*(?P<value>.*\S)\s*")
 
 #: The address of a Puppet server.
 _SERVER = re.compile(r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?")
@@ -70,6 +80,30 @@ def _check_items(value: object) -> tuple[str, ...]:
     )
 
 
+def _check_common(value: object) -> str:
+    names = ("", *(repo.name for repo in (SITE, HIERADATA)))
+    if not isinstance(value, str) or value not in names:
+        raise VdtTypeError(value)
+    return value
+
+
+def _check_conf_lines(value: object) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for line in _check_list(value, lambda line: _conf_line(line) is not None):
+        key, text = _conf_line(line) or ("", "")
+        if key in found:
+            raise BadElementError(line)
+        found[key] = text
+    return tuple(f"{key} = {text}" for key, text in found.items())
+
+
+def _conf_line(line: str) -> tuple[str, str] | None:
+    """The key and the value of a line for environment.conf, None when Puppet would not take it."""
+    found = _CONF_LINE.fullmatch(line)
+    is_good = found and found["key"] in CONF_KEYS and CONF_KEYS[found["key"]].fullmatch(found["value"])
+    return (found["key"], found["value"]) if found and is_good else None
+
+
 def _check_servers(value: object) -> tuple[str, ...]:
     return tuple(url.rstrip("/") for url in _check_list(value, lambda url: _SERVER.fullmatch(url) is not None))
 
@@ -104,6 +138,8 @@ CHECKS = {
     "versioned": _check_versioned,
     "branches": _check_branches,
     "items": _check_items,
+    "common": _check_common,
+    "conf_lines": _check_conf_lines,
     "servers": _check_servers,
     "receivers": _check_urls,
     "owners": _check_owners,

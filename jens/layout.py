@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jens.config import Config
-from jens.model import PARTITIONS, TAG_MARK, Branch, Commit, Moving, Ref, RepoId, Tag
+from jens.model import COMMON, PARTITIONS, TAG_MARK, Branch, Commit, Moving, Ref, RepoId, Tag
 from jens.names import is_branch_name, is_environment_name, is_repository_name
 
 _CHECKOUT = re.compile(r"\.[0-9a-f]{40}")
@@ -64,19 +64,25 @@ def is_checkout_name(entry: str) -> bool:
 
 
 class Layout(NamedTuple):
-    """The configured directories, and the paths of everything in them."""
+    """The configured directories, and the paths of everything in them.
+
+    Environments get the hiera.yaml of the repository ``environment_hiera``, where it has one.
+    """
 
     baredir: Path
     clonedir: Path
     cachedir: Path
     environmentsdir: Path
     common_hieradata_items: tuple[str, ...]
+    environment_hiera: RepoId | None = None
 
     @classmethod
     def of(cls, config: Config) -> Layout:
         """The layout that a configuration asks for."""
         main = config.main
-        return cls(main.baredir, main.clonedir, main.cachedir, main.environmentsdir, main.common_hieradata_items)
+        hiera = RepoId(COMMON, main.environment_hiera) if main.environment_hiera else None
+        directories = main.baredir, main.clonedir, main.cachedir, main.environmentsdir
+        return cls(*directories, main.common_hieradata_items, hiera)
 
     @classmethod
     def at(cls, root: Path) -> Layout:

@@ -33,6 +33,9 @@ ENVIRONMENT_DIRECTORIES = (
 
 ENVIRONMENT_CONF = "environment.conf"
 
+#: The hierarchy of Hiera that comes with an environment, there and at the top of its repository.
+HIERA_YAML = "hiera.yaml"
+
 #: The directory of an environment in which ``puppet generate types`` writes; its files are no link's business.
 RESOURCE_TYPES = ".resource_types"
 
@@ -74,6 +77,16 @@ def links_of(layout: Layout, repo: RepoId, directories: Directories = PLAIN.dire
     return found
 
 
+def optional_links_of(layout: Layout, repo: RepoId) -> dict[str, str]:
+    """The links that an environment has only where the repository has what they lead to; as ``links_of``."""
+    return {HIERA_YAML: HIERA_YAML} if repo == layout.environment_hiera else {}
+
+
+def all_links_of(layout: Layout, repo: RepoId, directories: Directories = PLAIN.directories) -> dict[str, str]:
+    """All links that an environment may have to a repository; as ``links_of``."""
+    return {**links_of(layout, repo, directories), **optional_links_of(layout, repo)}
+
+
 def _below(directory: str, inside: str) -> str:
     """The path below a checkout of what is inside one of its directories, '' for the checkout itself."""
     return "/".join(part for part in (directory, inside) if part != ".")
@@ -92,7 +105,7 @@ def directories_shown(repo: RepoId, links: Mapping[str, str]) -> dict[str, str |
     code, data = ("site", ()) if repo == SITE else _LINKS.get(repo.partition, ("", ()))
     places = [(link.format(repo.name), inside) for link, inside in data]
     if repo == HIERADATA:
-        places = [(link, link.partition("/")[2]) for link in links]
+        places = [(link, link.partition("/")[2]) for link in links if link != HIERA_YAML]
     found: dict[str, str | None] = {}
     if (below := links.get(code.format(repo.name))) is not None:
         found["code"] = below or "."

@@ -27,7 +27,8 @@ def leads_nowhere(layout: Layout, target: Target, checkout: Path | None, directo
     """Whether a link dangles. ``checkout`` is where its ref is expanded (None: nowhere).
 
     ``directories``: where the repository has code and data, as far as that is known. The common Hiera data must
-    have each linked item. Other repositories may lack code or data: if they lack code, that is another fault.
+    have each linked item, and who brings a hierarchy must have that. Other repositories may lack code or data: if they
+    lack code, that is another fault.
     """
     if checkout is None:
         return True

@@ -14,7 +14,7 @@ from jens.environments.model import EnvironmentsPlan, Previous
 from jens.environments.wanted import Found, parser_of
 from jens.errors import MetadataError
 from jens.layout import Layout, entry_ref
-from jens.links import LinkReader, directories_shown, links_of
+from jens.links import LinkReader, all_links_of, directories_shown
 from jens.metadata import clones, reader
 from jens.metadata.parsed import Parsed
 from jens.metadata.yamlnodes import LARGEST, LARGEST_SUM, YamlError
@@ -207,6 +207,6 @@ def shows(layout: Layout, name: str, repo: RepoId) -> bool:
     """Whether an environment has a link of a repository, wherever it leads. True as well when nobody can look now."""
     try:
         top = layout.tree(name)
-        return any(is_there(top / link) for link in links_of(layout, repo))
+        return any(is_there(top / link) for link in all_links_of(layout, repo))
     except OSError:
         return True

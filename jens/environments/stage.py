@@ -13,6 +13,7 @@ from jens import deferred
 from jens.environments.model import NO_VERSIONS, Applied, EnvironmentsPlan, Previous, RefusedLinks, Versioning
 from jens.events import Event
 from jens.layout import Layout
+from jens.links import HIERA_YAML
 from jens.model import COMMON, HOSTGROUPS, MODULES, PARTITIONS, Commit, Definition, Expansion, IllFormed, Ref, RepoId
 from jens.names import describe_ref
 from jens.system import files
@@ -39,7 +40,10 @@ class _Outcome(NamedTuple):
 
 
 class EnvironmentsStage:
-    """Applies a plan. With ``with_conf`` each environment gets an environment.conf, and some have versions."""
+    """Applies a plan. With ``with_conf`` each environment gets an environment.conf, and some have versions.
+
+    Each environment.conf has the ``conf_lines``.
+    """
 
     def __init__(
         self,
@@ -49,12 +53,14 @@ class EnvironmentsStage:
         *,
         with_conf: bool,
         versioning: Versioning = NO_VERSIONS,
+        conf_lines: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
         self._versioning = versioning
         self._previous = previous
         self._expansion = expansion
         self._with_conf = with_conf
+        self._conf_lines = conf_lines
         self._standing: list[Definition] = []
         self._failures: list[str] = []
         self._unfinished: list[str] = []
@@ -68,11 +74,16 @@ class EnvironmentsStage:
 
     @cached_property
     def _planner(self) -> Planner:
-        return deferred.wanted.Planner(self._layout, self._expansion, with_conf=self._with_conf)
+        return self._new_planner(versions=False)
 
     @cached_property
     def _version_planner(self) -> Planner:
-        return deferred.wanted.Planner(self._layout, self._expansion, with_conf=self._with_conf, versions=True)
+        return self._new_planner(versions=True)
+
+    def _new_planner(self, *, versions: bool) -> Planner:
+        return deferred.wanted.Planner(
+            self._layout, self._expansion, with_conf=self._with_conf, versions=versions, conf_lines=self._conf_lines
+        )
 
     def apply(self, plan: EnvironmentsPlan) -> Applied:
         """Make, remove and change environments. A failure of one leaves the others alone."""
@@ -176,7 +187,10 @@ class EnvironmentsStage:
         self._standing.append(definition)
         for refused in refused_links(name, outcome.refused):
             self._refused.append(refused)
-            self._fail(str(refused))
+            if refused.links == (HIERA_YAML,):  # the environment is complete without
+                log.warning("%s", refused)
+            else:
+                self._fail(str(refused))
         for problem in _summary(outcome.problems):
             self._fail(f"Unable to refresh environment '{name}': {problem}", name)
         if outcome.waiting:

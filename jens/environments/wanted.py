@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from jens.layout import Layout, commit_entry, entry_ref, ref_entry
-from jens.links import ENVIRONMENT_CONF, Target, WaysOut, link_prefix, links_of, parse_target, path_of
+from jens.links import ENVIRONMENT_CONF, HIERA_YAML, Target, WaysOut, all_links_of, link_prefix, parse_target, path_of
 from jens.model import HIERADATA, PARSERS, SITE, Definition, Directories, Expansion, Moving, Ref, RepoId
+from jens.system import files
 
 #: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
 _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
@@ -16,10 +18,14 @@ _CONF = ("modulepath = modules:hostgroups", "manifest = site/site.pp")
 
 @dataclass(frozen=True)
 class Tree:
-    """What an environment should be: links with their texts, and the content of environment.conf (None: no file)."""
+    """What an environment should be: links with their texts, and the content of environment.conf (None: no file).
+
+    ``conf_lines`` are configured for each environment.conf.
+    """
 
     links: Mapping[str, str]
     conf: bytes | None = None
+    conf_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,28 +63,36 @@ class Changes:
 
 
 #: What Puppet runs to learn the version of its code. It cannot go missing: a failing one fails every catalog.
-_CONFIG_VERSION = "config_version = /bin/echo "
+_CONFIG_VERSION = "config_version = "
+_TELLS_VERSION = f"{_CONFIG_VERSION}/bin/echo "
+_OF_VERSION = re.compile(rf"{_TELLS_VERSION}\w+_[0-9]+\n".encode())
+_PARSER = "parser = "
 
 
-def conf(parser: str | None, version: str = "") -> bytes:
-    """The content of environment.conf; with a version, it tells that to Puppet."""
-    lines = [*_CONF, *([f"parser = {parser}"] if parser else []), *([f"{_CONFIG_VERSION}{version}"] if version else [])]
+def conf(parser: str | None, version: str = "", more: Sequence[str] = ()) -> bytes:
+    """The content of environment.conf, with ``more`` lines. With a version, it tells that to Puppet, and nothing else.
+
+    No key is there twice: Puppet takes the first one, and says nothing.
+    """
+    lines = [*_CONF, *([f"{_PARSER}{parser}"] if parser else [])]
+    lines += [line for line in more if not (version and line.startswith(_CONFIG_VERSION))]
+    lines += [f"{_TELLS_VERSION}{version}"] if version else []
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def without_version(content: bytes) -> bytes:
     """The content of an environment.conf, without the line that tells the version."""
-    lines = content.splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith(_CONFIG_VERSION.encode()))
-
-
-_OUR_CONFS = (conf(None), *map(conf, PARSERS))
+    return b"".join(line for line in content.splitlines(keepends=True) if not _OF_VERSION.fullmatch(line))
 
 
 def parser_of(content: bytes | None) -> str | None:
     """The parser that an environment.conf made by Jens names, None if there is none."""
-    plain = without_version(content) if content is not None else None
-    return next((parser for parser in PARSERS if plain == conf(parser)), None)
+    return next((parser for parser in PARSERS if (content or b"").startswith(conf(parser))), None)
+
+
+def _is_ours(content: bytes | None, more: Sequence[str]) -> bool:
+    """Whether an environment.conf is as Jens makes it: another one is somebody else's."""
+    return content in [conf(parser, more=lines) for parser in (None, *PARSERS) for lines in ((), more)]
 
 
 class _Part(NamedTuple):
@@ -101,14 +115,26 @@ class Planner:
 
     It looks at the disk for the prefix of links, and for the targets. Environments share the links of a repository's
     ref, so these are put together and checked once for all. The links of ``versions`` lead to commits, and never
-    through the link of a branch.
+    through the link of a branch. Each environment.conf has the ``conf_lines``. Of refs whose files are not on disk yet,
+    ``has_hiera`` tells whether they have a hiera.yaml.
     """
 
-    def __init__(self, layout: Layout, expansion: Expansion, *, with_conf: bool, versions: bool = False) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        expansion: Expansion,
+        *,
+        with_conf: bool,
+        versions: bool = False,
+        conf_lines: tuple[str, ...] = (),
+        has_hiera: Mapping[Ref, bool] | None = None,
+    ) -> None:
         self._layout = layout
         self._expansion = expansion
         self._with_conf = with_conf
         self._versions = versions
+        self._conf_lines = conf_lines
+        self._has_hiera = has_hiera or {}
         self._ways_out = WaysOut(layout)
         self._links: dict[_Part, dict[str, str]] = {}
         self._usual: dict[tuple[Moving, ...], _Usual] = {}
@@ -129,7 +155,8 @@ class Planner:
             for link in usual.by_repository.get(repo, ()):
                 links.pop(link, None)
             links.update(self._links_of_repository(definition, repo))
-        return Tree(links, conf(definition.parser, version) if self._with_conf else None)
+        content = conf(definition.parser, version, self._conf_lines) if self._with_conf else None
+        return Tree(links, content, self._conf_lines)
 
     def _usual_links(self, defaults: tuple[Moving, ...]) -> _Usual:
         """The links of dynamic environments with these defaults to repositories that they do not override."""
@@ -158,13 +185,26 @@ class Planner:
     def _links_to(self, part: _Part) -> dict[str, str]:
         repo, ref, directories = part
         links, entry = {}, self.entry(repo, ref)
-        for link, below in links_of(self._layout, repo, directories).items():
+        for link, below in all_links_of(self._layout, repo, directories).items():
             target = Target(repo, entry, below)
+            if link == HIERA_YAML and not self._leads_to_hiera(ref, target):
+                continue
             if self._ways_out.has(target):
                 self._refused.setdefault(part, {})[link] = target
             else:
                 links[link] = f"{self._prefixes[link.count('/')]}/{path_of(target)}"
         return links
+
+    def _leads_to_hiera(self, ref: Ref, target: Target) -> bool:
+        """Whether there is a hiera.yaml, or a way out in its place. Raises OSError when nobody can look now.
+
+        Where a ref is gone, the link dangles like all others.
+        """
+        if ref in self._has_hiera:
+            return self._has_hiera[ref]
+        if ref not in self._expansion.inventory[target.repo]:
+            return (target.repo, ref) not in self._expansion.undetermined
+        return self._ways_out.has(target) or files.leads_to_file(f"{self._layout.clonedir}/{path_of(target)}")
 
     def refused(self, definition: Definition, found: Found, place: str) -> dict[str, Target]:
         """The links that the environment must not have, as their targets lead out. Call this after ``tree``.
@@ -195,7 +235,7 @@ class Planner:
     def _links_of(self, definition: Definition, repo: RepoId) -> Iterable[str]:
         if repo not in self._expansion.inventory:
             return ()
-        return links_of(self._layout, repo, self._expansion.directories_of(definition, repo))
+        return all_links_of(self._layout, repo, self._expansion.directories_of(definition, repo))
 
 
 def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
@@ -219,7 +259,7 @@ def plan_changes(wanted: Tree, found: Found) -> Changes:
     """Compare what should be with what is there."""
     put = {link: text for link, text in wanted.links.items() if found.links.get(link) != text}
     remove = {*found.litter, *(link for link in found.links if link not in wanted.links)}
-    if wanted.conf is None and found.conf in _OUR_CONFS:
+    if wanted.conf is None and _is_ours(found.conf, wanted.conf_lines):
         remove.add(ENVIRONMENT_CONF)
     content = wanted.conf if wanted.conf != found.conf else None
     return Changes(found.missing, put, content, tuple(sorted(remove)))

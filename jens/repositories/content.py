@@ -10,7 +10,7 @@ from typing import Callable
 
 from jens.git import peek
 from jens.layout import Layout
-from jens.links import has_code, leads_out, links_of
+from jens.links import HIERA_YAML, has_code, leads_out, links_of, optional_links_of
 from jens.model import HIERADATA, PLAIN, Directories, RepoId
 from jens.system import files
 
@@ -45,6 +45,11 @@ def absent_items(layout: Layout, look: Look, used: Iterable[Directories]) -> lis
     return [below for below in linked if look(below) is None]
 
 
+def has_hiera(look: Look) -> bool:
+    """Whether a commit has a hiera.yaml for environments."""
+    return look(HIERA_YAML) is not None
+
+
 def in_checkout(checkout: Path) -> Look:
     """What a checkout has. The function raises OSError when nobody can look now."""
 
@@ -70,7 +75,7 @@ def in_commit(bare: Path, commit: str, wanted: Iterable[str]) -> Look:
 
 
 def looked_at(layout: Layout, repo: RepoId, used: Iterable[Directories]) -> list[str]:
-    """What ``problems`` and ``absent_items`` look at in a commit, besides its top."""
+    """What ``problems``, ``absent_items`` and ``has_hiera`` look at in a commit, besides its top."""
     codes = {directories.code for directories in used} if has_code(repo) else set[str]()
     items = (links_of(layout, repo, directories).values() for directories in used) if repo == HIERADATA else ()
-    return sorted(codes.union(*items) - {"."})
+    return sorted(codes.union(*items, optional_links_of(layout, repo).values()) - {"."})

@@ -14,6 +14,7 @@ from jens.events import Event
 from jens.git import peek, wrapper
 from jens.git.remotes import Remotes
 from jens.layout import Layout
+from jens.links import optional_links_of
 from jens.model import HIERADATA, Commit, Ref
 from jens.repositories import commits, content, mirror
 from jens.repositories.commits import Resolution
@@ -71,12 +72,15 @@ def _foresee(layout: Layout, remotes: Remotes, request: Request, disk: OnDisk, a
     looks = _looks(layout, request, disk, places)
     events = [*found.events, *resolution.events, *plan.events, *refused.values()]
     absent: dict[Ref, list[str]] = {}
+    has_hiera: dict[Ref, bool] = {}
     for ref, commit in used_targets(request.needs, plan):
         used = request.needs.directories_of(ref)
         events += content_events(repo, ref, commit, looks[commit], used, is_new=False)
         if repo == HIERADATA:
             absent[ref] = content.absent_items(layout, looks[commit], used)
-    return Prepared(repo, disk, plan, {}, tuple(events), failed=bool(refused), absent=absent)
+        if optional_links_of(layout, repo):
+            has_hiera[ref] = content.has_hiera(looks[commit])
+    return Prepared(*(repo, disk, plan, {}, tuple(events)), failed=bool(refused), absent=absent, has_hiera=has_hiera)
 
 
 def _ask(bare: Path, remotes: Remotes, request: Request, disk: OnDisk) -> Mirror:

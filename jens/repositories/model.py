@@ -174,7 +174,8 @@ class Prepared(NamedTuple):
 
     ``failed``: some of the work could not be done. Otherwise ``lacking`` has the needed refs that the remote lacks,
     being as ``lacking_at`` says (see ``absent_refs.state_of``), '' when that does not matter.
-    A dry run tells which linked items of the common Hiera data refs have not (``absent``).
+    A dry run tells which linked items of the common Hiera data refs have not (``absent``), and whether refs have a
+    hiera.yaml that environments get (``has_hiera``).
     ``is_certain``: the plan has all that is needed of what is on disk, even if something new could not be laid out.
     """
 
@@ -188,6 +189,7 @@ class Prepared(NamedTuple):
     lacking: frozenset[Ref] = frozenset()
     lacking_at: str = ""
     absent: Mapping[Ref, Sequence[str]] = MappingProxyType({})
+    has_hiera: Mapping[Ref, bool] = MappingProxyType({})
     is_certain: bool = False
 
     @property

@@ -68,6 +68,16 @@ def status_of(path: Path | str) -> os.stat_result | None:
         return None
 
 
+def leads_to_file(path: Path | str) -> bool:
+    """Whether a path leads to a regular file; links are followed. Raises OSError when nobody can look now."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if not is_verdict(error):
+            raise
+        return False
+
+
 def read_if_there(path: Path | str, most: int = -2) -> bytes | None:
     """The content of a regular file, None when there is none, or more than ``most`` bytes (negative: any number).
 

@@ -23,7 +23,7 @@ from jens.git.workers import workers
 from jens.history.store import Reader
 from jens.lastrun import LastRun
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.links import LinkReader, links_of
+from jens.links import LinkReader, all_links_of
 from jens.messaging.queue import Hints, Queue
 from jens.metadata import clones
 from jens.metadata import reader as metadata_reader
@@ -363,7 +363,7 @@ class Uses(NamedTuple):
 def uses_of(instance: Instance, repo: RepoId) -> Uses:
     """Look for the environments that have a repository. The link to the code counts. Raises DirectoryError."""
     layout, reader = instance.layout, LinkReader(instance.layout)
-    links, known, found, unread = [*links_of(layout, repo)], dict[str, "Shown | None"](), [], []
+    links, known, found, unread = [*all_links_of(layout, repo)], dict[str, "Shown | None"](), [], []
     for name in instance.environments():
         place = layout.place(name)
         for link in links:

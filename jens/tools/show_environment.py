@@ -19,7 +19,7 @@ from jens.history import queries
 from jens.history.model import DELETED
 from jens.history.queries import EnvironmentChange
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.links import LinkReader, Target, links_of
+from jens.links import LinkReader, Target, all_links_of
 from jens.model import (
     PLAIN,
     SNAPSHOT_COMMON,
@@ -319,7 +319,7 @@ def _by_repository(
             strange.append(link)
         else:
             targets.setdefault(target.repo, {})[link] = target
-    order = {repo: [*links_of(layout, repo)] for repo in targets}
+    order = {repo: [*all_links_of(layout, repo)] for repo in targets}
     return {
         repo: {link: found[link] for link in (*filter(found.get, order[repo]), *(set(found) - set(order[repo])))}
         for repo, found in targets.items()

@@ -17,7 +17,7 @@ from jens.errors import DirectoryError, GitError, MetadataError
 from jens.git import wrapper
 from jens.history import queries
 from jens.layout import Layout, entry_ref, ref_entry
-from jens.links import LinkReader, Target, directories_shown, links_of
+from jens.links import LinkReader, Target, directories_shown, links_of, optional_links_of
 from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.model import (
@@ -193,7 +193,8 @@ def look(config: Config, environment: str, purpose: str) -> Seen:
         return expected(repo).changed(directories_shown(repo, targets.get(repo, {})))
 
     def links_to(repo: RepoId) -> Mapping[str, str]:
-        return links_of(layout, repo, directories_of(repo))
+        optional = {link: to for link, to in optional_links_of(layout, repo).items() if link in targets.get(repo, {})}
+        return {**links_of(layout, repo, directories_of(repo)), **optional}
 
     pins = plan_pins(shown, links_to, purpose)
     commits = dict(pins.commits)

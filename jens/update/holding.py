@@ -172,6 +172,7 @@ def _switch(context: Context, definition: Definition, commits: Mapping[RepoId, s
     """Make the links of the environment, and return what failed."""
     layout = context.layout
     main, versioning = context.config.main, versioning_of(context.config)
+    with_conf, lines = main.directory_environments, main.environment_conf
     expanded: Inventory = {repo: {Commit(each): each} for repo, each in commits.items()}
     moving = [*definition.follow, *(repo for repo in definition.overrides if repo not in commits)]
     usages = reader.known_library(context.config).usages if moving else {}
@@ -179,7 +180,7 @@ def _switch(context: Context, definition: Definition, commits: Mapping[RepoId, s
         {**expanded, **_recorded(layout, moving)}, common=common_branch(main.mandatorybranches), usages=usages
     ).with_missing([definition], moving)
     stage = EnvironmentsStage(
-        layout, Previous(), expansion, with_conf=main.directory_environments, versioning=versioning
+        layout, Previous(), expansion, with_conf=with_conf, versioning=versioning, conf_lines=lines
     )
     return stage.refresh(definition).failures
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from jens import lastrun
@@ -18,7 +18,7 @@ from jens.git.workers import result, workers
 from jens.layout import Layout
 from jens.messaging.queue import Queue
 from jens.metadata import clones
-from jens.model import HIERADATA, Definition, Expansion
+from jens.model import HIERADATA, Definition, Expansion, Ref
 from jens.repositories import foresee, mirror
 from jens.repositories.model import Prepared
 from jens.repositories.refs import describe, entries_to_remove
@@ -65,7 +65,8 @@ def _preview(context: Context) -> Preview:
         events += [event for work in foreseen for event in work.events if event.is_failure]
         lines = [event.text for event in (*events, *doubts(plans))]
         lines += [*_repositories(plans, foreseen), *_environments(plans.environments)]
-        links, refused = _links(context, plans, expansion)
+        has_hiera = {ref: has for work in foreseen for ref, has in work.has_hiera.items()}
+        links, refused = _links(context, plans, expansion, has_hiera)
         lines += [*links, *map(str, refused), *_dangling(missing - dangling.load(layout))]
         lines += _new_faults(layout, foreseen)
     events += [event for work in foreseen for event in work.events if event.kind]
@@ -141,13 +142,18 @@ def _new_faults(layout: Layout, foreseen: Iterable[Prepared]) -> Iterator[str]:
                 yield f"Would have a fault: {event.text}"
 
 
-def _links(context: Context, plans: Plans, expansion: Expansion) -> tuple[list[str], list[RefusedLinks]]:
+def _links(
+    context: Context, plans: Plans, expansion: Expansion, has_hiera: Mapping[Ref, bool]
+) -> tuple[list[str], list[RefusedLinks]]:
     layout = context.layout
     lines: list[str] = []
     refused: list[RefusedLinks] = []
     with_conf, versioning = context.config.main.directory_environments, versioning_of(context.config)
-    plain = Planner(layout, expansion, with_conf=with_conf)
-    versioned = Planner(layout, expansion, with_conf=with_conf, versions=True)
+    lines_of_conf = context.config.main.environment_conf
+    plain, versioned = (
+        Planner(*(layout, expansion), with_conf=with_conf, versions=each, conf_lines=lines_of_conf, has_hiera=has_hiera)
+        for each in (False, True)
+    )
     for definition in plans.environments.definitions:
         place, version = layout.place(definition.name), versions.current(layout, definition.name)
         found = tree.inspect(layout.environmentsdir / place)
@@ -170,4 +176,6 @@ def _links(context: Context, plans: Plans, expansion: Expansion) -> tuple[list[s
         if changes.put or changes.remove:
             counts = f"change {len(changes.put)} and remove {len(changes.remove)} links"
             lines.append(f"Would {counts} of environment '{definition.name}'")
+        if changes.conf is not None and definition in plans.environments.unchanged:
+            lines.append(f"Would write environment.conf of environment '{definition.name}'")
     return lines, refused

@@ -158,7 +158,13 @@ def _are_as_left(context: Context, names: Collection[str], applied: Applied, exp
     layout, with_conf = context.layout, context.config.main.directory_environments
     versioning, definitions = versioning_of(context.config), {each.name: each for each in applied.standing}
     for has_versions in (False, True):
-        planner = deferred.wanted.Planner(layout, expansion, with_conf=with_conf, versions=has_versions)
+        planner = deferred.wanted.Planner(
+            layout,
+            expansion,
+            with_conf=with_conf,
+            versions=has_versions,
+            conf_lines=context.config.main.environment_conf,
+        )
         for name in names:
             if versioning.has(name) == has_versions:
                 version = deferred.versions.current(layout, name) if has_versions else ""

@@ -127,7 +127,10 @@ def _refresh_environments(context: Context, scope: Scope, plans: Plans, reposito
     tell(log, doubts(plans))
     expansion, versioning = expansion_of(context, scope, plans, repositories), versioning_of(context.config)
     with_conf = context.config.main.directory_environments
-    stage = EnvironmentsStage(context.layout, plans.previous, expansion, with_conf=with_conf, versioning=versioning)
+    lines = context.config.main.environment_conf
+    stage = EnvironmentsStage(
+        *(context.layout, plans.previous, expansion), with_conf=with_conf, versioning=versioning, conf_lines=lines
+    )
     applied = stage.apply(plans.environments)
     if scope.baseline is None:
         problems = deferred.dangling.refresh(context.layout, applied.standing, expansion)

@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple
 from jens import deferred
 from jens.history.model import EnvironmentSeen, Fingerprints, Link, RepositorySeen, Visible, conf_number, name_of_ref
 from jens.layout import Layout, entry_ref, is_checkout_name, version_of
-from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, LinkReader, links_of
+from jens.links import ENVIRONMENT_CONF, ENVIRONMENT_DIRECTORIES, HIERA_YAML, LinkReader, links_of
 from jens.model import HIERADATA, HOSTGROUPS, MODULES, Commit, Definition, RepoId, Usages
 from jens.names import parse_repository
 from jens.statefile import StateError
@@ -244,10 +244,10 @@ def _by_repository(entries: Mapping[str, str]) -> dict[RepoId, str]:
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
-    """The links in a directory, none when it is missing."""
+    """The links in a directory, none when it is missing. One to code comes before one to hiera.yaml."""
     try:
         with os.scandir(directory) as entries:
-            return [entry for entry in entries if entry.is_symlink()]
+            return sorted(filter(os.DirEntry.is_symlink, entries), key=lambda entry: entry.name == HIERA_YAML)
     except OSError as error:
         if not files.is_verdict(error):
             raise

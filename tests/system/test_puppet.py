@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import pytest
 
+from jens.layout import Layout
 from tests import TREE
 from tests.conftest import Site, git
 from tests.stories.test_tutorial import COPIED, PLACES, Sandbox, steps
@@ -351,6 +352,66 @@ def test_puppet_compiles_a_versioned_environment_with_and_without_its_setting(si
             each["title"]: each["parameters"]["message"] for each in catalog["resources"] if each["type"] == "Notify"
         }
         assert notified == dict.fromkeys(("part one", "part two", "part three", "part four"), "7")
+
+
+# The hierarchy that comes with an environment
+
+
+_OWN_HIERARCHY = """\
+---
+version: 5
+defaults: {datadir: hieradata, data_hash: yaml_data}
+hierarchy:
+  - {name: "Level of %s", path: "%s.yaml"}
+"""
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_data_and_hierarchy_move_together(site: Site, tmp_path: Path, versioned: bool) -> None:
+    required("puppet", "puppet-agent")
+    site.settings.update({"main.environment_hiera": "site", "main.directory_environments": "True"})
+    site.settings["main.environment_conf"] = "environment_timeout = 5m, rich_data = true, config_version = /bin/echo it"
+    if versioned:
+        site.settings.update({"main.versionedenvironments": "production,", "main.config_version": "True"})
+    site.remotes["common/site"].push({"code/site.pp": "node default {\n  notify { lookup('who'): }\n}\n"})
+    site.remotes["common/hieradata"].push({"data/common.yaml": "who: common\n", "data/hardware/kvm.yaml": "who: kvm\n"})
+    (tmp_path / "confdir").mkdir()
+    (tmp_path / "confdir" / "puppet.conf").write_text(f"[main]\nversioned_environment_dirs = {versioned}\n".lower())
+    options = [
+        *("--confdir", str(tmp_path / "confdir"), "--vardir", str(tmp_path / "var"), "--color", "false"),
+        *("--environmentpath", str(site.root / "environments"), "--environment", "production"),
+    ]
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+
+    def puppet(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["puppet", *arguments, *options]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=600)
+
+    for number, name in enumerate(("common", "hardware/kvm"), 1):
+        site.remotes["common/site"].push({"hiera.yaml": _OWN_HIERARCHY % (name, name)})
+        assert site.update("--strict").code == 0
+        done = puppet("catalog", "compile", "cert01", "--log_level", "warning")
+        assert done.returncode == 0, done.stderr
+        assert "environment.conf" not in done.stdout + done.stderr  # it takes each line
+        catalog = json.loads(done.stdout[done.stdout.index("{") :])
+        notified = [each["title"] for each in catalog["resources"] if each["type"] == "Notify"]
+        assert notified == [name.rpartition("/")[2]]
+        assert catalog["version"] == (f"production_{number}" if versioned else "it")
+        explained = puppet("lookup", "--explain", "who")
+        assert explained.returncode == 0, explained.stderr
+        place = Layout.at(site.root).tree("production") if versioned else site.root / "environments" / "production"
+        for part in (f'Using configuration "{place}/hiera.yaml"', f'Hierarchy entry "Level of {name}"'):
+            assert part in explained.stdout
+        assert f'Found key: "who" value: "{notified[0]}"' in explained.stdout
+    site.remotes["common/site"].push({"hiera.yaml": None})
+    assert site.update("--strict").code == 0
+    explained = puppet("lookup", "--explain", "who")
+    assert "Level of" not in explained.stdout
+    assert puppet("catalog", "compile", "cert01").returncode != 0  # nobody knows such a key now
+    # A link that dangles is as good as none.
+    (site.root / "environments" / "production" / "hiera.yaml").symlink_to("nowhere")
+    dangling = puppet("lookup", "--explain", "who")
+    assert (dangling.returncode, dangling.stdout) == (explained.returncode, explained.stdout)
 
 
 def test_the_two_shipped_hierarchies_are_the_same() -> None:

@@ -40,6 +40,8 @@ _DEFAULTS: dict[str, Any] = {
     "main.versionedenvironments": (),
     "main.versionsdir": "",
     "main.config_version": False,
+    "main.environment_hiera": "",
+    "main.environment_conf": (),
     "lock.type": "FILE",
     "lock.name": "jens",
     "filelock.lockdir": Path("/run/lock/jens"),
@@ -130,7 +132,8 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         commented = line.startswith("#") or (commented and bool(line))
     assert set(found) == set(_DEFAULTS)
     assert {key for key, is_set in found.items() if not is_set} == {
-        *("main.versionedenvironments", "main.versionsdir", "git.ssh_cmd_path"),
+        *("main.versionedenvironments", "main.versionsdir", "main.environment_hiera", "main.environment_conf"),
+        "git.ssh_cmd_path",
         *("hook.command", "notify.owners", "notify.admins", "gitlabproducer.secret_token"),
         *("puppetserver.urls", "puppetserver.ssl_cert", "puppetserver.ssl_key", "puppetserver.ssl_ca"),
     }
@@ -159,6 +162,10 @@ def test_the_shipped_file_has_every_key_with_a_comment_optional_ones_commented_o
         ("main.maxenvironments", "1", 1),
         ("main.versionsdir", "/mnt/versions", "/mnt/versions"),
         ("main.config_version", "True", True),
+        ("main.environment_hiera", "site", "site"),
+        ("main.environment_hiera", "hieradata", "hieradata"),
+        ("main.environment_hiera", "''", ""),
+        ("main.environment_conf", ",", ()),
         ("lock.type", "DISABLED", "DISABLED"),
         ("lock.name", "jens-2", "jens-2"),
         ("filelock.lockdir", "/tmp/lock", Path("/tmp/lock")),
@@ -183,6 +190,11 @@ def test_a_key_is_what_is_written(file: Path, key: str, written: str, value: obj
     assert _values(config) == {**_DEFAULTS, key: value}
     assert config.warnings == ()
 
+
+_CONF_EXPECTED = (
+    "a list of lines 'key = value', with commas between them, each key once: "
+    "config_version, environment_timeout, rich_data, static_catalogs (see environments.md)"
+)
 
 _BAD_VALUES = [
     *[(key, "relative/path", "an absolute path") for key, value in _DEFAULTS.items() if isinstance(value, Path)],
@@ -220,6 +232,32 @@ _BAD_VALUES = [
     ("main.versionedenvironments", "production, a/b", "a list of environments, or *"),
     ("main.versionsdir", "versions", "an absolute path"),
     ("main.config_version", "perhaps", "True or False"),
+    *[
+        ("main.environment_hiera", bad, f"site or hieradata, not {bad!r}")
+        for bad in ("modules", "True", "Site", "../site", "common/site", "-x")
+    ],
+    ("main.environment_hiera", "site, hieradata", "site or hieradata, not ['site', 'hieradata']"),
+    *[
+        ("main.environment_conf", bad, f"{_CONF_EXPECTED}, not {bad!r}")
+        for bad in (
+            *("environment_timeout", "environment_timeout =", "= unlimited", "environment_timeout unlimited", "-x"),
+            *("modulepath = /etc", "manifest = /etc", "parser = future", "environment_data_provider = hiera"),
+            *(
+                "Environment_Timeout = 0",
+                "environment_timeout = soon",
+                "environment_timeout = -1",
+                "static_catalogs = no",
+            ),
+            *("environment_timeout = 5 m", "rich_data = 1", "[main]", "config_version = git rev-parse @{u}"),
+        )
+    ],
+    (
+        "main.environment_conf",
+        "environment_timeout = 0, rich_data = true, environment_timeout = 5m",
+        f"{_CONF_EXPECTED}, not 'environment_timeout = 5m'",
+    ),
+    ("main.environment_conf", "'''rich_data = true\nmanifest = /etc'''", f"{_CONF_EXPECTED}, not 'rich_data"),
+    ("main.environment_conf", "'''config_version = a\nb'''", f"{_CONF_EXPECTED}, not 'config_version"),
     ("main.retention", "-1", "a whole number of seconds"),
     ("main.retention", "1.5", "a whole number of seconds"),
     ("lock.type", "REDIS", "FILE or DISABLED"),
@@ -352,6 +390,32 @@ def test_what_is_unknown_is_a_warning_that_says_where_it_is_and_what_was_expecte
     [found] = config.warnings
     assert found.startswith(f"{file}: unknown {warning}")
     assert _values(config)["main.baredir"] == _DEFAULTS["main.baredir"]
+
+
+@pytest.mark.parametrize(
+    ("written", "lines"),
+    [
+        ("environment_timeout = unlimited", ("environment_timeout = unlimited",)),
+        ("environment_timeout=5m,", ("environment_timeout = 5m",)),
+        (
+            "static_catalogs = False, rich_data =  true, environment_timeout = 0",
+            ("static_catalogs = False", "rich_data = true", "environment_timeout = 0"),
+        ),
+        (
+            '"config_version = /usr/bin/env a,b = $environment # c",',
+            ("config_version = /usr/bin/env a,b = $environment # c",),
+        ),
+    ],
+)
+def test_lines_for_environment_conf(file: Path, written: str, lines: tuple[str, ...]) -> None:
+    config = _load(file, f"[main]\ndirectory_environments = True\nenvironment_conf = {written}\n")
+    assert (config.main.environment_conf, config.warnings) == (lines, ())
+
+
+def test_lines_for_an_environment_conf_that_nobody_writes_are_a_warning(file: Path) -> None:
+    config = _load(file, "[main]\nenvironment_conf = rich_data = true\n")
+    expected = "environment_conf: nothing is written without directory_environments = True"
+    assert config.warnings == (f"{file}: [main] {expected}",)
 
 
 def test_an_item_with_a_space_in_it_is_a_warning(file: Path) -> None:

@@ -22,7 +22,10 @@ def test_paths_are_those_of_the_contract(tmp_path: Path) -> None:
     file.write_text(
         "[main]\nbaredir = /j/bare\nclonedir = /j/clone\ncachedir = /j/cache\nenvironmentsdir = /j/environments\n"
     )
-    layout = Layout.of(load_config(file))
+    config = load_config(file)
+    layout = Layout.of(config)
+    with_hiera = config._replace(main=config.main._replace(environment_hiera="site"))
+    assert Layout.of(with_hiera) == layout._replace(environment_hiera=SITE)
     assert layout == _LAYOUT._replace(common_hieradata_items=())
     assert {
         "bare": str(layout.bare(DUMMY)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jens.layout import Layout
-from jens.links import LinkReader, Target, link_text, links_of, parse_target
+from jens.links import LinkReader, Target, all_links_of, link_text, links_of, optional_links_of, parse_target
 from jens.model import COMMON, HIERADATA, MODULES, SITE, RepoId
 from tests.values import DUMMY, MYAPP, A, layout_in
 
@@ -40,10 +40,21 @@ def test_links_of_a_repository(repo: RepoId, expected: dict[str, str]) -> None:
     assert links_of(_LAYOUT, repo) == expected
 
 
+@pytest.mark.parametrize("source", [None, SITE, HIERADATA], ids=str)
+def test_one_common_repository_may_bring_the_hierarchy(source: RepoId | None) -> None:
+    layout = _LAYOUT._replace(environment_hiera=source)
+    for repo in (SITE, HIERADATA, DUMMY, RepoId(MODULES, "site")):
+        optional = {"hiera.yaml": "hiera.yaml"} if repo == source else {}
+        assert optional_links_of(layout, repo) == optional
+        assert links_of(layout, repo) == links_of(_LAYOUT, repo)
+        assert all_links_of(layout, repo) == {**links_of(_LAYOUT, repo), **optional}
+
+
 @pytest.mark.parametrize(
     ("link", "target", "expected"),
     [
         ("site", Target(SITE, "master", "code"), "../../clone/common/site/master/code"),
+        ("hiera.yaml", Target(SITE, "master", "hiera.yaml"), "../../clone/common/site/master/hiera.yaml"),
         ("modules/dummy", Target(DUMMY, "feature~x", "code"), "../../../clone/modules/dummy/feature~x/code"),
         (
             "hieradata/fqdns/myapp",

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from jens.environments.wanted import Changes, Found, Planner, Tree, conf, keep_waiting, plan_changes
+from jens.environments.wanted import (
+    Changes,
+    Found,
+    Planner,
+    Tree,
+    conf,
+    keep_waiting,
+    parser_of,
+    plan_changes,
+    without_version,
+)
 from jens.layout import Layout
+from jens.links import Target
 from jens.model import (
     HIERADATA,
     HOSTGROUPS,
     MODULES,
     SITE,
     Branch,
+    Commit,
     Definition,
     Directories,
     Expansion,
+    Ref,
     RepoId,
     Usage,
 )
 from tests.unit.environments.samples import INVENTORY, of_dummy, of_myapp, planner_of
-from tests.values import DUMMY, MASTER, MYAPP, QA, A, C, dynamic, snapshot
+from tests.values import DUMMY, MASTER, MYAPP, QA, A, B, C, dynamic, snapshot
 
 
 def _common(site: str = "master", hieradata: str = "master") -> dict[str, str]:
@@ -167,6 +180,141 @@ def test_the_environments_conf_names_the_parser_when_the_definition_does(
     assert planner_of(layout).tree(definition).conf is None
 
 
+_LINES = ("environment_timeout = 0", "config_version = /bin/true")
+
+
+@pytest.mark.parametrize(
+    ("parser", "version", "expected"),
+    [
+        (None, "", "environment_timeout = 0\nconfig_version = /bin/true\n"),
+        ("future", "", "parser = future\nenvironment_timeout = 0\nconfig_version = /bin/true\n"),
+        # What tells the version takes the place of what is configured for all.
+        (None, "x_3", "environment_timeout = 0\nconfig_version = /bin/echo x_3\n"),
+    ],
+)
+def test_configured_lines_are_added_to_environment_conf(
+    layout: Layout, parser: str | None, version: str, expected: str
+) -> None:
+    planner = Planner(layout, Expansion(INVENTORY), with_conf=True, versions=bool(version), conf_lines=_LINES)
+    content = planner.tree(dynamic("x")._replace(parser=parser), version).conf
+    assert content == conf(None) + expected.encode()
+    assert parser_of(content) == parser
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"modulepath = x\nconfig_version = /bin/echo x_1\n", b"modulepath = x\n"),
+        (b"config_version = /bin/true\n", b"config_version = /bin/true\n"),
+        (b"config_version = /bin/echo x\n", b"config_version = /bin/echo x\n"),
+        (b"", b""),
+    ],
+)
+def test_only_the_line_that_tells_a_version_is_left_out(content: bytes, expected: bytes) -> None:
+    assert without_version(content) == expected
+
+
+# The hierarchy that comes with an environment
+
+
+_HIERA = "hiera.yaml"
+
+
+def _has(layout: Layout, repo: RepoId, entry: str, what: str = "file") -> None:
+    """Let an entry of a repository have a hiera.yaml: a file, a directory, or a link to somewhere."""
+    path = layout.clone(repo) / entry / _HIERA
+    path.parent.mkdir(parents=True)
+    if what == "file":
+        path.write_text("version: 5\n")
+    elif what == "directory":
+        path.mkdir()
+    else:
+        (path.parent / "real.yaml").write_text("version: 5\n")
+        path.symlink_to(what)
+
+
+def _hiera(layout: Layout, definition: Definition, expansion: Expansion, *, versions: bool = False) -> str | None:
+    return Planner(layout, expansion, with_conf=False, versions=versions).tree(definition).links.get(_HIERA)
+
+
+@pytest.mark.parametrize("source", [SITE, HIERADATA], ids=str)
+@pytest.mark.parametrize(
+    ("definition", "there", "versions", "expected"),
+    [
+        pytest.param(dynamic("x"), "master", False, "../../clone/{}/master/hiera.yaml", id="of its branch"),
+        pytest.param(dynamic("x"), "qa", False, None, id="only another branch has it"),
+        pytest.param(dynamic("x", "qa"), "qa", False, "../../clone/{}/qa/hiera.yaml", id="of another default"),
+        pytest.param(snapshot("x"), "master", False, "../../clone/{}/master/hiera.yaml", id="of a snapshot"),
+        pytest.param(
+            dynamic("x", overrides={SITE: ":cccc", HIERADATA: ":cccc"}),
+            f".{C}",
+            False,
+            f"../../clone/{{}}/.{C}/hiera.yaml",
+            id="of a commit",
+        ),
+        pytest.param(dynamic("x"), f".{A}", True, f"../../../clone/{{}}/.{A}/hiera.yaml", id="of a version"),
+        pytest.param(dynamic("x", "qa"), f".{A}", True, None, id="a version of a commit without"),
+        pytest.param(dynamic("x", "gone"), "master", False, "../../clone/{}/gone/hiera.yaml", id="dangles with all"),
+    ],
+)
+def test_an_environment_has_the_hierarchy_of_its_refs(
+    layout: Layout, source: RepoId, definition: Definition, there: str, versions: bool, expected: str | None
+) -> None:
+    refs: dict[Ref, str] = {MASTER: A, QA: B, Commit("cccc"): C}
+    expansion = Expansion({DUMMY: refs, SITE: refs, HIERADATA: refs})
+    for repo in (SITE, HIERADATA):
+        _has(layout, repo, there)
+    layout = layout._replace(environment_hiera=source)
+    assert _hiera(layout, definition, expansion, versions=versions) == (expected and expected.format(source))
+    assert _hiera(layout._replace(environment_hiera=None), definition, expansion, versions=versions) is None
+
+
+@pytest.mark.parametrize(
+    ("what", "is_linked", "is_refused"),
+    [
+        ("file", True, False),
+        ("real.yaml", True, False),
+        ("directory", False, False),
+        ("nowhere.yaml", False, False),
+        ("../../../../etc/hiera.yaml", False, True),
+        ("/etc/puppetlabs/puppet/hiera.yaml", False, True),
+    ],
+)
+def test_only_a_file_of_the_repository_is_a_hierarchy(
+    layout: Layout, what: str, is_linked: bool, is_refused: bool
+) -> None:
+    layout = layout._replace(environment_hiera=SITE)
+    _has(layout, SITE, "master", what)
+    planner = planner_of(layout)
+    links = planner.tree(dynamic("x")).links
+    assert (_HIERA in links) is is_linked
+    expected = {_HIERA: Target(SITE, "master", _HIERA)} if is_refused else {}
+    assert planner.refused(dynamic("x"), Found(), "x") == expected
+    assert "site" in links
+
+
+def test_a_hierarchy_waits_like_all_other_links(layout: Layout) -> None:
+    layout = layout._replace(environment_hiera=SITE)
+    _has(layout, SITE, "master")
+    planner = planner_of(layout, undetermined=((SITE, QA),))
+    definition = dynamic("x", overrides={SITE: "qa"})
+    assert set(planner.waiting(definition)) == {"site", _HIERA}
+    wanted = planner.tree(definition)
+    assert _HIERA not in wanted.links  # nobody knows whether there is one
+    found = Found({_HIERA: "old", "site": "old"})
+    assert keep_waiting(wanted, found, planner.waiting(definition)).links[_HIERA] == "old"
+    assert _HIERA not in keep_waiting(wanted, Found({"site": "old"}), planner.waiting(definition)).links
+
+
+def test_a_dry_run_knows_it_from_elsewhere(layout: Layout) -> None:
+    layout = layout._replace(environment_hiera=SITE)
+    _has(layout, SITE, "qa")
+    for has in (True, False):
+        planner = Planner(layout, Expansion({SITE: {MASTER: A, QA: B}}), with_conf=False, has_hiera={MASTER: has})
+        assert (_HIERA in planner.tree(dynamic("x")).links) is has
+        assert _HIERA in planner.tree(dynamic("x", "qa")).links
+
+
 # What has to wait
 
 
@@ -223,6 +371,27 @@ _CONF = conf(None)
             id="a conf of ours with a parser",
         ),
         pytest.param(Tree({}), Found(conf=b"mine"), Changes((), {}, None, ()), id="a conf of somebody else stays"),
+        pytest.param(
+            Tree({}, None, _LINES),
+            Found(conf=conf("future", more=_LINES)),
+            Changes((), {}, None, ("environment.conf",)),
+            id="a conf of ours with configured lines",
+        ),
+        pytest.param(
+            Tree({}),
+            Found(conf=conf(None, more=_LINES)),
+            Changes((), {}, None, ()),
+            id="a conf with other lines may be somebody else's",
+        ),
+        pytest.param(
+            Tree({"hiera.yaml": "1"}),
+            Found(strange=("hiera.yaml",)),
+            Changes((), {"hiera.yaml": "1"}, None, ()),
+            id="a link in the place of somebody else's file",
+        ),
+        pytest.param(
+            Tree({}), Found(strange=("hiera.yaml",)), Changes((), {}, None, ()), id="a file of somebody else stays"
+        ),
     ],
 )
 def test_what_should_be_is_compared_with_what_is_there(wanted: Tree, found: Found, expected: Changes) -> None:
