@@ -15,6 +15,7 @@ import pytest
 from jens.commands import compare, config, gc, history, hold, release, reset, show, snapshot, stats
 from jens.layout import VERSIONS, Layout
 from jens.links import HIERA_YAML
+from jens.system import processes
 from tests.conftest import Site, assert_complaint, definition, faults_of
 from tests.faults.decoy import push_tree
 from tests.faults.observer import ANYTHING, DIRECTORY, FILE, Expected, Observer
@@ -197,6 +198,29 @@ def test_a_version_has_that_of_its_commit(with_hiera: Site) -> None:
     assert linked(site) == "../../clone/common/site/master/hiera.yaml"
 
 
+def test_it_is_at_the_top_wherever_the_code_is(with_hiera: Site) -> None:
+    site = with_hiera
+    remotes = {name: remote.url for name, remote in site.remotes.items()}
+    site.publish(
+        "repositories:\n"
+        f"  common: {{hieradata: '{remotes[DATA]}', site: {{url: '{remotes[SITE]}', code: ., data: null}}}}\n"
+        f"  hostgroups: {{myapp: '{remotes['hostgroups/myapp']}'}}\n  modules: {{dummy: '{remotes[DUMMY]}'}}\n"
+    )
+    push(site, FIRST)
+    assert site.update("--strict").code == 0
+    links = site.links("production")
+    assert (links["site"], links[HIERA_YAML]) == (
+        "../../clone/common/site/master",
+        "../../clone/common/site/master/hiera.yaml",
+    )
+    taken = document(site, snapshot.main, "production")
+    assert (taken["doubts"], taken["overrides"]["common"]["site"]["code"]) == ([], ".")
+    assert tool(site, hold.main, "production").stderr == ""
+    push(site, SECOND)
+    site.update()
+    assert site.read(LINK) == FIRST
+
+
 @pytest.mark.parametrize("versioned", [False, True])
 def test_a_hold_keeps_it(with_hiera: Site, versioned: bool) -> None:
     site = with_hiera
@@ -245,7 +269,8 @@ def test_the_tools_know_it(with_hiera: Site, tmp_path: Path) -> None:
     assert site.read(LINK) == FIRST
 
 
-def test_the_history_and_receivers_are_told(with_hiera: Site) -> None:
+def test_the_history_and_receivers_are_told(with_hiera: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "start_detached", lambda _command: None)
     site = with_hiera
     site.settings["hook.command"] = str(site.root / "hook")
     (site.root / "hook").write_text(f"#!/bin/sh\ncat >{site.root}/told\n")

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 from jens.layout import Layout
-from jens.links import LinkReader, Target, all_links_of, link_text, links_of, optional_links_of, parse_target
-from jens.model import COMMON, HIERADATA, MODULES, SITE, RepoId
+from jens.links import (
+    LinkReader,
+    Target,
+    all_links_of,
+    directories_shown,
+    link_text,
+    links_of,
+    optional_links_of,
+    parse_target,
+)
+from jens.model import COMMON, HIERADATA, MODULES, SITE, Directories, RepoId
 from tests.values import DUMMY, MYAPP, A, layout_in
 
 _LAYOUT = Layout(
@@ -47,7 +56,11 @@ def test_one_common_repository_may_bring_the_hierarchy(source: RepoId | None) ->
         optional = {"hiera.yaml": "hiera.yaml"} if repo == source else {}
         assert optional_links_of(layout, repo) == optional
         assert links_of(layout, repo) == links_of(_LAYOUT, repo)
-        assert all_links_of(layout, repo) == {**links_of(_LAYOUT, repo), **optional}
+        for directories in (Directories(), Directories("."), Directories("puppet", "."), Directories("a/b", None)):
+            links = all_links_of(layout, repo, directories)
+            assert links == {**links_of(_LAYOUT, repo, directories), **optional}
+            # It is always at the top, and tells nothing of where code and data are.
+            assert directories_shown(repo, links) == directories_shown(repo, links_of(_LAYOUT, repo, directories))
 
 
 @pytest.mark.parametrize(
