@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import jens.git.lock
     import jens.git.masters
     import jens.git.process
+    import jens.git.sessions
     import jens.git.settings
     import jens.git.web
     import jens.repositories.plan
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     git_lock = jens.git.lock
     git_masters = jens.git.masters
     git_process = jens.git.process
+    git_sessions = jens.git.sessions
     git_settings = jens.git.settings
     git_web = jens.git.web
     environments_faults = jens.environments.faults
@@ -82,6 +84,7 @@ MODULES = {
     "git_lock": "jens.git.lock",
     "git_masters": "jens.git.masters",
     "git_process": "jens.git.process",
+    "git_sessions": "jens.git.sessions",
     "git_settings": "jens.git.settings",
     "git_web": "jens.git.web",
     "hints": "jens.messaging.hints",

@@ -14,7 +14,7 @@ from jens.commands.exitcodes import OK
 from jens.commands.runner import load, run_tool
 from jens.config import Config, load_config
 from jens.git.remotes import Remotes
-from jens.git.workers import affordable
+from jens.git.workers import affordable, questions
 from jens.git.wrapper import GitOptions
 from jens.model import Branch
 from jens.names import is_branch_name
@@ -110,6 +110,6 @@ def _findings(arguments: argparse.Namespace, config: Config) -> list[Finding]:
     if library and arguments.remote:
         git = config.git
         options = GitOptions(git.ssh_cmd_path, git.timeout, git.clonetimeout, share=git.share_connections)
-        with Remotes(options, affordable(git.jobs)) as remotes:
+        with Remotes(options, affordable(git.jobs), questions(git.jobs)) as remotes:
             found += check_remotes(library, definitions, site, remotes, git.jobs)
     return found

@@ -13,6 +13,7 @@ from jens.urls import endpoint_of
 
 if TYPE_CHECKING:
     from jens.git.masters import Master, Masters
+    from jens.git.sessions import Sessions
     from jens.git.settings import Entry
     from jens.git.web import Web
 
@@ -22,15 +23,19 @@ _WORTH = 4
 
 
 class Connections(Aside):
-    """The connections of one run; there are none unless the options say ``share``. Leaving the context ends them."""
+    """The connections of one run; there are none unless the options say ``share``. Leaving the context ends them.
 
-    def __init__(self, options: GitOptions, jobs: int) -> None:
+    At most ``few`` questions to a server are under way at once, and ``many`` when it is far away.
+    """
+
+    def __init__(self, options: GitOptions, few: int, many: int) -> None:
         self._options = options
-        self._jobs = jobs
+        self._few, self._many = few, many
         self._settings: list[Entry] | None = None
         self._has_settings = False
         self._web: Web | None = None
         self._masters: Masters | None = None
+        self._sessions: Sessions | None = None
         self._opening: dict[Master, int] = {}
 
     def __enter__(self) -> Connections:
@@ -43,13 +48,22 @@ class Connections(Aside):
             self._masters.close()
 
     def takes(self, command: Command) -> bool:
-        """Whether a command is a question to a web server that may be asked without Git."""
-        is_web = self._options.share and command[-1].startswith(("https://", "http://"))
-        return is_web and self._opened_web.takes(command)
+        """Whether a command is a question that may be asked without Git."""
+        if _is_web(command[-1]):
+            return self._options.share and self._opened_web.takes(command)
+        return self._sessions is not None and self._sessions.takes(command)
 
-    def another(self) -> Speaker:
-        """A thread that asks web servers. Raises OSError."""
-        return self._opened_web.another()
+    def another(self, command: Command) -> Speaker:
+        """A thread that asks web servers, or a session of ssh. Raises OSError."""
+        if self._sessions is None or _is_web(command[-1]):
+            return self._opened_web.another()
+        return self._sessions.another(command)
+
+    def most(self, url: str, waiting: int) -> int:
+        """How many questions to the server of a URL may be under way at once, of which so many wait."""
+        if _is_web(url):
+            return self._few if self._web is None else self._web.most(url)
+        return self._few if self._sessions is None else self._sessions.most(url, waiting)
 
     def _master(self, url: str, waiting: int = 0) -> Master | None:
         """The connection of ssh for a URL, which so many ``waiting`` questions are for; None when there is none."""
@@ -57,6 +71,9 @@ class Connections(Aside):
             if not self._options.share or waiting < _WORTH or not endpoint_of(url).startswith("ssh://"):
                 return None
             self._masters = deferred.git_masters.Masters(self._options, self._read())
+            self._sessions = deferred.git_sessions.Sessions(
+                self._masters, self._read(), self._few, self._many, self._options.timeout
+            )
         return self._masters.of(url, is_worth=waiting >= _WORTH)
 
     def opened(self, url: str) -> Master | None:
@@ -94,7 +111,7 @@ class Connections(Aside):
     @property
     def _opened_web(self) -> Web:
         if self._web is None:
-            self._web = deferred.git_web.Web(self._options, self._jobs, self._read())
+            self._web = deferred.git_web.Web(self._options, self._few, self._many, self._read())
         return self._web
 
     def _read(self) -> list[Entry] | None:
@@ -103,6 +120,10 @@ class Connections(Aside):
             self._has_settings = True
             self._settings = deferred.git_settings.read(self._options)
         return self._settings
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("https://", "http://"))
 
 
 def over(master: Master | None, options: GitOptions) -> GitOptions:

@@ -1,4 +1,7 @@
-"""The request for branches of protocol version 2, and its reply. Sources: gitprotocol-v2(5), gitprotocol-common(5)."""
+"""The request for branches of protocol version 2, its reply, and what servers of ssh say before.
+
+Sources: gitprotocol-v2(5), gitprotocol-pack(5), gitprotocol-common(5).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ from jens import __version__
 _FLUSH, _DELIMITER = b"0000", b"0001"
 #: The digits of a length, which counts these digits, too.
 _DIGITS = 4
+#: How a greeting of version 2 begins.
+_VERSION_2 = b"000eversion 2\n"
 _LENGTH = re.compile(rb"[0-9a-fA-F]{4}")
 #: A ref whose name no program reads in another way, without what nobody has asked for.
+_WANTED = b"refs/heads/"
 _REF = re.compile(rb"(?P<commit>[0-9a-f]{40}) (?P<ref>refs/heads/[^\x00-\x20\x7f~^:?*\[\\]+)\n?")
+#: Any line of a ref in a greeting.
+_LINE = re.compile(rb"[0-9a-f]{40} [^\x00-\x20\x7f]+\n?")
 #: Who asks, for the server's log. Some web servers tell Git from people by the beginning.
 AGENT = f"git/jens-{__version__}"
 
@@ -23,7 +31,10 @@ def request(agent: str = AGENT) -> bytes:
 
 
 def _line(text: str) -> bytes:
-    content = f"{text}\n".encode()
+    return _packet(f"{text}\n".encode())
+
+
+def _packet(content: bytes) -> bytes:
     return b"%04x%s" % (len(content) + _DIGITS, content)
 
 
@@ -41,3 +52,51 @@ def listing(reply: bytes) -> bytes | None:
         found.append(b"%s\t%s\n" % match.groups())
         place = end
     return b"".join(found) if found and place + _DIGITS == len(reply) else None
+
+
+def reply_to(greeting: bytes) -> bytes | None:
+    """What to say to a server of ssh that greets; None while it goes on. Raises ValueError when that is no greeting."""
+    if _greeting(greeting) is None:
+        return None
+    return request() + _FLUSH if greeting.startswith(_VERSION_2) else _FLUSH
+
+
+def told(said: bytes) -> bytes | None:
+    """What ``git ls-remote --heads`` prints for all that a server of ssh said, greeting and reply; None as above."""
+    try:
+        found = _greeting(said)
+    except ValueError:
+        found = None
+    if found is None:
+        return None
+    lines, end = found
+    if said.startswith(_VERSION_2):
+        return listing(said[end:])
+    return _of_greeting(lines) if end == len(said) else None
+
+
+def _greeting(said: bytes) -> tuple[list[bytes], int] | None:
+    """The lines of a greeting, and where it ends; None while it goes on. Raises ValueError when it is none."""
+    lines, place = [], 0
+    while said[place : place + _DIGITS] != _FLUSH:
+        digits = said[place : place + _DIGITS]
+        if len(digits) < _DIGITS:
+            return None
+        end = place + (int(digits, 16) if _LENGTH.fullmatch(digits) else 0)
+        if end <= place + _DIGITS:
+            raise ValueError("no line")
+        if end > len(said):
+            return None
+        lines.append(said[place + _DIGITS : end])
+        place = end
+    return lines, place + _DIGITS
+
+
+def _of_greeting(lines: list[bytes]) -> bytes | None:
+    """The listing in a greeting of version 0, which has all refs, and behind the first one what the server can do."""
+    first, nul, _ = lines[0].partition(b"\0") if lines else (b"", b"", b"")
+    refs = [first, *lines[1:]]
+    if not nul or not all(map(_LINE.fullmatch, refs)):
+        return None
+    wanted = [line for line in refs if line.partition(b" ")[2].startswith(_WANTED)]
+    return listing(b"".join(map(_packet, wanted)) + _FLUSH)

@@ -68,6 +68,7 @@ class Master:
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
         self._has_been_open = False
+        self.sessions = 0  # that this program has over it without a process
         self.is_given_up = False
         try:
             self._process = subprocess.Popen(
@@ -158,30 +159,47 @@ class Masters:
         is_own = any(name.startswith("GIT_SSH") for name in os.environ)
         self._is_over = settings is None or is_own or variables.get("GIT_SSH_COMMAND") != BATCH_SSH
         self._settings = settings or []
-        self._masters: dict[tuple[str, ...], Master | None] = {}
+        self._masters: dict[tuple[str, ...], list[Master]] = {}
+
+    def key_of(self, url: str) -> tuple[str, ...] | None:
+        """The arguments of ssh for the server of a URL; None when nothing is shared with it."""
+        arguments = None if self._is_over or rewritten(url, self._settings) != url else arguments_of(url)
+        return None if arguments is None else tuple(arguments)
 
     def of(self, url: str, *, is_worth: bool = False) -> Master | None:
-        """The master for a URL; None when there is none. If it ``is_worth`` it, one is opened, once."""
-        arguments = None if self._is_over or rewritten(url, self._settings) != url else arguments_of(url)
-        if arguments is None:
-            return None
-        key = tuple(arguments)
-        if key not in self._masters:
-            if not is_worth:
-                return None
-            self._masters[key] = self._opened(arguments)
-        return self._masters[key]
+        """The master for a URL, one that is open if possible; None when there is none.
 
-    @staticmethod
-    def _opened(arguments: list[str]) -> Master | None:
-        try:
-            return Master(arguments)
-        except OSError:
+        If it ``is_worth`` it, one is opened, once.
+        """
+        key = self.key_of(url)
+        if key is None:
             return None
+        if key not in self._masters and is_worth:
+            self._open(key)
+        masters = self._masters.get(key, [])
+        if len(masters) > 1:
+            masters = sorted(masters, key=lambda master: (master.look() is not State.OPEN, master.sessions))
+        return masters[0] if masters else None
+
+    def all_of(self, key: tuple[str, ...]) -> list[Master]:
+        """All masters for a server, also those that will be opened."""
+        return self._masters.setdefault(key, [])
+
+    def open_another(self, url: str) -> bool:
+        """Open one more master for a URL. Returns False when that is not possible."""
+        key = self.key_of(url)
+        return key is not None and self._open(key)
+
+    def _open(self, key: tuple[str, ...]) -> bool:
+        masters = self.all_of(key)
+        try:
+            masters.append(Master([*key]))
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """End all of them."""
         masters, self._masters = self._masters, {}
-        for master in masters.values():
-            if master is not None:
-                master.close()
+        for master in (each for found in masters.values() for each in found):
+            master.close()

@@ -35,11 +35,12 @@ class Remotes:
     All conversations about one repository share the ``patience`` of the options, and so does the question for it.
 
     At most ``jobs`` questions are under way at once, not counting those that only wait: servers must not wait for each
-    other. One thread asks and waits; the other threads may call ``converse``, ``reply``, ``heads`` and
+    other. Questions to a server that is far away wait for most of their time: as ``many`` are under way over shared
+    connections. One thread asks and waits; the other threads may call ``converse``, ``reply``, ``heads`` and
     ``heads_now``. Leaving the context ends the questions under way.
     """
 
-    def __init__(self, options: GitOptions, jobs: int) -> None:
+    def __init__(self, options: GitOptions, jobs: int, many: int = 0) -> None:
         self.options = options
         self._jobs = jobs
         self._accounts: dict[str, Account] = {}
@@ -54,7 +55,8 @@ class Remotes:
         self._under_way: dict[Command, int] = {}
         self._tries: Counter[Command] = Counter()
         self._stack = ExitStack()
-        self._connections = self._stack.enter_context(Connections(options, jobs))
+        self._connections = self._stack.enter_context(Connections(options, jobs, max(jobs, many)))
+        self._far: set[str] = set()
         self._shared: dict[Command, Master | None] = {}
         self._shells = self._stack.enter_context(
             Shells(options, jobs, self._next, self._look, workers.spare(), self._connections, self._variables)
@@ -269,10 +271,16 @@ class Remotes:
         with self._lock:
             if not self._connections.may_begin(self._urls[questions[0]], len(questions), account, now):
                 return None
-            if account.is_crowded(now, self._jobs):
+            if account.is_crowded(now, self._most(server, self._urls[questions[0]], len(questions))):
                 return None
             self._under_way[questions[0]] = account.begin(now)
         return questions.popleft()
+
+    def _most(self, server: str, url: str, waiting: int) -> int:
+        """How many questions to a server may be under way."""
+        most = self._connections.most(url, waiting)
+        (self._far.add if most > self._jobs else self._far.discard)(server)
+        return most
 
     def _variables(self, question: Command) -> Mapping[str, str]:
         """The variables for a question: how ssh is called, if that differs between questions."""
@@ -291,11 +299,13 @@ class Remotes:
         number = self._under_way.get(question)
         if number is None:
             return patience, False
-        account = self._account(endpoint_of(url))
+        server = endpoint_of(url)
+        account = self._account(server)
         with self._lock:
             if is_first:
                 account.begin_again(number, now)
-            return min(account.deadline(number) - now, patience), account.only_waits(number, now)
+            only_waits = server in self._far or account.only_waits(number, now)
+            return min(account.deadline(number) - now, patience), only_waits
 
     def _listen(self) -> list[Command]:
         """Wait for replies. Returns the questions that got one; none when all that are left were refused."""

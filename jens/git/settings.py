@@ -40,3 +40,10 @@ def rewritten(url: str, settings: Iterable[Entry]) -> str:
         if section.startswith("url.") and name == "insteadof" and value and url.startswith(value):
             length, base = max((length, base), (len(value), section[len("url.") :]), key=lambda found: found[0])
     return base + url[length:]
+
+
+def strange_keys(settings: Iterable[Entry]) -> list[str]:
+    """Settings outside of ``http`` and ``credential`` that could matter: remotes, another protocol version."""
+    found = (key for key, value in settings if key == "protocol.version" and value != "2")
+    remotes = (f"remote.….{key.rpartition('.')[2]}" for key, _ in settings if key.startswith("remote."))
+    return [*found, *remotes]

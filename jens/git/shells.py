@@ -21,7 +21,7 @@ from jens.errors import GitError, GitLimitError, GitTimeoutError
 from jens.git import environment
 from jens.git import process as git_process
 from jens.git.process import GitOptions
-from jens.git.speaker import Aside, Command, Result, Speaker, Times, Unclear
+from jens.git.speaker import Aside, Command, Result, Speaker, Times, Unclear, take
 from jens.system import processes
 
 __all__ = ["Command", "Result"]
@@ -67,8 +67,6 @@ _WORTH, _SLOW, _FIRST = 4, 0.02, 2
 _PATIENCE = 2.0
 #: Seconds between two looks how long commands may still take.
 _LOOK = 0.1
-#: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
-_SOME, _MOST_AT_ONCE = 1 << 16, 16
 #: Bytes of a remote's reply: hundreds of thousands of branches. Such lists of several remotes are in memory at once.
 LONGEST_REPLY = 1 << 25
 
@@ -146,9 +144,9 @@ class Shells:
         """Start a command, in one that is free if possible. Returns False when it has to wait for others."""
         times = self._passed_on.get(command)
         is_aside = times is None and self._aside is not None and self._aside.takes(command)
-        shell = next((each for each in free if isinstance(each, _Shell) != is_aside), None)
+        shell = next((each for each in free if each.serves(command, is_aside=is_aside)), None)
         try:
-            speaker = shell or self._another(is_aside)
+            speaker = shell or self._another(command, is_aside=is_aside)
             speaker.begin(command)
         except OSError as error:
             return self._hold(command, shell, error, is_aside=is_aside)
@@ -178,8 +176,8 @@ class Shells:
         ended, self._ended = self._ended, []
         return ended
 
-    def _another(self, is_aside: bool) -> Speaker:
-        shell = self._aside.another() if is_aside and self._aside else _Shell(self._options, self._variables)
+    def _another(self, command: Command, *, is_aside: bool) -> Speaker:
+        shell = self._aside.another(command) if is_aside and self._aside else _Shell(self._options, self._variables)
         self._shells.append(shell)
         for pipe in shell.pipes:
             self._pipes.register(pipe, selectors.EVENT_READ, shell)
@@ -203,7 +201,7 @@ class Shells:
         for key, _ in self._pipes.select(max(0.0, left)):
             command = key.data.command
             result = key.data.receive()
-            if isinstance(result, Unclear):
+            if command and isinstance(result, Unclear):
                 self._pass_on(key.data, command)
             elif command and result is not None:
                 self._ended.append((command, result))
@@ -291,6 +289,11 @@ class _Shell(Speaker):
         """The descriptors that ``receive`` reads."""
         return self._printed, self._complained
 
+    def serves(self, command: Command, *, is_aside: bool) -> bool:
+        """Whether it can run a command: each that Git runs."""
+        del command
+        return not is_aside
+
     def _write(self, lines: Iterable[str]) -> None:
         text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
         while text:
@@ -298,7 +301,7 @@ class _Shell(Speaker):
 
     def begin(self, command: Command) -> None:
         """Start a command. Raises OSError when the shell has ended."""
-        _take(self._complained, self._complaints)  # a helper that the last command left may have complained
+        take(self._complained, self._complaints)  # a helper that the last command left may have complained
         self._output.clear()
         self._complaints.clear()
         self._is_timed = False
@@ -314,8 +317,8 @@ class _Shell(Speaker):
 
     def receive(self) -> Result | None:
         """Read what was printed. Returns the result of the command when it has ended, None before."""
-        self.has_ended |= not _take(self._printed, self._output)
-        _take(self._complained, self._complaints)
+        self.has_ended |= not take(self._printed, self._output)
+        take(self._complained, self._complaints)
         git_process.bound(self._complaints)
         match = _MARK.search(self._output, max(0, len(self._output) - _LONGEST_MARK))
         if len(self._output) > LONGEST_REPLY:
@@ -376,18 +379,3 @@ def _inherited() -> dict[str, str]:
 def verb_of(command: Command) -> str:
     """The verb of a Git command, such as ls-remote; '' when it has none."""
     return next((argument for argument in command if not argument.startswith("-")), "")
-
-
-def _take(pipe: int, content: bytearray) -> bool:
-    """Add what is in a pipe to ``content``, without waiting; False when the pipe is closed."""
-    for _ in range(_MOST_AT_ONCE):
-        try:
-            some = os.read(pipe, _SOME)
-        except BlockingIOError:
-            return True
-        if not some:
-            return False
-        content += some
-        if len(some) < _SOME:  # that was all, for now
-            return True
-    return True

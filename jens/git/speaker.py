@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Union
 
@@ -13,6 +14,8 @@ Command = tuple[str, ...]
 #: What Git printed, or why it failed.
 Result = Union[bytes, GitError]
 
+#: Bytes to read from a pipe at once, and how often in a row: somebody may write without end.
+_SOME, _MOST_AT_ONCE = 1 << 16, 16
 #: Seconds by which the end of a server's time may come before that of a command which began with it.
 _NEARLY = 0.5
 
@@ -74,6 +77,10 @@ class Speaker(ABC):
         """The descriptors that ``receive`` reads."""
 
     @abstractmethod
+    def serves(self, command: Command, *, is_aside: bool) -> bool:
+        """Whether it can run a command; ``is_aside``: one that is to be run without Git."""
+
+    @abstractmethod
     def begin(self, command: Command) -> None:
         """Start a command. Raises OSError when nobody is there any more."""
 
@@ -110,5 +117,20 @@ class Aside(ABC):
         """Whether a command is one of those."""
 
     @abstractmethod
-    def another(self) -> Speaker:
-        """One more speaker. Raises OSError, and takes no command from then on."""
+    def another(self, command: Command) -> Speaker:
+        """One more speaker, for such a command. Raises OSError, and takes none like it from then on."""
+
+
+def take(pipe: int, content: bytearray) -> bool:
+    """Add what is in a pipe to ``content``, without waiting; False when the pipe is closed."""
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            some = os.read(pipe, _SOME)
+        except BlockingIOError:
+            return True
+        if not some:
+            return False
+        content += some
+        if len(some) < _SOME:  # that was all, for now
+            return True
+    return True

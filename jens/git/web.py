@@ -16,6 +16,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from collections import Counter
 from typing import NamedTuple, Optional
 
@@ -27,7 +28,7 @@ from jens.git.process import GitOptions
 from jens.git.settings import Entry
 from jens.git.speaker import Command
 from jens.git.websettings import Place, Way, WebSettings
-from jens.git.webslots import Slot
+from jens.git.webslots import Slot, Turns
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ _MOST_BAD = 4
 #: Seconds in which a connection may say nothing. The caller has less patience; this ends threads.
 _SILENCE = 20.0
 _UNAUTHORIZED = 401
+#: What servers answer that want fewer questions.
+_TOO_MUCH = {429, 503}
 _QUESTION = ("ls-remote", "--heads", "--")
 _BODY = "application/x-git-upload-pack-{}"
 
@@ -63,12 +66,15 @@ class _Login:
 
 
 class Web:
-    """The connections of one run. ``takes`` is called by one thread; each slot has a thread of its own."""
+    """The connections of one run: ``few`` to a server, or ``many`` when it is far away.
 
-    def __init__(self, options: GitOptions, jobs: int, settings: list[Entry] | None) -> None:
+    ``takes`` is called by one thread; each slot has a thread of its own.
+    """
+
+    def __init__(self, options: GitOptions, few: int, many: int, settings: list[Entry] | None) -> None:
         self._options = options
-        self._jobs = jobs
-        self._turns: dict[Place, threading.Semaphore] = {}
+        self._few, self._many = few, many
+        self._turns: dict[Place, Turns] = {}
         self._settings = WebSettings(settings or [], inherited_environment())
         self._is_over = settings is None
         self._told: set[str] = set()
@@ -88,11 +94,21 @@ class Web:
         if way is None:
             self._tell(f"Git asks servers for https and http itself, because of {self._settings.why}")
             return False
-        if self._bad[way.place.server] >= _MOST_BAD and way.place.server not in self._good:
+        if self._is_left_to_git(way.place.server):
             self._tell(f"Git asks {way.place.scheme}://{way.place.authority} itself, as no answer was a usual one")
             return False
         self._ways[command] = way
         return True
+
+    def _is_left_to_git(self, server: Place) -> bool:
+        return self._bad[server] >= _MOST_BAD and server not in self._good
+
+    def most(self, url: str) -> int:
+        """How many questions to the server of a URL may be under way at once."""
+        way = None if self._is_over else self._settings.way(url)
+        if way is None or self._is_left_to_git(way.place.server):
+            return self._few
+        return self._turns_with(way).most
 
     def _tell(self, text: str) -> None:
         """Log once why a POLL takes longer."""
@@ -145,13 +161,27 @@ class Web:
     # Connections
 
     def _post(self, way: Way, authorization: str, slot: Slot) -> _Answer:
-        """Send the request. A connection that was kept open may be closed by now: then it is sent once more."""
-        with self._lock:
-            turns = self._turns.setdefault(way.place.server, threading.Semaphore(self._jobs))
+        """Send the request. A server that refuses one of many gets few from then on, and this one once more."""
+        turns = self._turns_with(way)
+        with slot.turn(turns):
+            is_one_of_many = turns.are_many
+            try:
+                answer = self._post_in_turn(way, authorization, slot)
+                if not is_one_of_many or answer.status not in _TOO_MUCH:
+                    return answer
+            except ConnectionError:
+                if not is_one_of_many or not slot.left():
+                    raise
+        turns.refuse()
         with slot.turn(turns):
             return self._post_in_turn(way, authorization, slot)
 
+    def _turns_with(self, way: Way) -> Turns:
+        with self._lock:
+            return self._turns.setdefault(way.place.server, Turns(self._few, self._many))
+
     def _post_in_turn(self, way: Way, authorization: str, slot: Slot) -> _Answer:
+        """Send the request. A connection that was kept open may be closed by now: then it is sent once more."""
         key = (way.place.server, way.proxy, way.authorities)
         with self._lock:
             kept = self._idle.get(key, [])
@@ -167,8 +197,10 @@ class Web:
         is_kept = False
         try:
             slot.use(connection)
+            if connection.sock is None:
+                self._connect(connection, way)
+                slot.use(connection)  # now it has a socket
             connection.request("POST", _target(way), lsrefs.request(), _headers(way, authorization))
-            slot.use(connection)  # now it has a socket
             answer = _received(connection.getresponse())
             is_kept = connection.sock is not None and slot.leave()
         finally:
@@ -177,6 +209,13 @@ class Web:
         with self._lock:
             self._idle.setdefault(key, []).append(connection)
         return answer
+
+    def _connect(self, connection: http.client.HTTPConnection, way: Way) -> None:
+        """Connect: that is one way to the server and back, and one more for TLS."""
+        begin = time.monotonic()
+        connection.connect()
+        ways = 2 if way.place.scheme == "https" else 1
+        self._turns_with(way).distance.measure((time.monotonic() - begin) / ways)
 
     def _connection(self, way: Way) -> http.client.HTTPConnection:
         host, port = way.proxy or way.place[1:3]

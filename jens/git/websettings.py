@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from jens.git.lsrefs import AGENT
-from jens.git.settings import Entry, rewritten
+from jens.git.settings import Entry, rewritten, strange_keys
 
 _HOST = r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
 #: URLs that every program reads in the same way.
@@ -98,7 +98,7 @@ class WebSettings:
         self._environment = environment
         self._may_log_in = all(map(_is_of_servers, self._entries))
         self._http = [entry for entry in self._entries if entry[0].startswith("http.")]
-        self._strange = next(iter((*_strange_variables(environment), *_strange_keys(self._entries))), "")
+        self._strange = next(iter((*_strange_variables(environment), *strange_keys(self._entries))), "")
         self.why = ""  # why the last question was left to Git
 
     def way(self, url: str) -> Way | None:
@@ -252,13 +252,6 @@ def _is_address(host: str) -> bool:
 
 def _strange_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith(_BEGINNINGS) and name not in _VARIABLES)
-
-
-def _strange_keys(settings: Iterable[Entry]) -> list[str]:
-    """Settings outside of ``http`` and ``credential`` that could matter: remotes, another protocol version."""
-    found = (key for key, value in settings if key == "protocol.version" and value != "2")
-    remotes = (f"remote.….{key.rpartition('.')[2]}" for key, _ in settings if key.startswith("remote."))
-    return [*found, *remotes]
 
 
 def _is_of_servers(entry: Entry) -> bool:

@@ -10,15 +10,56 @@ import socket
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
-from threading import Lock, Semaphore, Thread
+from threading import Condition, Lock, Thread
 from typing import Protocol
 
+from jens.git.distance import Distance
 from jens.git.speaker import UNCLEAR, Command, Result, Speaker, Unclear
 
+#: How URLs of web servers begin.
+WEB = ("https://", "http://")
 #: Seconds after which Git asks instead, and the part of the time limit that this is at most.
 _LATE, _PART = 2.0, 0.25
 #: Seconds between two looks whether a lock is free, and seconds that a credential helper may take to end.
 _LOOK, _PATIENCE = 0.05, 2.0
+
+
+class Turns:
+    """So many questions at once to a server: few, or ``many`` while it is far away and does not refuse them."""
+
+    def __init__(self, few: int, many: int) -> None:
+        self._few, self._many = few, many
+        self._taken = 0
+        self._changed = Condition()
+        self._is_too_much = False
+        self.distance = Distance()
+
+    @property
+    def are_many(self) -> bool:
+        """Whether the server gets more than few."""
+        return self._many > self._few and self.distance.is_far and not self._is_too_much
+
+    @property
+    def most(self) -> int:
+        """How many there are."""
+        return self._many if self.are_many else self._few
+
+    def refuse(self) -> None:
+        """Give few from now on, for the server does not want many."""
+        self._is_too_much = True
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Take one; False when there is none within so many seconds."""
+        with self._changed:
+            is_free = self._changed.wait_for(lambda: self._taken < self.most, timeout)
+            self._taken += is_free
+            return is_free
+
+    def release(self) -> None:
+        """Give one back."""
+        with self._changed:
+            self._taken -= 1
+            self._changed.notify_all()
 
 
 class Asking(Protocol):
@@ -43,7 +84,7 @@ class Slot(Speaker):
         self._reply: bytes | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._lock = Lock()
-        self._turns: Semaphore | None = None
+        self._turns: Turns | None = None
         self.is_dismissed = False
         self._is_given_up = self._is_paused = self._is_logging_in = False
         self._wakes, self._wake = os.pipe()
@@ -97,7 +138,7 @@ class Slot(Speaker):
         finally:
             self._is_paused, self.passes_on = False, time.monotonic() + self._patience
 
-    def _wait_for(self, lock: Lock | Semaphore) -> None:
+    def _wait_for(self, lock: Lock | Turns) -> None:
         while not lock.acquire(timeout=_LOOK):
             if self._is_given_up:
                 raise GivenUpError
@@ -115,7 +156,7 @@ class Slot(Speaker):
                 lock.release()
 
     @contextlib.contextmanager
-    def turn(self, turns: Semaphore) -> Iterator[None]:
+    def turn(self, turns: Turns) -> Iterator[None]:
         """Wait for a turn with a server, and take it. Who is given up gives it back at once. Raises GivenUpError."""
         with self._paused():
             self._wait_for(turns)
@@ -138,6 +179,10 @@ class Slot(Speaker):
     def pipes(self) -> tuple[int, ...]:
         """The descriptor that ``receive`` reads."""
         return (self._wakes,)
+
+    def serves(self, command: Command, *, is_aside: bool) -> bool:
+        """Whether it can run a command: questions to web servers."""
+        return is_aside and command[-1].startswith(WEB)
 
     def begin(self, command: Command) -> None:
         """Start a command."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Repositories worked on at once, when nothing is configured: waiting for remotes costs no processor.
 DEFAULT_JOBS = 8
+#: Questions under way to a server that is far away, when nothing is configured.
+_MANY = 24
 
 #: Processes of Git that may wait for silent servers, besides the jobs; and files that each of them has open here.
 _MOST_SPARE, _FILES = 64, 8
@@ -150,6 +152,11 @@ def take_job() -> None:
 def affordable(jobs: int) -> int:
     """How many repositories to work on at once: ``jobs``, 0 for DEFAULT_JOBS, if so many files may be open."""
     return limits.affordable(jobs or DEFAULT_JOBS, limits.open_files())
+
+
+def questions(jobs: int) -> int:
+    """How many questions to a server may be under way when it is far away: ``jobs``, or more where Jens chooses."""
+    return affordable(jobs or _MANY)
 
 
 @contextmanager

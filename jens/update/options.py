@@ -13,7 +13,7 @@ from jens.environments.model import Versioning
 from jens.errors import StageError
 from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
-from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress
+from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress, questions
 from jens.layout import VERSIONS, Layout
 from jens.statefile import StateError
 from jens.system import limits
@@ -74,7 +74,7 @@ def opened(config: Config, options: Options, *, is_patient: bool = False) -> Ite
         git.ssh_cmd_path, timeout, clonetimeout, is_patient, patience, share=git.share_connections and not is_patient
     )
     jobs = _jobs(git.jobs)
-    with Remotes(git_options, jobs) as remotes:
+    with Remotes(git_options, jobs, questions(git.jobs)) as remotes:
         yield Context(config, Layout.of(config), remotes, options, jobs, time.time())
 
 

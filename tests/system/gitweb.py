@@ -14,8 +14,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +53,10 @@ class GitWeb:
         self.root = root
         self.asked: list[Asked] = []
         self.connections = 0
+        self.delay = 0.0  # seconds that a way there and back takes
+        self.limit = 0  # requests at a time, for the kinds that have many
+        self.under_way = 0
+        self.lock = threading.Lock()
         self.stop = threading.Event()
         self._server = _server_class(host)((host, 0), type("Handler", (_Handler,), {"web": self}))
         self._server.daemon_threads = True
@@ -161,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.web.connections += 1
+        time.sleep(2 * self.web.delay)  # before TLS begins, so that connecting takes two ways
 
     def log_message(self, *_arguments: object) -> None:
         """Log nothing."""
@@ -185,8 +190,32 @@ class _Handler(BaseHTTPRequestHandler):
             if refusal:
                 self._send(refusal.status, refusal.headers, b"no\n")
                 return
-            said = self.web.backend(asked, f"/{rest}", query, body, _protocol(kind, asked))
-            self._pass_on(kind, _changed(kind, said))
+            with self._counted() as is_one_of_many:
+                time.sleep(self.web.delay)
+                said = self.web.backend(asked, f"/{rest}", query, body, _protocol(kind, asked))
+            if is_one_of_many and kind.startswith("many"):
+                self._refuse(kind[len("many") :])
+            else:
+                self._pass_on(kind, _changed(kind, said))
+
+    @contextmanager
+    def _counted(self) -> Iterator[bool]:
+        """Count a request; whether there are more than the limit."""
+        with self.web.lock:
+            self.web.under_way += 1
+            is_one_of_many = self.web.under_way > self.web.limit
+        try:
+            yield is_one_of_many
+        finally:
+            with self.web.lock:
+                self.web.under_way -= 1
+
+    def _refuse(self, how: str) -> None:
+        """Answer with a status, or close the connection."""
+        if how.isdecimal():
+            self._send(int(how), {"Content-Type": "text/plain"}, b"no\n")
+        else:
+            self.close_connection = True
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -52,6 +52,13 @@ class Sshd:
         """Have the server close all connections beyond so many that have not logged in yet."""
         self.configure(f"MaxStartups {most}:100:{most}")
 
+    def note_calls(self) -> Path:
+        """Have each ssh note its arguments, a line for each, in a file."""
+        wrapper, calls = self.directory / "bin" / "ssh", self.directory / "calls"
+        wrapper.write_text(wrapper.read_text().replace("exec ", f'echo "$*" >>{calls}\nexec ', 1))
+        calls.touch()
+        return calls
+
     def logins(self) -> int:
         return self.server.said().count("Accepted publickey")
 
@@ -110,13 +117,18 @@ def ssh_site(site: Site, sshd: Sshd) -> Site:
     for number, (repo, remote) in enumerate(sorted(site.remotes.items())):
         site.urls[repo] = f"{HOST}:{remote.path}" if number % 2 else sshd.url(remote.path)
     site.publish()
+    clone_metadata(site, sshd)
+    return site
+
+
+def clone_metadata(site: Site, sshd: Sshd) -> None:
+    """Clone the two metadata repositories over ssh."""
     shutil.rmtree(site.root / "metadata")
     for url, name in (
         (f"{HOST}:{site.definitions.path}", "environments"),
         (sshd.url(site.library.path), "repository"),
     ):
         git("clone", "-q", url, str(site.root / "metadata" / name), directory=site.root)
-    return site
 
 
 def processes_of(directory: Path) -> list[str]:

@@ -95,10 +95,12 @@ def _make_repositories(root: Path) -> None:
     git(*identity, "commit", "-q", "--allow-empty", "-m", "x", directory=root / "sha256.git")
 
 
-def ask(urls: Sequence[str], *, share: bool, timeout: int = 20, jobs: int = JOBS) -> dict[str, bytes | str]:
+def ask(
+    urls: Sequence[str], *, share: bool, timeout: int = 20, jobs: int = JOBS, many: int = 0
+) -> dict[str, bytes | str]:
     """What asking says of each URL: what Git printed, or the complaint."""
     found: dict[str, bytes | str] = {}
-    with Remotes(GitOptions(timeout=timeout, share=share), jobs) as remotes:
+    with Remotes(GitOptions(timeout=timeout, share=share), jobs, many) as remotes:
         for question in remotes.replies_to(map(wrapper.question, urls)):
             try:
                 found[question[-1]] = remotes.reply(question)
@@ -505,3 +507,38 @@ def test_questions_that_nobody_wants_to_know_any_more_say_nothing_of_a_server(
         remotes.forget()
         assert len([*remotes.replies_to(map(wrapper.question, urls))]) == len(urls)
     assert {each.method for each in world.asked() if not each.path.startswith("/silent/")} == {"POST"}
+
+
+# Servers that are far away
+
+
+@pytest.fixture
+def far(world: World, fill: Callable[[str], str], tmp_path: Path) -> Iterator[GitWeb]:
+    """A server to which a way there and back takes a tenth of a second, and which refuses more than four questions."""
+    git("config", "--global", "http.sslCAInfo", fill("{ca}"), directory=tmp_path / "home")
+    world.https.delay, world.https.limit = 0.1, 4
+    yield world.https
+    world.https.delay, world.https.limit = 0.0, 0
+
+
+def far_urls(fill: Callable[[str], str], kind: str) -> list[str]:
+    return [url.replace("{http}", fill("{https}")) for url in many(lambda text: text, kind)]
+
+
+def test_a_server_that_is_far_away_is_asked_more_at_a_time(far: GitWeb, fill: Callable[[str], str]) -> None:
+    urls = far_urls(fill, "ok")
+    found = ask(urls, share=True, many=12)
+    assert {each.method for each in far.asked} == {"POST"}
+    assert JOBS < far.connections <= 12
+    far.forget()
+    assert found == ask(urls, share=True)
+    assert far.connections <= JOBS, "somebody has said how many"
+
+
+@pytest.mark.parametrize("kind", ["many429", "many503", "many"])
+def test_a_server_that_refuses_many_questions_gets_few(far: GitWeb, fill: Callable[[str], str], kind: str) -> None:
+    urls = far_urls(fill, kind)
+    found = ask(urls, share=True, many=12)
+    assert all(isinstance(said, bytes) for said in found.values())
+    assert {each.method for each in far.asked} == {"POST"}, "Git was asked"
+    assert len(urls) < len(far.asked) <= len(urls) + 12

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
+from jens.git import sessions
 from tests import TREE
 from tests.conftest import Site, git
 from tests.faults.test_remotes import SOON, Run, run
-from tests.system.sshd import HOST, Sshd, processes_of
+from tests.system.services import serving
+from tests.system.sshd import HOST, Sshd, clone_metadata, processes_of
+from tests.system.test_shared_http import ask
+from tests.system.test_sshd import REFUSALS
 
 INIT = "code/manifests/init.pp"
 #: Logins for the metadata: Git asks for each of the two clones over a connection of its own.
@@ -62,6 +69,21 @@ def short() -> Iterator[Path]:
 
 def run_with(site: Site, short: Path, *arguments: str) -> Run:
     return run(site, *arguments, variables={"TMPDIR": str(short)})
+
+
+def begun(site: Site, short: Path) -> subprocess.Popen[bytes]:
+    """A run that has just begun."""
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config)]
+    null, environment = subprocess.DEVNULL, {**os.environ, "TMPDIR": str(short)}
+    return subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=environment)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_poll_logs_in_once_and_fetches_over_the_same_connection(ssh_site: Site, sshd: Sshd, short: Path) -> None:
@@ -144,19 +166,22 @@ def test_a_server_that_limits_sessions_gets_more_connections(ssh_site: Site, ssh
     assert "does not appear to be a git repository" in error
 
 
-def test_a_refusal_is_what_ssh_says_of_each_repository(ssh_site: Site, sshd: Sshd) -> None:
+@REFUSALS
+def test_a_refusal_is_what_ssh_says_of_each_repository(
+    ssh_site: Site, sshd: Sshd, refuse: Callable[[Sshd], None], why: str
+) -> None:
     names = add(ssh_site, sshd)
     for name, remote in ssh_site.remotes.items():
         if name not in names:
             ssh_site.urls[name] = remote.url
     ssh_site.publish()
     assert ssh_site.update("--strict").code == 0
-    (sshd.directory / "authorized_keys").write_text("")
+    refuse(sshd)
     for clone, remote in (("environments", ssh_site.definitions), ("repository", ssh_site.library)):
         git("remote", "set-url", "origin", remote.url, directory=ssh_site.root / "metadata" / clone)
     errors = ssh_site.update().lines("ERROR")
     assert len(errors) == len(names)
-    assert all("Permission denied (publickey)." in error for error in errors)
+    assert all(why in error for error in errors)
 
 
 def test_a_master_that_dies_in_mid_run_is_no_failure(ssh_site: Site, sshd: Sshd) -> None:
@@ -208,23 +233,155 @@ def test_a_server_that_is_silent_after_the_login_costs_its_time_once(ssh_site: S
     assert_nothing_is_left(sshd, short)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_master_survives_a_run_that_is_ended(
     ssh_site: Site, sshd: Sshd, short: Path, number: signal.Signals
 ) -> None:
     add(ssh_site, sshd)
     assert ssh_site.update("--strict").code == 0
     on_the_server(sshd, f"touch {sshd.directory}/reached; exec sleep 20")
-    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(ssh_site.config)]
-    null, environment = subprocess.DEVNULL, {**os.environ, "TMPDIR": str(short)}
-    process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=environment)
+    process = begun(ssh_site, short)
     try:
-        end = time.monotonic() + 30
-        while not (masters(sshd) and any(short.glob("*/master")) and (sshd.directory / "reached").exists()):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: bool(masters(sshd)) and any(short.glob("*/master")) and (sshd.directory / "reached").exists())
         process.send_signal(number)
         process.wait(30)
     finally:
         process.kill()
+    assert_nothing_is_left(sshd, short)
+
+
+def test_two_instances_of_one_user_do_not_meet(ssh_site: Site, sshd: Sshd, short: Path, tmp_path: Path) -> None:
+    names = add(ssh_site, sshd)
+    twin = replace(ssh_site, root=tmp_path / "twin")
+    twin.library, twin.definitions = ssh_site.library, ssh_site.definitions
+    clone_metadata(twin, sshd)
+    for site in (ssh_site, twin):
+        assert site.update("--strict").code == 0
+    ssh_site.remotes[names[0]].push({INIT: "# new\n"})
+    go = sshd.directory / "go"
+    on_the_server(sshd, f"case $SSH_ORIGINAL_COMMAND in *m5.git*) while ! test -e {go}; do sleep 0.02; done;; esac")
+    logins = sshd.logins()
+    first, second = begun(ssh_site, short), begun(twin, short)
+    try:
+        until(lambda: len([*short.glob("*/master")]) == 2)
+        first.send_signal(signal.SIGTERM)
+        first.wait(30)
+        until(lambda: len([*short.iterdir()]) == 1 and len([*short.glob("*/master")]) == 1)
+        go.touch()
+        assert second.wait(60) == 0
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+    assert twin.read("production/modules/m0/manifests/init.pp") == "# new\n"
+    assert ssh_site.read("production/modules/m0/manifests/init.pp") != "# new\n"
+    assert sshd.logins() - logins == 2 * (1 + METADATA)
+    assert_nothing_is_left(sshd, short)
+
+
+# Questions without a process
+
+
+def repositories(sshd: Sshd, count: int = 10) -> list[str]:
+    """URLs of so many repositories with branches and a tag behind sshd, in both forms."""
+    top = sshd.directory / "many"
+    top.mkdir()
+    git("init", "-q", "-b", "master", str(top / "a.git"), directory=top)
+    identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    git(*identity, "commit", "-q", "--allow-empty", "-m", "x", directory=top / "a.git")
+    git("branch", "feature/ä", directory=top / "a.git")
+    git("tag", "v1", directory=top / "a.git")
+    for number in range(count):
+        (top / f"r{number}.git").symlink_to("a.git")
+    paths = [top / f"r{number}.git" for number in range(count)]
+    return [f"{HOST}:{path}" if number % 2 else sshd.url(path) for number, path in enumerate(paths)]
+
+
+def odd_repositories(sshd: Sshd) -> list[str]:
+    """URLs of what is not plainly a good repository, or not plainly a URL."""
+    top = sshd.directory / "many"
+    git("init", "-q", "--bare", str(top / "empty.git"), directory=top)
+    git("init", "-q", "--object-format=sha256", "-b", "master", str(top / "sha256.git"), directory=top)
+    (top / "with space.git").symlink_to("a.git")
+    names = ("empty.git", "sha256.git", "none.git", "with%20space.git")
+    return [sshd.url(top / name) for name in names]
+
+
+def unhurried(replies: Mapping[str, bytes | str]) -> dict[str, bytes | str]:
+    """Replies and complaints; of those about a message only that, for Git says more when the server ends first."""
+    message = re.compile(r".*protocol error: bad line.*", re.DOTALL)
+    return {url: message.sub("a message", said) if isinstance(said, str) else said for url, said in replies.items()}
+
+
+#: How servers differ, as lines of their configuration or scripts; and whether only Git can make sense of them.
+SERVERS: dict[str, tuple[str, str, bool]] = {
+    "version 0": ("", "", False),
+    "version 2": ("AcceptEnv GIT_PROTOCOL", "", False),
+    "version 1": ("", "export GIT_PROTOCOL=version=1", True),
+    "a message first": ("", "echo Welcome!", True),
+    "a message on stderr": ("", "echo Welcome! >&2", False),
+    "slow": ("AcceptEnv GIT_PROTOCOL", "sleep 0.3", False),
+    "a refusal": ("", "echo no >&2; exit 1", True),
+    "one that is killed": ("", "kill -9 $$", True),
+}
+
+
+@pytest.mark.parametrize("what", SERVERS)
+def test_questions_without_a_process_decide_what_git_would(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(sessions, "_LATE", 15.0)  # a busy machine is no slow server
+    monkeypatch.setattr(sessions, "_PART", 1.0)
+    line, script, is_left_to_git = SERVERS[what]
+    urls = repositories(sshd)
+    odd = odd_repositories(sshd)
+    if line:
+        sshd.configure(line)
+    on_the_server(sshd, script)
+    calls = sshd.note_calls()
+    found = ask([*urls, *odd], share=True)
+    asked = [call for call in calls.read_text().splitlines() if "git-upload-pack" in call]
+    assert unhurried(found) == unhurried(ask([*urls, *odd], share=False))
+    assert len(asked) == len(odd) + is_left_to_git * len(urls)
+    if not is_left_to_git:
+        assert all(b"feature/" in found[url] for url in urls)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_server_that_limits_sessions_gets_a_few_connections(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(sessions, "_LATE", 15.0)  # a busy machine is no slow server
+    urls = repositories(sshd, 40)
+    sshd.configure(f"MaxSessions {most}")
+    on_the_server(sshd, "sleep 0.1")
+    found = ask(urls, share=True, timeout=60)
+    assert all(isinstance(said, bytes) for said in found.values())
+    assert 1 < sshd.logins() < len(urls) / 2
+
+
+@pytest.fixture
+def far(sshd: Sshd) -> Iterator[str]:
+    """The name of the host for ssh behind a relay that delays everything by 50 ms each way."""
+    relay = str(TREE / "benchmarks" / "poll_servers.py")
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, relay, "--relay", str(port), str(sshd.server.port)]
+
+    with serving(command, sshd.directory / "relay") as server:
+        text = (sshd.directory / "config").read_text()
+        entry = text.replace(f"Host {HOST}", f"Host far.{HOST}").replace(str(sshd.server.port), str(server.port))
+        (sshd.directory / "config").write_text(text + entry)
+        yield f"far.{HOST}"
+
+
+@pytest.mark.parametrize(("many", "logins"), [(0, 1), (12, 2), (24, 3)])
+def test_a_server_that_is_far_away_gets_more_questions_at_a_time(
+    sshd: Sshd, far: str, short: Path, monkeypatch: pytest.MonkeyPatch, many: int, logins: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    urls = [url.replace(HOST, far) for url in repositories(sshd, 120)]
+    found = ask(urls, share=True, timeout=60, many=many)
+    assert all(isinstance(said, bytes) for said in found.values())
+    assert sshd.logins() == logins
     assert_nothing_is_left(sshd, short)

@@ -77,3 +77,59 @@ def test_each_reply_that_is_cut_off_is_left_to_git() -> None:
     reply = MASTER + line(OTHER + b" refs/heads/qa\n") + b"0000"
     assert lsrefs.listing(reply) is not None
     assert [lsrefs.listing(reply[:length]) for length in range(len(reply))] == [None] * len(reply)
+
+
+#: Greetings of both versions of the protocol, with what servers of ssh say in them.
+GREETING_2 = line(b"version 2\n") + line(b"agent=git/2.39.5\n") + line(b"ls-refs=unborn\n") + b"0000"
+GREETING_0 = (
+    line(ONE + b" HEAD\0multi_ack symref=HEAD:refs/heads/master object-format=sha1 agent=git/2.39.5\n")
+    + MASTER
+    + line(OTHER + b" refs/tags/v1\n")
+    + line(ONE + b" refs/tags/v1^{}\n")
+    + b"0000"
+)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reply"),
+    [(GREETING_2, lsrefs.request() + b"0000"), (GREETING_0, b"0000")],
+    ids=["version 2", "version 0"],
+)
+def test_a_greeting_is_answered_when_it_is_whole(greeting: bytes, reply: bytes) -> None:
+    assert [lsrefs.reply_to(greeting[:length]) for length in range(len(greeting))] == [None] * len(greeting)
+    assert lsrefs.reply_to(greeting) == reply
+
+
+@pytest.mark.parametrize("text", [b"Welcome!\n", b"0004", b"0001", b"<html>"])
+def test_what_is_no_greeting_is_not_waited_for(text: bytes) -> None:
+    with pytest.raises(ValueError, match="no line"):
+        lsrefs.reply_to(GREETING_2[:-4] + text)
+
+
+TOLD: dict[str, tuple[bytes, bytes | None]] = {
+    "version 2": (GREETING_2 + MASTER + b"0000", ONE + b"\trefs/heads/master\n"),
+    "version 2, no answer": (GREETING_2, None),
+    "version 2, cut off": (GREETING_2 + MASTER, None),
+    "version 0": (GREETING_0, ONE + b"\trefs/heads/master\n"),
+    "version 0, a branch comes first": (
+        line(ONE + b" refs/heads/a\0object-format=sha1\n") + MASTER + b"0000",
+        ONE + b"\trefs/heads/a\n" + ONE + b"\trefs/heads/master\n",
+    ),
+    "version 0, cut off": (GREETING_0[:-1], None),
+    "version 0, more behind the end": (GREETING_0 + line(b"ERR upload-pack: protocol error"), None),
+    "version 0, no branches": (line(b"0" * 40 + b" capabilities^{}\0object-format=sha1") + b"0000", None),
+    "version 0, SHA-256": (line(b"1" * 64 + b" refs/heads/a\0object-format=sha256\n") + b"0000", None),
+    "version 0, an odd branch": (GREETING_0[:-4] + line(ONE + b" refs/heads/a^{}\n") + b"0000", None),
+    "version 0, shallow": (GREETING_0[:-4] + line(b"shallow " + ONE + b"\n") + b"0000", None),
+    "version 1": (line(b"version 1\n") + GREETING_0, None),
+    "an error": (line(b"ERR access denied") + b"0000", None),
+    "nothing": (b"", None),
+    "an empty greeting": (b"0000", None),
+    "a message": (b"Welcome!\n" + GREETING_2 + MASTER + b"0000", None),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_a_server_of_ssh_tells(what: str) -> None:
+    said, listing = TOLD[what]
+    assert lsrefs.told(said) == listing
