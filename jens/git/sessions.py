@@ -3,7 +3,7 @@
 The first question to a server waits for its greeting, as Git does. When the server has answered soon, the others say at
 once what Git would say then: that saves a way there and back. It never says that something is wrong: whatever is not
 plainly a good answer is a question for Git.
-Sources: PROTOCOL.mux of OpenSSH, gitprotocol-pack(5), gitprotocol-v2(5), connect.c of Git.
+Sources: gitprotocol-pack(5), gitprotocol-v2(5), connect.c of Git.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import math
 import os
 import re
 import socket
-import struct
 import time
 
-from jens.git import lsrefs, wrapper
+from jens.git import lsrefs, masterwords, wrapper
 from jens.git.distance import Distance
 from jens.git.masters import Master, Masters, State
+from jens.git.masterwords import Word
 from jens.git.settings import Entry, strange_keys
 from jens.git.speaker import UNCLEAR, Command, Result, Speaker, Unclear, take
 
@@ -26,12 +26,6 @@ from jens.git.speaker import UNCLEAR, Command, Result, Speaker, Unclear, take
 _PATH = re.compile(
     r"(?:ssh://[^/]+(?=/)|[^/:]+:)(?P<path>/?[A-Za-z0-9_.][A-Za-z0-9_.+@=,-]*(?:/[A-Za-z0-9_.+@=,-]+)*/?)", re.ASCII
 )
-#: The words of a master's protocol.
-_VERSION = b"\0\0\0\4"
-_HELLO, _NEW_SESSION, _FAILED, _EXIT, _OPENED = 0x00000001, 0x10000002, 0x80000003, 0x80000004, 0x80000006
-_NO_ESCAPE = 0xFFFFFFFF
-#: The length of what comes, which does not count itself, and what it is. Bytes of the former, and the longest.
-_HEAD, _COUNT, _LONGEST_WORDS = struct.Struct(">II"), 4, 1 << 16
 #: Sessions of a connection: sshd allows ten, and fetches have some, too.
 _SESSIONS = 8
 #: Bytes of an answer; longer ones are left to Git.
@@ -189,7 +183,7 @@ class Session(Speaker):
 
     def _ask_master(self, command: str) -> None:
         self._socket.connect(str(self._master.path))
-        self._socket.sendall(_opening(command))
+        self._socket.sendall(masterwords.opening(command))
         with open(os.devnull, "wb", buffering=0) as null:
             for descriptor in (self._input[0], self._output[1], null.fileno()):
                 socket.send_fds(self._socket, [b"\0"], [descriptor])
@@ -218,23 +212,14 @@ class Session(Speaker):
         return None if is_open else self._result(lsrefs.told(bytes(self._said)))
 
     def _listen(self) -> None:
-        """Look at what the master says. Raises ValueError when it refuses."""
-        while len(self._words) >= _HEAD.size:
-            length, kind = _HEAD.unpack_from(self._words)
-            if length < _HEAD.size - _COUNT or length > _LONGEST_WORDS:
-                raise ValueError("no words of a master")
-            if len(self._words) < _COUNT + length:
-                return
-            words = bytes(self._words[_HEAD.size : _COUNT + length])
-            del self._words[: _COUNT + length]
-            if kind == _OPENED:
+        """Hear what the master says. Raises ValueError when it refuses."""
+        for word in masterwords.heard(self._words):
+            if word is Word.OPENED:
                 self._server.distance.measure(time.monotonic() - self._begun)
-            elif kind == _FAILED:
+            elif word is Word.REFUSED:
                 self._is_refused = True
                 self._server.refuse(self._master)
                 raise ValueError("no session")
-            elif kind != _EXIT and (kind, words[: len(_VERSION)]) != (_HELLO, _VERSION):
-                raise ValueError("another version, or a refusal")
 
     def _reply(self) -> None:
         """Answer the server's greeting as Git does. Raises ValueError when it is none."""
@@ -291,19 +276,3 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
     stack.callback(os.close, reads)
     stack.callback(os.close, writes)
     return reads, writes
-
-
-def _opening(command: str) -> bytes:
-    """What asks a master for a session without a terminal, with the variable that Git sends."""
-    nothing, none = _text(b""), _number(0)
-    options = (none, none, none, none, _number(_NO_ESCAPE))  # terminal, X11, agent, subsystem
-    session = (_number(0), nothing, *options, nothing, _text(command.encode()), _text(b"GIT_PROTOCOL=version=2"))
-    return _text(_number(_HELLO) + _VERSION) + _text(_number(_NEW_SESSION) + b"".join(session))
-
-
-def _number(number: int) -> bytes:
-    return struct.pack(">I", number)
-
-
-def _text(text: bytes) -> bytes:
-    return _number(len(text)) + text
