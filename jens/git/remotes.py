@@ -287,7 +287,8 @@ class Remotes:
         url = self._urls.get(question, "")
         if not (self._connections.has_masters and endpoint_of(url).startswith("ssh://")):
             return {}
-        master = self._connections.opened(url) if question == wrapper.question(url) else None
+        is_of_repository = question[0] == "ls-remote"  # those for the metadata read the configuration of their clones
+        master = self._connections.opened(url) if is_of_repository else None
         self._shared[question] = master
         variables = remote_environment(over(master, self.options))
         return {name: value for name, value in variables.items() if name.startswith("GIT_SSH")}

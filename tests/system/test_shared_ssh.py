@@ -16,7 +16,9 @@ from typing import Callable
 
 import pytest
 
-from jens.git import sessions
+from jens.git import sessions, wrapper
+from jens.git.process import GitOptions
+from jens.git.remotes import Remotes
 from tests import TREE
 from tests.conftest import Site, git
 from tests.faults.test_remotes import SOON, Run, run
@@ -345,6 +347,14 @@ def test_questions_without_a_process_decide_what_git_would(
     assert len(asked) == len(odd) + is_left_to_git * len(urls)
     if not is_left_to_git:
         assert all(b"feature/" in found[url] for url in urls)
+
+
+def test_questions_for_tags_share_the_connection(sshd: Sshd) -> None:
+    questions = [wrapper.question(url, ["v1"]) for url in repositories(sshd)]
+    with Remotes(GitOptions(timeout=60, share=True), 4) as remotes:
+        for question in remotes.replies_to(questions):
+            assert b"refs/tags/v1" in remotes.reply(question)
+    assert sshd.logins() == 1
 
 
 @pytest.mark.parametrize("most", [1, 2])
