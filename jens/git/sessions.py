@@ -78,9 +78,9 @@ class Server:
         return next((master for master in self.open_masters() if master.sessions < self.most), None)
 
     def may_need_more(self, sessions: int, most: int) -> bool:
-        """Whether one more of at most so many masters is needed for so many sessions."""
-        alive = sum(master.look() is not State.GONE for master in self.masters)
-        return alive * self.most < sessions and len(self.masters) < most
+        """Whether one more of at most so many masters is needed for so many sessions. A server may refuse it once."""
+        is_refused = any(master.look() is State.GONE for master in self.masters)
+        return not is_refused and len(self.masters) * self.most < sessions and len(self.masters) < most
 
 
 class Sessions:

@@ -185,8 +185,12 @@ def known() -> Server:
 class NoMaster:
     """A master that has just ended."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, state: State = State.GONE) -> None:
         self.path, self.sessions = path, 0
+        self._state = state
+
+    def look(self) -> State:
+        return self._state
 
 
 def test_a_master_that_is_not_there_is_a_question_for_git(tmp_path: Path) -> None:
@@ -229,3 +233,36 @@ def test_a_server_that_limits_sessions_gets_fewer_a_connection(sessions: int, mo
     server.most, master.sessions = most, sessions
     server.refuse(cast("Master", master))
     assert (server.most, server.bad) == (left, bad)
+
+
+OPEN, OPENING, GONE = State.OPEN, State.OPENING, State.GONE
+
+
+@pytest.mark.parametrize(
+    ("states", "sessions", "is_needed"),
+    [
+        ([OPEN], 8, False),
+        ([OPEN], 9, True),
+        ([OPEN, OPENING], 16, False),
+        ([OPEN, OPENING], 24, True),
+        ([OPEN, OPENING, OPENING], 24, False),
+        ([OPEN, GONE], 24, False),
+        ([OPEN] * 4, 256, False),
+    ],
+)
+def test_one_more_master_is_opened_when_there_are_too_few_and_none_was_refused(
+    states: list[State], sessions: int, is_needed: bool
+) -> None:
+    server = Server([cast("Master", NoMaster(Path("/none"), state)) for state in states])
+    assert server.may_need_more(sessions, 4) == is_needed
+
+
+def test_a_question_goes_to_the_master_with_the_fewest_sessions() -> None:
+    masters = [NoMaster(Path(f"/{number}"), state) for number, state in enumerate((OPEN, OPEN, OPENING, GONE))]
+    server = Server([cast("Master", master) for master in masters])
+    masters[0].sessions, masters[1].sessions = 3, 2
+    free = server.free_master()
+    assert free is not None
+    assert free.path == Path("/1")
+    server.most = 2
+    assert server.free_master() is None
