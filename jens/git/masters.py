@@ -68,7 +68,7 @@ class Master:
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
         self._has_been_open = False
-        self.sessions = 0  # that this program has over it without a process
+        self.sessions = 0  # of questions
         self.is_given_up = False
         try:
             self._process = subprocess.Popen(

@@ -233,6 +233,8 @@ class Remotes:
             self._end(question, Ending.UNKNOWN)
         for question in list(self._begun):
             self._spend((self._urls[question], ""), self._begun.pop(question))
+        for question in list(self._shared):
+            self._leave_master(question)
         self._results.clear()
         self._urls.clear()
         self._waiting.clear()
@@ -289,9 +291,19 @@ class Remotes:
             return {}
         is_of_repository = question[0] == "ls-remote"  # those for the metadata read the configuration of their clones
         master = self._connections.opened(url) if is_of_repository else None
+        self._leave_master(question)
         self._shared[question] = master
+        if master:
+            master.sessions += 1
         variables = remote_environment(over(master, self.options))
         return {name: value for name, value in variables.items() if name.startswith("GIT_SSH")}
+
+    def _leave_master(self, question: Command) -> Master | None:
+        """Let others have the session of a question. Returns its master, None when it had none."""
+        master = self._shared.pop(question, None)
+        if master:
+            master.sessions -= 1
+        return master
 
     def _look(self, question: Command, is_first: bool) -> tuple[float, bool]:
         """The seconds that a question may still take, and whether it only waits. Time counts from the first look."""
@@ -330,7 +342,7 @@ class Remotes:
         if question in self._begun:
             self._spend(key, self._begun.pop(question))
         self._tries[question] += 1
-        is_lost = is_cut_off(result, self._shared.pop(question, None))
+        is_lost = is_cut_off(result, self._leave_master(question))
         is_dropped = self._end(question, Ending.UNKNOWN if is_lost else ending) or is_lost
         if is_dropped and self._tries[question] < _TRIES:
             self._waiting.setdefault(endpoint_of(self._urls[question]), deque()).append(question)

@@ -350,10 +350,16 @@ def test_questions_without_a_process_decide_what_git_would(
 
 
 def test_questions_for_tags_share_the_connection(sshd: Sshd) -> None:
-    questions = [wrapper.question(url, ["v1"]) for url in repositories(sshd)]
+    urls, sessions_at_once = repositories(sshd, 20), list[int]()
+    questions = [wrapper.question(url, ["v1"]) for url in urls]
     with Remotes(GitOptions(timeout=60, share=True), 4) as remotes:
         for question in remotes.replies_to(questions):
             assert b"refs/tags/v1" in remotes.reply(question)
+            master = remotes._connections.opened(urls[0])
+            assert master is not None
+            sessions_at_once.append(master.sessions)
+    assert max(sessions_at_once) > 0, "those of Git count, too"
+    assert sessions_at_once[-1] == 0
     assert sshd.logins() == 1
 
 
@@ -390,8 +396,9 @@ def test_a_server_that_is_far_away_gets_more_questions_at_a_time(
     sshd: Sshd, far: str, short: Path, monkeypatch: pytest.MonkeyPatch, many: int, logins: int
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(short))
+    monkeypatch.setattr(sessions, "_LATE", 15.0)  # a busy machine is no slow server
     urls = [url.replace(HOST, far) for url in repositories(sshd, 120)]
     found = ask(urls, share=True, timeout=60, many=many)
     assert all(isinstance(said, bytes) for said in found.values())
-    assert sshd.logins() == logins
+    assert logins <= sshd.logins() < logins + 3, "on a busy machine Git may have asked, too"
     assert_nothing_is_left(sshd, short)
