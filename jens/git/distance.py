@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 #: Seconds to a server and back, from which on it is far away, if so many ways took at least as long.
-_FAR, _ENOUGH = 0.03, 4
+_FAR, _ENOUGH = 0.05, 4
 
 
 class Distance:
