@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Callable
 
 import pytest
 
+from jens.commands import update
 from jens.layout import Layout
 from tests import TREE
 from tests.conftest import Site, git
@@ -412,6 +414,41 @@ def test_data_and_hierarchy_move_together(site: Site, tmp_path: Path, versioned:
     (site.root / "environments" / "production" / "hiera.yaml").symlink_to("nowhere")
     dangling = puppet("lookup", "--explain", "who")
     assert (dangling.returncode, dangling.stdout) == (explained.returncode, explained.stdout)
+
+
+def test_a_site_that_comes_from_r10k_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public modules at their tags, a control repository, and the hierarchy that comes with it."""
+    required("puppet", "puppet-agent")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "jens-init").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TREE}/bin/jens-init" "$@"\n')
+    (commands / "jens-init").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(TREE))
+    made = tmp_path / "made"
+    subprocess.run([TREE / "examples" / "puppetfile" / "make-site", made], check=True, capture_output=True)
+    assert update.main(["-c", str(made / "jens" / "main.conf"), "--strict"]) == 0
+    options = [
+        *("--confdir", str(tmp_path / "confdir"), "--vardir", str(tmp_path / "var"), "--color", "false"),
+        *("--environmentpath", str(made / "jens" / "environments"), "--environment", "test"),
+    ]
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+
+    def puppet(*arguments: str) -> str:
+        command = ["puppet", *arguments, *options]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = puppet("catalog", "compile", "web01.example.org", "--log_level", "err")
+    resources = json.loads(said[said.index("{") :])["resources"]
+    shown = {each["title"]: each["parameters"] for each in resources if each["type"] == "File"}
+    assert shown["/etc/motd"]["content"] == "Managed by Puppet\n"
+    assert shown["/etc/localtime"]["target"] == "/usr/share/zoneinfo/Europe/Zurich"
+    assert shown["/etc/issue.net"]["content"] == "----\nOnly for staff\n----\n"
+    explained = puppet("lookup", "--explain", "motd::content")
+    assert f'Using configuration "{made}/jens/environments/test/hiera.yaml"' in explained
+    assert 'Found key: "motd::content" value: "Managed by Puppet"' in explained
 
 
 def test_the_two_shipped_hierarchies_are_the_same() -> None:
