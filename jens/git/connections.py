@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jens import deferred
 from jens.errors import GitError
+from jens.git import wrapper
 from jens.git.budgets import Account, Ending, ending_of
 from jens.git.process import GitOptions
 from jens.git.speaker import Aside, Command, Speaker
@@ -49,13 +50,13 @@ class Connections(Aside):
 
     def takes(self, command: Command) -> bool:
         """Whether a command is a question that may be asked without Git."""
-        if _is_web(command[-1]):
+        if _is_web(_url(command)):
             return self._options.share and self._opened_web.takes(command)
         return self._sessions is not None and self._sessions.takes(command)
 
     def another(self, command: Command) -> Speaker:
         """A thread that asks web servers, or a session of ssh. Raises OSError."""
-        if self._sessions is None or _is_web(command[-1]):
+        if self._sessions is None or _is_web(_url(command)):
             return self._opened_web.another()
         return self._sessions.another(command)
 
@@ -120,6 +121,11 @@ class Connections(Aside):
             self._has_settings = True
             self._settings = deferred.git_settings.read(self._options)
         return self._settings
+
+
+def _url(command: Command) -> str:
+    """The URL that a question asks; '' for another command."""
+    return wrapper.asked_url(command) if wrapper.asked_tags(command) is not None else ""
 
 
 def _is_web(url: str) -> bool:

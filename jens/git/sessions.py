@@ -46,15 +46,15 @@ def path_of(url: str) -> str | None:
 class Server:
     """What the server behind some masters has shown.
 
-    ``most`` sessions a connection; ``says``: what Git says to its greeting, None while that is to be waited for;
-    ``late``: how many did not get an answer soon.
+    ``most`` sessions a connection; ``version_2``: whether it greets in that version, None while its greeting is to be
+    waited for; ``late``: how many did not get an answer soon.
     """
 
     def __init__(self, masters: list[Master]) -> None:
         self.masters = masters
         self.most = _SESSIONS
         self.distance = Distance()
-        self.says: bytes | None = None
+        self.version_2: bool | None = None
         self.is_good = False
         self.bad = self.late = 0
 
@@ -104,15 +104,16 @@ class Sessions:
 
     def takes(self, command: Command) -> bool:
         """Whether a command is a question that may be asked here, and there is room for it."""
-        url = command[-1]
-        server = self._server(url)
-        if server is None or server.is_left_to_git or path_of(url) is None or command != wrapper.question(url):
+        tags = wrapper.asked_tags(command)
+        url = "" if tags is None else wrapper.asked_url(command)
+        server = self._server(url) if url else None
+        if server is None or server.is_left_to_git or path_of(url) is None:
             return False
         return server.free_master() is not None
 
     def another(self, command: Command) -> Session:
         """A session for a question that is taken. Raises OSError, and takes none from then on."""
-        server = self._server(command[-1])
+        server = self._server(wrapper.asked_url(command))
         master = server.free_master() if server else None
         try:
             if server is None or master is None:
@@ -146,7 +147,7 @@ class Session(Speaker):
         self._server, self._master = server, master
         self._patience = min(_LATE, self._limit * _PART)
         self._begun = 0.0
-        self._says: bytes | None = None
+        self._version_2: bool | None = None
         self._is_early = self._has_room = self._is_refused = False
         self._said, self._words = bytearray(), bytearray()
         with contextlib.ExitStack() as stack:
@@ -172,14 +173,18 @@ class Session(Speaker):
         self._master.sessions += 1
         self._has_room = True
         with contextlib.suppress(OSError):
-            if self._server.says is not None:
+            if self._server.version_2 is not None:
                 self._is_early = True
-                self._say(self._server.says)
-            self._ask_master(f"git-upload-pack '{path_of(command[-1])}'")
+                self._say(version_2=self._server.version_2)
+            self._ask_master(f"git-upload-pack '{path_of(wrapper.asked_url(command))}'")
 
-    def _say(self, words: bytes) -> None:
-        self._says = words
-        os.write(self._input[1], words)
+    @property
+    def _tags(self) -> tuple[str, ...]:
+        return wrapper.asked_tags(self.command) or ()
+
+    def _say(self, *, version_2: bool) -> None:
+        self._version_2 = version_2
+        os.write(self._input[1], lsrefs.words(self._tags, version_2=version_2))
 
     def _ask_master(self, command: str) -> None:
         self._socket.connect(str(self._master.path))
@@ -209,7 +214,7 @@ class Session(Speaker):
             self._reply()
         except (OSError, ValueError):
             return self._result(None)
-        return None if is_open else self._result(lsrefs.told(bytes(self._said)))
+        return None if is_open else self._result(lsrefs.told(bytes(self._said), self._tags))
 
     def _listen(self) -> None:
         """Hear what the master says. Raises ValueError when it refuses."""
@@ -225,8 +230,8 @@ class Session(Speaker):
         """Answer the server's greeting as Git does. Raises ValueError when it is none."""
         if len(self._said) > _LONGEST:
             raise ValueError("too long")
-        if self._says is None and (words := lsrefs.reply_to(bytes(self._said))) is not None:
-            self._say(words)
+        if self._version_2 is None and (spoken := lsrefs.speaks_version_2(bytes(self._said))) is not None:
+            self._say(version_2=spoken)
 
     def _result(self, listing: bytes | None) -> Result | Unclear:
         self.command, self.deadline, self.passes_on = (), math.inf, math.inf
@@ -237,7 +242,7 @@ class Session(Speaker):
             return UNCLEAR
         self._server.is_good = True
         if time.monotonic() - self._begun < self._patience / 2 and self._server.late < _MOST_BAD:
-            self._server.says = self._says
+            self._server.version_2 = self._version_2
         return listing
 
     def _give_room(self) -> None:
@@ -253,7 +258,7 @@ class Session(Speaker):
         """Leave the session. The master ends it."""
         if self.command and time.monotonic() >= self.passes_on:
             self._server.late += 1
-            self._server.says = None
+            self._server.version_2 = None
         self._give_room()
         self._stack.close()
 

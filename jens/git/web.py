@@ -21,7 +21,7 @@ from collections import Counter
 from typing import NamedTuple, Optional
 
 from jens.errors import GitError
-from jens.git import lsrefs, process
+from jens.git import lsrefs, process, wrapper
 from jens.git.environment import inherited_environment
 from jens.git.netrc import netrc_of
 from jens.git.process import GitOptions
@@ -41,7 +41,6 @@ _SILENCE = 20.0
 _UNAUTHORIZED = 401
 #: What servers answer that want fewer questions.
 _TOO_MUCH = {429, 503}
-_QUESTION = ("ls-remote", "--heads", "--")
 _BODY = "application/x-git-upload-pack-{}"
 
 #: Who asks, and where the connection leads: the server, the proxy, the certificates.
@@ -88,16 +87,17 @@ class Web:
 
     def takes(self, command: Command) -> bool:
         """Whether a command is a question that may be asked here."""
-        if self._is_over or command[:-1] != _QUESTION:
+        tags = None if self._is_over else wrapper.asked_tags(command)
+        if tags is None:
             return False
-        way = self._settings.way(command[-1])
+        way = self._settings.way(wrapper.asked_url(command))
         if way is None:
             self._tell(f"Git asks servers for https and http itself, because of {self._settings.why}")
             return False
         if self._is_left_to_git(way.place.server):
             self._tell(f"Git asks {way.place.scheme}://{way.place.authority} itself, as no answer was a usual one")
             return False
-        self._ways[command] = way
+        self._ways[command] = way._replace(tags=tags)
         return True
 
     def _is_left_to_git(self, server: Place) -> bool:
@@ -156,7 +156,7 @@ class Web:
             return None
         login.is_good |= bool(sent)
         self._approve(login, slot)
-        return lsrefs.listing(answer.body)
+        return lsrefs.listing(answer.body, way.tags)
 
     # Connections
 
@@ -200,7 +200,7 @@ class Web:
             if connection.sock is None:
                 self._connect(connection, way)
                 slot.use(connection)  # now it has a socket
-            connection.request("POST", _target(way), lsrefs.request(), _headers(way, authorization))
+            connection.request("POST", _target(way), lsrefs.request(way.tags), _headers(way, authorization))
             answer = _received(connection.getresponse())
             is_kept = connection.sock is not None and slot.leave()
         finally:

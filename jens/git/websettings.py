@@ -74,6 +74,7 @@ class Way(NamedTuple):
 
     ``proxy`` is host and port; ``authorities`` a file with certificates, '' for those of the system.
     ``may_log_in``: all repositories of the server have the same credentials, which ``git credential`` knows.
+    ``tags`` are to be asked for beside branches.
     """
 
     place: Place
@@ -84,6 +85,7 @@ class Way(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     agent: str = AGENT
     may_log_in: bool = True
+    tags: tuple[str, ...] = ()
 
 
 class _Unclear(Exception):

@@ -56,6 +56,12 @@ def asked_url(command: Command) -> str:
     return command[command.index("--") + 1]
 
 
+def asked_tags(command: Command) -> tuple[str, ...] | None:
+    """The tags that a question asks for; None when the command is no question."""
+    tags = tuple(ref[len(TAGS) :] for ref in command if ref.startswith(TAGS) and not ref.endswith(_PEELED))
+    return tags if "--" in command and command == question(asked_url(command), tags) else None
+
+
 def _key(ref: str) -> str | None:
     """What a branch or a tag is called among both, by its full name; None for other refs."""
     if ref.startswith(HEADS):

@@ -87,6 +87,10 @@ def _make_repositories(root: Path) -> None:
         for branch in ("qa", "feature/ä", "x" * 100):
             git("branch", branch, directory=root / name)
         git("tag", "v1", directory=root / name)
+    git("clone", "-q", "--bare", "--no-tags", str(root / "a.git"), str(root / "tagged.git"), directory=root)
+    for name in ("v1", "v10", "release/2"):
+        git(*identity, "tag", "-a", "-m", name, name, "master", directory=root / "tagged.git")
+    git("tag", "light", "master", directory=root / "tagged.git")
     (root / "many").mkdir()
     for number in range(24):
         (root / "many" / f"r{number}.git").symlink_to("../a.git")
@@ -391,6 +395,24 @@ def test_many_repositories_are_asked_over_as_many_connections_as_jobs(world: Wor
     assert len(asked) == len(urls)
     assert connections <= JOBS
     assert shared == ask(urls, share=False)
+
+
+@pytest.mark.parametrize("tags", [(), ("v1",), ("light", "release/2"), ("none",), ("none", "v1")])
+def test_tags_are_asked_for_in_the_same_question_and_read_as_git_reads_them(
+    world: World, fill: Callable[[str], str], tags: tuple[str, ...]
+) -> None:
+    question = wrapper.question(fill("{http}/ok/tagged.git"), tags)
+    before, said = len(world.http.asked), {}
+    for share in (True, False):
+        with Remotes(GitOptions(timeout=20, share=share), JOBS) as remotes:
+            [_] = remotes.replies_to([question])
+            said[share] = remotes.reply(question)
+        if share:
+            assert len(world.http.asked) == before + 1
+    assert said[True] == said[False]
+    found = wrapper.remote_heads(said[True])
+    assert {key for key in found if key.startswith("~")} == {f"~{tag}" for tag in tags if tag != "none"}
+    assert {*found.values()} == {git("rev-parse", "master", directory=world.root / "tagged.git")}
 
 
 def test_a_connection_that_the_server_has_closed_meanwhile_is_no_failure(

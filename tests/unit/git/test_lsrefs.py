@@ -17,7 +17,7 @@ MASTER = line(ONE + b" refs/heads/master\n")
 
 
 def test_the_request_is_what_git_sends_without_the_rest() -> None:
-    request = lsrefs.request("git/2.39.5")
+    request = lsrefs.request(agent="git/2.39.5")
     assert request == b"0014command=ls-refs\n0015agent=git/2.39.5\n0001001bref-prefix refs/heads/\n0000"
 
 
@@ -73,6 +73,34 @@ def test_any_other_reply_is_left_to_git(what: str) -> None:
     assert lsrefs.listing(BAD[what]) is None
 
 
+V1, V10 = line(ONE + b" refs/tags/v1 peeled:" + OTHER + b"\n"), line(OTHER + b" refs/tags/v10\n")
+
+
+def test_needed_tags_are_asked_for_with_what_they_lead_to() -> None:
+    request = lsrefs.request(("v1", "release/2"), "a")
+    assert request == (
+        b"0014command=ls-refs\n000cagent=a\n00010009peel\n001bref-prefix refs/heads/\n"
+        b"001cref-prefix refs/tags/v1\n0023ref-prefix refs/tags/release/2\n0000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "listing"),
+    [
+        (MASTER + V1 + V10 + b"0000", ONE + b"\trefs/tags/v1\n" + OTHER + b"\trefs/tags/v1^{}\n"),
+        (MASTER + line(OTHER + b" refs/tags/v1\n") + b"0000", OTHER + b"\trefs/tags/v1\n"),
+        (MASTER + V10 + b"0000", b""),
+        (
+            MASTER + line(ONE + b" refs/tags/v1") + line(OTHER + b" refs/tags/v1^{}") + b"0000",
+            ONE + b"\trefs/tags/v1\n" + OTHER + b"\trefs/tags/v1^{}\n",
+        ),
+    ],
+    ids=["annotated", "lightweight", "another one alone", "as version 0 has it"],
+)
+def test_what_git_prints_of_needed_tags(reply: bytes, listing: bytes) -> None:
+    assert lsrefs.listing(reply, ("v1",)) == ONE + b"\trefs/heads/master\n" + listing
+
+
 def test_each_reply_that_is_cut_off_is_left_to_git() -> None:
     reply = MASTER + line(OTHER + b" refs/heads/qa\n") + b"0000"
     assert lsrefs.listing(reply) is not None
@@ -92,18 +120,18 @@ GREETING_0 = (
 
 @pytest.mark.parametrize(
     ("greeting", "reply"),
-    [(GREETING_2, lsrefs.request() + b"0000"), (GREETING_0, b"0000")],
+    [(GREETING_2, True), (GREETING_0, False)],
     ids=["version 2", "version 0"],
 )
-def test_a_greeting_is_answered_when_it_is_whole(greeting: bytes, reply: bytes) -> None:
-    assert [lsrefs.reply_to(greeting[:length]) for length in range(len(greeting))] == [None] * len(greeting)
-    assert lsrefs.reply_to(greeting) == reply
+def test_a_greeting_is_answered_when_it_is_whole(greeting: bytes, reply: bool) -> None:
+    assert [lsrefs.speaks_version_2(greeting[:length]) for length in range(len(greeting))] == [None] * len(greeting)
+    assert lsrefs.speaks_version_2(greeting) is reply
 
 
 @pytest.mark.parametrize("text", [b"Welcome!\n", b"0004", b"0001", b"<html>"])
 def test_what_is_no_greeting_is_not_waited_for(text: bytes) -> None:
     with pytest.raises(ValueError, match="no line"):
-        lsrefs.reply_to(GREETING_2[:-4] + text)
+        lsrefs.speaks_version_2(GREETING_2[:-4] + text)
 
 
 TOLD: dict[str, tuple[bytes, bytes | None]] = {

@@ -143,7 +143,7 @@ def test_the_first_question_waits_for_the_greeting_and_the_next_ones_do_not(
     assert heard[0] == heard[1]
     assert heard[0].startswith(begins)
     assert heard[0].endswith(b"0000")
-    assert server.says == heard[0]
+    assert server.version_2 is (heard[0] != b"0000")
     assert server.is_good
 
 
@@ -172,13 +172,13 @@ def test_whatever_else_is_a_question_for_git(ask: Asked, said: bytes, greeting: 
     server = Server([])
     assert isinstance(ask(server, serve), Unclear)
     assert server.bad == 1
-    assert server.says is None
+    assert server.version_2 is None
 
 
 def known() -> Server:
     """A server whose greeting is known."""
     server = Server([])
-    server.says = b"0000"
+    server.version_2 = False
     return server
 
 
@@ -215,7 +215,7 @@ def test_an_early_question_that_takes_long_is_one_for_git_and_the_next_one_waits
     assert session.passes_on == begun + 2
     session.close()
     made.close()
-    assert (server.says, server.late, made.sessions) == (None, 1, 0)
+    assert (server.version_2, server.late, made.sessions) == (None, 1, 0)
     waiting = Session(server, cast("Master", NoMaster(tmp_path / "none")), 20)
     waiting.begin(COMMAND)
     waiting.set_deadline(begun)
