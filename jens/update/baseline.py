@@ -97,7 +97,8 @@ class Baseline(NamedTuple):
     what is needed of each repository, as JSON types. ``parts`` has the fingerprints that are compared at the
     beginning of a run, ``mirrors`` what is compared when a remote has replied. ``left``: what was left to
     jens-transfer, or is so now. As long as that works on a repository, nobody can tell whether it is untouched.
-    ``unrecorded`` says why the history lacks what the last run changed, '' when it lacks nothing.
+    ``unrecorded`` says why the history lacks what the last run changed, '' when it lacks nothing. The library has lost
+    the ``pinned`` repositories, and snapshots or holds keep them: nobody asks for them.
     """
 
     revisions: Revisions
@@ -110,10 +111,11 @@ class Baseline(NamedTuple):
     mirrors: Mapping[str, MirrorState]
     left: Mapping[RepoId, Left] = MappingProxyType({})
     unrecorded: str = ""
+    pinned: Collection[RepoId] = ()
 
     def is_untouched(self, config: Config, layout: Layout, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Whether all is as the last run left it. ``meanwhile`` is called every few repositories."""
-        parts = _parts(config, layout, _with_pauses(self.urls, meanwhile), self.environments)
+        parts = _parts(config, layout, _with_pauses((*self.urls, *self.pinned), meanwhile), self.environments)
         for repo, left in self.left.items():
             if not left.is_ended and str(repo) in parts:
                 parts[str(repo)] = self.parts.get(str(repo), _NOTHING)
@@ -217,6 +219,7 @@ def load(config: Config, layout: Layout) -> Baseline | None:
         mirrors = {key: _mirror_state(*content["mirrors"][key]) for key in needs}
         left = {parse_repository(key): Left(0.0) for key in content["left"]}
         unrecorded = str(content["unrecorded"])
+        pinned = [*map(parse_repository, content["pinned"])]
     except (OSError, StateError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
     if not 0 < due - clock.now().up < FULL_LOOK + _SLACK:  # else it is due, or of another start of the system
@@ -224,7 +227,8 @@ def load(config: Config, layout: Layout) -> Baseline | None:
     if not fingerprints.of_instance(config, layout).items() <= parts.items():
         return None
     return Baseline(
-        *(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, left, unrecorded)
+        *(Revisions((first, second)), urls, environments, due, expires, needs, parts, mirrors, left, unrecorded),
+        pinned=pinned,
     )
 
 
@@ -246,6 +250,7 @@ def save(
     left: Mapping[RepoId, Left],
     unrecorded: str = "",
     end: float = math.inf,
+    pinned: Collection[RepoId] = (),
 ) -> None:
     """Save what there is now. At ``expiry`` (seconds since the epoch) the next checkout's retention is over.
 
@@ -263,15 +268,15 @@ def save(
         str(repo): _encode(url, needs[repo], library.usages.get(repo, PLAIN)) for repo, url in library.urls.items()
     }
     urls = library.urls
-    parts, mirrors = _parts(config, layout, urls, names), _mirrors(layout, urls)
+    parts, mirrors = _parts(config, layout, (*urls, *pinned), names), _mirrors(layout, urls)
     changed = [name for name in names if fingerprints.of_environment(layout, name) != seen.environments.get(name)]
-    moved = [repo for repo in urls if parts[str(repo)] != seen.parts.get(str(repo))]
+    moved = [repo for repo in (*urls, *pinned) if parts[str(repo)] != seen.parts.get(str(repo))]
     unsure = {repo for repo, each in left.items() if repo in moved or not each.is_ended}
     parts.update({str(repo): _NOTHING for repo in unsure.intersection(urls)})
     if are_as_left([repo for repo in moved if repo not in unsure], changed):
         parts[fingerprints.METADATA] = seen.parts.get(fingerprints.METADATA, _NOTHING)
         expires = min(due, _up(expiry))
-        made = Baseline(revisions, urls, names, due, expires, written, parts, mirrors, left, unrecorded)
+        made = Baseline(revisions, urls, names, due, expires, written, parts, mirrors, left, unrecorded, pinned)
         _write(layout, made)
 
 
@@ -323,6 +328,7 @@ def _write(layout: Layout, baseline: Baseline) -> None:
         "left": sorted(map(str, baseline.left)),
         "repositories": baseline.needs,
         "unrecorded": baseline.unrecorded,
+        "pinned": sorted(map(str, baseline.pinned)),
     }
     aside = files.staging_name(layout.cachedir)
     try:

@@ -149,7 +149,8 @@ def save_baseline(
             left,
             unrecorded,
             end,
-        )
+        ),
+        pinned=plans.work.plan.pinned,
     )
 
 

@@ -321,6 +321,8 @@ def put_into_the_baseline(site: Site, keys: tuple[str | int, ...], value: object
         (("mirrors", OTHER), {}),
         (("due",), 10**400),
         (("environments",), None),
+        (("pinned",), ["modules"]),
+        (("pinned",), 5),
         (("environments",), [1, "a\0b", {}]),
         (("repositories", OTHER), ["url"]),
         (("repositories", OTHER), ["url", ["~~"], [".x", 5]]),
@@ -337,6 +339,25 @@ def test_a_baseline_that_jens_cannot_have_saved_is_ignored(
     assert (outcome.code, outcome.stderr) == (0, ""), outcome.log
     assert settled.read("team/modules/other/manifests/init.pp") == "# pushed\n"
     assert_nothing_is_left_to_do(settled)
+
+
+@pytest.mark.parametrize("mode", ["POLL", "ONDEMAND"])
+def test_damage_to_what_only_a_snapshot_keeps_is_seen(settled: Site, mode: str) -> None:
+    if mode == "ONDEMAND":
+        on_demand(settled)
+    del settled.urls[OTHER]
+    settled.publish()
+    settled.retire("team")
+    assert settled.update().code == 0
+    assert had_a_narrow_scope(settled.update())
+    commit = settled.expanded(OTHER)["qa"]
+    files = settled.listing("clone")
+    (settled.path(OTHER) / f".{commit}").rename(settled.root / "moved")
+    assert not settled.exists("snap/modules/other/manifests/init.pp")
+    outcome = settled.update()
+    assert (outcome.code, had_a_narrow_scope(outcome)) == (0, False)
+    assert settled.listing("clone") == files
+    assert had_a_narrow_scope(settled.update())
 
 
 def lose_a_mirrors_branch(site: Site) -> None:
