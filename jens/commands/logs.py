@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from threading import RLock, Timer
 from typing import Callable
 
 from jens.config import Config
@@ -19,9 +17,6 @@ from jens.text import one_line
 
 log = logging.getLogger(__name__)
 
-
-#: The longest time in seconds that lines are held back: whoever looks why a run takes long finds them in the log.
-HELD_BACK = 30
 
 FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
@@ -57,66 +52,6 @@ class LogFile(logging.FileHandler):
         """Close the file, even if its last lines cannot be written."""
         with contextlib.suppress(OSError):
             super().close()
-
-
-class HeldBack(logging.Handler):
-    """Holds records back from a handler: until a WARNING, until ``let_go``, or for so many seconds at most."""
-
-    def __init__(self, handler: logging.Handler, seconds: float) -> None:
-        super().__init__()
-        self._handler = handler
-        self._records: list[logging.LogRecord] | None = []
-        self._one_at_a_time = RLock()  # the timer has a thread of its own
-        self._timer = Timer(seconds, self.let_go)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record, or pass it on."""
-        with self._one_at_a_time:
-            if self._records is None:
-                self._handler.handle(record)
-                return
-            record.msg, record.args = record.getMessage(), None  # what it quotes may change before it is written
-            self._records.append(record)
-            if record.levelno >= logging.WARNING:
-                self.let_go()
-
-    def let_go(self) -> None:
-        """Pass on what was held back, and from now on everything."""
-        with self._one_at_a_time:
-            records, self._records = self._records or [], None
-            for record in records:
-                self._handler.handle(record)
-        self._timer.cancel()
-
-    def drop(self) -> None:
-        """Forget what is held back."""
-        with self._one_at_a_time:
-            if self._records is not None:
-                self._records.clear()
-
-
-@contextlib.contextmanager
-def lines_held_back() -> Iterator[Callable[[], None]]:
-    """Write what is logged in the block at its end, or before, as HeldBack does. Yields what drops it.
-
-    Nothing is held back at the level DEBUG, and with -v.
-    """
-    root = logging.getLogger()
-    handlers = our_handlers()
-    if root.level < logging.INFO or len(handlers) != 1:
-        yield lambda: None
-        return
-    held = HeldBack(handlers[0], HELD_BACK)
-    root.removeHandler(handlers[0])
-    root.addHandler(held)
-    try:
-        yield held.drop
-    finally:
-        root.removeHandler(held)
-        root.addHandler(handlers[0])
-        held.let_go()
 
 
 def set_up_logging(

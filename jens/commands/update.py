@@ -23,7 +23,8 @@ from jens.commands.exitcodes import (
     REPOSITORIES,
     status_of,
 )
-from jens.commands.logs import lines_held_back, set_up_logging
+from jens.commands.idle import STANDING, lines_held_back
+from jens.commands.logs import set_up_logging
 from jens.commands.runner import complain, run_tool
 from jens.config import Config, load_config
 from jens.git.workers import Progress, no_progress
@@ -74,20 +75,20 @@ def _main(arguments: argparse.Namespace) -> int:
     if is_on_demand(config, options):
         preflight.check_queue(config)
     do = _dry_run if arguments.dry_run else _run
-    with lines_held_back() as drop:
+    with lines_held_back() as lines:
         with run_lock(config, wait=arguments.wait):
             if not arguments.dry_run:
                 wake.remove(config.messaging.queuedir)
             preflight.make_directories(config)
             for doubt in preflight.filesystem_doubts(config):
-                log.warning("%s", doubt)
+                log.warning("%s", doubt, extra=STANDING)
             try:
                 code, is_idle = do(config, options, strict=arguments.strict)
             finally:
                 if not arguments.dry_run:
                     _start_others(config, as_root=arguments.as_root)
-        if is_idle:
-            drop()
+        if is_idle and lines.is_idle():
+            lines.drop()
             log.info("Nothing new")
     log.info("Done")
     return code

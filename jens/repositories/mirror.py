@@ -287,7 +287,7 @@ def update_mirror(bare: Path, url: str, request: Request, remotes: Remotes) -> M
     _expect_brought("fetch", request, remotes, not_brought(reply.heads, before, heads), heads, text)
     if moved:
         wrapper.record_url(bare, url)
-    return Mirror(heads, Reply.NOW)
+    return Mirror(heads, Reply.NOW, (Event(logging.INFO, f"Fetched {request.repo}"),))
 
 
 def read_heads(bare: Path) -> dict[str, str]:

@@ -76,6 +76,7 @@ def _remove(layout: Layout, commits: Mapping[RepoId, Set[str]]) -> tuple[set[tup
         try:
             if commit not in _linked(layout, repo) and remove_checkout(layout, repo, commit):
                 gone.add((repo, commit))
+                log.info("Removed '%s', its retention is over", layout.checkout(repo, commit))
             else:
                 is_all = False
         except OSError as error:
@@ -247,6 +248,7 @@ def retire_checkouts(
     for repo, commit in over:
         try:
             remove_checkout(layout, repo, commit)
+            events.append(Event(logging.INFO, f"Removed '{layout.checkout(repo, commit)}', its retention is over"))
         except OSError as error:
             events.append(Event(logging.ERROR, f"Unable to remove '{layout.checkout(repo, commit)}': {error}"))
     try:
@@ -288,7 +290,6 @@ def remove_checkout(layout: Layout, repo: RepoId, commit: str) -> bool:
     # The record goes first. A checkout without one gets it again; a record without a checkout stays until a later run.
     files.remove_tree(worktrees.record_path(layout.bare(repo), commit))
     is_gone = files.discard(layout.checkout(repo, commit), is_unseen=True)
-    log.debug("Removed '%s'", layout.checkout(repo, commit))
     return is_gone and not os.path.lexists(worktrees.record_path(layout.bare(repo), commit))
 
 

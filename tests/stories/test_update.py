@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,15 +16,15 @@ from threading import Event
 import pytest
 
 from jens import preflight
-from jens.commands import logs, update
-from jens.git import history
+from jens.commands import idle, update
+from jens.git import history, wrapper
 from jens.git.remotes import Remotes
 from jens.git.workers import results, workers
 from jens.layout import Layout
 from jens.repositories import prepare as repositories_prepare
 from jens.repositories.model import Prepared, Request
 from tests import TREE
-from tests.conftest import Site, definition, git
+from tests.conftest import Site, definition, git, let_pass
 
 
 def test_production_shows_exactly_the_links_of_the_layout(site: Site) -> None:
@@ -90,6 +91,17 @@ def _fail(site: Site) -> None:
     site.remotes["modules/dummy"].go_away()
 
 
+def _push_what_no_environment_uses(site: Site) -> None:
+    site.remotes["modules/dummy"].branch("aside")
+
+
+def _follow_another_url(site: Site) -> None:
+    remote = site.remotes["modules/dummy"]
+    shutil.copytree(remote.path, site.root / "remotes/elsewhere.git")
+    site.urls["modules/dummy"] = f"file://{site.root}/remotes/elsewhere.git"
+    site.publish()
+
+
 @pytest.mark.parametrize(
     ("happen", "line"),
     [
@@ -98,6 +110,8 @@ def _fail(site: Site) -> None:
         (_lose_a_branch, "INFO Removing"),
         (_damage_an_environment, "INFO Refreshing not changed environments..."),
         (_fail, "ERROR Unable to fetch 'dummy'"),
+        (_push_what_no_environment_uses, "INFO Fetched modules/dummy"),
+        (_follow_another_url, "INFO Fetched modules/dummy"),
         (lambda site: site.retire("team"), "INFO Deleting environment 'team'"),
     ],
 )
@@ -112,6 +126,29 @@ def test_a_run_that_does_something_logs_all_lines(site: Site, happen: Callable[[
     assert not outcome.has("Nothing new")
 
 
+@pytest.mark.parametrize("arguments", [[], ["--allow-purge"]], ids=["pushed", "everything"])
+def test_a_run_that_removes_an_expired_checkout_logs_all_lines(
+    site: Site, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.update()
+    [old] = site.checkouts("modules/dummy")
+    _push(site)
+    site.update()
+    assert site.update(*arguments).lines() == NOTHING
+    let_pass(monkeypatch, 301)
+    outcome = site.update(*arguments)
+    assert outcome.has(f"INFO Removed '{site.path('modules/dummy', f'.{old}')}', its retention is over")
+    assert outcome.lines()[0] == "INFO Obtaining lock 'jens' (attempt: 1)..."
+    assert not outcome.has("Nothing new")
+
+
+def test_a_warning_of_every_run_stands_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.update()
+    monkeypatch.setattr(preflight, "filesystem_doubts", lambda _config: ["it is odd"])
+    lines = site.update().lines()
+    assert lines == ["INFO Obtaining lock 'jens' (attempt: 1)...", "WARNING it is odd", *NOTHING]
+
+
 def test_a_run_that_found_a_hint_logs_all_lines(site: Site) -> None:
     site.settings["main.mode"] = "ONDEMAND"
     site.update()
@@ -120,25 +157,68 @@ def test_a_run_that_found_a_hint_logs_all_lines(site: Site) -> None:
     assert site.update().has("INFO 1 messages found")
 
 
-def test_the_lines_of_a_run_that_takes_long_are_in_the_log_while_it_works(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _wait_for(log: Path, text: str) -> bool:
+    """Wait until the log has a text, bounded widely."""
+    for _attempt in range(3000):
+        if text in log.read_text():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_the_log_tells_where_a_run_is_that_takes_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.update()
-    monkeypatch.setattr(logs, "HELD_BACK", 0.01)
-    seen = Event()
     log = site.root / "log/jens-update.log"
-    before = log.read_text().count("Obtaining lock")
+    log.write_text("")
+    monkeypatch.setattr(idle, "HELD_BACK", 0.01)
+    found: list[bool] = []
 
-    def wait_for_the_log(*_: object) -> None:
-        for _attempt in range(3000):
-            if log.read_text().count("Obtaining lock") > before:
-                seen.set()
-                return
-            time.sleep(0.01)
+    def wait(*_: object) -> list[str]:
+        found.append(_wait_for(log, "Obtaining lock 'jens'"))
+        return []
 
-    monkeypatch.setattr(preflight, "make_directories", wait_for_the_log)
+    monkeypatch.setattr(preflight, "filesystem_doubts", wait)
+    assert site.update().lines()[-2:] == NOTHING
+    assert found == [True]
+
+
+def test_what_a_run_begins_is_in_the_log_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.update()
-    assert seen.is_set()
+    site.add("modules/later")
+    site.publish()
+    log = site.root / "log/jens-update.log"
+    log.write_text("")
+    monkeypatch.setattr(idle, "HELD_BACK", 3600)
+    clone, found = wrapper.clone, []
+
+    def wait_and_clone(staging: Path, url: str, options: wrapper.GitOptions) -> None:
+        found.append(_wait_for(log, "INFO Cloning and expanding modules/later..."))
+        clone(staging, url, options)
+
+    monkeypatch.setattr(wrapper, "clone", wait_and_clone)
+    site.update()
+    assert found == [True]
+
+
+def test_a_run_that_is_killed_leaves_in_the_log_what_it_did(site: Site) -> None:
+    site.update()
+    log = site.root / "log/jens-update.log"
+    log.write_text("")
+    program = f"""
+import os, signal, sys
+from jens.commands import update
+from jens.repositories import publish
+publish.move_links = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(update.main(["-c", {str(site.config)!r}]))
+"""
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(TREE)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    lines = log.read_text().splitlines()
+    assert "Obtaining lock 'jens' (attempt: 1)..." in lines[0]
+    assert any("Updated ref" in line for line in lines)
+    times = [line[:23] for line in lines]
+    assert times == sorted(times)
 
 
 def test_the_log_tells_from_where_to_where_a_branch_has_moved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,9 +221,10 @@ def test_one_checkout_that_cannot_go_is_an_error_and_the_rest_goes(
 ) -> None:
     _lay_out(layout, DUMMY, A, B)
     _refuse_to_rename(monkeypatch, A)
-    (event,) = retention.retire_checkouts(layout, {DUMMY: set()}, set(), 0)
-    assert event.level == logging.ERROR
-    assert A in event.text
+    failed, removed = retention.retire_checkouts(layout, {DUMMY: set()}, set(), 0)
+    assert (failed.level, removed.level) == (logging.ERROR, logging.INFO)
+    assert A in failed.text
+    assert B in removed.text
     assert _commits(layout, DUMMY) == {A}
 
 
