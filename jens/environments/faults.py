@@ -16,6 +16,7 @@ from jens.events import (
     HELD,
     PURGE_GUARD,
     TOO_MANY,
+    UNDECLARED,
     UNKNOWN_KEY,
     VOID_OVERRIDE,
     WAY_OUT,
@@ -64,6 +65,9 @@ def plan_faults(
     )
     for definition in plan.definitions:
         found += [] if definition.is_held else _doubtful(definition, library)
+    for name in plan.protected:
+        text = "is declared by no definition, and stays because it is protected"
+        found.append(Fault(UNDECLARED, text, environment=name, addresses=addresses.get(name, ())))
     for name, hold in previous.holds.there.items() if previous.holds else ():
         if hold.until is None:
             found.append(Fault(HELD, f"is held {hold.why}", environment=name, addresses=addresses.get(name, ())))

@@ -65,7 +65,7 @@ class EnvironmentsPlan(NamedTuple):
     @property
     def has_news(self) -> bool:
         """Whether a definition is new, changed or gone."""
-        return bool(self.new or self.changed or self.deleted or self.protected or self.ended)
+        return bool(self.new or self.changed or self.deleted or self.ended)
 
 
 class RefusedLinks(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -85,8 +85,11 @@ class EnvironmentsStage:
             self._layout, self._expansion, with_conf=self._with_conf, versions=versions, conf_lines=self._conf_lines
         )
 
-    def apply(self, plan: EnvironmentsPlan) -> Applied:
-        """Make, remove and change environments. A failure of one leaves the others alone."""
+    def apply(self, plan: EnvironmentsPlan, known: Collection[str] = ()) -> Applied:
+        """Make, remove and change environments. A failure of one leaves the others alone.
+
+        ``known`` environments are protected, and runs have warned before that nothing declares them any more.
+        """
         for refusal in (*plan.refusals, *plan.refused_changes.values()):
             log.error("%s", refusal)
         self._tell_ill_formed(plan.ill_formed)
@@ -105,7 +108,8 @@ class EnvironmentsStage:
         for name in plan.deleted:
             self._delete(name)
         for name in plan.protected:
-            log.warning("Refusing to delete '%s' as it's protected", name)
+            level = logging.INFO if name in known else logging.WARNING
+            log.log(level, "Refusing to delete '%s' as it's protected", name)
         log.info("Recreating changed environments...")
         for definition in plan.changed:
             log.info("Recreating environment '%s'", definition.name)

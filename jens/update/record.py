@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jens import deferred, lastrun
 from jens.environments.model import Applied
-from jens.events import COMMIT, CONTENT, DELIVERY, MANDATORY_BRANCH
+from jens.events import COMMIT, CONTENT, DELIVERY, MANDATORY_BRANCH, UNDECLARED
 from jens.metadata.clones import Revisions
 from jens.model import Expansion, Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
@@ -239,6 +239,12 @@ def open_faults(
         with contextlib.suppress(OSError):  # whoever records the run tells
             lastrun.save_faults(context.layout, faults)
     return Faults(faults, faults != before)
+
+
+def known_undeclared(context: Context) -> set[str]:
+    """The environments of which earlier runs have told that nothing declares them any more. Raises OSError."""
+    faults = (opened.fault for opened in lastrun.load_faults(context.layout))
+    return {fault.environment for fault in faults if fault.kind == UNDECLARED}
 
 
 def _open_faults(

@@ -81,7 +81,7 @@ def _run(context: Context) -> Report:
         failed = repositories.failed()
         late = deferred.arrivals.find_late(layout, hints.pushes, {*failed, *left}) if hints.pushes else ()
         failures += deferred.hints.finish_and_log(config.messaging.queuedir, hints, failed, late, left)
-    is_unsettled = plans.is_refused or applied.unfinished or plans.environments.protected
+    is_unsettled = plans.is_refused or applied.unfinished
     with failing_as(EnvironmentsError):
         if is_tidy and repositories.is_at_rest and not (failures or is_unsettled):
             unrecorded = made.problem if made else ""
@@ -131,7 +131,8 @@ def _refresh_environments(context: Context, scope: Scope, plans: Plans, reposito
     stage = EnvironmentsStage(
         *(context.layout, plans.previous, expansion), with_conf=with_conf, versioning=versioning, conf_lines=lines
     )
-    applied = stage.apply(plans.environments)
+    known = record.known_undeclared(context) if plans.environments.protected else ()
+    applied = stage.apply(plans.environments, known)
     if scope.baseline is None:
         problems = deferred.dangling.refresh(context.layout, applied.standing, expansion)
         return applied._replace(failures=(*applied.failures, *problems))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jens.commands import check, gc, reset
-from tests.conftest import Remote, Site, definition, git
+from tests.conftest import Remote, Site, definition, faults_of, git
 
 DUMMY = "modules/dummy"
 MYAPP = "hostgroups/myapp"
@@ -365,18 +365,21 @@ def test_a_protected_environment_stays_and_goes_on_following(site: Site, dummy: 
     before = site.links("production")
     for name in ("production", "team"):
         site.retire(name)
-    dummy.push({INIT: "# feature 2\n"}, "feature")
-    for _ in range(2):
-        outcome = site.update("--strict")
-        assert outcome.code == 0
-        assert outcome.lines("WARNING Refusing") == ["WARNING Refusing to delete 'production' as it's protected"]
+    for level, arguments in (("WARNING", []), ("INFO", ["--allow-purge"])):
+        dummy.push({INIT: f"# {level}\n"}, "feature")
+        outcome = site.update("--strict", *arguments)
+        assert outcome.code == 60
+        assert f"{level} Refusing to delete 'production' as it's protected" in outcome.lines()
+        assert faults_of(site.root) == {"undeclared environment"}
         assert site.environments() == ["production", "qa"]
         assert site.links("production") == before
-        assert manifest(site, "production") == "# feature 2\n"
+        assert manifest(site, "production") == f"# {level}\n"
+    assert site.update().lines("INFO") == ["INFO Nothing new", "INFO Done"]
+    assert faults_of(site.root) == {"undeclared environment"}
     remembered(site, "production").unlink()
-    assert site.update("--strict").code == 0
+    assert site.update("--strict").code == 60
     assert site.links("production") == before
-    assert manifest(site, "production") == "# feature 2\n"
+    assert manifest(site, "production") == "# INFO\n"
     site.settings["main.protectedenvironments"] = "qa,"
     site.update()
     assert site.environments() == ["qa"]
@@ -723,7 +726,8 @@ def test_a_lost_cachedir_takes_nothing_away(site: Site, dummy: Remote) -> None:
     shutil.rmtree(site.root / "cache")
     (site.root / "cache").mkdir()
     for _ in range(2):
-        assert site.update("--strict").code == 0
+        assert site.update("--strict").code == 60
+        assert faults_of(site.root) == {"undeclared environment"}
         assert site.listing("environments", "clone") == before
     assert sorted(os.listdir(site.root / "cache/environments")) >= ["pins", "production", "team"]
 

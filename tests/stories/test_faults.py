@@ -36,6 +36,11 @@ def override_of_nothing(site: Site) -> None:
     site.define("team", definition(overrides={"modules/nothing": "master"}))
 
 
+def undeclared_and_protected(site: Site) -> None:
+    site.settings["main.protectedenvironments"] = "production,"
+    site.retire("production")
+
+
 def unknown_commit(site: Site) -> None:
     site.define("team", definition(overrides={DUMMY: f"commit/{'0123456789' * 4}"}))
 
@@ -104,6 +109,7 @@ FAULTS = [
     (lost_meaning, "definition", 60),
     (branch_in_use_deleted, "dangling link", 60),
     (override_of_nothing, "void override", 60),
+    (undeclared_and_protected, "undeclared environment", 60),
     (unknown_commit, "unknown commit", 60),
     (remote_away, "repository not fetched", 60),
     (no_mandatory_branch, "missing mandatory branch", 60),
