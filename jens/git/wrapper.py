@@ -330,10 +330,30 @@ def is_intact(bare: Path, *, held: int | None = None, limit: float | None = None
 def gc(bare: Path, *, aggressive: bool, held: int | None = None, limit: float = 0) -> None:
     """Pack a repository, and drop objects that were unreachable for two weeks. Worktree records stay.
 
-    Raises GitError, and GitTimeoutError after ``limit`` seconds (0: none). Source: git-gc(1).
+    It gets no commit-graph: see ``write_commit_graph``. Raises GitError, and GitTimeoutError after ``limit`` seconds
+    (0: none). Source: git-gc(1).
     """
     arguments = ["gc", "--quiet", *(["--aggressive"] if aggressive else [])]
-    run(arguments, git_dir=bare, held=held, limit=limit, settings=("-c", "gc.worktreePruneExpire=never"))
+    settings = ("-c", "gc.worktreePruneExpire=never", "-c", "gc.writeCommitGraph=false")
+    run(arguments, git_dir=bare, held=held, limit=limit, settings=settings)
+
+
+def write_commit_graph(bare: Path, *, held: int | None = None, limit: float = 0) -> None:
+    """Write the commit-graph of a repository, which makes Git faster. Raises GitError, GitTimeoutError.
+
+    For some dates of commits that never ends. Source: git-commit-graph(1).
+    """
+    run(["commit-graph", "write", "--reachable", "--no-progress"], git_dir=bare, held=held, limit=limit)
+
+
+def pack_new(bare: Path, *, held: int | None = None, limit: float = 0) -> None:
+    """Pack what is new in a repository, and leave its large packs as they are: much sooner done than ``gc``.
+
+    Raises GitError, GitTimeoutError. Source: git-repack(1).
+    """
+    # Git would put what a partial clone has of its remote into a pack of which it no longer knows that.
+    is_partial = any((bare / "objects" / "pack").glob("*.promisor"))
+    run(["repack", "-d", "-q", *([] if is_partial else ["--geometric=2"])], git_dir=bare, held=held, limit=limit)
 
 
 def has_heads(bare: Path) -> bool:

@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from jens import preflight
@@ -33,17 +33,23 @@ from jens.system import clock, files
 ATTEMPTS, PAUSE = 10, 10
 #: The run lock stays free as long as it was held, at most so many seconds, for jens-update tries it only once.
 LONGEST_REST = 10.0
+#: Seconds before each new try to pack mirrors that somebody has needed meanwhile.
+PAUSES: Sequence[float] = (0.0, 30.0, 60.0)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What to do: pack the mirrors (``aggressive``: better, but much slower), remove what is not needed."""
+    """What to do: pack the mirrors, remove what is not needed.
+
+    ``aggressive``: pack better, but much slower. ``only_new``: pack only what is new, which is soon done.
+    """
 
     bares: bool
     clones: bool
     aggressive: bool = False
+    only_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Result:
-    """The counts of what was done, for one or several repositories; sizes in bytes, of packed mirrors only."""
+    """The counts of what was done, for one or several repositories; sizes in bytes, of packed mirrors only.
+
+    ``needed`` are the repositories whose packing was ended, as somebody needed them.
+    """
 
     checkouts: int = 0
     records: int = 0
@@ -68,6 +77,7 @@ class Result:
     before: int = 0
     after: int = 0
     failures: tuple[str, ...] = ()
+    needed: tuple[RepoId, ...] = ()
 
     def __add__(self, other: Result) -> Result:
         return Result(*(getattr(self, key.name) + getattr(other, key.name) for key in fields(self)))
@@ -108,6 +118,22 @@ def collect(config: Config, orders: Orders) -> Result:
         repos = sorted({*layout.repositories_in(layout.baredir), *layout.repositories_in(layout.clonedir)})
     for repo in repos:
         total += _take_care_of(config, orders, used, repo)
+    return total + _try_again(config, orders, used, total.needed)
+
+
+def _try_again(
+    config: Config, orders: Orders, used: Mapping[RepoId, Set[str]] | None, repos: Sequence[RepoId]
+) -> Result:
+    """Pack what is new in mirrors that somebody has needed: where somebody pushes all the time, that is soon enough."""
+    total, orders = Result(), replace(orders, clones=False, only_new=True)
+    for pause in PAUSES if repos else ():
+        time.sleep(pause)
+        tried = sum((_take_care_of(config, orders, used, repo) for repo in repos), Result())
+        total, repos = total + replace(tried, needed=()), tried.needed
+        if not repos:
+            break
+    for repo in repos:
+        log.warning("The mirror of %s is not packed this time: somebody needed it each time", repo)
     return total
 
 
@@ -124,7 +150,7 @@ def _take_care_of(config: Config, orders: Orders, used: Mapping[RepoId, Set[str]
             seconds = time.monotonic() - begin
         free = time.monotonic()
         if held is not None:
-            result += _pack(config, repo, held, aggressive=orders.aggressive)
+            result += _pack(config, orders, repo, held)
     time.sleep(max(min(seconds, LONGEST_REST) - (time.monotonic() - free), 0.0))
     return result
 
@@ -301,27 +327,30 @@ def _can_be_packed(layout: Layout, evidence: Evidence, repo: RepoId) -> bool:
     return not unsafe
 
 
-def _pack(config: Config, repo: RepoId, held: int, *, aggressive: bool) -> Result:
+def _pack(config: Config, orders: Orders, repo: RepoId, held: int) -> Result:
     """Have Git pack a mirror, without the run lock; ``held`` is the lock of the repository."""
     limit = config.git.gctimeout
     try:
-        return _pack_within(Layout.of(config).bare(repo), repo, held, limit, aggressive=aggressive)
+        return _pack_within(Layout.of(config).bare(repo), orders, repo, held, limit)
     except GitTimeoutError as error:
         return _failure(f"Unable to pack {repo} within {limit} seconds (gctimeout): git {error.verb} was ended")
     except GitError as error:
         if error.status != -signal.SIGTERM:
             return _failure(f"Unable to tidy {repo}: {error}")
-        log.warning("The mirror of %s is not packed this time: somebody needed it, and ended git %s", repo, error.verb)
+        log.info("The mirror of %s is packed later: somebody needed it, and ended git %s", repo, error.verb)
+        return Result(needed=(repo,))
     except OSError as error:
         return _failure(f"Unable to tidy {repo}: {error}")
-    return Result()
 
 
-def _pack_within(bare: Path, repo: RepoId, held: int, limit: float, *, aggressive: bool) -> Result:
+def _pack_within(bare: Path, orders: Orders, repo: RepoId, held: int, limit: float) -> Result:
     before = _size(bare)
     pack = packing.Packing(bare, held, limit)
     try:
-        pack.gc(aggressive=aggressive)
+        if orders.only_new:
+            pack.pack_new()
+        else:
+            pack.gc(aggressive=orders.aggressive)
     except GitError as error:
         if error.is_cut_short or pack.is_intact():
             raise
