@@ -7,6 +7,7 @@ files and never writes into them. A file that somebody has changed by hand never
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import stat
 import struct
@@ -26,6 +27,10 @@ _EXTENDED, _ASSUMED, _STAGE, _LONG = 0x4000, 0x8000, 0x3000, 0x0FFF
 _SECOND = 10**9
 _MODES = {0o100644: 0o644, 0o100755: 0o755}
 _ATTRIBUTES = b".gitattributes"
+#: The mode of a submodule, as an index has it.
+_SUBMODULE = struct.pack(">L", 0o160000)
+#: Where in an entry its mode is, and at what multiples of bytes entries begin, after the header.
+_MODE, _ALIGNED = 24, 8
 
 
 class Entry(NamedTuple):
@@ -58,6 +63,18 @@ class Entry(NamedTuple):
 def is_whole(index: bytes) -> bool:
     """Whether an index is undamaged: it ends with the checksum of all before."""
     return hashlib.sha1(index[:-_CHECKSUM]).digest() == index[-_CHECKSUM:]
+
+
+def is_special(index: bytes | mmap.mmap) -> bool:
+    """Whether an index may name .gitattributes files or submodules: hardly any does, and this is soon known."""
+    return index.find(_ATTRIBUTES) >= 0 or _may_have_submodules(index)
+
+
+def _may_have_submodules(index: bytes | mmap.mmap) -> bool:
+    place = index.find(_SUBMODULE)
+    while place >= 0 and (place - _HEADER.size - _MODE) % _ALIGNED:
+        place = index.find(_SUBMODULE, place + 1)
+    return place >= 0
 
 
 class Index:
@@ -96,6 +113,11 @@ class Index:
             return set()
         entries = self.entries()
         return {(entry.path, entry.name) for entry in entries if os.path.basename(entry.path) == _ATTRIBUTES}
+
+    def submodules(self) -> list[bytes]:
+        """The paths of submodules. Raises ValueError."""
+        entries = self.entries() if _may_have_submodules(self._content) else ()
+        return [entry.path for entry in entries if entry.mode == 0o160000]
 
     def share(self, checkout: Path, staging: Path) -> bytes:
         """Link the files of a checkout that are unchanged according to its index into a new directory.

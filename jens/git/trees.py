@@ -19,6 +19,8 @@ from jens.git import process
 
 #: An entry of a tree object: its mode, its name, and the id of what it names.
 _ENTRY = re.compile(rb"(?P<mode>[0-7]+) [^\0]+\0(?P<name>.{20})", re.DOTALL)
+#: The entry of a file that says how Git lays out others.
+_ATTRIBUTES = re.compile(rb"100[0-7]{3} \.gitattributes\0(?P<name>.{20})", re.DOTALL)
 #: The type of what an entry names, in its mode.
 _TYPE, _DIRECTORY, _SUBMODULE = 0o170000, 0o040000, 0o160000
 #: Bytes to read at once, and objects to ask for at once.
@@ -29,11 +31,15 @@ Item = TypeVar("Item")
 
 
 class Named(NamedTuple):
-    """What a part of a tree names: ids of files and of trees, and how many submodules, which are empty directories."""
+    """What a part of a tree names: ids of files and of trees, and how many submodules, which are empty directories.
+
+    ``attributes`` are the ids of files of that name: .gitattributes.
+    """
 
     files: list[str]
     trees: list[str]
     submodules: int
+    attributes: Sequence[str] = ()
 
 
 class Trees:
@@ -203,7 +209,8 @@ def parse(content: bytes) -> tuple[Named, int]:
         end = match.end()
         mode, name = match.groups()
         named.get(_kind(mode), files).append(name.hex())
-    return Named(files, named[_DIRECTORY], len(named[_SUBMODULE])), end
+    attributes = [match["name"].hex() for match in _ATTRIBUTES.finditer(content, 0, end)]
+    return Named(files, named[_DIRECTORY], len(named[_SUBMODULE]), attributes), end
 
 
 @functools.lru_cache

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import mmap
 import os
 import stat
 import struct
 from pathlib import Path
 
 from jens.errors import GitError
-from jens.git.index import Index, is_whole
+from jens.git.index import Index, is_special, is_whole
 from jens.git.process import run
 from jens.names import is_commit_id
 from jens.system.files import is_verdict, open_file, read_file, read_if_there, remove_tree
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 _INDEX = b"DIRC"
 #: Bytes of an index that is read as a whole: half a million files with usual names.
 _LARGEST_INDEX = 1 << 26
+#: Bytes of an index up to which reading it is quicker than mapping it.
+_SMALL_INDEX = 1 << 18
 
 
 def record_path(bare: Path, commit: str) -> Path:
@@ -70,6 +74,32 @@ def size(bare: Path, commit: str) -> int:
         return os.lstat(f"{bare}/worktrees/{commit}/index").st_size
     except OSError:
         return 0
+
+
+def special(bare: Path, commit: str) -> tuple[list[str], bool]:
+    """The paths of the .gitattributes files of a checkout, and whether it has submodules, as its index says.
+
+    Nothing when there is no index that can be read.
+    """
+    try:
+        with open(open_file(f"{bare}/worktrees/{commit}/index"), "rb", buffering=0) as file:
+            if not _is_special(file):
+                return [], False
+            file.seek(0)
+            index = Index(file.read(_LARGEST_INDEX))
+        attributes = sorted(os.fsdecode(path) for path, _ in index.attributes())
+        return attributes, bool(index.submodules())
+    except (OSError, ValueError):
+        return [], False
+
+
+def _is_special(file: io.FileIO) -> bool:
+    """Whether an index may name something special. A run looks at each checkout, so no large one is read."""
+    content = file.read(_SMALL_INDEX)
+    if len(content) < _SMALL_INDEX:
+        return is_special(content)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return is_special(mapped)
 
 
 def keeps_commit(bare: Path, commit: str) -> bool:

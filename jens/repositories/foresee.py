@@ -139,8 +139,8 @@ def _refused(places: Mapping[str, Path], request: Request) -> dict[str, Event]:
 
 def _looks(layout: Layout, request: Request, disk: OnDisk, places: Mapping[str, Path]) -> dict[str, Look]:
     """How to look into the commits that environments may use. Raises GitError."""
-    repo, needs = request.repo, request.needs
+    repo, needs, bare = request.repo, request.needs, layout.bare(request.repo)
     wanted = content.looked_at(layout, repo, {needs.directories}.union(*needs.others.values()))
-    looks = {commit: content.in_checkout(layout.checkout(repo, commit)) for commit in disk.checkouts}
+    looks = {commit: content.in_checkout(layout.checkout(repo, commit), bare, commit) for commit in disk.checkouts}
     looks.update({commit: content.in_commit(place, commit, wanted) for commit, place in places.items()})
     return looks

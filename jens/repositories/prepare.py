@@ -224,7 +224,8 @@ def _may_be_damage(error: Exception) -> bool:
 def _content(layout: Layout, repo: RepoId, needs: Needs, plan: RefsPlan, staged: Mapping[str, Path]) -> list[Event]:
     events = []
     for ref, commit in used_targets(needs, plan):
-        look = content.in_checkout(staged.get(commit) or layout.checkout(repo, commit))
+        checkout = staged.get(commit) or layout.checkout(repo, commit)
+        look = content.in_checkout(checkout, layout.bare(repo), commit)
         events += content_events(repo, ref, commit, look, needs.directories_of(ref), is_new=commit in staged)
     return events
 

@@ -12,6 +12,7 @@ import pytest
 from jens import lastrun
 from jens.commands import stats
 from tests.conftest import Site, definition, git
+from tests.faults.decoy import push_tree
 
 DUMMY, MYAPP = "modules/dummy", "hostgroups/myapp"
 LATER = {f"modules/m{number}" for number in range(14)}
@@ -82,6 +83,14 @@ def large_files(site: Site) -> None:
     site.remotes[DUMMY].push({".gitattributes": "*.iso filter=lfs diff=lfs merge=lfs -text\n"})
 
 
+def large_files_below(site: Site) -> None:
+    site.remotes[DUMMY].push({"code/files/.gitattributes": "*.iso filter=lfs diff=lfs merge=lfs -text\n"})
+
+
+def repository_in_a_repository(site: Site) -> None:
+    push_tree(site.remotes[DUMMY], {"code/lib": ("160000", site.remotes[MYAPP].commit())})
+
+
 def most_modules_gone(site: Site) -> None:
     for repo in LATER:
         del site.urls[repo]
@@ -119,6 +128,8 @@ FAULTS = [
     (no_code, "repository content", 60),
     (submodules, "repository content", 60),
     (large_files, "repository content", 60),
+    (large_files_below, "repository content", 60),
+    (repository_in_a_repository, "repository content", 60),
     (most_modules_gone, "purge guard", 31),
     (most_modules_taken_away, "purge guard", 31),
     (default_that_no_repository_has, "purge guard", 31),
@@ -183,6 +194,8 @@ def test_whatever_is_wrong_is_seen_by_all_who_look(
         {".gitmodules": ""},
         {".gitmodules": "# [submodule]\n"},
         {".gitattributes": "# *.iso filter=lfs\n*.iso -filter\n*.pp filter=lfsx\n"},
+        {"code/.gitattributes": "*.pp text\n", "code/files/x.gitattributes": "*.iso filter=lfs\n"},
+        {"data/.gitmodules": '[submodule "x"]\n\tpath = x\n\turl = ../x\n'},
     ],
 )
 def test_what_only_looks_like_submodules_or_large_files_is_no_fault(well: Site, files: dict[str, str | None]) -> None:
@@ -398,6 +411,15 @@ def test_a_dry_run_promises_a_commit_that_only_the_remote_has(well: Site) -> Non
     code, lines = preview(well)
     assert code == 0
     assert f"Would expand modules/dummy .{commit} at {commit[:7]}" in lines
+
+
+@pytest.mark.parametrize("make", [large_files_below, repository_in_a_repository])
+def test_a_dry_run_looks_into_all_directories_of_what_was_pushed(well: Site, make: Callable[[Site], None]) -> None:
+    make(well)
+    code, lines = preview(well)
+    assert (code, len([line for line in lines if line.startswith("Would have a fault: modules/dummy")])) == (60, 1)
+    well.update()
+    assert preview(well) == (60, ["Nothing would change."])
 
 
 def test_a_dry_run_looks_into_what_was_pushed(well: Site) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from jens.metadata.yamlnodes import LARGEST, YamlError
 from jens.model import Definition, IllFormed, Prefixes
 from tests import TREE
 from tests.conftest import Remote, Site, definition, git
+from tests.faults.decoy import push_bomb, push_tree
 from tests.values import LIBRARY
 
 TOOL = TREE / "bin" / "jens-check"
@@ -944,6 +948,7 @@ def test_a_detached_or_unborn_head_names_no_branch(pipeline: Pipeline) -> None:
         ({"code/manifests/init.pp": None}, "there is no 'code', which environments link to"),
         ({".gitmodules": '[submodule "x"]\n'}, "it has submodules, which are not laid out"),
         ({".gitattributes": "*.iso filter=lfs\n"}, "it has files in Git LFS, of which only the pointers are laid out"),
+        ({"a/b/.gitattributes": "*.iso filter=lfs\n"}, "it has files in Git LFS, of which only the pointers are laid"),
     ],
 )
 @pytest.mark.parametrize("can_filter", ["true", "false"])
@@ -960,6 +965,38 @@ def test_a_branch_in_use_without_what_links_lead_to_is_an_error(
     found = (f"repositories.yaml:{pipeline.line(DUMMY)}: error", f"modules/dummy branch 'aside': {text}")
     said = pipeline.tree.check("--remote", "--mandatory-branches", "aside", environments=False)
     assert [line for line in said.lines if text in line and "modules/dummy" in line]
+
+
+def test_a_repository_in_a_repository_is_an_error(pipeline: Pipeline) -> None:
+    push_tree(pipeline.site.remotes[DUMMY], {"code/lib": ("160000", pipeline.site.remotes[DUMMY].commit())})
+    text = "modules/dummy branch 'master': it has submodules, which are not laid out"
+    assert_found(pipeline.check(), (f"repositories.yaml:{pipeline.line(DUMMY)}: error", text))
+
+
+def test_a_tree_that_unpacks_to_any_size_is_looked_through_once(pipeline: Pipeline) -> None:
+    push_bomb(pipeline.site.remotes[DUMMY], beside="master")
+    begin = time.monotonic()
+    assert_clean(pipeline.check())
+    assert time.monotonic() - begin < 60
+
+
+def test_a_server_that_only_serves_files_gives_all_of_a_repository(pipeline: Pipeline) -> None:
+    remote = pipeline.site.remotes[DUMMY]
+    remote.push({"code/manifests/init.pp": None})
+    git("update-server-info", directory=remote.path)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    handler = functools.partial(Quiet, directory=str(remote.path.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pipeline.site.urls[DUMMY] = f"http://127.0.0.1:{server.server_port}/{remote.path.name}"
+        said = pipeline.check()
+        server.shutdown()
+    text = "modules/dummy branch 'master': there is no 'code', which environments link to"
+    assert_found(said, (f"repositories.yaml:{pipeline.line(DUMMY)}: error", text))
 
 
 def test_the_common_hiera_data_need_no_code(pipeline: Pipeline) -> None:
