@@ -89,8 +89,12 @@ def _main(arguments: argparse.Namespace) -> int:
         return _prometheus(config)
     parts = set(_DIRECTORIES) if arguments.all or not arguments.parts else set(arguments.parts)
     preflight.check_readable(config, (key for part in _DIRECTORIES if part in parts for key in _DIRECTORIES[part]))
-    lines = _json(config, parts) if arguments.json else "\n".join(_text(config, parts))
-    print(lines)
+    if arguments.json:
+        print(_json(config, parts))
+        return OK
+    if parts == set(_DIRECTORIES):  # first, and whatever else cannot be read
+        print("\n".join(_last_run_text(lastrun.load(Layout.of(config)))), flush=True)
+    print("\n".join(_text(config, parts)))
     return OK
 
 
@@ -115,8 +119,6 @@ def _known(layout: Layout, parts: Collection[str]) -> Known:
 def _text(config: Config, parts: Collection[str]) -> Iterator[str]:
     layout = Layout.of(config)
     known = _known(layout, parts)
-    if parts == set(_DIRECTORIES):
-        yield from _last_run_text(lastrun.load(layout))
     if _REPOSITORIES in parts:
         yield from _repositories_text(config, layout, known.inventory)
     if _ENVIRONMENTS in parts:
