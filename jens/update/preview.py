@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from jens import lastrun
+from jens import deliveries, lastrun
 from jens.config import Config
 from jens.environments import dangling, tree, versions
 from jens.environments.dangling import Dangling
@@ -61,6 +61,7 @@ def _preview(context: Context) -> Preview:
         missing = {*dangling.find_missing(definitions, expansion), *_absent_items(definitions, expansion, foreseen)}
         applied = Applied(definitions)
         faults = plan_faults(plans.environments, plans.previous, applied, plans.work.library, missing)
+        faults += deliveries.faults(layout) if config.has_receivers else []
         events = [*(hints.events if hints else ()), *complaints(plans.work)]
         events += [event for work in foreseen for event in work.events if event.is_failure]
         lines = [event.text for event in (*events, *doubts(plans))]
