@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from flask.testing import FlaskClient
 
-from jens.commands import gc, gitlab_producer_runner, purge_queue, reset, stats, update
+from jens.commands import gc, gitlab_producer_runner, purge_queue, reset, stats, status_runner, update
 from tests.conftest import Site
 from tests.faults.users import NOBODY, as_user, give, instance_of, needs_root
 
@@ -207,6 +208,19 @@ def test_the_owner_runs_the_producer_behind_any_wsgi_server(built: Site) -> None
         give(path, NOBODY)
     config = str(built.config)
     assert as_user(NOBODY, lambda: int(not callable(gitlab_producer_runner.application(config)))) == 0
+
+
+def test_root_may_serve_the_status_page_of_anybody(built: Site) -> None:
+    """It writes nothing."""
+    for path in instance_of(built):
+        give(path, NOBODY)
+    client = FlaskClient(status_runner.application(str(built.config)))
+    before = everything(built)
+    commit = built.remotes["modules/dummy"].commit()
+    pages = ["/", "/environments/production", "/repositories/modules/dummy", "/history", f"/commits/{commit}"]
+    pages += ["/healthz", "/metrics"]
+    assert {page: client.get(page).status_code for page in pages} == dict.fromkeys(pages, 200)
+    assert everything(built) == before
 
 
 def test_root_may_read(built: Site) -> None:
