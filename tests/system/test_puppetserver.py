@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from jens.system import processes
 from tests.conftest import Outcome, Site, definition
+from tests.system.agents import agent
 from tests.system.puppetserver import JENS, OTHER, PuppetServer, notices
 from tests.system.test_types import TYPES, of_type
 
@@ -82,6 +84,36 @@ def test_a_push_is_in_the_next_catalog_after_the_flush_and_not_before(
     assert message(puppet_server, "dev") == "three"  # it goes on with what it has kept
     tell(served)
     assert puppet_server.catalog("dev")["environment"] == "production"
+
+
+def test_the_machines_of_a_deleted_environment_move_to_production_unless_they_are_strict(
+    served: Site, puppet_server: PuppetServer, tmp_path: Path
+) -> None:
+    """As docs/environments.md tells it."""
+    served.remotes[DUMMY].branch("dev")
+    served.define("dev", definition("master", {DUMMY: "dev"}))
+    served.remotes[DUMMY].push(says("of dev"), "dev")
+    run(served)
+
+    def asks(name: str, named: str = "", *, is_strict: bool = False) -> tuple[int, str]:
+        return agent(puppet_server, tmp_path / name, "dev", named, is_strict=is_strict)
+
+    for name, is_strict in (("before", False), ("strict-before", True)):
+        status, said = asks(name, is_strict=is_strict)
+        assert (status, "of dev" in said) == (0, True), said
+    served.retire("dev")
+    run(served)
+    status, said = asks("after")
+    assert (status, "of dev" in said) == (0, False), said
+    assert "Local environment: 'dev' doesn't match server specified environment 'production'" in said
+    assert "should be 'one'" in said
+    status, said = asks("strict-after", is_strict=True)
+    assert status == 1, said
+    assert "Environment 'dev' not found on server, aborting run." in said
+    assert "Notify" not in said
+    status, said = asks("named-after", "dev")
+    assert status == 0, said
+    assert "Environment 'dev' not found on server, skipping initial pluginsync." in said
 
 
 def test_only_the_certificate_of_the_documented_rule_may_flush(served: Site, puppet_server: PuppetServer) -> None:

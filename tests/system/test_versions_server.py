@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 from jens.system import processes
 from tests import TREE
 from tests.conftest import HIERADATA, Site
-from tests.system.puppetserver import JENS, MACHINE, PuppetServer, notices
+from tests.system.agents import agent
+from tests.system.puppetserver import JENS, PuppetServer, notices
 
 ONE, OTHER, HIERA, SITE = "modules/dummy", "modules/second", "common/hieradata", "common/site"
 CATALOGS, AGENTS = (300, 20) if os.environ.get("JENS_SOAK") else (12, 1)
@@ -138,14 +138,3 @@ def test_agents_apply_one_version_and_report_it(served: Site, puppet_server: Pup
         said = re.findall(r"/Notify\[.*?current_value '?absent'?, should be '?(\d+)'?", output)
         assert len(said) == 10, output
         assert len({*said}) == 1, output
-
-
-def agent(server: PuppetServer, top: Path) -> tuple[int, str]:
-    """The exit code and the output of a real agent, which only looks what it would do."""
-    top.mkdir()
-    settings = {"server": MACHINE, "serverport": server.port, "certname": MACHINE, "environment": "production"}
-    settings |= {"confdir": top, "vardir": top / "var", "ssldir": server.certificates.top / "ssl"}
-    command = ["puppet", "agent", "--test", "--noop", "--color", "false"]
-    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, done.stdout + done.stderr
