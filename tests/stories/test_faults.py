@@ -111,6 +111,10 @@ def default_that_no_repository_has(site: Site) -> None:
     site.define("production", "default: maste\nnotifications: ann@example.org\n")
 
 
+def defaults_that_no_repository_has(site: Site) -> None:
+    site.define("production", "default: [maste, quality]\nnotifications: ann@example.org\n")
+
+
 def most_environments_gone(site: Site) -> None:
     names = [f"e{number}.yaml" for number in range(14)]
     site.definitions.push(dict.fromkeys(names, definition()))
@@ -191,6 +195,7 @@ FAULTS = [
     (most_modules_gone, "purge guard", 31),
     (most_modules_taken_away, "purge guard", 31),
     (default_that_no_repository_has, "purge guard", 31),
+    (defaults_that_no_repository_has, "purge guard", 31),
     (most_environments_gone, "purge guard", 31),
     (too_many_environments, "too many", 60),
     (unknown_key, "unknown key", 60),
