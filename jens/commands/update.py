@@ -169,11 +169,15 @@ def _record(config: Config, last_run: Callable[[], LastRun]) -> None:
 
 
 def _progress() -> Progress:
-    """A line on stderr that counts repositories, but only on a terminal."""
+    """A line on stderr that counts repositories, but only on a terminal. It never counts any twice."""
     if not sys.stderr.isatty():
         return no_progress
+    most: dict[str, int] = {}
 
     def show(what: str, done: int, total: int) -> None:
+        if done <= most.get(what, 0):  # the run looks at them again, after it has seen more than it had expected
+            return
+        most[what] = done
         end = "\n" if done == total else ""
         print(f"\r{what} repositories: {done} of {total}", end=end, file=sys.stderr, flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -219,6 +221,38 @@ sys.exit(update.main(["-c", {str(site.config)!r}]))
     assert any("Updated ref" in line for line in lines)
     times = [line[:23] for line in lines]
     assert times == sorted(times)
+
+
+def _on_a_terminal(site: Site, *arguments: str) -> list[str]:
+    """What somebody sees of a run, line by line; what a line shows one after the other counts as lines."""
+    command = [sys.executable, str(TREE / "bin" / "jens-update"), "-c", str(site.config), *arguments]
+    ours, terminal = os.openpty()
+    process = subprocess.Popen(command, stderr=terminal, env={**os.environ, "PYTHONPATH": str(TREE)})
+    os.close(terminal)
+    shown = b""
+    with process, open(ours, "rb", buffering=0) as screen, suppress(OSError):  # at the end the terminal is closed
+        while piece := screen.read(4096):
+            shown += piece
+    assert process.returncode == 0, shown
+    return [line for line in shown.decode().replace("\r", "\n").split("\n") if line]
+
+
+def test_on_a_terminal_a_run_says_what_came_of_it_and_where_to_look(site: Site) -> None:
+    progress = re.compile(r"(Asking|Preparing) repositories: (\d+) of (\d+)")
+    assert _on_a_terminal(site)[-1] == "Changed: repositories 4, environments 1."
+    site.remotes["modules/dummy"].push({"code/manifests/init.pp": "# new\n"})
+    assert _on_a_terminal(site)[-1] == "Changed: repositories 1, environments 0."
+    for remote in site.remotes.values():
+        remote.go_away()
+    *lines, last = _on_a_terminal(site, "--poll")
+    assert last == (
+        "Changed: repositories 0, environments 0. Failed: 4. Open faults: 4, "
+        f"see jens-stats and {site.root}/log/jens-update.log."
+    )
+    counted = [match.groups() for match in map(progress.fullmatch, lines) if match]
+    assert len(counted) == len(lines)
+    numbers = [str(number) for number in range(1, 5)]
+    assert counted == [(what, number, "4") for what in ("Asking", "Preparing") for number in numbers]
 
 
 def test_the_log_tells_from_where_to_where_a_branch_has_moved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
