@@ -234,3 +234,23 @@ def test_git_is_waited_for_as_long_as_it_takes_and_no_longer(
         process.run(["never"], limit=0.3)
     os.kill(int(process.run(["detached"])), signal.SIGKILL)
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_what_is_new_is_packed_and_nothing_is_lost(site: Site, is_partial: bool, tmp_path: Path) -> None:
+    remote, bare = site.remotes["modules/dummy"], tmp_path / "bare"
+    git("config", "uploadpack.allowFilter", "true", directory=remote.path)
+    filters = ["--filter=blob:none"] if is_partial else []
+    git("clone", "-q", "--bare", *filters, remote.url, str(bare), directory=tmp_path)
+    packs = bare / "objects" / "pack"
+    promised = {path.name for path in packs.glob("*.promisor")}
+    assert bool(promised) == is_partial
+    for number in range(3):
+        remote.push({"code/manifests/init.pp": f"# {number}\n"})
+        git("fetch", "-q", remote.url, "+refs/heads/*:refs/heads/*", directory=bare)
+    wrapper.pack_new(bare)
+    assert promised <= {path.name for path in packs.glob("*.promisor")}
+    assert [path for path in bare.glob("objects/??/*") if path.is_file()] == []
+    assert is_partial or len(list(packs.glob("*.pack"))) < 3
+    assert wrapper.is_intact(bare)
+    assert git("rev-list", "--count", remote.commit(), directory=bare) == "4"
