@@ -268,7 +268,10 @@ class GitlabProducer(NamedTuple):
 
 
 class Config(NamedTuple):
-    """Everything configured, nested by section; ``warnings`` are for the log."""
+    """Everything configured, nested by section; ``warnings`` are for the log.
+
+    Those about keys and sections that nobody knows are ``unknown``, too: a typo has no effect until it is mended.
+    """
 
     path: Path
     main: Main
@@ -282,6 +285,7 @@ class Config(NamedTuple):
     notify: Notify
     gitlabproducer: GitlabProducer
     warnings: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def has_receivers(self) -> bool:
@@ -322,12 +326,13 @@ def load_config(path: Path = DEFAULT_PATH) -> Config:
     """
     lines = _read(path)
     raw = _parse(path, lines)
-    warnings = _unknown_keys(path, raw, lines)
+    unknown = tuple(_unknown_keys(path, raw, lines))
     _validate(path, raw)
     sections: dict[str, Any] = {
         section: kind(**{name: raw[section][name] for name in kind._fields}) for section, kind in _SECTIONS.items()
     }
-    config = Config(path=path, warnings=(*warnings, *_risks(path, sections["main"])), **sections)
+    warnings = (*unknown, *_risks(path, sections["main"]))
+    config = Config(path=path, warnings=warnings, unknown=unknown, **sections)
     _check_whole(config)
     return config
 

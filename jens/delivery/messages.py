@@ -8,6 +8,7 @@ from datetime import datetime
 from jens.events import (
     CHECKOUT,
     COMMIT,
+    CONFIGURATION,
     CONTENT,
     DANGLING_LINK,
     DEFINITION,
@@ -47,6 +48,7 @@ REMEDIES = {
     MANDATORY_BRANCH: "Push the branch to {repository} again. Until then its last files stay.",
     NOT_FETCHED: "See whether the Git server answers, and whether Jens may read {repository}. Runs try again.",
     REFUSED: "Mend {repository}, or take it out of the library.",
+    CONFIGURATION: "Correct the key in the configuration of Jens, or take it out.",
     LIBRARY_ENTRY: "Mend the entry of {repository} in the library; jens-check tells what is wrong.",
     WAY_OUT: "Push to {repository} without the link that leads out of it.",
     TOO_MANY: "Take definitions away, or raise maxenvironments.",

@@ -11,10 +11,12 @@ from typing import NamedTuple
 from jens.config import Config
 from jens.environments.model import Versioning
 from jens.errors import StageError
+from jens.events import CONFIGURATION
 from jens.git.process import GitOptions, Limits, set_limits
 from jens.git.remotes import Remotes
 from jens.git.workers import DEFAULT_JOBS, Progress, affordable, no_progress, questions
 from jens.layout import VERSIONS, Layout
+from jens.model import Fault
 from jens.statefile import StateError
 from jens.system import limits
 
@@ -90,6 +92,11 @@ def _jobs(configured: int) -> int:
 def within(limit: int, patience: int) -> int:
     """The smaller one of two limits in seconds, of which 0 is none."""
     return min(filter(None, (limit, patience)), default=0)
+
+
+def configuration_faults(config: Config) -> list[Fault]:
+    """The keys and sections that nobody knows, a fault each."""
+    return [Fault(CONFIGURATION, text, ref=text.partition(" is ignored")[0]) for text in config.unknown]
 
 
 def is_on_demand(config: Config, options: Options) -> bool:

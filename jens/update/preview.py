@@ -25,7 +25,7 @@ from jens.repositories.refs import describe, entries_to_remove
 from jens.repositories.stage import complaints, kept_refs
 from jens.text import one_line
 from jens.update import patience
-from jens.update.options import Context, Options, failing_as, opened, versioning_of
+from jens.update.options import Context, Options, configuration_faults, failing_as, opened, versioning_of
 from jens.update.plan import Plans, doubts, plan_everything, without_losses
 
 
@@ -61,7 +61,7 @@ def _preview(context: Context) -> Preview:
         missing = {*dangling.find_missing(definitions, expansion), *_absent_items(definitions, expansion, foreseen)}
         applied = Applied(definitions)
         faults = plan_faults(plans.environments, plans.previous, applied, plans.work.library, missing)
-        faults += deliveries.faults(layout) if config.has_receivers else []
+        faults += [*configuration_faults(config), *(deliveries.faults(layout) if config.has_receivers else [])]
         events = [*(hints.events if hints else ()), *complaints(plans.work)]
         events += [event for work in foreseen for event in work.events if event.is_failure]
         lines = [event.text for event in (*events, *doubts(plans))]

@@ -21,7 +21,7 @@ from jens.repositories.stage import RepositoriesStage
 from jens.statefile import StateError
 from jens.text import one_line
 from jens.update import baseline
-from jens.update.options import Context, versioning_of
+from jens.update.options import Context, configuration_faults, versioning_of
 from jens.update.plan import Plans, expansion_of
 from jens.update.scope import Scope
 
@@ -272,7 +272,7 @@ def _open_faults(
     found += deferred.environments_faults.plan_faults(
         plans.environments, plans.previous, applied, plans.work.library, dangling
     )
-    found += of_receivers
+    found += [*of_receivers, *configuration_faults(context.config)]
     failed = set(map(str, repositories.failed()))
     faults = lastrun.still_open(
         found, before, lambda fault: not (fault.kind in _OF_COMMITS and fault.repository in failed), now

@@ -131,6 +131,10 @@ def unknown_key(site: Site) -> None:
     site.define("production", definition(more="colour: red\n"))
 
 
+def typo_in_the_configuration(site: Site) -> None:
+    site.settings["main.purgelimt"] = "30"
+
+
 def waits_for_a_branch(site: Site) -> None:
     remote_away(site)
     site.define("production", definition(overrides={DUMMY: "idea"}))
@@ -198,6 +202,7 @@ FAULTS = [
     (defaults_that_no_repository_has, "purge guard", 31),
     (most_environments_gone, "purge guard", 31),
     (too_many_environments, "too many", 60),
+    (typo_in_the_configuration, "configuration", 60),
     (unknown_key, "unknown key", 60),
     (waits_for_a_branch, "environment", 60),
     (too_large, "checkout refused", 60),
