@@ -369,3 +369,23 @@ def test_commits_with_dates_that_make_git_pack_for_ever_hold_nobody_up(built: Si
     remote.push({INIT: "# new\n"})
     assert built.update("--strict").code == 0
     assert built.read("production/modules/dummy/manifests/init.pp") == "# new\n"
+
+
+@pytest.mark.parametrize("pattern", ["pack/pack-*.rev", "info/commit-graph", "pack/pack-*.bitmap"])
+def test_what_git_derives_from_objects_is_made_anew_when_it_is_damaged(built: Site, pattern: str) -> None:
+    """Git packs no repository any more of which it cannot read such a file."""
+    mirror = bare(built)
+    git("-c", "pack.writeReverseIndex=true", "repack", "-q", "-a", "-d", "-b", directory=mirror)
+    git("commit-graph", "write", "--reachable", directory=mirror)
+    [path] = (mirror / "objects").glob(pattern)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(content)
+    outcome = collect(built, "-a")
+    assert_silent(outcome)
+    assert packed(outcome.lines()) == set(built.urls)
+    [warning] = outcome.lines("WARNING")
+    assert warning == f"WARNING Removed '{path}', which is damaged, Git makes it anew"
+    assert not collect(built, "-a").lines("WARNING")
+    assert_sound(built)
