@@ -6,7 +6,6 @@ import io
 import logging
 import mmap
 import os
-import stat
 import struct
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from jens.errors import GitError
 from jens.git.index import Index, is_special, is_whole
 from jens.git.process import run
 from jens.names import is_commit_id
-from jens.system.files import is_verdict, open_file, read_file, read_if_there, remove_tree
+from jens.system.files import is_verdict, leads_to_file, open_file, read_file, read_if_there, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +55,7 @@ def add_record(bare: Path, commit: str, checkout: Path) -> None:
 def has_record(bare: Path, commit: str) -> bool:
     """Whether a bare has a complete record of the checkout of a commit. Raises OSError when nobody can look now."""
     record = f"{bare}/worktrees/{commit}"  # strings and not paths, for speed: a run looks at each checkout
-    return all(_is_file(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError as error:
-        if not is_verdict(error):
-            raise
-        return False
+    return all(leads_to_file(f"{record}/{name}") for name in ("HEAD", "commondir", "gitdir", "locked"))
 
 
 def size(bare: Path, commit: str) -> int:

@@ -18,20 +18,26 @@ from tests.conftest import git
 EXAMPLE = TREE / "examples" / "puppetfile"
 
 
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory that make-site has made, after a run."""
-    commands = tmp_path / "bin"
+def make_site(top: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """Run make-site, and jens-update once. Returns the directory that it has made, and what it printed."""
+    commands = top / "bin"
     commands.mkdir()
     (commands / "jens-init").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TREE}/bin/jens-init" "$@"\n')
     (commands / "jens-init").chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(TREE))
-    said = subprocess.run([EXAMPLE / "make-site", "try"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    config = tmp_path / "try" / "jens" / "main.conf"
-    assert said.stdout == f"The site is made. Bring it up to date with: jens-update -c {config}\n"
-    assert update.main(["-c", str(config), "--strict"]) == 0
-    return tmp_path / "try"
+    said = subprocess.run([EXAMPLE / "make-site", "try"], cwd=top, capture_output=True, text=True, check=True)
+    assert update.main(["-c", str(top / "try" / "jens" / "main.conf"), "--strict"]) == 0
+    return top / "try", said.stdout
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that make-site has made, after a run."""
+    directory, said = make_site(tmp_path, monkeypatch)
+    config = directory / "jens" / "main.conf"
+    assert said == f"The site is made. Bring it up to date with: jens-update -c {config}\n"
+    return directory
 
 
 def links(made: Path, environment: str) -> list[str]:

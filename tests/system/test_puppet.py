@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any, Callable
 
 import pytest
 
-from jens.commands import update
 from jens.layout import Layout
 from tests import TREE
 from tests.conftest import Site, git
+from tests.stories.test_from_r10k import make_site
 from tests.stories.test_tutorial import COPIED, PLACES, Sandbox, steps
 from tests.system.services import commands, documented, required
 
@@ -419,15 +418,7 @@ def test_data_and_hierarchy_move_together(site: Site, tmp_path: Path, versioned:
 def test_a_site_that_comes_from_r10k_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Public modules at their tags, a control repository, and the hierarchy that comes with it."""
     required("puppet", "puppet-agent")
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (commands / "jens-init").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{TREE}/bin/jens-init" "$@"\n')
-    (commands / "jens-init").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(TREE))
-    made = tmp_path / "made"
-    subprocess.run([TREE / "examples" / "puppetfile" / "make-site", made], check=True, capture_output=True)
-    assert update.main(["-c", str(made / "jens" / "main.conf"), "--strict"]) == 0
+    made, _ = make_site(tmp_path, monkeypatch)
     options = [
         *("--confdir", str(tmp_path / "confdir"), "--vardir", str(tmp_path / "var"), "--color", "false"),
         *("--environmentpath", str(made / "jens" / "environments"), "--environment", "test"),
