@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,14 +191,15 @@ class LinkReader:
 # Links that lead out of a checkout
 
 
-def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path, used: Iterable[Directories]) -> None:
+def refuse_ways_out(layout: Layout, repo: RepoId, checkout: Path, directories: Directories) -> None:
     """Check that no symbolic link in a checkout leads what environments link to out of the checkout.
 
-    ``used``: the directories of it that they use. Raises WayOutError: Puppet would read files there that do not belong
-    to the repository. Raises OSError when nobody can look now.
+    ``directories`` are those that the library names. What a definition names besides is refused to its environment
+    alone. Raises WayOutError: Puppet would read files there that do not belong to the repository. Raises OSError when
+    nobody can look now.
     """
-    linked = {below for directories in used for below in links_of(layout, repo, directories).values()}
-    outside = [below for below in sorted(linked) if leads_out(checkout, below)]
+    linked = links_of(layout, repo, directories).values()
+    outside = [below for below in sorted({*linked}) if leads_out(checkout, below)]
     if outside:
         raise WayOutError(outside)
 

@@ -11,7 +11,7 @@ from jens import statefile
 from jens.events import Event, tell
 from jens.layout import Layout
 from jens.links import Target, leads_out, links_of
-from jens.model import HIERADATA, Definition, Directories, Expansion, Ref
+from jens.model import HIERADATA, SITE, Definition, Directories, Expansion, Moving, Ref, RepoId
 from jens.names import describe_ref
 from jens.statefile import DANGLING, StateError
 from jens.system import files
@@ -72,13 +72,38 @@ def find_missing(definitions: Iterable[Definition], expansion: Expansion) -> set
     A default that no repository has makes each link of an environment dangle.
     """
     found = set()
-    missing = sorted((repo, describe_ref(ref), ref) for repo, ref in expansion.missing)
+    lacking = _Lacking(expansion)
     for definition in definitions:
-        lacks = [(str(repo), what) for repo, what, ref in missing if expansion.ref_of(definition, repo) == ref]
+        lacks = [(str(repo), describe_ref(ref)) for repo, ref in sorted(lacking.of(definition).items())]
         more = len(lacks) - _MOST
         found |= {Dangling(definition.name, repo, what) for repo, what in lacks[:_MOST]}
         found |= {Dangling(definition.name, f"{more} more repositories", "such ref")} if more > 0 else set()
     return found
+
+
+class _Lacking:
+    """Tells which refs of environments are missing. Those of repositories that are not overridden are shared."""
+
+    def __init__(self, expansion: Expansion) -> None:
+        self._expansion = expansion
+        self._repos = {repo for repo, _ref in expansion.missing}
+        self._usual: dict[tuple[Ref, ...], dict[RepoId, Ref]] = {}
+
+    def of(self, definition: Definition) -> dict[RepoId, Ref]:
+        """The missing refs of an environment, by repository."""
+        own = {*definition.overrides, *definition.follow, *(() if definition.defaults else (SITE, HIERADATA))}
+        usual = {repo: ref for repo, ref in self._by_default(definition.defaults).items() if repo not in own}
+        return {**usual, **self._among(definition, own & self._repos)}
+
+    def _by_default(self, defaults: tuple[Moving, ...]) -> dict[RepoId, Ref]:
+        if defaults not in self._usual:
+            plain = Definition("", defaults[0], {}, others=defaults[1:]) if defaults else None
+            self._usual[defaults] = self._among(plain, self._repos) if plain else {}
+        return self._usual[defaults]
+
+    def _among(self, definition: Definition, repos: Iterable[RepoId]) -> dict[RepoId, Ref]:
+        refs = {repo: self._expansion.ref_of(definition, repo) for repo in repos}
+        return {repo: ref for repo, ref in refs.items() if ref is not None and (repo, ref) in self._expansion.missing}
 
 
 def _missing_items(layout: Layout, checkout: Path, directories: Directories) -> list[str]:

@@ -221,9 +221,8 @@ class EnvironmentsStage:
         wanted = self._planner.tree(definition)
         found = tree.take(path)
         out = self._planner.refused(definition, found, definition.name)
-        held = deferred.wanted.keep_waiting(
-            wanted, found, [link for link in self._planner.waiting(definition) if link not in out]
-        )
+        waiting = {link: repo for link, repo in self._planner.waiting(definition).items() if link not in out}
+        held = deferred.wanted.keep_waiting(wanted, found, waiting)
         problems: list[OSError] = []
         if found.blocked or "" in found.missing:
             tree.create(path, held)
@@ -233,8 +232,7 @@ class EnvironmentsStage:
             self._tell_moves(definition, deferred.wanted.refs_moved(self._layout, definition.name, found, changes))
             problems = tree.change(path, changes)
             self._changed += bool(changes.count)
-        waiting = sorted(link for link in held.links if held.links[link] != wanted.links.get(link))
-        return _Outcome(problems, waiting, out)
+        return _Outcome(problems, deferred.wanted.differing(held, wanted), out)
 
     def _tell_moves(self, definition: Definition, moved: Mapping[RepoId, tuple[Ref, Ref]]) -> None:
         """Tell which repositories go from one default to another, because a branch has come or gone."""
@@ -253,8 +251,8 @@ class EnvironmentsStage:
         wanted = planner.tree(definition, self._versioning.told(before or ""))
         found = deferred.tree.take(layout.environmentsdir / place)
         out = planner.refused(definition, found, place)
-        waiting = [link for link in planner.waiting(definition) if link not in out and link in found.links]
-        if before is None and waiting:
+        waiting = {link: repo for link, repo in planner.waiting(definition).items() if link not in out}
+        if before is None and not found.links.keys().isdisjoint(waiting):
             return _Outcome([], sorted(waiting), out)  # its links would have to be others
         held = deferred.wanted.keep_waiting(wanted, found, waiting)
         if before is None or found.blocked or deferred.wanted.plan_changes(held, found).count:
@@ -269,7 +267,7 @@ class EnvironmentsStage:
         elif not versions.is_seen_at(layout, name, before, self._versioning.seen_at):
             versions.flip(layout, name, before, self._versioning.seen_at)
             self._changed += 1
-        return _Outcome([], sorted(link for link in waiting if held.links[link] != wanted.links.get(link)), out)
+        return _Outcome([], deferred.wanted.differing(held, wanted), out)
 
     def _delete(self, name: str) -> None:
         log.info("Deleting environment '%s'", name)

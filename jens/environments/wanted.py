@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -223,25 +223,32 @@ class Planner:
                     refused[link] = target
         return refused
 
-    def waiting(self, definition: Definition) -> dict[str, tuple[RepoId, Ref]]:
-        """The links that must wait, because the ref that they should lead to is undetermined."""
+    def waiting(self, definition: Definition) -> dict[str, RepoId]:
+        """The links that must wait, because the ref that they should lead to is undetermined.
+
+        Among them are all that the environment may have to such a repository, wherever its code and data are.
+        """
         return {
-            link: (repo, ref)
+            link: repo
             for repo, ref in self._expansion.undetermined
-            if self._expansion.ref_of(definition, repo) == ref
-            for link in self._links_of(definition, repo)
+            if repo in self._expansion.inventory and self._expansion.ref_of(definition, repo) == ref
+            for link in all_links_of(self._layout, repo)
         }
 
-    def _links_of(self, definition: Definition, repo: RepoId) -> Iterable[str]:
-        if repo not in self._expansion.inventory:
-            return ()
-        return all_links_of(self._layout, repo, self._expansion.directories_of(definition, repo))
+
+def keep_waiting(wanted: Tree, found: Found, waiting: Mapping[str, RepoId]) -> Tree:
+    """The tree, in which all links to a repository that wait are as they are, if it has any of them now."""
+    shown = {repo for link, repo in waiting.items() if link in found.links}
+    if not shown:
+        return wanted
+    others = {link: text for link, text in wanted.links.items() if waiting.get(link) not in shown}
+    return replace(wanted, links={**others, **{link: found.links[link] for link in waiting if link in found.links}})
 
 
-def keep_waiting(wanted: Tree, found: Found, waiting: Iterable[str]) -> Tree:
-    """The tree, in which links that wait and exist stay as they are."""
-    held = {link: found.links[link] for link in waiting if link in found.links}
-    return replace(wanted, links={**wanted.links, **held}) if held else wanted
+def differing(one: Tree, other: Tree) -> list[str]:
+    """The links that only one of two trees has, or that lead elsewhere in the other."""
+    links = {*one.links, *other.links}
+    return sorted(link for link in links if one.links.get(link) != other.links.get(link))
 
 
 def refs_moved(layout: Layout, place: str, found: Found, changes: Changes) -> dict[RepoId, tuple[Ref, Ref]]:

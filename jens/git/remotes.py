@@ -395,12 +395,12 @@ class Remotes:
 
         Raises GitError when asking failed.
         """
-        return wrapper.remote_heads(self.reply(question))
+        return wrapper.remote_heads(self.reply(question), wrapper.asked_tags(question))
 
     def heads_now(self, question: Command) -> dict[str, str]:
         """The same, asked in any case. Raises GitError when asking failed."""
         self._ask_aside(question)
-        return wrapper.remote_heads(self.reply(question))
+        return wrapper.remote_heads(self.reply(question), wrapper.asked_tags(question))
 
 
 def _asked(question: Command, options: GitOptions) -> bytes:

@@ -81,8 +81,11 @@ def default_branch(url: str, options: GitOptions) -> str:
     return match["branch"] if match else ""
 
 
-def remote_heads(output: bytes) -> dict[str, str]:
-    """The branches and tags of a remote, key to commit, from its reply. Raises GitError."""
+def remote_heads(output: bytes, tags: Collection[str] | None = None) -> dict[str, str]:
+    """The branches and tags of a remote, key to commit, from its reply; only these ``tags``, if they are given.
+
+    Git compares what is asked for with the ends of names, so there may be more. Raises GitError.
+    """
     heads, peeled = {}, {}
     for line in output.decode("utf-8", "surrogateescape").split("\n"):  # names may contain other line ends
         commit, _, ref = line.partition("\t")
@@ -95,7 +98,10 @@ def remote_heads(output: bytes) -> dict[str, str]:
                 peeled[key[: -len(_PEELED)]] = commit
             else:
                 heads[key] = commit
-    return {**heads, **peeled}
+    found = {**heads, **peeled}
+    if tags is None:
+        return found
+    return {key: commit for key, commit in found.items() if not key.startswith(TAG_MARK) or key[1:] in tags}
 
 
 def listing(heads: Mapping[str, str]) -> bytes:

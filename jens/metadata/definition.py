@@ -153,7 +153,7 @@ def _read(name: str, source: bytes, top: Entries, prefixes: Prefixes, report: Re
 
 def _defaults(node: Node, prefixes: Prefixes) -> tuple[Moving, ...]:
     """The defaults that a definition has: one, or a list."""
-    listed = node.value if yamlnodes.kind(node) == "seq" else [node]
+    listed = yamlnodes.items(node)
     if not listed or len(listed) > MOST_DEFAULTS:
         expected = f"a branch, a tag, or a list of 1 to {MOST_DEFAULTS} of them"
         raise YamlError(f"'default' is expected to be {expected}", yamlnodes.line_of(node))

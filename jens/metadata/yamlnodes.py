@@ -112,6 +112,11 @@ def string(node: Node) -> str | None:
     return str(node.value) if isinstance(node, yaml.ScalarNode) and node.tag == _STRING else None
 
 
+def items(node: Node) -> list[Node]:
+    """The items of a list; another node, as if it were the only one. A tag may say that a text is a list."""
+    return list(node.value) if isinstance(node, yaml.SequenceNode) and kind(node) == "seq" else [node]
+
+
 def is_foreign(node: Node) -> bool:
     """Whether a node is tagged as something that YAML does not know, such as an object of a program."""
     return node.tag not in _TAGS

@@ -172,14 +172,14 @@ def _lay_out(layout: Layout, remotes: Remotes, request: Request, on_disk: OnDisk
             if commit in too_much:
                 raise too_much[commit]
             like = _like(layout, repo, commit, plan, disk, staged)
-            staged[commit] = _check_out(layout, repo, commit, like, used_of(commit, request.needs, plan))
+            staged[commit] = _check_out(layout, repo, commit, like, request.needs.directories)
         except (GitError, OSError, BudgetError, WayOutError) as error:
             failed.append(commit)
             events.append(not_checked_out(repo, commit, error))
             is_suspicious = is_suspicious or _may_be_damage(error)
     for commit in checked_out_before(plan, disk):
         try:
-            refuse_ways_out(layout, repo, layout.checkout(repo, commit), used_of(commit, request.needs, plan))
+            refuse_ways_out(layout, repo, layout.checkout(repo, commit), request.needs.directories)
         except WayOutError as error:
             failed.append(commit)
             events.append(Event(logging.ERROR, f"Unable to use {repo} at {commit}: {error}", CHECKOUT, commit))
@@ -303,8 +303,9 @@ def outcome(
     failed: bool,
 ) -> Prepared:
     """The result of a worker."""
-    # A new repository is known once one of its refs is expanded. Environments do not hold it before.
-    known = request.is_known or bool(plan.targets)
+    # A new repository is known once one of its refs is expanded, or when its remote has none that it must have.
+    # Environments do not hold it before.
+    known = request.is_known or bool(plan.targets) or not (failed or request.needs.mandatory)
     return Prepared(request.repo, disk, plan, staged or {}, tuple(events), is_known=known, failed=failed)
 
 
@@ -316,21 +317,15 @@ def _like(
     return next(((other, staged.get(other) or layout.checkout(repo, other)) for other in others), None)
 
 
-def used_of(commit: str, needs: Needs, plan: RefsPlan) -> frozenset[Directories]:
-    """The directories of a commit that environments use, by whatever ref."""
-    refs = (ref for ref, target in plan.targets.items() if target == commit)
-    return frozenset(directories for ref in refs for directories in needs.directories_of(ref))
-
-
 def _check_out(
-    layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None, used: Iterable[Directories]
+    layout: Layout, repo: RepoId, commit: str, like: tuple[str, Path] | None, directories: Directories
 ) -> Path:
     clone = layout.clone(repo)
     files.make_directory(clone)
     staging = files.staging_name(clone)
     try:
         worktrees.check_out(layout.bare(repo), commit, staging, layout.checkout(repo, commit), like)
-        refuse_ways_out(layout, repo, staging, used)
+        refuse_ways_out(layout, repo, staging, directories)
     except BaseException:
         files.remove_tree(staging)
         files.remove_tree(worktrees.record_path(layout.bare(repo), commit))

@@ -128,7 +128,7 @@ class Baseline(NamedTuple):
         """
         mirror = self.mirrors[str(repo)]
         if mirror.branches != _digest(reply):  # others sort by other rules
-            reply = wrapper.listing(wrapper.remote_heads(reply))
+            reply = wrapper.listing(wrapper.remote_heads(reply, wrapper.asked_tags(self.question(repo))))
         is_same = mirror.branches == _digest(reply)
         return is_same and mirror.fingerprint == fingerprints.of_mirror(layout, repo, mirror.names.split("\n"))
 

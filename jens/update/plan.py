@@ -15,9 +15,9 @@ from jens.git import wrapper
 from jens.layout import Layout
 from jens.metadata import usages
 from jens.metadata.clones import Revisions
-from jens.model import Definition, Expansion, Library, RepoId, common_branch
+from jens.model import Definition, Expansion, Library, RepoId, Usages, common_branch
 from jens.purgeguard import PurgeGuard
-from jens.repositories.model import Budget, Left, RepositoriesPlan
+from jens.repositories.model import Budget, Left, Needs, RepositoriesPlan
 from jens.repositories.stage import Absent, OnDemand, RepositoriesStage, Work
 from jens.text import one_line
 from jens.update.baseline import Baseline, Seen, see
@@ -91,7 +91,7 @@ def expansion_of(context: Context, scope: Scope, plans: Plans, repositories: Rep
         expansion.undetermined,
         frozenset(inventory.keys() - scope.baseline.urls.keys()),
         common_branch(context.config.main.mandatorybranches),
-        scope.baseline.usages(),
+        {**usages.load(context.layout), **scope.baseline.usages()},
     )
     return whole.with_missing(plans.environments.unchanged, inventory.keys() - {*scope.repos})
 
@@ -168,6 +168,7 @@ def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None)
     absent = deferred.absent_refs.load(context.layout)
     fresh = absent.fresh((*environments.new, *environments.changed))
     needs = deferred.repositories_plan.plan_needs(work.plan.remaining, (), fresh, usages=work.library.usages)
+    needs = {**needs, **_named_anew(work.library.usages, usages.load(context.layout), needs)}
     commits = {
         repo: Absent(absent.lacking[repo].difference(needs[repo].refs), state)
         for repo, state in absent.states.items()
@@ -181,11 +182,20 @@ def _with_what_remotes_lack(context: Context, plans: Plans, hints: Hints | None)
     return plans._replace(work=work._replace(on_demand=OnDemand(hints.repos, absent.lacking, needs)))
 
 
+def _named_anew(now: Usages, before: Usages, needs: Mapping[RepoId, Needs]) -> dict[RepoId, Needs]:
+    """The fresh needs of repositories of which the library says something else than before: their refs are fresh."""
+    found = {}
+    for repo, usage in now.items():
+        if repo in needs and usage != before.get(repo):
+            refs = {ref for ref in (usage.ref, usage.fallback) if ref is not None}
+            found[repo] = needs[repo]._replace(overrides=needs[repo].overrides | refs)
+    return found
+
+
 def remember_refusals(layout: Layout, plans: Plans) -> Plans:
     """Save what is refused now, so that later runs refuse it too, even if they know more.
 
-    And save how repositories are used. Returns the plans. When refusals cannot be saved, nothing new is taken in: so
-    later runs will not know more.
+    Returns the plans. When refusals cannot be saved, nothing new is taken in: so later runs will not know more.
     """
     work, previous = plans.work, plans.previous
     refused = {repo.partition for repo in work.plan.kept if repo not in work.library.unusable}
@@ -193,7 +203,6 @@ def remember_refusals(layout: Layout, plans: Plans) -> Plans:
     environments = previous.names if plans.environments.refusals else set()
     try:
         purgeguard.save_refusals(layout, purgeguard.load_refusals(layout), known, environments)
-        usages.save(layout, work.library.usages, work.plan.remaining)
     except OSError as error:
         log.error("Unable to remember what is refused, so nothing new is taken in: %s", error)
         work = work._replace(plan=work.plan._replace(new=()))

@@ -171,7 +171,7 @@ def _links(
         wanted = planner.tree(definition, versioning.told(version or ""))
         out = planner.refused(definition, found, place)
         refused += refused_links(definition.name, out)
-        waiting = [link for link in planner.waiting(definition) if link not in out]
+        waiting = {link: repo for link, repo in planner.waiting(definition).items() if link not in out}
         wanted = keep_waiting(wanted, found, waiting)
         changes = plan_changes(wanted, found)
         if changes.put or changes.remove:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jens import deferred, lastrun
 from jens.environments.model import Applied
 from jens.events import COMMIT, CONTENT, DELIVERY, MANDATORY_BRANCH, UNDECLARED
+from jens.metadata import usages
 from jens.metadata.clones import Revisions
 from jens.model import Expansion, Fault, OpenFault, RepoId
 from jens.repositories.model import Needs
@@ -74,6 +75,8 @@ def save_retired(context: Context, scope: Scope, plans: Plans, repositories: Rep
             definitions = deferred.absent_refs.digests(plans.environments.definitions)
             absent = deferred.absent_refs.AbsentRefs(repositories.lacking(), definitions, repositories.states())
             deferred.absent_refs.save(context.layout, absent)
+        with _remembering("how repositories are used", failures):
+            usages.save(context.layout, plans.work.library.usages, plans.work.plan.remaining)
     return failures
 
 

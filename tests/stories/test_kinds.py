@@ -424,3 +424,102 @@ def test_jens_compare_finds_no_difference_where_the_same_is_said_otherwise(site:
     assert compare.main([str(site.root), str(other.root)]) == 1
     assert "production" in site.capture.readouterr().out
     assert stdlib.commit("main")
+
+
+# What somebody may do by mistake, or on purpose
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("code: ., data: null, ref: tag/v1", "code: ., ref: tag/v2"),
+        ("code: ., data: null, ref: tag/v1", "code: lib, data: manifests, ref: tag/v2"),
+        ("code: ., data: lib, ref: tag/v1", "code: ., data: null, ref: tag/v2"),
+        ("code: ., data: null, ref: tag/v1", ""),
+    ],
+)
+def test_a_library_that_changes_while_the_server_is_down_takes_nothing_away(
+    site: Site, stdlib: Remote, mode: str, before: str, after: str
+) -> None:
+    publish(site, before)
+    push_to(site, mode)
+    links = site.links("production")
+    stdlib.tag("v2", "main")
+    stdlib.go_away()
+    publish(site, after)
+    for _ in range(3):
+        push_to(site, mode, strict=None)
+        assert (site.links("production"), init_of(site, "production")) == (links, "# v1\n")
+    stdlib.come_back()
+    push_to(site, mode, STDLIB, strict=None)
+    if "tag/v2" in after:
+        assert site.links("production")["modules/stdlib"].startswith("../../../clone/modules/stdlib/~v2")
+
+
+def test_a_definition_stops_no_pushes_for_others(site: Site) -> None:
+    dummy = site.remotes[DUMMY]
+    blob = git("hash-object", "-w", "--stdin", directory=dummy.path, stdin=b"/usr/share")
+    stream = "commit refs/heads/master\ncommitter A <a@example.org> now\ndata 1\nx\nfrom refs/heads/master^0\n"
+    stream += f"M 120000 {blob} spec\n"
+    git("fast-import", "--quiet", "--date-format=now", directory=dummy.path, stdin=stream.encode())
+    site.define("mine", definition("master", {DUMMY: "{ref: master, code: spec}"}))
+    assert site.update("--strict").code == 60
+    assert "modules/dummy" not in site.links("mine")
+    dummy.push({INIT: "# new\n"})
+    site.update()
+    assert init_of(site, "production", "dummy") == "# new\n"
+
+
+def test_a_new_entry_whose_ref_is_not_there_is_told(site: Site, stdlib: Remote) -> None:
+    publish(site, "code: ., data: null, ref: tag/v9")
+    assert site.update("--dry-run", "--strict").code == 60
+    outcome = site.update("--strict")
+    assert outcome.code == 60
+    assert any("there is no tag 'v9' in ['modules/stdlib']" in line for line in outcome.lines("WARNING"))
+    assert site.dangling("production") == ["modules/stdlib"]
+    stdlib.tag("v9", "main")
+    assert site.update("--strict").code == 0
+    assert init_of(site, "production") == "# newer\n"
+
+
+def test_a_snapshot_with_versions_keeps_what_left_the_library_through_pushes(site: Site, stdlib: Remote) -> None:
+    site.settings.update({"main.versionedenvironments": "*,", "main.directory_environments": "True"})
+    pinned = git("rev-parse", "v1^{}", directory=stdlib.path)
+    site.define("snap", definition(None, {STDLIB: f"commit/{pinned}", DUMMY: "master"}))
+    push_to(site, "ONDEMAND")
+    publish(site, None)
+    site.update("--allow-purge")
+    site.update()
+    for number in range(3):
+        site.remotes[DUMMY].push({INIT: f"# {number}\n"})
+        push_to(site, "ONDEMAND", DUMMY, strict=None)
+        assert (init_of(site, "snap"), init_of(site, "snap", "dummy")) == ("# v1\n", f"# {number}\n")
+
+
+def test_on_demand_a_ref_that_the_library_names_anew_is_asked_for(site: Site, stdlib: Remote) -> None:
+    publish(site, "code: ., data: null, fallback: tag/v1")
+    site.define("team", definition("[tag/v2, master]"))
+    push_to(site, "ONDEMAND")
+    stdlib.tag("v2", "main")  # its hint is lost
+    publish(site, "code: ., data: null, ref: tag/v2")
+    push_to(site, "ONDEMAND")
+    assert init_of(site, "production") == "# newer\n"
+
+
+@pytest.mark.parametrize("default", ["!!seq foo", "!!seq {a: b}", "!!map [qa]", "!!seq"])
+def test_a_default_that_only_claims_to_be_a_list_spoils_one_definition(site: Site, default: str) -> None:
+    site.update()
+    site.define("team", f"default: {default}\nnotifications: team@example.org\n")
+    outcome = site.update("--strict")
+    assert outcome.code == 60
+    assert len(outcome.lines("ERROR")) == 1
+    assert site.exists("production/modules/dummy/manifests/init.pp")
+
+
+def test_a_tag_with_an_odd_name_is_not_mirrored_beside_a_needed_one(site: Site, stdlib: Remote) -> None:
+    stdlib.tag("refs/heads/x", "main")
+    stdlib.tag("x/refs/tags/v1", "main")
+    assert site.update("--strict").code == 0
+    tags = git("for-each-ref", "--format=%(refname)", "refs/tags", directory=site.root / "bare" / STDLIB)
+    assert tags == "refs/tags/v1"
