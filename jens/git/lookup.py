@@ -19,6 +19,9 @@ from jens.system.files import open_file
 #: How a commit begins.
 _BEGIN = b"tree "
 
+#: What is compressed may take so many bytes more than it has, with the header of its entry.
+_MORE = 64
+
 
 def ids_like(bare: Path, digits: str) -> list[str]:
     """The ids of all objects of a repository that begin with these digits (4 to 40). Raises GitError, OSError."""
@@ -53,7 +56,7 @@ def _read_at(pack: str, offset: int, most: int) -> bytes:
     """The commit at an offset of a pack; b'' when something else is there."""
     descriptor = open_file(pack)
     try:
-        content = os.pread(descriptor, most, offset)
+        content = os.pread(descriptor, most + _MORE, offset)
     finally:
         os.close(descriptor)
     stored = packs.entry(content)

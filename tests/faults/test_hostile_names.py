@@ -73,7 +73,13 @@ _LINES = (
     # In the place of a branch name
     *("default: on", "default: yes", "default: 1.10", "default: 5", "default: 0x10", "default: 12:30:45"),
     *("default: 2015-01-01", "default: .inf", "default: .nan", "default: null", "default: ~", "default:"),
-    *("default: [qa]", "default: {qa: master}", "default: &a [*a]", "default: *nowhere", "default: !!binary bWFzdGVy"),
+    *(
+        "default: [qa, [qa]]",
+        "default: {qa: master}",
+        "default: &a [*a]",
+        "default: *nowhere",
+        "default: !!binary bWFzdGVy",
+    ),
     *("default: !!python/object/apply:os.system ['touch CANARY']", "default: !!python/name:os.system ''"),
     *("default: !!python/object/new:os.system ['touch CANARY']", "default: !!python/module:antigravity ''"),
     *("default: !!python/object/apply:subprocess.Popen [['touch', CANARY]]", "default: !!set {qa}", "default: !x qa"),

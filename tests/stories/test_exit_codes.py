@@ -20,7 +20,7 @@ from jens.commands import update
 from jens.repositories import retention
 from jens.system import files
 from tests import TREE
-from tests.conftest import Outcome, Remote, Site, definition, git
+from tests.conftest import Outcome, Remote, Site, definition, faults_of, git
 
 DUMMY = "modules/dummy"
 INIT = "code/manifests/init.pp"
@@ -107,10 +107,12 @@ def test_exit_2_a_configuration_that_is_no_text(site: Site) -> None:
 def test_an_unknown_key_or_section_is_a_warning_never_an_error(site: Site) -> None:
     site.settings["main.purge_limit"] = "1"
     site.settings["extras.key"] = "1"
-    outcome = site.update("--strict")
+    outcome = site.update()
     assert_silent(outcome)
     assert any("purge_limit" in line for line in outcome.lines("WARNING"))
     assert any("extras" in line for line in outcome.lines("WARNING"))
+    assert faults_of(site.root) == {"configuration"}
+    assert site.update("--strict").code == 60
 
 
 # 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -78,20 +77,19 @@ def test_the_branch_of_the_metadata_is_renamed(site: Site, place: str, of: str) 
         assert site.exists("late/modules/dummy")
 
 
-def test_a_public_module_is_put_into_code(site: Site, tmp_path: Path) -> None:
-    if not Path(git("--exec-path", directory=tmp_path), "git-subtree").exists():
-        pytest.skip("git subtree is not installed")
-    public = Remote.create(tmp_path / "puppetlabs-stdlib.git", {"manifests/init.pp": "class stdlib {}\n"})
-    git("tag", "v9.4.1", "master", directory=public.path)
-    [commands] = blocks("environments.md", "Public modules", "sh")
-    work = tmp_path / "stdlib"
-    for command in commands.splitlines():
-        words = command.replace("https://github.com/puppetlabs/puppetlabs-stdlib.git", public.url).split()
-        if words[0] == "git":
-            git(*words[1:], directory=work if work.exists() else tmp_path)
-    site.add("modules/stdlib")
-    shutil.rmtree(site.remotes["modules/stdlib"].path)
-    git("clone", "-q", "--bare", str(work), str(site.remotes["modules/stdlib"].path), directory=tmp_path)
+def test_a_public_module_is_a_line_of_the_library(site: Site, tmp_path: Path) -> None:
+    public = Remote.create(tmp_path / "puppetlabs-stdlib.git")
+    public.push({"manifests/init.pp": "class stdlib {}\n"}, "main")
+    public.tag("v9.4.1", "main")
+    public.push({"manifests/init.pp": "# newer\n"}, "main")
+    public.tag("v9.6.0", "main")
+    [entry] = blocks("environments.md", "Public modules", "yaml")
+    url = "https://git.example.org/mirror/puppetlabs-stdlib.git"
+    assert url in entry
     site.publish()
-    assert site.update().code == 0
+    library = git("show", "master:repositories.yaml", directory=site.library.path)
+    site.library.push({"repositories.yaml": f"{library}\n{entry.replace(url, public.url)}"})
+    site.define("try", definition(overrides={"modules/stdlib": "tag/v9.6.0"}))
+    assert site.update("--strict").code == 0
     assert site.read("production/modules/stdlib/manifests/init.pp") == "class stdlib {}\n"
+    assert site.read("try/modules/stdlib/manifests/init.pp") == "# newer\n"
