@@ -98,6 +98,7 @@ def test_the_machines_of_a_deleted_environment_move_to_production_unless_they_ar
     def asks(name: str, named: str = "", *, is_strict: bool = False) -> tuple[int, str]:
         return agent(puppet_server, tmp_path / name, "dev", named, is_strict=is_strict)
 
+    assert message(puppet_server, "dev") == "of dev"  # the server knows it now
     for name, is_strict in (("before", False), ("strict-before", True)):
         status, said = asks(name, is_strict=is_strict)
         assert (status, "of dev" in said) == (0, True), said
