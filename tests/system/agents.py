@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.system.puppetserver import MACHINE, PuppetServer
+from tests.system.puppetserver import AGENT, MACHINE, PuppetServer
 
 
 def agent(
@@ -13,7 +13,7 @@ def agent(
 ) -> tuple[int, str]:
     """The exit code and the output of a run that wants an environment, by its configuration, or ``named``."""
     top.mkdir()
-    settings = {"server": MACHINE, "serverport": server.port, "certname": MACHINE}
+    settings = {"server": MACHINE, "serverport": server.port, "certname": AGENT}
     settings |= {"confdir": top, "vardir": top / "var", "ssldir": server.certificates.top / "ssl"}
     mode = str(is_strict).lower()
     (top / "puppet.conf").write_text(f"[agent]\nenvironment = {wants}\nstrict_environment_mode = {mode}\n")

@@ -40,6 +40,8 @@ JENS = "jens.example.org"
 OTHER = "other.example.org"
 #: The name of the machine that asks for catalogs.
 MACHINE = "localhost"
+#: The name of a machine whose agent asks: nobody has asked for its catalogs with another environment.
+AGENT = "agent.example.org"
 
 
 def missing() -> str:
@@ -161,7 +163,7 @@ def lay_out(top: Path, rule: str) -> PuppetServer:
     """Write the configuration: the shipped one, elsewhere, with one more rule in auth.conf."""
     server = PuppetServer(top, free_port())
     server.certificates.set_up()
-    server.certificates.make(JENS, OTHER)
+    server.certificates.make(JENS, OTHER, AGENT)
     conf = top / "conf.d"
     conf.mkdir()
     (top / "none").mkdir()
