@@ -117,6 +117,8 @@ def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[Re
     }
     dangling = sorted(repo for repo, kept in repositories.items() if kept.commit is None)
     doubts += [f"{repo} is left out: its links led nowhere then" for repo in dangling]
+    commits = {repo: kept.commit for repo, kept in repositories.items() if kept.commit is not None}
+    doubts += snapshot.moved_code(Layout.of(config), commits, directories_of)
     return repositories, Moment(made.number, made.visible)
 
 

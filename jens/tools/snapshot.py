@@ -14,7 +14,7 @@ from jens.environments import tree, versions
 from jens.environments.previous import remembered_definition
 from jens.environments.wanted import Found, parser_of
 from jens.errors import DirectoryError, GitError, MetadataError
-from jens.git import wrapper
+from jens.git import peek, wrapper
 from jens.history import queries
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, Target, directories_shown, links_of, optional_links_of
@@ -22,6 +22,8 @@ from jens.metadata import clones, yamlnodes
 from jens.metadata import reader as metadata_reader
 from jens.model import (
     HIERADATA,
+    HOSTGROUPS,
+    MODULES,
     PLAIN,
     SITE,
     SNAPSHOT_COMMON,
@@ -40,6 +42,8 @@ from jens.system import files
 from jens.tools import history
 from jens.tools.history import At
 
+#: What Puppet reads of a module, besides its data.
+_READ_BY_PUPPET = ("manifests", "lib", "functions", "types", "facts.d", "files", "templates", "tasks", "plans")
 #: How often to read an environment at most, until two readings in a row are the same.
 _MOST_READINGS = 10
 
@@ -231,9 +235,38 @@ def take_at(config: Config, environment: str, name: str, at: At, now: datetime) 
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {})
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
-    pinned = pinned._replace(directories=_said(overrides, directories_by(config, definition)))
+    directories_of = directories_by(config, definition)
+    pinned = pinned._replace(directories=_said(overrides, directories_of))
+    doubts += moved_code(layout, {repo: commit.digits for repo, commit in overrides.items()}, directories_of)
     then = datetime.fromtimestamp(made.visible)
     return EnvironmentSnapshot(environment, now, pinned, tuple(doubts), made.number, then)
+
+
+def moved_code(
+    layout: Layout, commits: Mapping[RepoId, str], directories_of: Callable[[RepoId], Directories]
+) -> list[str]:
+    """Doubts about commits of the past that have no code where the library says that it is now, a sentence each.
+
+    The history does not know where it was.
+    """
+    return [
+        f"{repo} at {commit} has no Puppet code in '{directories_of(repo).code}', where it is now; "
+        "the history does not know where it was"
+        for repo, commit in sorted(commits.items())
+        if repo.partition in (MODULES, HOSTGROUPS) and not _has_code(layout, repo, commit, directories_of(repo))
+    ]
+
+
+def _has_code(layout: Layout, repo: RepoId, commit: str, directories: Directories) -> bool:
+    """Whether a commit has something that Puppet reads in its directory of code; True when nobody can tell."""
+    checkout = layout.checkout(repo, commit)
+    paths = [name if directories.code == "." else f"{directories.code}/{name}" for name in _READ_BY_PUPPET]
+    try:
+        if files.is_there(checkout):
+            return any(files.is_there(checkout / path) for path in paths)
+        return directories == PLAIN.directories or bool(peek.read(layout.bare(repo), commit, paths))
+    except (GitError, OSError):
+        return True
 
 
 def look_at(config: Config, environment: str, at: At) -> tuple[queries.Deployment, list[queries.Held]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from jens.commands import check, compare, reset, snapshot, stats
+from jens.commands import check, compare, hold, reset, snapshot, stats
 from tests.conftest import Outcome, Remote, Site, definition, git
 
 DUMMY, STDLIB = "modules/dummy", "modules/stdlib"
@@ -523,3 +523,19 @@ def test_a_tag_with_an_odd_name_is_not_mirrored_beside_a_needed_one(site: Site, 
     assert site.update("--strict").code == 0
     tags = git("for-each-ref", "--format=%(refname)", "refs/tags", directory=site.root / "bare" / STDLIB)
     assert tags == "refs/tags/v1"
+
+
+def test_going_back_to_another_layout_is_doubted(site: Site, stdlib: Remote) -> None:
+    stdlib.push({"manifests/init.pp": None, "lib/facter/x.rb": None, "src/manifests/init.pp": "# src\n"}, "main")
+    publish(site, "code: src, data: null, ref: main")
+    push_to(site, "POLL")
+    stdlib.push({"manifests/init.pp": "# top\n", "src/manifests/init.pp": None}, "main")
+    publish(site, "code: ., data: null, ref: main")
+    push_to(site, "POLL")
+    site.capture.readouterr()
+    assert snapshot.main(["-c", str(site.config), "production", "--at", "1"]) == 60
+    said = site.capture.readouterr().err
+    assert "modules/stdlib at " in said
+    assert "has no Puppet code in '.', where it is now" in said
+    assert hold.main(["-c", str(site.config), "production", "--at", "1"]) == 0
+    assert "has no Puppet code in '.', where it is now" in site.capture.readouterr().err
