@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,7 @@ from jens.model import (
     RepoId,
     Usages,
     declared,
+    ref_order,
 )
 from jens.names import is_environment_name
 from jens.repositories import inventory
@@ -92,10 +93,21 @@ def literal(found: Inventory, prefixes: Prefixes) -> dict[str, dict[str, list[st
 
 
 def sizes(layout: Layout, found: Inventory, mandatory: Iterable[str]) -> dict[RepoId, int | None]:
-    """The size in bytes of the first mandatory branch's checkout; None when there is none, or it cannot be read."""
-    branches = [Branch(name) for name in mandatory][:1]
-    commits = {repo: refs.get(branch) for repo, refs in found.items() for branch in branches}
+    """The size in bytes of the first mandatory branch's checkout; None when there is none, or it cannot be read.
+
+    Of a repository that has no mandatory branch, that of its first ref.
+    """
+    branches = [Branch(name) for name in mandatory]
+    commits = {
+        repo: next((refs[ref] for ref in (*branches[:1], *_instead(refs, branches)) if ref in refs), None)
+        for repo, refs in found.items()
+    }
     return {repo: size_of(layout.checkout(repo, commit)) if commit else None for repo, commit in commits.items()}
+
+
+def _instead(refs: Mapping[Ref, str], mandatory: Sequence[Ref]) -> list[Ref]:
+    """The refs of a repository that has none of the mandatory branches, in order."""
+    return [] if any(branch in refs for branch in mandatory) else sorted(refs, key=ref_order)
 
 
 def size_of(checkout: Path) -> int | None:

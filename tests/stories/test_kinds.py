@@ -355,6 +355,7 @@ def test_stats_reset_and_a_dry_run_know_it(site: Site, stdlib: Remote) -> None:
     assert site.update("--strict").code == 0
     assert "Nothing would change." in site.update("--dry-run", "--strict").stdout
     assert "'stdlib': ['tag/v1']" in _stdout(site, stats.main, "-i")
+    assert "- stdlib (tag/v1) [12.0B]" in _stdout(site, stats.main, "-r")
     found = json.loads(_stdout(site, stats.main, "--json", "-r"))
     assert found["repositories"]["modules"]["stdlib"]["refs"]["tag/v1"]["commit"]
     publish(site, "code: lib, data: null, ref: main")
