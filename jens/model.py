@@ -207,6 +207,16 @@ class Definition(NamedTuple):
         """All defaults, the first one first; () for a snapshot."""
         return () if self.default is None else (self.default, *self.others)
 
+    @property
+    def special(self) -> tuple[RepoId, ...]:
+        """The repositories of which the environment may not have what ``usual`` has."""
+        return (*self.overrides, *self.follow, *(() if self.defaults else (SITE, HIERADATA)))
+
+    @property
+    def usual(self) -> Definition | None:
+        """The definition that has these defaults and nothing else; None for a snapshot."""
+        return None if self.default is None else Definition("", self.default, {}, others=self.others)
+
     def refs_of(self, repo: RepoId, usage: Usage, common: Branch) -> tuple[Ref, ...]:
         """The refs of a repository for this environment: it has the first that there is, or else the last dangles.
 

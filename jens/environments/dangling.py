@@ -11,7 +11,7 @@ from jens import statefile
 from jens.events import Event, tell
 from jens.layout import Layout
 from jens.links import Target, leads_out, links_of
-from jens.model import HIERADATA, SITE, Definition, Directories, Expansion, Moving, Ref, RepoId
+from jens.model import HIERADATA, Definition, Directories, Expansion, Ref, RepoId
 from jens.names import describe_ref
 from jens.statefile import DANGLING, StateError
 from jens.system import files
@@ -91,15 +91,11 @@ class _Lacking:
 
     def of(self, definition: Definition) -> dict[RepoId, Ref]:
         """The missing refs of an environment, by repository."""
-        own = {*definition.overrides, *definition.follow, *(() if definition.defaults else (SITE, HIERADATA))}
-        usual = {repo: ref for repo, ref in self._by_default(definition.defaults).items() if repo not in own}
-        return {**usual, **self._among(definition, own & self._repos)}
-
-    def _by_default(self, defaults: tuple[Moving, ...]) -> dict[RepoId, Ref]:
-        if defaults not in self._usual:
-            plain = Definition("", defaults[0], {}, others=defaults[1:]) if defaults else None
-            self._usual[defaults] = self._among(plain, self._repos) if plain else {}
-        return self._usual[defaults]
+        special, usual, defaults = {*definition.special}, definition.usual, definition.defaults
+        if usual is not None and defaults not in self._usual:
+            self._usual[defaults] = self._among(usual, self._repos)
+        shared = {repo: ref for repo, ref in self._usual.get(defaults, {}).items() if repo not in special}
+        return {**shared, **self._among(definition, special & self._repos)}
 
     def _among(self, definition: Definition, repos: Iterable[RepoId]) -> dict[RepoId, Ref]:
         refs = {repo: self._expansion.ref_of(definition, repo) for repo in repos}

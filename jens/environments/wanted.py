@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jens.layout import Layout, commit_entry, entry_ref, ref_entry
 from jens.links import ENVIRONMENT_CONF, HIERA_YAML, Target, WaysOut, all_links_of, link_prefix, parse_target, path_of
-from jens.model import HIERADATA, PARSERS, SITE, Definition, Directories, Expansion, Moving, Ref, RepoId
+from jens.model import PARSERS, Definition, Directories, Expansion, Moving, Ref, RepoId
 from jens.system import files
 
 #: The layout decides modulepath and manifest. Puppet reads them relative to the environment.
@@ -149,22 +149,21 @@ class Planner:
 
     def tree(self, definition: Definition, version: str = "") -> Tree:
         """The tree of a definition's environment; with the name of a version, environment.conf tells that."""
-        usual = self._usual_links(definition.defaults)
+        usual = self._usual_links(definition)
         links = dict(usual.links)
-        for repo in (*definition.overrides, *definition.follow, *(() if definition.defaults else (SITE, HIERADATA))):
+        for repo in definition.special:
             for link in usual.by_repository.get(repo, ()):
                 links.pop(link, None)
             links.update(self._links_of_repository(definition, repo))
         content = conf(definition.parser, version, self._conf_lines) if self._with_conf else None
         return Tree(links, content, self._conf_lines)
 
-    def _usual_links(self, defaults: tuple[Moving, ...]) -> _Usual:
-        """The links of dynamic environments with these defaults to repositories that they do not override."""
+    def _usual_links(self, definition: Definition) -> _Usual:
+        """The links that environments with the same defaults have to repositories that they do not override."""
+        usual, defaults = definition.usual, definition.defaults
         if defaults not in self._usual:
-            by_repository: dict[RepoId, Mapping[str, str]] = {}
-            if defaults:
-                plain = Definition("", defaults[0], {}, others=defaults[1:])
-                by_repository = {repo: self._links_of_repository(plain, repo) for repo in self._repos}
+            repos = self._repos if usual is not None else []
+            by_repository = {repo: self._links_of_repository(usual or definition, repo) for repo in repos}
             links = {link: text for each in by_repository.values() for link, text in each.items()}
             self._usual[defaults] = _Usual(links, by_repository)
         return self._usual[defaults]

@@ -7,7 +7,7 @@ from typing import Optional
 
 from jens import names, text
 from jens.metadata import yamlnodes
-from jens.metadata.values import parse_directories, parse_ref
+from jens.metadata.values import parse_directories, parse_ref, refuse_unknown
 from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
     PARSERS,
@@ -176,13 +176,7 @@ def _override(node: Node, what: str, prefixes: Prefixes) -> _Override:
     if yamlnodes.kind(node) != "map":
         return parse_ref(node, what, prefixes), {}
     found = yamlnodes.entries(node, what)
-    for key, (name, _value) in found.items():
-        if key not in _OVERRIDE_KEYS:
-            meant = names.resembled(key, _OVERRIDE_KEYS)
-            expected = repr(meant) if meant else ", ".join(_OVERRIDE_KEYS)
-            raise YamlError(
-                f"{what} has an unknown key '{text.one_line(key)}', expected {expected}", yamlnodes.line_of(name)
-            )
+    refuse_unknown(found, _OVERRIDE_KEYS, f"{what} has an ")
     if "ref" not in found:
         raise YamlError(f"{what} has no 'ref'", yamlnodes.line_of(node))
     values = {key: value for key, (_name, value) in found.items()}

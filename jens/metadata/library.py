@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jens import names, urls
 from jens.metadata import yamlnodes
-from jens.metadata.values import parse_directories, parse_ref
+from jens.metadata.values import parse_directories, parse_ref, refuse_unknown
 from jens.metadata.yamlnodes import Doubt, Entries, Node, Report, YamlError, ignore, reporting, stop
 from jens.model import (
     COMMON,
@@ -110,11 +110,7 @@ def _entry(name: str, value: Node, prefixes: Prefixes) -> Entry:
     if not isinstance(value.value, list) or yamlnodes.kind(value) != "map":
         return Entry(line, _url(value, "a clone URL, or a mapping with one"))
     found = yamlnodes.entries(value, "the entry")
-    for key, (node, _value) in found.items():
-        if key not in _KEYS:
-            meant = names.resembled(key, _KEYS)
-            expected = repr(meant) if meant else ", ".join(_KEYS)
-            raise YamlError(f"unknown key '{one_line(key)}', expected {expected}", yamlnodes.line_of(node))
+    refuse_unknown(found, _KEYS, "")
     if "url" not in found:
         raise YamlError("the mandatory key 'url' is missing", line)
     values = {key: node for key, (_key, node) in found.items()}

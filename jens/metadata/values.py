@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jens import names
 from jens.metadata import yamlnodes
-from jens.metadata.yamlnodes import Node, YamlError
+from jens.metadata.yamlnodes import Entries, Node, YamlError
 from jens.model import Prefixes, Ref
+from jens.text import one_line
 
 #: The keys that name directories; the second one may be null.
 _CODE, _DATA = "code", "data"
+
+
+def refuse_unknown(entries: Entries, known: Sequence[str], begin: str) -> None:
+    """Raise YamlError for a key that is not known, with the one that was meant; ``begin`` begins its text."""
+    for key, (node, _value) in entries.items():
+        if key not in known:
+            meant = names.resembled(key, known)
+            expected = repr(meant) if meant else ", ".join(known)
+            raise YamlError(f"{begin}unknown key '{one_line(key)}', expected {expected}", yamlnodes.line_of(node))
 
 
 def parse_ref(node: Node, what: str, prefixes: Prefixes) -> Ref:
