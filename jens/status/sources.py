@@ -95,13 +95,13 @@ class Sources:
 
     def _definitions(self) -> Mapping[str, Definition | None]:
         found: dict[str, Definition | None] = {}
-        prefix = self.config.main.prefixes
+        prefixes = self.config.main.prefixes
         with suppress(OSError):
-            parsed = Parsed.load(self.layout, prefix)
+            parsed = Parsed.load(self.layout, prefixes)
             for name in filter(is_environment_name, os.listdir(self.layout.definitions)):
                 found[name] = None
                 with suppress(OSError):
-                    found[name] = remembered_definition(self.layout, name, prefix, None, parsed)
+                    found[name] = remembered_definition(self.layout, name, prefixes, None, parsed)
         return found
 
     def kept(self, key: Hashable, make: Callable[[], Value], stamp: Hashable) -> Value:

@@ -110,7 +110,7 @@ def _then(config: Config, name: str, at: At, doubts: list[str]) -> tuple[dict[Re
     """What an environment showed then, and which deployment had made it so. Adds a doubt for what dangled."""
     made, held = snapshot.look_at(config, name, at)
     known = snapshot.definition_of(config, Layout.of(config), name) or Definition(name, None, {})
-    directories_of = snapshot.directories_by(config, known)
+    directories_of = snapshot.directories_by(metadata_reader.known_library(config).usages, known)
     repositories = {
         repo: Kept(each.ref, each.commit, directories_of(repo))
         for repo, each in ((parse_repository(each.repository), each) for each in held)

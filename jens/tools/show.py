@@ -25,7 +25,7 @@ from jens.lastrun import LastRun
 from jens.layout import Layout, entry_ref, ref_entry
 from jens.links import LinkReader, all_links_of
 from jens.messaging.queue import Hints, Queue
-from jens.metadata import clones
+from jens.metadata import clones, usages
 from jens.metadata import reader as metadata_reader
 from jens.metadata.definition import SUFFIX
 from jens.metadata.parsed import Parsed
@@ -147,7 +147,7 @@ class Instance:
         self.config = config
         self.layout = Layout.of(config)
         self.is_poll = config.main.mode == "POLL"
-        self.prefix = config.main.prefixes
+        self.prefixes = config.main.prefixes
 
     @functools.cached_property
     def last_run(self) -> LastRun | None:
@@ -238,7 +238,7 @@ class Instance:
     @functools.cached_property
     def usages(self) -> Usages:
         """How environments use repositories, as far as the library can be read, or is remembered."""
-        return metadata_reader.known_library(self.config).usages
+        return usages.with_remembered(self.library or Library({}), usages.load(self.layout)).usages
 
     def declared(self, name: str) -> Declared | None:
         """The definition of an environment in the metadata; None when there is none, or they cannot be read."""
@@ -248,7 +248,7 @@ class Instance:
             found = contents.read_files(directory, commit, file, suffix=SUFFIX, largest=LARGEST)
         except (GitError, MetadataError, OSError):
             return None
-        return Parsed(self.prefix).read(file, found[file]) if file in found else None
+        return Parsed(self.prefixes).read(file, found[file]) if file in found else None
 
     def described(self, commits: Collection[tuple[RepoId, str]]) -> dict[tuple[RepoId, str], Described]:
         """What commits say of themselves, of those that the mirrors have."""

@@ -18,10 +18,10 @@ from jens.git.authors import Described
 from jens.history import queries
 from jens.history.model import pinned_commit, ref_of_name
 from jens.history.spans import LEFT, MOVED_ON, Span, plan_spans
-from jens.layout import Layout, is_checkout_name
+from jens.layout import Layout, entry_ref, is_checkout_name
 from jens.messaging.queue import Push
 from jens.metadata import clones
-from jens.model import Commit, OpenFault, Ref, RepoId
+from jens.model import Commit, OpenFault, Ref, RepoId, declared
 from jens.tools import history
 from jens.tools.show import (
     VERSION,
@@ -362,6 +362,12 @@ def _on_disk(layout: Layout, digits: str, unread: list[str]) -> Iterator[tuple[R
         yield from ((repo, name[1:]) for name in entries if is_checkout_name(name) and name.startswith(f".{digits}"))
 
 
+def _declared(instance: Instance, key: str) -> str:
+    """A branch or a tag of a mirror as definitions write it."""
+    ref = entry_ref(key)
+    return key if ref is None else declared(ref, instance.prefixes)
+
+
 def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mirror: bool, only: str | None) -> Found:
     bare, name = instance.layout.bare(repo), str(repo)
     heads, (uses, closed) = heads_of(bare), uses_of(instance, repo)
@@ -372,8 +378,8 @@ def _commit(instance: Instance, past: Past, repo: RepoId, commit: str, is_in_mir
     containing = _containing(bare, commit, {tip for tip in tips if tip}, is_in_mirror)
     spans = plan_spans(moves, holdings, containing)
     places = plan_places(uses, spans, containing, heads, instance.environments(), only)
-    branches = sorted(branch for branch, tip in heads.items() if tip in containing)
-    in_use = {use.ref.key for use in uses if not isinstance(use.ref, Commit)}
+    branches = sorted(_declared(instance, key) for key, tip in heads.items() if tip in containing)
+    in_use = {declared(use.ref, instance.prefixes) for use in uses if not isinstance(use.ref, Commit)}
     return Found(
         commit,
         repo,

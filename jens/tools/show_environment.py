@@ -295,7 +295,7 @@ def _definition(instance: Instance, name: str) -> Definition | None:
     if isinstance(declared, Definition):
         return declared
     try:
-        return remembered_definition(instance.layout, name, instance.prefix)
+        return remembered_definition(instance.layout, name, instance.prefixes)
     except OSError:
         return None
 

@@ -33,6 +33,7 @@ from jens.model import (
     Prefixes,
     Ref,
     RepoId,
+    Usages,
     common_branch,
 )
 from jens.names import describe_ref, parse_repository
@@ -153,9 +154,8 @@ def _said(
     return {repo: each._asdict() for repo, each in found.items() if each != PLAIN.directories}
 
 
-def directories_by(config: Config, definition: Definition) -> Callable[[RepoId], Directories]:
+def directories_by(usages: Usages, definition: Definition) -> Callable[[RepoId], Directories]:
     """Tells where an environment of a definition has code and data, as far as the library can be read."""
-    usages = metadata_reader.known_library(config).usages
     return lambda repo: definition.directories_of(repo, usages.get(repo, PLAIN))
 
 
@@ -187,7 +187,8 @@ def look(config: Config, environment: str, purpose: str) -> Seen:
     found, shown, is_settled = _look(layout, environment)
     known = definition_of(config, layout, environment)
     definition = known or Definition(environment, None, {}, parser=parser_of(found.conf))
-    expected, usages = directories_by(config, definition), metadata_reader.known_library(config).usages
+    usages = metadata_reader.known_library(config).usages
+    expected = directories_by(usages, definition)
     targets: dict[RepoId, dict[str, str]] = {}
     for link, here in shown.items():
         if here is not None:
@@ -235,7 +236,7 @@ def take_at(config: Config, environment: str, name: str, at: At, now: datetime) 
         doubts.append(f"no definition of '{environment}' is remembered or declared: nobody is named to be notified")
         definition = Definition(environment, None, {})
     pinned = Definition(name, None, overrides, definition.notifications, definition.parser)
-    directories_of = directories_by(config, definition)
+    directories_of = directories_by(metadata_reader.known_library(config).usages, definition)
     pinned = pinned._replace(directories=_said(overrides, directories_of))
     doubts += moved_code(layout, {repo: commit.digits for repo, commit in overrides.items()}, directories_of)
     then = datetime.fromtimestamp(made.visible)

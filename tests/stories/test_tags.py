@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jens.commands import show
 from tests.conftest import Outcome, Remote, Site, definition, git
 
 DUMMY = "modules/dummy"
@@ -181,3 +182,17 @@ def test_a_mirror_that_lost_its_tags_gets_them_again(site: Site) -> None:
     (mirror(site) / "refs" / "tags" / "v1").unlink()
     assert site.update("--strict").code == 0
     assert mirrored_tags(site) == {"v1": site.expanded(DUMMY)["~v1"]}
+
+
+def test_jens_show_names_a_tag_as_definitions_do(site: Site, dummy: Remote) -> None:
+    site.update()
+    commit = git("rev-parse", "v1", directory=dummy.path)
+    site.capture.readouterr()
+    assert show.main(["-c", str(site.config), "commit", commit]) == 0
+    assert "through tag/v1: team" in site.capture.readouterr().out
+    assert show.main(["-c", str(site.config), "commit", commit, "--json"]) == 0
+    said = site.capture.readouterr().out
+    assert '"tag/v1"' in said
+    assert "~v1" not in said
+    assert show.main(["-c", str(site.config), "environment", "team"]) == 0
+    assert "tag/v1" in site.capture.readouterr().out
